@@ -1,0 +1,1 @@
+//! HCL to specs. (Being written.)

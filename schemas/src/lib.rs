@@ -1,0 +1,18 @@
+//! The vocabulary that the daemon, the command line and the Terraform plugin share. No sockets, no clock.
+//!
+//! ```text
+//! *.hcl --hcl--> spec::MigrationSpec --wire--> the daemon --wire--> status::MigrationStatus, history::Entry
+//! ```
+
+pub mod cluster_time;
+pub mod fault;
+pub mod hcl;
+pub mod history;
+pub mod id;
+pub mod namespace;
+pub mod observed;
+pub mod phase;
+pub mod spec;
+pub mod status;
+pub mod time;
+pub mod wire;

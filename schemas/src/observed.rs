@@ -1,0 +1,106 @@
+//! What the daemon tells a planner: each migration as it really is, and what it found out about a declared one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::ShardName;
+use crate::namespace::Namespace;
+use crate::spec::MigrationSpec;
+use crate::status::MigrationStatus;
+
+/// One migration as the daemon has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// What was last applied.
+    pub spec: MigrationSpec,
+    /// Whether its block is still declared: false once it was removed, and the run cancelled with it.
+    pub declared: bool,
+    /// Where it stands.
+    pub status: MigrationStatus,
+    /// What people did by hand since the last apply.
+    pub by_hand: ByHand,
+    /// The token that this run was cut over with, once it was.
+    pub acknowledged_token: Option<String>,
+    /// Namespaces on the destination that this run created: what a new generation drops.
+    pub created_namespaces: Vec<Namespace>,
+    /// Unique, TTL and capped settings that finalizing gives back, in words.
+    pub deferred_settings: Vec<String>,
+    /// The daemon's expectation of a cutover's downtime now, in seconds.
+    pub expected_downtime_seconds: Option<f64>,
+}
+
+/// What people did by hand: the drift that the daemon itself knows of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByHand {
+    /// Paused or resumed against the declaration.
+    pub paused: Option<bool>,
+    /// Extensions over the declared ones.
+    pub extensions: u32,
+    /// Cancelled.
+    pub cancelled: bool,
+}
+
+/// What the daemon found when it looked at a declared migration's two sides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// The live checks, in order.
+    pub checks: Vec<Check>,
+    /// How large it is and how long it will take; `None` where the source could not be read.
+    pub forecast: Option<Forecast>,
+    /// Namespaces on the destination that will be dropped (`existing_data = "drop"`).
+    pub drops: Vec<Namespace>,
+    /// Whether the destination has access control; `None` where that could not be seen.
+    pub destination_access_control: Option<bool>,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It holds.
+    Ok,
+    /// It does not stop the migration.
+    Warn,
+    /// It stops the migration.
+    Fail,
+}
+
+/// One live check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Its name, such as `source_reachable`.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was found.
+    pub message: String,
+    /// The error's code, of a failed one.
+    pub code: Option<crate::fault::FaultCode>,
+    /// What to do, where something is to be done.
+    pub remedy: Option<String>,
+}
+
+/// How large a migration is and how long it will take.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Bytes of documents in scope.
+    pub bytes: u64,
+    /// Documents in scope.
+    pub documents: u64,
+    /// Collections in scope.
+    pub collections: u64,
+    /// Estimated copy time from a measured sample; `None` where nothing could be measured.
+    pub copy_seconds: Option<f64>,
+    /// Each shard's oplog against that time.
+    pub shards: Vec<ShardForecast>,
+}
+
+/// One shard's oplog against the copy time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardForecast {
+    /// The shard.
+    pub name: ShardName,
+    /// Seconds between the oldest and the newest entry of its oplog.
+    pub oplog_window_seconds: Option<u64>,
+    /// Whether the copy is expected to end well before the oplog rolls over (within half of it); `None` where unknown.
+    pub fits: Option<bool>,
+}
