@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The daemon: holds every migration's run, its journal and its timers, and moves the data.
+
+pub mod engine;
