@@ -4,6 +4,16 @@
 //! a crash the shell calls again what it does not know to be done. Futures other than those of [`RunEngine::block_source`],
 //! [`RunEngine::unblock_source`] and what follows the drain may be dropped before they end.
 
+pub mod catalog;
+pub mod checkpoint;
+pub mod copy;
+pub mod event;
+pub mod fold;
+pub mod index;
+pub mod key;
+pub mod partition;
+pub mod progress;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -163,7 +163,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec) -> Result<Deployment, Fa
 }
 
 fn topology(hello: &Document) -> Topology {
-    if hello.get_str("msg") == Ok("isdbgrid") {
+    if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
         Topology::Sharded
     } else if let Ok(name) = hello.get_str("setName") {
         Topology::ReplicaSet(name.to_owned())
