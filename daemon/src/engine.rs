@@ -4,15 +4,22 @@
 //! a crash the shell calls again what it does not know to be done. Futures other than those of [`RunEngine::block_source`],
 //! [`RunEngine::unblock_source`] and what follows the drain may be dropped before they end.
 
+pub mod apply;
 pub mod catalog;
 pub mod checkpoint;
+pub mod concurrent;
 pub mod copy;
+pub mod define;
 pub mod event;
 pub mod fold;
 pub mod index;
 pub mod key;
 pub mod partition;
+pub mod preflight;
 pub mod progress;
+pub mod run;
+pub mod sync;
+pub mod tail;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -91,6 +91,8 @@ pub struct Deployment {
     pub process_id: Option<mongodb::bson::oid::ObjectId>,
     /// The hosts of the URI, for messages.
     pub hosts: String,
+    /// Marks this run's writes (`comment`), so that those still under way can be found.
+    pub tag: String,
 }
 
 impl Deployment {
@@ -152,11 +154,38 @@ impl Deployment {
             .map_err(|_| Fault::new(FaultCode::Internal, format!("the {} at {} gave an oplog note no operationTime", self.side, self.hosts)))
     }
 
+    /// Waits until no write whose mark begins so is under way; marks hold letters, digits, `-`, `_`, `:` and `;` only. A connection that broke, or a process that died, can leave writes
+    /// behind that the server still works on: one that landed after its own repetition would undo what came between.
+    pub async fn wait_for_writes(&self, mark: &str) -> Result<(), Fault> {
+        loop {
+            let look = doc! {
+                "aggregate": 1,
+                "pipeline": [
+                    { "$currentOp": { "allUsers": false, "idleConnections": false } },
+                    { "$match": { "command.comment": { "$regex": format!("^{mark}") } } },
+                    { "$limit": 1 },
+                ],
+                "cursor": {},
+            };
+            let reply = self.command("admin", look).await.map_err(|e| self.fault("looking for writes under way", &e))?;
+            let is_quiet = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(Vec::is_empty);
+            if is_quiet {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
     /// Seconds between the oldest and the newest entry of the oplog; `None` where it may not be read.
     pub async fn oplog_window_seconds(&self) -> Option<u64> {
         let first = self.oplog_end(1).await?;
         let last = self.oplog_end(-1).await?;
         Some(u64::from(last.t.saturating_sub(first.t)))
+    }
+
+    /// The oldest entry of the oplog; `None` where it may not be read.
+    pub async fn oplog_start(&self) -> Option<ClusterTime> {
+        self.oplog_end(1).await
     }
 
     async fn oplog_end(&self, direction: i32) -> Option<ClusterTime> {

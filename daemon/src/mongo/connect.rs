@@ -123,8 +123,8 @@ async fn probe(side: Side, hosts: &[ServerAddress]) -> Result<(), Fault> {
     Err(first.unwrap_or_else(|| Fault::new(FaultCode::InvalidConfiguration, format!("the {side}'s URI names no host"))))
 }
 
-/// Connects and reads what the deployment is.
-pub async fn connect(side: Side, spec: &ConnectionSpec) -> Result<Deployment, Fault> {
+/// Connects and reads what the deployment is. `tag` marks the writes of this run.
+pub async fn connect(side: Side, spec: &ConnectionSpec, tag: &str) -> Result<Deployment, Fault> {
     let options = client_options(side, spec).await?;
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     probe(side, &options.hosts).await?;
@@ -159,6 +159,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec) -> Result<Deployment, Fa
         client,
         side,
         hosts,
+        tag: tag.to_owned(),
     })
 }
 
