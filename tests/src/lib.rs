@@ -22,3 +22,4 @@ pub mod workload;
 pub use cutover::{Cutover, Output};
 pub use cutoverd::Cutoverd;
 pub use replica_set::{Auth, Options, ReplicaSet, TlsMode, User};
+pub use workload::{FillOptions, Writer, WriterOptions, fill};
