@@ -1,1 +1,1 @@
-//! Placeholder.
+//! A run's lifecycle as a pure state machine.
