@@ -1,124 +1,33 @@
 //! Real replica sets (and standalone servers) on 127.0.0.1, each gone when it is dropped or its test dies.
 
+mod member;
+mod options;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use mongodb::Client;
-use mongodb::bson::{Bson, Document, doc};
-use mongodb::options::{AuthMechanism, ClientOptions, Credential, ServerAddress};
+use mongodb::bson::{Document, doc};
+use mongodb::options::{AuthMechanism, ClientOptions, Credential};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::fault_proxy::FaultProxy;
-use crate::leash::{Launch, Leashed};
 use crate::mongod;
-use crate::ports::ReservedPort;
 use crate::tls::TlsFiles;
+use member::Member;
+pub use options::{Auth, Options, TlsMode, User};
 
 /// The name of the user that may do everything, where there is access control.
 pub const ROOT_USER: &str = "root";
 /// That user's password.
 pub const ROOT_PASSWORD: &str = "rig-root-password";
 
-/// The exit code of a mongod that found its port taken.
-const EXIT_ADDRESS_IN_USE: i32 = 48;
 /// How long a server may take to start, stop or elect on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
-
-/// What to start.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The replica set's name.
-    pub name: String,
-    /// How many members.
-    pub members: usize,
-    /// One server that is no replica set.
-    pub standalone: bool,
-    /// Access control and its users; `None`: everybody may do everything.
-    pub auth: Option<Auth>,
-    /// TLS for every connection.
-    pub tls: Option<TlsMode>,
-    /// The oplog's size.
-    pub oplog_mb: u32,
-    /// Seconds between the no-ops that an idle primary writes; `None`: the server's default, 10.
-    pub noop_interval_seconds: Option<u32>,
-    /// Every member is reached, also by the others, through a [`FaultProxy`].
-    pub proxied: bool,
-    /// How long the members wait for a dead primary.
-    pub election_timeout: Duration,
-    /// The storage engine's cache of each member.
-    pub cache_gb: f32,
-    /// More arguments for `mongod`.
-    pub arguments: Vec<String>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            name: "rs0".to_owned(),
-            members: 1,
-            standalone: false,
-            auth: None,
-            tls: None,
-            oplog_mb: 1024,
-            noop_interval_seconds: None,
-            proxied: false,
-            election_timeout: Duration::from_secs(5),
-            cache_gb: 0.25,
-            arguments: Vec::new(),
-        }
-    }
-}
-
-/// Access control: the root user is always there.
-#[derive(Debug, Clone, Default)]
-pub struct Auth {
-    /// Users besides the root user.
-    pub users: Vec<User>,
-}
-
-/// A user to create.
-#[derive(Debug, Clone)]
-pub struct User {
-    /// Its name; with `password: None` an X.509 subject, in the database `$external`.
-    pub name: String,
-    /// Its password; `None`: it is known by its certificate.
-    pub password: Option<String>,
-    /// Its roles: names of roles in `admin`, or documents `{role, db}`.
-    pub roles: Vec<Bson>,
-}
-
-impl User {
-    /// A user of the database `admin` with roles from there.
-    #[must_use]
-    pub fn new(name: &str, password: &str, roles: &[&str]) -> Self {
-        Self {
-            name: name.to_owned(),
-            password: Some(password.to_owned()),
-            roles: roles.iter().map(|&role| role.into()).collect(),
-        }
-    }
-
-    /// A user known by the subject of its certificate.
-    #[must_use]
-    pub fn x509(subject: &str, roles: &[&str]) -> Self {
-        let role = |&role: &&str| Bson::Document(doc! { "role": role, "db": "admin" });
-        Self { name: subject.to_owned(), password: None, roles: roles.iter().map(role).collect() }
-    }
-}
-
-/// How TLS is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Clients may come without a certificate.
-    ServerCertificate,
-    /// Clients must show a certificate of the same authority.
-    ClientCertificate,
-}
 
 /// A running replica set, or standalone server. Dropping it kills it and removes its data.
 #[derive(Debug)]
@@ -127,15 +36,6 @@ pub struct ReplicaSet {
     members: Vec<Member>,
     tls: Option<TlsFiles>,
     _folder: TempDir,
-}
-
-#[derive(Debug)]
-struct Member {
-    port: ReservedPort,
-    folder: PathBuf,
-    /// Held also while the server is down: it removes the data should the test die then.
-    server: Leashed,
-    proxy: Option<FaultProxy>,
 }
 
 impl ReplicaSet {
@@ -297,14 +197,7 @@ impl ReplicaSet {
     /// # Errors
     /// When it runs, or does not start.
     pub async fn restart_member(&mut self, member: usize) -> Result<()> {
-        let (options, tls) = (&self.options, self.tls.as_ref());
-        let slot = &mut self.members[member];
-        ensure!(!slot.server.is_running(), "member {member} runs already");
-        let server = launch(options, tls, &slot.folder, slot.port.number())?;
-        let mut old = std::mem::replace(&mut slot.server, server);
-        old.spare_files();
-        drop(old);
-        slot.wait_until_listening().await?;
+        self.members[member].restart(&self.options, self.tls.as_ref()).await?;
         self.wait_for(member, |hello| is_primary(hello) || hello.get_bool("secondary").unwrap_or(false)).await
     }
 
@@ -404,7 +297,7 @@ impl ReplicaSet {
     }
 
     fn log_end(&self, member: usize) -> String {
-        log_end(&self.members[member].folder)
+        self.members[member].log_end()
     }
 }
 
@@ -417,114 +310,10 @@ impl Drop for ReplicaSet {
     }
 }
 
-impl Member {
-    async fn start(options: &Options, tls: Option<&TlsFiles>, set_folder: &Path, index: usize) -> Result<Self> {
-        let folder = set_folder.join(format!("member-{index}"));
-        fs::create_dir(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        loop {
-            let port = ReservedPort::take()?;
-            let server = launch(options, tls, &folder, port.number())?;
-            let mut member = Self { port, folder: folder.clone(), server, proxy: None };
-            match member.wait_until_listening().await {
-                Ok(()) => {
-                    if options.proxied {
-                        let target = format!("127.0.0.1:{}", member.port.number()).parse().context("an address")?;
-                        member.proxy = Some(FaultProxy::start(target)?);
-                    }
-                    return Ok(member);
-                }
-                Err(StartFailure::AddressInUse) => member.server.spare_files(),
-                Err(StartFailure::Other(error)) => return Err(error),
-            }
-        }
-    }
-
-    async fn wait_until_listening(&mut self) -> Result<(), StartFailure> {
-        let start = Instant::now();
-        let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: Some(self.port.number()) };
-        loop {
-            if tokio::net::TcpStream::connect(("127.0.0.1", self.port.number())).await.is_ok() {
-                return Ok(());
-            }
-            if !self.server.is_running() {
-                if self.server.wait(PATIENCE).await? == EXIT_ADDRESS_IN_USE {
-                    return Err(StartFailure::AddressInUse);
-                }
-                return Err(anyhow!("mongod did not start on {address}: {}", log_end(&self.folder)).into());
-            }
-            if start.elapsed() > PATIENCE {
-                return Err(anyhow!("mongod does not listen on {address}: {}", log_end(&self.folder)).into());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-}
-
-/// Why a server is not there.
-#[derive(Debug)]
-enum StartFailure {
-    AddressInUse,
-    Other(anyhow::Error),
-}
-
-impl From<anyhow::Error> for StartFailure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Other(error)
-    }
-}
-
-impl From<StartFailure> for anyhow::Error {
-    fn from(failure: StartFailure) -> Self {
-        match failure {
-            StartFailure::AddressInUse => anyhow!("the server's port is taken"),
-            StartFailure::Other(error) => error,
-        }
-    }
-}
-
-fn launch(options: &Options, tls: Option<&TlsFiles>, folder: &Path, port: u16) -> Result<Leashed> {
-    let set_folder = folder.parent().context("a member's folder lies in its set's")?;
-    let data = folder.join("data");
-    fs::create_dir_all(&data).with_context(|| format!("failed to create {}", data.display()))?;
-    let mut launch = Launch::new(mongod::path()?, folder.join("mongod.log"))
-        .remove_afterwards(set_folder)
-        .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--nounixsocket", "--dbpath"])
-        .args([&data])
-        .args(["--wiredTigerCacheSizeGB", &options.cache_gb.to_string()])
-        .args(["--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false"])
-        // A primary told to stop would otherwise wait 15 s for others to take over.
-        .args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]);
-    if !options.standalone {
-        launch = launch.args(["--replSet", &options.name, "--oplogSize", &options.oplog_mb.to_string()]);
-    }
-    if let Some(seconds) = options.noop_interval_seconds {
-        let interval = format!("periodicNoopIntervalSecs={seconds}");
-        launch = launch.args(["--setParameter", "writePeriodicNoops=true", "--setParameter", &interval]);
-    }
-    if options.auth.is_some() {
-        launch =
-            if options.standalone { launch.args(["--auth"]) } else { launch.args(["--keyFile"]).args([set_folder.join("key")]) };
-    }
-    if let (Some(mode), Some(files)) = (options.tls, tls) {
-        launch = launch.args(["--tlsMode", "requireTLS", "--tlsCAFile"]).args([&files.ca_file]);
-        launch = launch.args(["--tlsCertificateKeyFile"]).args([&files.server_file]);
-        if mode == TlsMode::ServerCertificate {
-            launch = launch.args(["--tlsAllowConnectionsWithoutCertificates"]);
-        }
-    }
-    Leashed::start(launch.args(&options.arguments))
-}
-
 fn password_credential(name: &str, password: &str) -> Credential {
     Credential::builder().username(name.to_owned()).password(password.to_owned()).source("admin".to_owned()).build()
 }
 
 fn is_primary(hello: &Document) -> bool {
     hello.get_bool("isWritablePrimary").unwrap_or(false)
-}
-
-fn log_end(folder: &Path) -> String {
-    let log = fs::read_to_string(folder.join("mongod.log")).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    format!("the end of its log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
 }
