@@ -6,6 +6,16 @@
 //! [`RunEngine::drain`] may be dropped before they end; the others only when the daemon stops. Whatever was dropped,
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
+pub mod catalog;
+pub mod checkpoint;
+pub mod copy;
+pub mod event;
+pub mod fold;
+pub mod index;
+pub mod key;
+pub mod partition;
+pub mod progress;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
