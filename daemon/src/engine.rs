@@ -1,8 +1,10 @@
 //! The boundary between the daemon's shell, which decides and records, and the engine, which moves data.
 //!
 //! The shell opens one [`RunEngine`] for each run and calls it as the lifecycle's effects say. Everything here is idempotent: after
-//! a crash the shell calls again what it does not know to be done. Futures other than those of [`RunEngine::block_source`],
-//! [`RunEngine::unblock_source`] and what follows the drain may be dropped before they end.
+//! a crash the shell calls again what it does not know to be done. The futures of [`Engine::inspect`], [`RunEngine::validate`],
+//! [`RunEngine::start_sync`], [`RunEngine::resume_point_held`], [`RunEngine::prepare_cutover`], [`RunEngine::watch_source_quiet`] and
+//! [`RunEngine::drain`] may be dropped before they end; the others only when the daemon stops. Whatever was dropped,
+//! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
 pub mod apply;
 pub mod catalog;
