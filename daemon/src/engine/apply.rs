@@ -31,6 +31,15 @@ pub struct Applier<'a> {
     pub expect_present: bool,
 }
 
+/// Whether a collection's documents have an order to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// None.
+    Free,
+    /// That of their insertion (capped): what is there already stays where it is.
+    Kept,
+}
+
 /// Statements of one command, which is sent where the next would be too much.
 struct Batch<'a> {
     statements: RawArrayBuf,
@@ -102,9 +111,9 @@ fn deltas_of(write: &Write) -> RawDocumentBuf {
 
 impl Applier<'_> {
     /// Applies one round: each key occurs in it once.
-    pub async fn apply(&self, namespace: &Namespace, writes: &[Write]) -> Result<(), Fault> {
+    pub async fn apply(&self, namespace: &Namespace, writes: &[Write], order: Order) -> Result<(), Fault> {
         self.delete(namespace, writes.iter().filter(|write| write.delete)).await?;
-        self.insert_new(namespace, writes).await?;
+        self.insert_new(namespace, writes, order).await?;
         self.replace(namespace, writes).await?;
         let reread: Vec<&Write> = writes.iter().filter(|write| write.content == Some(Content::Reread)).collect();
         self.reread(namespace, &reread).await?;
@@ -131,13 +140,18 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn insert_new(&self, namespace: &Namespace, writes: &[Write]) -> Result<(), Fault> {
+    async fn insert_new(&self, namespace: &Namespace, writes: &[Write], order: Order) -> Result<(), Fault> {
+        let existing = match order {
+            Order::Free => Existing::Report,
+            // The copy has read it already, at its place.
+            Order::Kept => Existing::Keep,
+        };
         let statements = writes.iter().filter_map(|write| match &write.content {
             Some(Content::New(document)) => Some((write, document.clone())),
             Some(Content::Changed(_) | Content::Reread) | None => None,
         });
         for batch in batches(statements) {
-            let there = insert(self.destination, namespace, &batch.statements, Existing::Report).await?;
+            let there = insert(self.destination, namespace, &batch.statements, existing).await?;
             let there: Vec<&Write> = there.iter().filter_map(|&index| batch.writes.get(index).copied()).collect();
             self.put_anew(namespace, &there).await?;
         }

@@ -23,7 +23,7 @@ use schemas::namespace::{Namespace, Scope};
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::Applier;
+use super::apply::{Applier, Order};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow};
 use super::event::{Change, Event, What, token_time};
 use super::progress::Progress;
@@ -39,8 +39,9 @@ const BATCH_EVENTS: u32 = 5_000;
 const READ_AHEAD: usize = 2;
 /// Writers at work at once on one round.
 const WORKERS: usize = 4;
-/// How long the server waits for an event before it answers with none; so often an idle stream tells how far it has come.
-const AWAIT: Duration = Duration::from_millis(500);
+/// How long the server waits for an event before it answers with none: so often an idle stream tells how far it has come, and so
+/// long at most a drained cutover waits to learn that nothing is left.
+const AWAIT: Duration = Duration::from_millis(100);
 /// How often progress is stored: more often costs a write each, less often is applied twice after a crash.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 
@@ -281,8 +282,9 @@ impl Tail {
         let applier = &applier;
         try_join_all(workers.into_iter().map(|work| async move {
             for (namespace, changes) in work {
+                let order = if self.traits_of(&namespace).capped { Order::Kept } else { Order::Free };
                 for round in fold::fold(changes) {
-                    applier.apply(&namespace, &round).await?;
+                    applier.apply(&namespace, &round, order).await?;
                 }
             }
             Ok::<(), Fault>(())
