@@ -59,8 +59,7 @@ pub fn judge(target: Phase, action: Action, status: &MigrationStatus) -> Verdict
     match phase {
         Phase::Cancelled => Verdict::InVain(format!("{name} is cancelled")),
         Phase::Expired => Verdict::InVain(format!("the window of {name} has closed")),
-        // The daemon takes up by itself what failed for a passing reason.
-        Phase::Failed if status.error.as_ref().is_some_and(|fault| fault.retryable) => Verdict::Wait,
+        // What passes by itself does not end in this phase: a run is in it until a person acts.
         Phase::Failed => Verdict::InVain(format!("{name} has failed{because}")),
         Phase::Completed if rank(target).is_some() => Verdict::Reached,
         Phase::Completed => Verdict::InVain(format!("{name} is completed")),

@@ -58,6 +58,9 @@ pub(super) fn removed(existing: &Observed) -> Option<Decided> {
 pub(super) fn existing(wanted: &Declared, existing: &Observed, inspection: Option<&Inspection>, now: UtcTime) -> Decided {
     let status = &existing.status;
     let refused = |diagnostic| (unchanged(existing), vec![diagnostic]);
+    if !existing.declared && status.phase == Phase::Completed {
+        return refused(refusal::being_forgotten(wanted, existing));
+    }
     if wanted.spec.generation < status.generation {
         return refused(refusal::lower_generation(wanted, existing));
     }
@@ -68,10 +71,7 @@ pub(super) fn existing(wanted: &Declared, existing: &Observed, inspection: Optio
         return rerun(wanted, existing, inspection);
     }
     if !existing.declared {
-        return refused(match status.phase {
-            Phase::Cancelled => refusal::cancelled(wanted, existing),
-            _ => refusal::over(wanted, existing),
-        });
+        return refused(refusal::cancelled(wanted, existing));
     }
 
     let mut changes = attributes::between(&existing.spec, wanted);
@@ -89,15 +89,17 @@ pub(super) fn existing(wanted: &Declared, existing: &Observed, inspection: Optio
     if !fixed.is_empty() {
         return (Change { action: Action::Update, attributes: changes, ..unchanged(existing) }, fixed);
     }
-    let first = changes.first().or(held.as_ref()).or(acknowledged.as_ref()).map(|change| change.path.clone());
-    if let Some(path) = first {
-        // A token may always be taken out again.
-        if status.phase == Phase::Cancelled && path != ACKNOWLEDGE {
-            return refused(refusal::cancelled(wanted, existing));
-        }
-        if refusal::cuts_over(status.phase) {
-            return refused(refusal::while_cutting_over(wanted, existing, &path));
-        }
+    let edited: Vec<&str> = changes.iter().chain(&held).map(|change| change.path.as_str()).collect();
+    if status.phase == Phase::Cancelled && !edited.is_empty() {
+        return refused(refusal::cancelled(wanted, existing));
+    }
+    if refusal::cuts_over(status.phase)
+        && let Some(path) = edited.iter().find(|path| **path == "paused" || path.starts_with("copy."))
+    {
+        return refused(refusal::while_cutting_over(wanted, existing, path));
+    }
+    if held.is_some() && wanted.spec.paused && matches!(status.phase, Phase::Failed | Phase::Expired | Phase::Completed) {
+        return refused(refusal::cannot_be_held(wanted, existing));
     }
     (change(wanted, existing, changes, acknowledged, held, now), Vec::new())
 }

@@ -1,5 +1,6 @@
 //! Where reality has moved away from the declaration by itself or by hand, apart from pending edits.
 
+use schemas::fault::FaultCode;
 use schemas::observed::Observed;
 use schemas::phase::Phase;
 use schemas::spec::MigrationSpec;
@@ -70,7 +71,16 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
         }
         Phase::Failed => {
             let message = match error {
-                Some(fault) => format!("{name} has failed: {fault}; {}", fault.remedy),
+                // What only a new generation mends is not tried again.
+                Some(fault) if matches!(fault.code, FaultCode::ResumePointLost | FaultCode::UnsupportedChange) => {
+                    format!("{name} has failed: {fault}; {}", fault.remedy)
+                }
+                Some(fault) => {
+                    format!(
+                        "{name} has failed: {fault}; {}; once that is done, `cutover resume {name}` tries again",
+                        fault.remedy
+                    )
+                }
                 None => format!("{name} has failed; `cutover events {name}` shows why"),
             };
             add(DriftKind::Failed, "phase", as_declared(), json!(Phase::Failed), message);

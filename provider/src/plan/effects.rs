@@ -247,13 +247,8 @@ pub(super) fn of_forget(existing: &Observed) -> Vec<String> {
 pub(super) fn of_update(spec: &MigrationSpec, existing: &Observed, changes: &[AttributeChange], now: UtcTime) -> Vec<String> {
     let status = &existing.status;
     let changed = |prefix: &str| changes.iter().any(|change| change.path.starts_with(prefix));
+    let over = status.phase == Phase::Completed;
     let mut effects = Vec::new();
-    if changed("source.username") || changed("source.password") || changed("source.tls") {
-        effects.push("connects to the source anew with these settings, without copying again".to_owned());
-    }
-    if changed("destination.username") || changed("destination.password") || changed("destination.tls") {
-        effects.push("connects to the destination anew with these settings, without copying again".to_owned());
-    }
     if changed("copy.") {
         effects.push(match status.phase {
             Phase::Validating | Phase::Copying | Phase::Paused => "changes how fast the copy reads from here on".to_owned(),
@@ -263,10 +258,10 @@ pub(super) fn of_update(spec: &MigrationSpec, existing: &Observed, changes: &[At
     if changed("cutover.window") || changed("cutover.extensions") {
         effects.extend(window(spec, existing, now));
     }
-    if changed("cutover.max_lag") {
+    if changed("cutover.max_lag") && !over {
         effects.push(format!("counts as ready with a lag under {} from here on", spec.cutover.max_lag));
     }
-    if changed("cutover.source_after") && status.phase == Phase::Completed && spec.cutover.source_writes == SourceWrites::Block {
+    if changed("cutover.source_after") && over && spec.cutover.source_writes == SourceWrites::Block {
         effects.push(match spec.cutover.source_after {
             SourceAfter::Open => {
                 "opens the source to writes again: what a forgotten writer writes there is lost to the destination".to_owned()
@@ -292,7 +287,10 @@ fn window(spec: &MigrationSpec, existing: &Observed, now: UtcTime) -> Vec<String
         return vec!["moves no deadline yet: the window opens when the run is first ready".to_owned()];
     };
     let day = std::time::Duration::from_secs(24 * 3600);
-    let extensions = spec.cutover.extensions;
+    // Declaring what was granted by hand makes it official instead of granting it twice.
+    let declared_more = spec.cutover.extensions.saturating_sub(existing.spec.cutover.extensions);
+    let by_hand = existing.by_hand.extensions.saturating_sub(declared_more);
+    let extensions = spec.cutover.extensions.saturating_add(by_hand);
     let deadline = opened.plus(spec.cutover.window.get()).plus(day.saturating_mul(extensions));
     let before = status.window.expires_at.map(|at| format!(" instead of {at}")).unwrap_or_default();
     if status.window.expires_at == Some(deadline) {

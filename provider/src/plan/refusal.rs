@@ -8,19 +8,10 @@ use schemas::phase::Phase;
 
 use super::AttributeChange;
 
-/// Attributes that a run is built on: they change only with a new generation.
+/// Attributes that a run is built on, blocks with a dot at their end: they change only with a new generation.
 ///
-/// All others take effect on the run as it is: how fast it copies, how it connects, when it cuts over.
-const FIXED: [&str; 8] = [
-    "source.uri",
-    "destination.uri",
-    "destination.existing_data",
-    "destination.block_writes",
-    "namespaces.",
-    "copy.indexes",
-    "sharding.",
-    "verify.",
-];
+/// All others take effect on the run as it is: how fast it copies, whether it is held, when and how it cuts over.
+const FIXED: [&str; 6] = ["source.", "destination.", "namespaces.", "copy.indexes", "sharding.", "verify."];
 
 /// Whether a run in this phase is cutting over, so that it takes no other change until it is done.
 pub(super) const fn cuts_over(phase: Phase) -> bool {
@@ -37,12 +28,8 @@ fn refuse(wanted: &Declared, path: &str, fault: Fault) -> Diagnostic {
 
 /// The changes of attributes that a run is built on.
 pub(super) fn fixed_attributes(wanted: &Declared, existing: &Observed, changes: &[AttributeChange]) -> Vec<Diagnostic> {
-    let fixed = |path: &str| {
-        FIXED.iter().any(|fixed| match fixed.strip_suffix('.') {
-            Some(_) => path.starts_with(fixed),
-            None => path == *fixed,
-        })
-    };
+    let fixed =
+        |path: &str| FIXED.iter().any(|fixed| if fixed.ends_with('.') { path.starts_with(fixed) } else { path == *fixed });
     let next = existing.status.generation.0.saturating_add(1);
     changes
         .iter()
@@ -92,15 +79,20 @@ pub(super) fn cancelled(wanted: &Declared, existing: &Observed) -> Diagnostic {
     refuse(wanted, "generation", fault)
 }
 
-/// A removed block that comes back after its run was completed.
-pub(super) fn over(wanted: &Declared, existing: &Observed) -> Diagnostic {
+/// A removed block that comes back while its completed run is being forgotten.
+pub(super) fn being_forgotten(wanted: &Declared, existing: &Observed) -> Diagnostic {
     let status = &existing.status;
-    let fault = Fault::new(
-        FaultCode::WrongState,
-        format!("{} was removed before (run {}, {}), and its run does not go on", status.name, status.run, status.phase),
-    )
-    .with_remedy(format!("write generation = {} to run again from scratch", status.generation.0.saturating_add(1)));
-    refuse(wanted, "generation", fault)
+    let message = format!("{} was removed before, and its run {} is still being forgotten", status.name, status.run);
+    let fault = Fault::new(FaultCode::WrongState, message).with_remedy("plan again when `cutover status` lists it no more");
+    about(&wanted.spec.name, &fault, Some(wanted.place.clone()))
+}
+
+/// Holding a run that neither goes on nor is held.
+pub(super) fn cannot_be_held(wanted: &Declared, existing: &Observed) -> Diagnostic {
+    let status = &existing.status;
+    let fault = Fault::new(FaultCode::WrongState, format!("run {} is {} and cannot be paused", status.run, status.phase))
+        .with_remedy("write paused = false");
+    refuse(wanted, "paused", fault)
 }
 
 /// A change of a run that is cutting over.
@@ -144,7 +136,8 @@ pub(super) fn not_ready(wanted: &Declared, existing: &Observed) -> Diagnostic {
     } else if !status.ready.reasons.is_empty() {
         message = format!("{message}: {}", status.ready.reasons.join("; "));
     }
-    refuse(wanted, ACKNOWLEDGE, Fault::new(FaultCode::NotReady, message))
+    let code = if status.phase == Phase::Expired { FaultCode::WindowExpired } else { FaultCode::NotReady };
+    refuse(wanted, ACKNOWLEDGE, Fault::new(code, message))
 }
 
 /// A token that is not the one of this run with this spec.
@@ -153,7 +146,7 @@ pub(super) fn wrong_token(wanted: &Declared, existing: &Observed) -> Diagnostic 
     let fault = Fault::new(
         FaultCode::WrongToken,
         format!(
-            "cutover.acknowledge is not the token of run {}: it is another run's, or the declaration was changed since it was given out",
+            "cutover.acknowledge is not the token of run {}: it is another run's, it was used before, or the declaration has changed since it was given out",
             status.run
         ),
     )
