@@ -54,6 +54,45 @@ async fn until_caught_up(reports: &mut mpsc::Receiver<SyncReport>, engine: &dyn 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_and_restarts_lose_nothing() -> Result<()> {
+    let (source, destination) = tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options::default()))?;
+    let client = source.client().await?;
+    fill(&client, &FillOptions { documents: 60_000, ..FillOptions::default() }).await?;
+    let writer = Writer::start(&client, WriterOptions { rate: 1_000, ddl: true, ..WriterOptions::default() }).await?;
+    let dir = tempfile::tempdir()?;
+    for pause in [30, 150, 400, 900, 1500, 700, 1100] {
+        let engine = open(spec(&source, &destination), dir.path())?;
+        let (sender, mut reports) = mpsc::channel(100);
+        engine.start_sync(sender).await?;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        while let Ok(report) = reports.try_recv() {
+            if let SyncReport::Failed(fault) = report {
+                bail!("failed: {fault}");
+            }
+        }
+        println!("{:?}", engine.progress().copy);
+        engine.stop_sync().await;
+    }
+    let engine = open(spec(&source, &destination), dir.path())?;
+    let (sender, mut reports) = mpsc::channel(100);
+    engine.start_sync(sender).await?;
+    until_caught_up(&mut reports, &*engine).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    until_caught_up(&mut reports, &*engine).await?;
+    engine.prepare_cutover().await?;
+    engine.block_source().await?;
+    engine.drain().await?;
+    engine.stop_sync().await;
+    engine.restore_settings().await?;
+    let stats = writer.stop().await?;
+    println!("{} operations, {:?}", stats.operations, stats.by_kind);
+    let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
+    println!("{report}");
+    assert!(report.is_equal(), "{report}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_replica_set_arrives_byte_for_byte() -> Result<()> {
     let (source, destination) = tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options::default()))?;
     let client = source.client().await?;

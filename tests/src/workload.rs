@@ -8,5 +8,5 @@ mod operations;
 mod shapes;
 mod writer;
 
-pub use fill::{FillOptions, Filled, fill};
+pub use fill::{FillOptions, Filled, fill, fill_uniform};
 pub use writer::{LedgerEntry, Stats, Writer, WriterOptions};

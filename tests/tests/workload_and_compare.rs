@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mongodb::Client;
 use mongodb::bson::{Document, RawDocumentBuf, cstr, doc};
 use rig::compare::{Kind, Report, Scope, compare};
-use rig::workload::Filled;
+use rig::workload::{Filled, fill_uniform};
 use rig::{FillOptions, Options, ReplicaSet, Writer, WriterOptions, fill};
 
 async fn two_clients(sets: &(ReplicaSet, ReplicaSet)) -> (Client, Client) {
@@ -144,6 +144,15 @@ async fn planted_differences_are_found() {
             .all(|difference| difference.namespace.starts_with("shop.") && !difference.namespace.ends_with(".orders"))
     );
     assert!(compare(&source, &destination, &Scope::only(&["mixed.ids", "mixed.awkward"])).await.unwrap().is_equal());
+}
+
+#[tokio::test]
+async fn uniform_documents_have_the_size_that_was_asked_for() {
+    let set = ReplicaSet::start(Options::default()).await.unwrap();
+    let client = set.client().await.unwrap();
+    fill_uniform(&client, "plain", "documents", 2_500, 200).await.unwrap();
+    let stats = client.database("plain").run_command(doc! { "collStats": "documents" }).await.unwrap();
+    assert_eq!((stats.get_i32("count").unwrap(), stats.get_i32("size").unwrap()), (2_500, 500_000));
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, Result};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, cstr, doc};
 use mongodb::options::WriteConcern;
 use mongodb::{Client, Collection};
 
 use super::awkward;
-use super::shapes::Shape;
+use super::shapes::{Shape, signed};
 
 /// How much is laid.
 #[derive(Debug, Clone)]
@@ -92,6 +92,33 @@ pub async fn fill(client: &Client, options: &FillOptions) -> Result<Filled> {
     add_awkward(client, options, &mut filled).await?;
     add_settings_and_indexes(client, options, &mut filled).await?;
     Ok(filled)
+}
+
+/// Lays `count` documents of exactly `bytes` each in one collection, with `_id`s that count up from 0.
+///
+/// # Errors
+/// When the server refuses, or `bytes` has no room for an `_id`.
+pub async fn fill_uniform(client: &Client, db: &str, name: &str, count: u64, bytes: usize) -> Result<()> {
+    let mut bare = RawDocumentBuf::new();
+    bare.append(cstr!("_id"), 0_i64);
+    bare.append(cstr!("text"), "");
+    let room = bytes.checked_sub(bare.as_bytes().len()).with_context(|| format!("{bytes} bytes are too few for a document"))?;
+    let collection = &quick::<RawDocumentBuf>(client, db, name);
+    stream::iter((0..count).step_by(usize::try_from(BATCH)?))
+        .map(async |start| {
+            let documents = (start..count.min(start + BATCH)).map(|number| {
+                let text: String = format!("{number} ").chars().cycle().take(room).collect();
+                let mut document = RawDocumentBuf::new();
+                document.append(cstr!("_id"), signed(number));
+                document.append(cstr!("text"), text);
+                document
+            });
+            collection.insert_many(documents.collect::<Vec<_>>()).ordered(false).await
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_for_each(|_| async { Ok(()) })
+        .await
+        .with_context(|| format!("failed to fill {db}.{name}"))
 }
 
 fn quick<T: Send + Sync>(client: &Client, db: &str, name: &str) -> Collection<T> {
