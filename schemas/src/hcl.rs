@@ -15,6 +15,7 @@ use hcl_edit::structure::{Block, Structure};
 
 use crate::id::{MigrationName, Workspace};
 
+mod balance;
 mod body;
 mod check;
 mod diagnostic;
@@ -287,7 +288,7 @@ fn top_blocks<'a>(files: &'a [Parsed], report: &mut Report) -> TopBlocks<'a> {
                     let name = attribute.key.as_str();
                     let summary = format!("the attribute {} stands outside of any block", quoted(name));
                     let detail = match known().find(|known| *known == name) {
-                        Some(block) => format!("{block} is a block: write {block} ... {{ ... }}, without the equals sign."),
+                        Some(block) => format!("{block} is a block: it is written with braces, and without the equals sign."),
                         None => "A value under a name of its own belongs into a locals block.".to_owned(),
                     };
                     report
