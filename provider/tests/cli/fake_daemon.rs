@@ -16,6 +16,9 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
+/// Lets time pass for the migrations.
+type Pass = Box<dyn FnMut(&mut Vec<Observed>) + Send>;
+
 /// What the daemon has and does.
 #[derive(Default)]
 pub(crate) struct State {
@@ -28,8 +31,8 @@ pub(crate) struct State {
     pub(crate) applied: Vec<v1::ApplyRequest>,
     /// What was done by hand, in order.
     pub(crate) acts: Vec<v1::ActRequest>,
-    /// Runs on each `Observe` after the first, to let time pass.
-    pub(crate) on_observe: Option<Box<dyn FnMut(&mut Vec<Observed>) + Send>>,
+    /// Runs after each `Observe`.
+    pub(crate) on_observe: Option<Pass>,
 }
 
 /// A running daemon; it stops when dropped.
