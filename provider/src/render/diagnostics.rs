@@ -12,7 +12,7 @@ use super::paint::Paint;
 #[must_use]
 pub fn fault(fault: &Fault, paint: Paint) -> String {
     let mut out = head(Severity::Error, Some(fault.code), &fault.message, paint);
-    remedy(&mut out, &fault.remedy);
+    indented(&mut out, REMEDY, &fault.remedy);
     out
 }
 
@@ -42,7 +42,9 @@ fn one(diagnostic: &Diagnostic, paint: Paint) -> String {
         let place = &related.place;
         let _ = writeln!(out, "  {}: {}:{}:{}", clean(&related.message), clean(&place.file), place.line, place.column);
     }
-    remedy(&mut out, &diagnostic.detail);
+    // What is wrong in a file explains itself with what to write instead; what a daemon or a server says has a remedy.
+    let label = if diagnostic.code == FaultCode::InvalidConfiguration { "" } else { REMEDY };
+    indented(&mut out, label, &diagnostic.detail);
     out
 }
 
@@ -55,10 +57,12 @@ fn head(severity: Severity, code: Option<FaultCode>, message: &str, paint: Paint
     format!("{word}: {}\n", paint.bold(clean(message)))
 }
 
-fn remedy(out: &mut String, text: &str) {
-    let mut label = "  remedy: ";
-    for line in text.lines() {
-        let _ = writeln!(out, "{label}{}", clean(line));
-        label = "          ";
+const REMEDY: &str = "remedy: ";
+
+/// Adds a text's lines, the first after a label, the others below it.
+fn indented(out: &mut String, label: &str, text: &str) {
+    for (at, line) in text.lines().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  {:width$}{}", if at == 0 { label } else { "" }, clean(line), width = label.len());
     }
 }

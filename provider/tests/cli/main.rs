@@ -1,6 +1,7 @@
 //! The real `cutover` program against a daemon in memory: exit codes, streams, documents, questions.
 
 mod fake_daemon;
+mod terminal;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -493,6 +494,50 @@ fn nothing_is_coloured_off_a_terminal() {
     for args in [&["plan"][..], &["status"], &["nonsense"]] {
         let ran = place.run(args);
         assert!(!ran.out.contains('\u{1b}') && !ran.err.contains('\u{1b}'), "{ran:?}");
+    }
+}
+
+#[test]
+fn terminals_get_colour_unless_they_say_no() {
+    let place = Place::new();
+    for (variable, value, coloured) in
+        [("TERM", "xterm", true), ("NO_COLOR", "1", false), ("NO_COLOR", "", true), ("TERM", "dumb", false)]
+    {
+        for args in [&["plan"][..], &["status", "nobody"]] {
+            let mut command = place.command(args);
+            command.env(variable, value);
+            let (_, shown) = terminal::run(command);
+            assert_eq!(shown.contains('\u{1b}'), coloured, "{variable}={value}: {shown:?}");
+        }
+    }
+}
+
+#[test]
+fn watching_on_a_terminal_shows_a_bar_a_shard() {
+    let place = Place::new();
+    place.spec();
+    let mut step = 0;
+    place.daemon.state().on_observe = Some(Box::new(move |observed| {
+        step += 1;
+        for one in observed {
+            let status = &mut one.status;
+            status.shards[0].copy.bytes_copied += 500_000;
+            if step == 2 {
+                status.phase = Phase::CatchingUp;
+                status.shards[0].phase = Phase::CatchingUp;
+                status.shards[0].lag_seconds = Some(3.0);
+            } else if step > 2 {
+                status.phase = Phase::Completed;
+                status.shards[0].phase = Phase::Completed;
+            }
+        }
+    }));
+    let mut command = place.command(&["status", "--watch"]);
+    command.env("TERM", "xterm");
+    let (code, shown) = terminal::run(command);
+    assert_eq!(code, 0, "{shown}");
+    for text in ["rs0", "[=", "500 kB of 2.0 MB", "1.0 MB of 2.0 MB", "lag 3 s", "orders: completed"] {
+        assert!(shown.contains(text), "{text:?} should show: {shown}");
     }
 }
 
