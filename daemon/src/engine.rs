@@ -6,15 +6,22 @@
 //! [`RunEngine::drain`] may be dropped before they end; the others only when the daemon stops. Whatever was dropped,
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
+pub mod apply;
 pub mod catalog;
 pub mod checkpoint;
+pub mod concurrent;
 pub mod copy;
+pub mod define;
 pub mod event;
 pub mod fold;
 pub mod index;
 pub mod key;
 pub mod partition;
+pub mod preflight;
 pub mod progress;
+pub mod run;
+pub mod sync;
+pub mod tail;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -216,11 +223,3 @@ pub struct ShardProgress {
     /// What is wrong with it.
     pub error: Option<Fault>,
 }
-
-/// The engine that moves data between MongoDB deployments.
-#[must_use]
-pub fn connect() -> Arc<dyn Engine> {
-    Arc::new(absent::Absent)
-}
-
-mod absent;

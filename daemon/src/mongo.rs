@@ -91,6 +91,8 @@ pub struct Deployment {
     pub process_id: Option<mongodb::bson::oid::ObjectId>,
     /// The hosts of the URI, for messages.
     pub hosts: String,
+    /// Marks this run's writes (`comment`), so that those still under way can be found.
+    pub tag: String,
 }
 
 impl Deployment {
@@ -105,19 +107,8 @@ impl Deployment {
     }
 
     /// Runs a command that answers with a cursor, read as raw batches of about `batch_size` documents.
-    pub async fn batches(
-        &self,
-        db: &str,
-        command: RawDocumentBuf,
-        batch_size: u32,
-    ) -> Result<RawBatchCursor, mongodb::error::Error> {
-        self.client
-            .database(db)
-            .run_raw_cursor_command(command)
-            .selection_criteria(primary())
-            .batch_size(batch_size)
-            .batch()
-            .await
+    pub async fn batches(&self, db: &str, command: RawDocumentBuf, batch_size: u32) -> Result<RawBatchCursor, mongodb::error::Error> {
+        self.client.database(db).run_raw_cursor_command(command).selection_criteria(primary()).batch_size(batch_size).batch().await
     }
 
     /// Runs a command that answers with a cursor and collects all documents: for catalogues, not for data.
@@ -149,9 +140,7 @@ impl Deployment {
             .ok()
             .and_then(|optime| optime.get_timestamp("ts").ok())
             .map(cluster_time)
-            .ok_or_else(|| {
-                Fault::new(FaultCode::Internal, format!("the {} at {} reports no majority optime", self.side, self.hosts))
-            })
+            .ok_or_else(|| Fault::new(FaultCode::Internal, format!("the {} at {} reports no majority optime", self.side, self.hosts)))
     }
 
     /// Writes a note to the oplog with majority and returns its cluster time: every operation that was acknowledged before the
@@ -159,9 +148,32 @@ impl Deployment {
     pub async fn oplog_note(&self, message: &str) -> Result<ClusterTime, Fault> {
         let command = doc! { "appendOplogNote": 1, "data": { "msg": message }, "writeConcern": { "w": "majority" } };
         let reply = self.command("admin", command).await.map_err(|e| self.fault("writing an oplog note", &e))?;
-        reply.get_timestamp("operationTime").map(cluster_time).map_err(|_| {
-            Fault::new(FaultCode::Internal, format!("the {} at {} gave an oplog note no operationTime", self.side, self.hosts))
-        })
+        reply
+            .get_timestamp("operationTime")
+            .map(cluster_time)
+            .map_err(|_| Fault::new(FaultCode::Internal, format!("the {} at {} gave an oplog note no operationTime", self.side, self.hosts)))
+    }
+
+    /// Waits until no write whose mark begins so is under way; marks hold letters, digits, `-`, `_`, `:` and `;` only. A connection that broke, or a process that died, can leave writes
+    /// behind that the server still works on: one that landed after its own repetition would undo what came between.
+    pub async fn wait_for_writes(&self, mark: &str) -> Result<(), Fault> {
+        loop {
+            let look = doc! {
+                "aggregate": 1,
+                "pipeline": [
+                    { "$currentOp": { "allUsers": false, "idleConnections": false } },
+                    { "$match": { "command.comment": { "$regex": format!("^{mark}") } } },
+                    { "$limit": 1 },
+                ],
+                "cursor": {},
+            };
+            let reply = self.command("admin", look).await.map_err(|e| self.fault("looking for writes under way", &e))?;
+            let is_quiet = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(Vec::is_empty);
+            if is_quiet {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
     }
 
     /// Seconds between the oldest and the newest entry of the oplog; `None` where it may not be read.
@@ -169,6 +181,11 @@ impl Deployment {
         let first = self.oplog_end(1).await?;
         let last = self.oplog_end(-1).await?;
         Some(u64::from(last.t.saturating_sub(first.t)))
+    }
+
+    /// The oldest entry of the oplog; `None` where it may not be read.
+    pub async fn oplog_start(&self) -> Option<ClusterTime> {
+        self.oplog_end(1).await
     }
 
     async fn oplog_end(&self, direction: i32) -> Option<ClusterTime> {

@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS shard (
     token BLOB, applied_t INTEGER, applied_i INTEGER, events INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
-CREATE TABLE IF NOT EXISTS incomplete (ns TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS collection (
     shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
@@ -112,6 +112,15 @@ pub struct ShardRow {
     pub events: u64,
 }
 
+/// A namespace that was copied again by itself, since a rename brought it in while its data was being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recopied {
+    /// Whether the source still had it; if not, what made it go is further on in the stream.
+    pub whole: bool,
+    /// It was read at or before this time.
+    pub time: ClusterTime,
+}
+
 /// A run's checkpoints.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
@@ -142,8 +151,7 @@ impl Checkpoints {
             Ok(connection)
         };
         let connection = open().map_err(|error| unusable(&path, error))?;
-        let version: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| unusable(&path, error))?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| unusable(&path, error))?;
         match version {
             0 => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&path, error))?,
             FORMAT => {}
@@ -155,10 +163,7 @@ impl Checkpoints {
     }
 
     /// Runs statements off the async threads.
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Fault> {
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static) -> Result<T, Fault> {
         let connection = Arc::clone(&self.connection);
         tokio::task::spawn_blocking(move || {
             // A panic in a statement's closure leaves SQLite's own state whole: the transaction is rolled back when it is dropped.
@@ -167,6 +172,37 @@ impl Checkpoints {
         })
         .await
         .map_err(|error| Fault::new(FaultCode::Internal, format!("a checkpoint's task: {error}")))?
+    }
+
+    /// Sets the counters to what is stored, so that a run that is opened again shows where it was.
+    pub fn restore(&self, progress: &super::progress::Progress) -> Result<(), Fault> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = || -> rusqlite::Result<()> {
+            let names: Rows<String> = connection.prepare("SELECT ns FROM created ORDER BY ns")?.query_map([], |row| row.get(0))?.collect();
+            progress.add_created(names?.iter().filter_map(|name| name.parse().ok()));
+            let totals = "SELECT count(*), coalesce(sum(documents), 0), coalesce(sum(bytes), 0), count(*) FILTER (WHERE stage >= 2) FROM collection";
+            let done = connection.query_row(totals, [], |row| {
+                progress.set_copy_totals(row.get(0)?, row.get(1)?, row.get(2)?);
+                row.get::<_, u64>(3)
+            })?;
+            let copied = "SELECT coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM part WHERE done = 1";
+            connection.query_row(copied, [], |row| {
+                progress.set_copied(done, row.get(0)?, row.get(1)?);
+                Ok(())
+            })?;
+            let shard = "SELECT name, applied_t, applied_i, events FROM shard";
+            let found = connection
+                .query_row(shard, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<u32>>(1)?, row.get::<_, Option<u32>>(2)?, row.get(3)?)))
+                .optional()?;
+            if let Some((name, t, i, events)) = found {
+                progress.set_shard(&name);
+                if let Some((t, i)) = t.zip(i) {
+                    progress.set_applied(ClusterTime { t, i }, events);
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|error| failed(&error))
     }
 
     /// The shard's tail; `None` before its start point was stored.
@@ -196,8 +232,7 @@ impl Checkpoints {
     pub async fn store_start(&self, shard: &str, start: ClusterTime) -> Result<(), Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
-            c.execute("INSERT INTO shard (name, start_t, start_i) VALUES (?1, ?2, ?3)", params![shard, start.t, start.i])
-                .map(drop)
+            c.execute("INSERT INTO shard (name, start_t, start_i) VALUES (?1, ?2, ?3)", params![shard, start.t, start.i]).map(drop)
         })
         .await
     }
@@ -205,21 +240,12 @@ impl Checkpoints {
     /// Stores that the copy has ended, and that every document was read by this time.
     pub async fn store_copied(&self, shard: &str, time: ClusterTime) -> Result<(), Fault> {
         let shard = shard.to_owned();
-        self.with(move |c| {
-            c.execute("UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1", params![shard, time.t, time.i]).map(drop)
-        })
-        .await
+        self.with(move |c| c.execute("UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1", params![shard, time.t, time.i]).map(drop))
+            .await
     }
 
     /// Stores that everything up to this token is applied. `durable`: before something that must not see an older token again.
-    pub async fn store_token(
-        &self,
-        shard: &str,
-        token: RawDocumentBuf,
-        applied: ClusterTime,
-        events: u64,
-        durable: bool,
-    ) -> Result<(), Fault> {
+    pub async fn store_token(&self, shard: &str, token: RawDocumentBuf, applied: ClusterTime, events: u64, durable: bool) -> Result<(), Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
             c.pragma_update(None, "synchronous", if durable { "full" } else { "normal" })?;
@@ -237,8 +263,7 @@ impl Checkpoints {
     pub async fn collections(&self, shard: &str) -> Result<Vec<CollectionRow>, Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
-            let mut statement =
-                c.prepare("SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = ?1 ORDER BY bytes DESC, ns")?;
+            let mut statement = c.prepare("SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = ?1 ORDER BY bytes DESC, ns")?;
             let rows: Rows<Option<CollectionRow>> = statement
                 .query_map([&shard], |row| {
                     let namespace: String = row.get(0)?;
@@ -281,8 +306,7 @@ impl Checkpoints {
     pub async fn store_stage(&self, shard: &str, namespace: &Namespace, stage: Stage) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
-            c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()])
-                .map(drop)
+            c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()]).map(drop)
         })
         .await
     }
@@ -296,14 +320,7 @@ impl Checkpoints {
             for part in &parts {
                 transaction.execute(
                     "INSERT INTO part (shard, ns, number, after, until, until_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    params![
-                        shard,
-                        namespace,
-                        part.number,
-                        part.after,
-                        part.until,
-                        part.until_id.as_ref().map(|id| id.as_bytes())
-                    ],
+                    params![shard, namespace, part.number, part.after, part.until, part.until_id.as_ref().map(|id| id.as_bytes())],
                 )?;
             }
             transaction.execute(
@@ -319,9 +336,8 @@ impl Checkpoints {
     pub async fn open_parts(&self, shard: &str, namespace: &Namespace) -> Result<Vec<Part>, Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
-            let mut statement = c.prepare(
-                "SELECT number, after, until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND done = 0 ORDER BY number",
-            )?;
+            let mut statement =
+                c.prepare("SELECT number, after, until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND done = 0 ORDER BY number")?;
             statement
                 .query_map(params![shard, namespace], |row| {
                     Ok(Part {
@@ -337,14 +353,7 @@ impl Checkpoints {
     }
 
     /// Stores that a part is written, with what it held.
-    pub async fn store_part_done(
-        &self,
-        shard: &str,
-        namespace: &Namespace,
-        number: u32,
-        documents: u64,
-        bytes: u64,
-    ) -> Result<(), Fault> {
+    pub async fn store_part_done(&self, shard: &str, namespace: &Namespace, number: u32, documents: u64, bytes: u64) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
             c.execute(
@@ -386,22 +395,33 @@ impl Checkpoints {
         .await
     }
 
-    /// Namespaces whose data on the destination is known not to be whole: the source no longer had them when they were read. What
-    /// made them go is further on in the stream.
-    pub async fn incomplete(&self) -> Result<Vec<Namespace>, Fault> {
-        self.namespaces("SELECT ns FROM incomplete ORDER BY ns").await
+    /// Namespaces that were copied again by themselves.
+    pub async fn recopied(&self) -> Result<Vec<(Namespace, Recopied)>, Fault> {
+        let rows: Vec<(String, Recopied)> = self
+            .with(move |c| {
+                c.prepare("SELECT ns, whole, t, i FROM recopied")?
+                    .query_map([], |row| {
+                        let time = ClusterTime { t: row.get(2)?, i: row.get(3)? };
+                        Ok((row.get(0)?, Recopied { whole: row.get(1)?, time }))
+                    })?
+                    .collect()
+            })
+            .await?;
+        Ok(rows.into_iter().filter_map(|(ns, recopied)| Some((ns.parse().ok()?, recopied))).collect())
     }
 
-    /// Stores whether a namespace's data is known not to be whole.
-    pub async fn store_incomplete(&self, namespace: &Namespace, incomplete: bool) -> Result<(), Fault> {
+    /// Stores that a namespace was copied again by itself; `None`: that it is an ordinary one again.
+    pub async fn store_recopied(&self, namespace: &Namespace, recopied: Option<Recopied>) -> Result<(), Fault> {
         let namespace = namespace.to_string();
         self.with(move |c| {
-            let statement = if incomplete {
-                "INSERT OR IGNORE INTO incomplete (ns) VALUES (?1)"
-            } else {
-                "DELETE FROM incomplete WHERE ns = ?1"
-            };
-            c.execute(statement, [namespace]).map(drop)
+            match recopied {
+                Some(Recopied { whole, time }) => c.execute(
+                    "INSERT OR REPLACE INTO recopied (ns, whole, t, i) VALUES (?1, ?2, ?3, ?4)",
+                    params![namespace, whole, time.t, time.i],
+                ),
+                None => c.execute("DELETE FROM recopied WHERE ns = ?1", [namespace]),
+            }
+            .map(drop)
         })
         .await
     }

@@ -4,6 +4,7 @@
 //! read again whole: what it had written already is met as a duplicate `_id` and left, an older state of the document that the tail
 //! brings up to date. Reads are at majority and not before the start point, so that nothing copied can be rolled back.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -218,40 +219,61 @@ const TRIES: u32 = 8;
 /// The pause before the second try.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Runs a write command until it passes, as long as its errors may pass.
-pub async fn write_command(
-    destination: &Deployment,
-    namespace: &Namespace,
-    doing: &str,
-    command: &RawDocumentBuf,
-) -> Result<Document, Fault> {
+/// Tells the writes of this process apart.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// Runs a write command until it passes, as long as its errors may pass. It is never under way twice.
+pub async fn write_command(destination: &Deployment, namespace: &Namespace, doing: &str, command: RawDocumentBuf) -> Result<Document, Fault> {
+    let mark = format!("{}:{}:{};", destination.tag, std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+    let mut command = command;
+    append(&mut command, "comment", mark.as_str());
     let mut pause = FIRST_PAUSE;
     let mut tried = 1;
+    let mut may_be_under_way = false;
     loop {
-        let error = match destination.raw_command(&namespace.db, command.clone()).await {
-            Ok(reply) => match concern_error(&reply) {
-                None => return Ok(reply),
-                Some((code, message)) => {
-                    let fault = Fault::new(
-                        FaultCode::DestinationWriteFailed,
-                        format!("{doing} {namespace} on the destination ({}): {message} (code {code})", destination.hosts),
-                    );
-                    if tried == TRIES || !error::is_transient_code(code) {
-                        return Err(fault);
-                    }
-                    None
-                }
-            },
-            Err(e) => Some(e),
+        let sent = if may_be_under_way {
+            // What the first try may have left under way must end before the second begins.
+            destination.wait_for_writes(&mark).await
+        } else {
+            Ok(())
         };
-        if let Some(e) = error
-            && (tried == TRIES || !error::is_transient(&e))
-        {
-            return Err(destination.fault(&format!("{doing} {namespace}"), &e));
+        let fault = match sent {
+            Ok(()) => {
+                may_be_under_way = true;
+                match send(destination, namespace, doing, &command).await {
+                    Ok(reply) => return Ok(reply),
+                    Err(fault) => fault,
+                }
+            }
+            Err(fault) => fault,
+        };
+        if tried == TRIES || !fault.retryable {
+            return Err(fault);
         }
         tried += 1;
         tokio::time::sleep(pause).await;
         pause *= 2;
+    }
+}
+
+async fn send(destination: &Deployment, namespace: &Namespace, doing: &str, command: &RawDocumentBuf) -> Result<Document, Fault> {
+    match destination.raw_command(&namespace.db, command.clone()).await {
+        Ok(reply) => match concern_error(&reply) {
+            None => Ok(reply),
+            Some((code, message)) => {
+                let mut fault = Fault::new(
+                    FaultCode::DestinationWriteFailed,
+                    format!("{doing} {namespace} on the destination ({}): {message} (code {code})", destination.hosts),
+                );
+                fault.retryable = error::is_transient_code(code);
+                Err(fault)
+            }
+        },
+        Err(e) => {
+            let mut fault = destination.fault(&format!("{doing} {namespace}"), &e);
+            fault.retryable = error::is_transient(&e);
+            Err(fault)
+        }
     }
 }
 
@@ -292,10 +314,7 @@ pub fn refused(reply: &Document) -> Vec<Refused> {
 pub fn refusal(destination: &Deployment, namespace: &Namespace, doing: &str, refused: &Refused) -> Fault {
     let mut fault = Fault::new(
         FaultCode::DestinationWriteFailed,
-        format!(
-            "{doing} {namespace} on the destination ({}): the server refused it with code {}",
-            destination.hosts, refused.code
-        ),
+        format!("{doing} {namespace} on the destination ({}): the server refused it with code {}", destination.hosts, refused.code),
     );
     fault.retryable = error::is_transient_code(refused.code);
     fault
@@ -303,18 +322,13 @@ pub fn refusal(destination: &Deployment, namespace: &Namespace, doing: &str, ref
 
 /// Inserts documents, unordered and past validation: what the source holds is right by definition. Returns the places of those that
 /// were there already, where that is asked for.
-pub async fn insert(
-    destination: &Deployment,
-    namespace: &Namespace,
-    documents: &RawArray,
-    existing: Existing,
-) -> Result<Vec<usize>, Fault> {
+pub async fn insert(destination: &Deployment, namespace: &Namespace, documents: &RawArray, existing: Existing) -> Result<Vec<usize>, Fault> {
     let mut insert = command("insert", &namespace.collection);
     append(&mut insert, "ordered", false);
     append(&mut insert, "bypassDocumentValidation", true);
     append(&mut insert, "writeConcern", &*rawdoc! { "w": "majority" });
     append(&mut insert, "documents", documents);
-    let reply = write_command(destination, namespace, "inserting into", &insert).await?;
+    let reply = write_command(destination, namespace, "inserting into", insert).await?;
     let mut there = Vec::new();
     for refused in refused(&reply) {
         if refused.code != DUPLICATE_KEY {

@@ -43,6 +43,12 @@ impl Write {
         Self { id, delete: false, content: None, deltas: Vec::new(), delta_bytes: 0 }
     }
 
+    /// A document's whole content, to replace what is there.
+    #[must_use]
+    pub fn whole(id: RawDocumentBuf, document: RawDocumentBuf) -> Self {
+        Self { content: Some(Content::Changed(document)), ..Self::new(id) }
+    }
+
     fn is_full(&self) -> bool {
         self.deltas.len() >= MOST_DELTAS || self.delta_bytes >= MOST_DELTA_BYTES
     }

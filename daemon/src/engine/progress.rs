@@ -52,6 +52,7 @@ struct Counters {
     indexes: IndexProgress,
     source_optime: Option<ClusterTime>,
     applied: Option<ClusterTime>,
+    last_change: Option<ClusterTime>,
     oplog_window_seconds: Option<u64>,
     created: BTreeSet<Namespace>,
     deferred: BTreeSet<String>,
@@ -156,6 +157,17 @@ impl Progress {
         counters.source_optime = counters.source_optime.max(Some(optime));
     }
 
+    /// Sets the newest change of a document in scope that was met.
+    pub fn set_last_change(&self, time: ClusterTime) {
+        let mut counters = self.lock();
+        counters.last_change = counters.last_change.max(Some(time));
+    }
+
+    /// The newest change of a document in scope that was met by this process.
+    pub fn last_change(&self) -> Option<ClusterTime> {
+        self.lock().last_change
+    }
+
     /// Sets how far back the source's oplog goes.
     pub fn set_oplog_window(&self, seconds: Option<u64>) {
         self.lock().oplog_window_seconds = seconds;
@@ -164,6 +176,16 @@ impl Progress {
     /// Sets or clears what is wrong at the moment.
     pub fn set_error(&self, error: Option<Fault>) {
         self.lock().error = error;
+    }
+
+    /// The source's name, once it is known.
+    pub fn shard_name(&self) -> Option<String> {
+        self.lock().shard.as_ref().map(|name| name.0.clone())
+    }
+
+    /// What is wrong at the moment.
+    pub fn error(&self) -> Option<Fault> {
+        self.lock().error.clone()
     }
 
     /// The newest operation applied.
@@ -215,7 +237,8 @@ impl Progress {
             shards,
             created_namespaces: counters.created.iter().cloned().collect(),
             deferred_settings: counters.deferred.iter().cloned().collect(),
-            expected_downtime_seconds: None,
+            // What is left to apply now; giving the settings back rebuilds nothing and adds little.
+            expected_downtime_seconds: lag_seconds,
             ..EngineProgress::none(self.verify)
         }
     }

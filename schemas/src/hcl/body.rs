@@ -1,0 +1,303 @@
+//! A parsed block against its schema: names, counts, labels, types. What comes out holds checked values with their places.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use hcl_edit::Span as _;
+use hcl_edit::expr::{Expression, ObjectKey};
+use hcl_edit::structure::{Attribute, Block, Body, Structure};
+
+use super::check::{Checked, Circumstances, Part, check};
+use super::diagnostic::{Diagnostic, Place, Report};
+use super::eval::{Evaluator, Failure, Names, span_of};
+use super::not_yet;
+use super::schema::{BlockSchema, Kind, Times};
+use super::source::{SourceFile, quoted};
+use super::suggest::did_you_mean;
+use super::value::Value;
+use crate::fault::FaultCode;
+
+/// A block whose values are checked.
+#[derive(Debug)]
+pub(crate) struct Filled {
+    pub(crate) schema: &'static BlockSchema,
+    pub(crate) label: Option<(String, Place)>,
+    /// Its header.
+    pub(crate) place: Place,
+    pub(crate) attributes: BTreeMap<&'static str, Setting>,
+    pub(crate) blocks: Vec<Filled>,
+}
+
+/// An attribute's value.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub(crate) value: Checked,
+    pub(crate) place: Place,
+    /// Whether it must not be shown.
+    pub(crate) sensitive: bool,
+}
+
+impl Filled {
+    /// The block of this name in it, where it stands once.
+    pub(crate) fn block(&self, name: &str) -> Option<&Self> {
+        self.blocks.iter().find(|block| block.schema.name == name)
+    }
+}
+
+/// Goes through the blocks of one file.
+pub(crate) struct Walker<'a> {
+    pub(crate) file: &'a SourceFile,
+    pub(crate) names: &'a Names,
+    pub(crate) dir: &'a Path,
+    pub(crate) report: &'a mut Report,
+    /// Whether expressions can refer to anything.
+    pub(crate) constant: bool,
+}
+
+/// Where a block stands.
+#[derive(Debug, Clone, Default)]
+struct Around {
+    /// For messages: `migration "orders", block cutover`.
+    words: String,
+    /// For the table of what is not supported yet: `cutover`.
+    path: String,
+}
+
+impl Around {
+    fn enter(&self, schema: &BlockSchema, label: Option<&str>) -> Self {
+        let label = label.map(|label| format!(" {}", quoted(label))).unwrap_or_default();
+        if self.words.is_empty() {
+            return Self { words: format!("{}{label}", schema.name), path: String::new() };
+        }
+        let path = if self.path.is_empty() { schema.name.to_owned() } else { format!("{}.{}", self.path, schema.name) };
+        Self { words: format!("{}, block {}{label}", self.words, schema.name), path }
+    }
+
+    fn attribute(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+}
+
+impl Walker<'_> {
+    /// Checks a block of the top level.
+    pub(crate) fn top_block(&mut self, schema: &'static BlockSchema, block: &Block) -> Filled {
+        self.block(schema, block, &Around::default())
+    }
+
+    fn place(&self, span: Range<usize>) -> Place {
+        self.file.place(span)
+    }
+
+    fn add(&mut self, around: &Around, diagnostic: Diagnostic, span: Range<usize>) {
+        let place = self.place(span);
+        self.report.add(diagnostic.at(place).within(&around.words));
+    }
+
+    fn block(&mut self, schema: &'static BlockSchema, block: &Block, outside: &Around) -> Filled {
+        let header = header_span(block);
+        let label = self.label(schema, block, outside);
+        let around = outside.enter(schema, label.as_ref().map(|(label, _)| label.as_str()));
+        if not_yet::refuses_block(&around.path) {
+            let diagnostic = Diagnostic::error(
+                format!("the block {} is not supported yet", schema.name),
+                "Its work comes with a later version. Leave the block out.",
+            );
+            self.add(outside, diagnostic.with_code(FaultCode::NotSupportedYet), header.clone());
+        }
+        let mut filled =
+            Filled { schema, label, place: self.place(header.clone()), attributes: BTreeMap::new(), blocks: Vec::new() };
+        self.body(schema, &block.body, &around, &mut filled);
+        for attribute in schema.attributes.iter().filter(|attribute| attribute.required) {
+            if !block.body.has_attribute(attribute.name) {
+                let summary = format!("the attribute {:?} is missing", attribute.name);
+                self.add(&around, Diagnostic::error(summary, attribute.description), header.clone());
+            }
+        }
+        for inner in schema.blocks.iter().filter(|inner| inner.times == Times::Once) {
+            if !block.body.has_blocks(inner.name) && !block.body.has_attribute(inner.name) {
+                let summary = format!("the block {:?} is missing", inner.name);
+                let detail = format!("{} It is written {} {{ ... }}.", inner.description, inner.name);
+                self.add(&around, Diagnostic::error(summary, detail), header.clone());
+            }
+        }
+        filled
+    }
+
+    fn label(&mut self, schema: &BlockSchema, block: &Block, outside: &Around) -> Option<(String, Place)> {
+        let wanted = usize::from(schema.label.is_some());
+        if let Some(extra) = block.labels.get(wanted) {
+            let summary = format!("too many labels on the block {}", schema.name);
+            let detail = match schema.label {
+                Some(label) => format!("It takes one, its {label}: {} \"...\" {{ ... }}.", schema.name),
+                None => format!("It takes none: {} {{ ... }}.", schema.name),
+            };
+            self.add(outside, Diagnostic::error(summary, detail), extra.span().unwrap_or_default());
+        }
+        let what = schema.label?;
+        match block.labels.first() {
+            Some(label) => Some((label.as_str().to_owned(), self.place(label.span().unwrap_or_default()))),
+            None => {
+                let summary = format!("the block {} has no label", schema.name);
+                let detail = format!("Its {what} is missing: {} \"...\" {{ ... }}.", schema.name);
+                self.add(outside, Diagnostic::error(summary, detail), header_span(block));
+                None
+            }
+        }
+    }
+
+    fn body(&mut self, schema: &'static BlockSchema, body: &Body, around: &Around, filled: &mut Filled) {
+        for structure in body.iter() {
+            match structure {
+                Structure::Attribute(attribute) => self.attribute(schema, attribute, around, filled),
+                Structure::Block(block) => {
+                    let name = block.ident.as_str();
+                    let Some(inner) = schema.block(name) else {
+                        self.unknown_block(schema, block, around);
+                        continue;
+                    };
+                    if let Some(first) = filled.block(name)
+                        && inner.times != Times::Any
+                    {
+                        let first = first.place.clone();
+                        let diagnostic = Diagnostic::error(
+                            format!("the block {name} stands twice"),
+                            format!("A {} block has at most one. Put what they hold together.", schema.name),
+                        );
+                        self.add(around, diagnostic.related_to("the first one", first), header_span(block));
+                        // Its own mistakes are still looked for; its values are not taken.
+                        self.block(inner, block, around);
+                        continue;
+                    }
+                    let inner = self.block(inner, block, around);
+                    filled.blocks.push(inner);
+                }
+            }
+        }
+    }
+
+    fn attribute(&mut self, schema: &'static BlockSchema, attribute: &Attribute, around: &Around, filled: &mut Filled) {
+        let name = attribute.key.as_str();
+        let key = attribute.key.span().unwrap_or_default();
+        let Some(known) = schema.attribute(name) else {
+            return self.unknown_attribute(schema, attribute, around);
+        };
+        let span = span_of(&attribute.value);
+        let Some((value, sensitive)) = self.evaluate(known.kind, &attribute.value, around) else { return };
+        if value == Value::Null && !matches!(known.kind, Kind::Any | Kind::Type | Kind::Expression) {
+            if known.required {
+                let summary = format!("the attribute {name:?} must not be null");
+                self.add(around, Diagnostic::error(summary, known.description), span);
+            }
+            return;
+        }
+        let here = Circumstances {
+            name,
+            dir: self.dir,
+            hidden: sensitive,
+            computed: !matches!(attribute.value, Expression::String(_) | Expression::Number(_) | Expression::Bool(_)),
+        };
+        let value = match check(known.kind, &value, &here) {
+            Ok(value) => value,
+            Err(refusal) => {
+                let place = part_span(&attribute.value, &refusal.part);
+                let diagnostic = Diagnostic::error(refusal.summary, refusal.detail).with_code(refusal.code);
+                return self.add(around, diagnostic, place);
+            }
+        };
+        let path = around.attribute(name);
+        if not_yet::refuses_value(&path, &value.comparable()) {
+            let shown = match &value {
+                Checked::Flag(_) | Checked::Text(_) => attribute.value.to_string().trim().to_owned(),
+                _ => String::new(),
+            };
+            let what = if shown.is_empty() || sensitive { path } else { format!("{path} = {shown}") };
+            let diagnostic = Diagnostic::error(
+                format!("{what} is not supported yet"),
+                "Its work comes with a later version. Leave the setting out.",
+            );
+            return self.add(around, diagnostic.with_code(FaultCode::NotSupportedYet), key.start..span.end);
+        }
+        let place = self.place(span);
+        filled.attributes.insert(known.name, Setting { value, place, sensitive });
+    }
+
+    /// The value, and whether it must not be shown; `None` where there is none, which is reported.
+    fn evaluate(&mut self, kind: Kind, expr: &Expression, around: &Around) -> Option<(Value, bool)> {
+        if matches!(kind, Kind::Type | Kind::Expression) {
+            return Some((Value::Null, false));
+        }
+        // What stands where a secret is expected may be one, and must not come up in a message.
+        let evaluator = Evaluator::new(self.names, &self.file.text).quiet(matches!(kind, Kind::Secret | Kind::Uri));
+        let evaluator = if self.constant { evaluator.constant() } else { evaluator };
+        let plain_secret = kind == Kind::Secret && matches!(expr, Expression::Variable(_));
+        let outcome = if plain_secret { Ok(Value::from("")) } else { evaluator.value(expr) };
+        match outcome {
+            Ok(value) => Some((value, evaluator.is_sensitive())),
+            Err(failure) => {
+                self.fail(failure, around);
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: Failure, around: &Around) {
+        match failure {
+            Failure::At(wrong) => self.add(around, Diagnostic::error(wrong.summary, wrong.detail), wrong.span),
+            // Without a value nothing is loaded: there is an error about it already.
+            Failure::Reported => {}
+        }
+    }
+
+    fn unknown_attribute(&mut self, schema: &'static BlockSchema, attribute: &Attribute, around: &Around) {
+        let name = attribute.key.as_str();
+        let key = attribute.key.span().unwrap_or_default();
+        let path = around.attribute(name);
+        if schema.name == "migration" && not_yet::is_announced(&path) {
+            let diagnostic = Diagnostic::error(
+                format!("{path} is not supported yet"),
+                "Its work comes with a later version. Leave the setting out.",
+            );
+            return self.add(around, diagnostic.with_code(FaultCode::NotSupportedYet), key);
+        }
+        let summary = format!("unknown attribute {}", quoted(name));
+        let detail = match schema.block(name) {
+            Some(_) => format!("{name} is a block: write {name} {{ ... }}, without the equals sign."),
+            None => format!("A {} block has no attribute of this name.{}", schema.name, did_you_mean(name, schema.names())),
+        };
+        self.add(around, Diagnostic::error(summary, detail), key);
+    }
+
+    fn unknown_block(&mut self, schema: &'static BlockSchema, block: &Block, around: &Around) {
+        let name = block.ident.as_str();
+        let summary = format!("unknown block {}", quoted(name));
+        let detail = match schema.attribute(name) {
+            Some(_) => format!("{name} is an attribute: write {name} = ..."),
+            None => format!("A {} block has no block of this name.{}", schema.name, did_you_mean(name, schema.names())),
+        };
+        self.add(around, Diagnostic::error(summary, detail), block.ident.span().unwrap_or_default());
+    }
+}
+
+/// The span of a block's name and labels.
+pub(crate) fn header_span(block: &Block) -> Range<usize> {
+    let start = block.ident.span().unwrap_or_default();
+    let end = block.labels.last().and_then(|label| label.span()).map_or(start.end, |label| label.end);
+    start.start..end
+}
+
+/// The span of the part of an expression that is wrong, where it is written out.
+fn part_span(expr: &Expression, part: &Part) -> Range<usize> {
+    let found = match (part, expr) {
+        (Part::Element(index), Expression::Array(array)) => array.get(*index).and_then(|item| item.span()),
+        (Part::Key(name), Expression::Object(object)) => object
+            .iter()
+            .find(|(key, _)| match key {
+                ObjectKey::Ident(ident) => ident.as_str() == name,
+                ObjectKey::Expression(expr) => expr.as_str() == Some(name),
+            })
+            .and_then(|(key, _)| key.span()),
+        _ => None,
+    };
+    found.unwrap_or_else(|| span_of(expr))
+}

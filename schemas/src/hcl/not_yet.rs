@@ -1,0 +1,47 @@
+//! Settings that are known and checked, and whose work comes with a later version: refused with their place, never ignored.
+//!
+//! To switch one on, delete its line.
+
+/// When a setting is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// The block is there.
+    Present,
+    /// The attribute has a value other than null.
+    Set,
+    /// The attribute has this value, as text.
+    Is(&'static str),
+}
+
+/// The settings, by their path in a migration.
+pub(crate) const NOT_YET: &[(&str, When)] = &[
+    ("for_each", When::Set),
+    ("namespaces.include_users", When::Is("true")),
+    ("copy.rate_limit", When::Set),
+    ("copy.indexes", When::Is("before_copy")),
+    ("sharding", When::Present),
+    ("verify.mode", When::Is("full")),
+    ("destination.block_writes", When::Is("true")),
+];
+
+/// Whether the block at this path is refused.
+pub(crate) fn refuses_block(path: &str) -> bool {
+    NOT_YET.iter().any(|&(known, when)| known == path && when == When::Present)
+}
+
+/// Whether the attribute at this path is refused with this value.
+pub(crate) fn refuses_value(path: &str, value: &str) -> bool {
+    NOT_YET.iter().any(|&(known, when)| {
+        known == path
+            && match when {
+                When::Present => false,
+                When::Set => true,
+                When::Is(refused) => refused == value,
+            }
+    })
+}
+
+/// Whether an attribute that has no schema yet is one that comes with a later version.
+pub(crate) fn is_announced(path: &str) -> bool {
+    NOT_YET.iter().any(|&(known, when)| known == path && when == When::Set)
+}

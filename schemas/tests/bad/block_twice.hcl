@@ -1,0 +1,14 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  cutover {
+    window = "1h"
+  }
+  cutover {
+    window = "two hours"
+  }
+}

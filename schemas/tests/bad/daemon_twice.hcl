@@ -1,0 +1,13 @@
+daemon {
+}
+
+daemon {
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

@@ -1,0 +1,13 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  cutover {
+    window = "120 hours"
+    max_lag = "10"
+    max_downtime = "30m1h"
+  }
+}

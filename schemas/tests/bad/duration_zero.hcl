@@ -1,0 +1,12 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  cutover {
+    window = "0h"
+    max_lag = "0s"
+  }
+}

@@ -1,0 +1,11 @@
+daemon {
+  endpoint = "unix://cutover.sock"
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

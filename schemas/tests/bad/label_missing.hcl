@@ -1,0 +1,8 @@
+migration {
+  source {
+    uri = "mongodb://a"
+  }
+  destination {
+    uri = "mongodb://b"
+  }
+}

@@ -1,0 +1,8 @@
+migration "a" "b" {
+  source {
+    uri = "mongodb://a"
+  }
+  destination {
+    uri = "mongodb://b"
+  }
+}

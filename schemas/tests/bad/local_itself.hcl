@@ -1,0 +1,11 @@
+locals {
+  a = local.a + 1
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

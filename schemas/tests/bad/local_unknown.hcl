@@ -1,0 +1,14 @@
+locals {
+  hosts = []
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  namespaces {
+    include = local.host
+  }
+}

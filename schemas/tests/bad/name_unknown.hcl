@@ -1,0 +1,9 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  paused = yes
+}

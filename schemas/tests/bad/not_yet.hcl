@@ -1,0 +1,25 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri          = "mongodb://b"
+    block_writes = true
+  }
+  namespaces {
+    include_users = true
+  }
+  copy {
+    rate_limit = "50MB/s"
+    indexes    = "before_copy"
+  }
+  sharding {
+    balancer = "manage"
+    collection "shop.orders" {
+      key = ["customer:1", "_id:hashed"]
+    }
+  }
+  verify {
+    mode = "full"
+  }
+}

@@ -1,0 +1,12 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  cutover {
+    window = var.window
+    max_lag = 5
+  }
+}

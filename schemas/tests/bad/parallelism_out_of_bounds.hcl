@@ -1,0 +1,11 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  copy {
+    parallelism = 1000
+  }
+}

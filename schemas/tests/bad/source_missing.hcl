@@ -1,0 +1,5 @@
+migration "orders" {
+  destination {
+    uri = "mongodb://b"
+  }
+}

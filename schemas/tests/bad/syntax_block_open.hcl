@@ -1,0 +1,2 @@
+migration "orders" {
+  source {

@@ -1,0 +1,16 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

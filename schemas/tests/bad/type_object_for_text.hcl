@@ -1,0 +1,8 @@
+migration "orders" {
+  source {
+    uri = { host = "a" }
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

@@ -1,0 +1,8 @@
+migration "orders" {
+  source {
+    uri = null
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

@@ -1,0 +1,8 @@
+migration "orders" {
+  source {
+    uri = "mongodb://a/?tlsCAFile=ca.pem"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

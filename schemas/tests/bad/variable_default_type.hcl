@@ -1,0 +1,12 @@
+variable "n" {
+  type    = number
+  default = "many"
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

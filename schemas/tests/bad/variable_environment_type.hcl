@@ -1,0 +1,12 @@
+# env: CUTOVER_VAR_n=many
+variable "n" {
+  type = number
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

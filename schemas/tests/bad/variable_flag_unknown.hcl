@@ -1,0 +1,12 @@
+# var: windw=1h
+variable "window" {
+  default = "1h"
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

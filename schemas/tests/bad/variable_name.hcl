@@ -1,0 +1,11 @@
+variable "a b" {
+  default = 1
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+}

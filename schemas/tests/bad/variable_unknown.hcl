@@ -1,0 +1,14 @@
+variable "window" {
+  default = "1h"
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  cutover {
+    window = var.windw
+  }
+}

@@ -1,0 +1,14 @@
+variable "window" {
+  type = string
+}
+migration "orders" {
+  source {
+    uri = "mongodb://a:27017"
+  }
+  destination {
+    uri = "mongodb://b:27017"
+  }
+  cutover {
+    window = var.window
+  }
+}
