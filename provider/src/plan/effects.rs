@@ -183,7 +183,7 @@ pub(super) fn of_cut_over(wanted: &Declared, existing: &Observed) -> Vec<String>
     let spec = &wanted.spec;
     let (source, destination) = (source(spec, wanted), destination(spec, wanted));
     let downtime = match existing.expected_downtime_seconds {
-        Some(seconds) => format!("expected downtime {}", units::seconds(seconds)),
+        Some(seconds) => format!("expected downtime {}", units::estimate(seconds)),
         None => "the expected downtime is not known".to_owned(),
     };
     let cutover = &spec.cutover;
