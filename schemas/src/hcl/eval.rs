@@ -313,6 +313,7 @@ impl<'a> Evaluator<'a> {
         if self.sight == Sight::All {
             candidates.extend(["var", "local", "path"]);
         }
+        candidates.retain(|candidate| !candidate.is_empty());
         if !candidates.contains(&name) {
             if self.names.variables.contains_key(name) && self.sight == Sight::All {
                 detail.push_str(&format!(" Did you mean var.{name}?"));
@@ -366,8 +367,8 @@ impl<'a> Evaluator<'a> {
             } else {
                 problem.message
             };
-            let detail = format!("{detail}\nIt is used as {}.", function.signature);
-            Failure::At(Box::new(Wrong { span: place, summary: format!("{name} cannot be called like this"), detail }))
+            let detail = format!("{detail}\nUsage: {}", function.signature);
+            Failure::At(Box::new(Wrong { span: place, summary: format!("invalid call of {name}"), detail }))
         })?;
         self.charge(value.weight(), &span)?;
         Ok(value)
@@ -556,11 +557,8 @@ impl<'a> Evaluator<'a> {
                     Some(found) => Ok(found),
                     None if self.is_quiet() => wrong(place, "the object has no such key", ""),
                     None => {
-                        let detail = format!(
-                            "Its keys come from its declaration.{}",
-                            did_you_mean(&key, entries.keys().map(String::as_str))
-                        );
-                        wrong(place, format!("the object has no key {}", quoted(&key)), detail)
+                        let detail = did_you_mean(&key, entries.keys().map(String::as_str));
+                        wrong(place, format!("the object has no key {}", quoted(&key)), detail.trim_start())
                     }
                 }
             }
@@ -571,9 +569,11 @@ impl<'a> Evaluator<'a> {
                 let found = number.as_u64().and_then(|at| usize::try_from(at).ok()).and_then(|at| items.get(at));
                 match found {
                     Some(found) => Ok(found),
-                    None => {
-                        wrong(place, "the list has no such element", format!("It has {} elements, counted from 0.", items.len()))
-                    }
+                    None => wrong(
+                        place,
+                        "the list has no such element",
+                        format!("Its length is {}; elements are counted from 0.", items.len()),
+                    ),
                 }
             }
             (other, _) => wrong(place, format!("{} has no elements", other.kind()), "Only lists and objects have."),

@@ -39,7 +39,8 @@ pub(crate) struct Variable<'a> {
 
 /// A value from outside.
 struct Given {
-    value: Value,
+    /// `None`: it is wrong, which is reported.
+    value: Option<Value>,
     /// Where it comes from, for messages.
     origin: String,
     place: Option<Place>,
@@ -176,12 +177,18 @@ impl<'a> Assignments<'a> {
             }
             match Evaluator::new(self.names, &file.text).constant().quiet(true).value(&attribute.value) {
                 Ok(value) => {
-                    let place = Some(file.place(span));
-                    self.given.insert(name.to_owned(), Given { value, origin: file.name.clone(), place });
+                    self.take(name, Some(value), &file.name, Some(file.place(span)));
                 }
-                Err(failure) => add(report, failure, file, ""),
+                Err(failure) => {
+                    add(report, failure, file, "");
+                    self.take(name, None, &file.name, None);
+                }
             }
         }
+    }
+
+    fn take(&mut self, name: &str, value: Option<Value>, origin: &str, place: Option<Place>) {
+        self.given.insert(name.to_owned(), Given { value, origin: origin.to_owned(), place });
     }
 
     /// Takes `--var name=text`.
@@ -208,20 +215,20 @@ impl<'a> Assignments<'a> {
                     );
                     let summary = format!("the value of the variable {} does not parse", quoted(name));
                     report.add(Diagnostic::error(summary, detail).at(variable.place.clone()));
-                    return;
+                    return self.take(name, None, &origin, None);
                 }
             }
         };
         match value {
-            Ok(value) => {
-                self.given.insert(name.to_owned(), Given { value, origin, place: None });
+            Ok(value) => self.take(name, Some(value), &origin, None),
+            Err(failure) => {
+                if let Failure::At(wrong) = failure {
+                    let detail = format!("{} It comes from {origin}.", wrong.detail);
+                    let summary = format!("the value of the variable {} is wrong: {}", quoted(name), wrong.summary);
+                    report.add(Diagnostic::error(summary, detail).at(variable.place.clone()));
+                }
+                self.take(name, None, &origin, None);
             }
-            Err(Failure::At(wrong)) => {
-                let detail = format!("{} It comes from {origin}.", wrong.detail);
-                let summary = format!("the value of the variable {} is wrong: {}", quoted(name), wrong.summary);
-                report.add(Diagnostic::error(summary, detail).at(variable.place.clone()));
-            }
-            Err(Failure::Reported) => {}
         }
     }
 
@@ -256,7 +263,7 @@ impl Variable<'_> {
             }
             return self.default.clone();
         };
-        let problem = match self.of.convert(value) {
+        let problem = match self.of.convert(value?) {
             Ok(Value::Null) if !self.nullable => "it must not be null".to_owned(),
             Ok(value) if value.depth() > DEEPEST => format!("it has more than {DEEPEST} levels"),
             Ok(value) => return Some(value),
