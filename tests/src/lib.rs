@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The rig: real `mongod`s, the real programs, a workload and an independent comparer, for the tests and the demo.
+//!
+//! ```text
+//! mongod (the binary) --> replica_set --> workload::fill, workload::Writer --> compare
+//! programs (cutover, cutoverd) --> cutoverd, cutover
+//! ```
+//!
+//! Every process hangs on a [`leash`]: it dies with the process that started it, however that one ends.
+
+pub mod compare;
+pub mod cutover;
+pub mod cutoverd;
+pub mod fault_proxy;
+pub mod leash;
+pub mod mongod;
+pub mod ports;
+pub mod programs;
+pub mod replica_set;
+pub mod tls;
+pub mod workload;
+
+pub use cutover::{Cutover, Output};
+pub use cutoverd::Cutoverd;
+pub use replica_set::{Auth, Options, ReplicaSet, TlsMode, User};
+pub use workload::{FillOptions, Writer, WriterOptions, fill};

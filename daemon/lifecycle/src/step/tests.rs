@@ -1,0 +1,1 @@
+//! Each transition alone: what it demands, and what it refuses.

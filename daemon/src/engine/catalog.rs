@@ -1,0 +1,236 @@
+//! What is in a deployment: databases, collections with their options, views, indexes; and how a collection is made anew.
+
+use std::collections::BTreeMap;
+
+use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::{Namespace, Scope};
+
+use crate::mongo::{Deployment, append, command, error, number};
+
+/// What kind of thing a namespace names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Documents.
+    Collection,
+    /// A view on other namespaces.
+    View,
+    /// Measurements, kept in buckets beside it.
+    TimeSeries,
+}
+
+/// One entry of `listCollections`.
+#[derive(Debug, Clone)]
+pub struct CollectionInfo {
+    /// Its name.
+    pub namespace: Namespace,
+    /// What it is.
+    pub kind: Kind,
+    /// The entry as the server gave it.
+    pub raw: RawDocumentBuf,
+}
+
+impl CollectionInfo {
+    /// Reads an entry of `listCollections`.
+    pub fn new(db: &str, raw: RawDocumentBuf) -> Option<Self> {
+        let name = raw.get_str("name").ok()?;
+        let kind = match raw.get_str("type").ok() {
+            Some("view") => Kind::View,
+            Some("timeseries") => Kind::TimeSeries,
+            _ => Kind::Collection,
+        };
+        Some(Self { namespace: Namespace::new(db, name), kind, raw })
+    }
+
+    /// Its options.
+    #[must_use]
+    pub fn options(&self) -> Option<&RawDocument> {
+        self.raw.get_document("options").ok()
+    }
+
+    /// Whether it is capped: its documents then have an order to keep.
+    #[must_use]
+    pub fn is_capped(&self) -> bool {
+        self.flag("capped")
+    }
+
+    /// Whether it is clustered: its record ids are then its `_id`s, not numbers.
+    #[must_use]
+    pub fn is_clustered(&self) -> bool {
+        self.options().is_some_and(|options| matches!(options.get("clusteredIndex"), Ok(Some(_))))
+    }
+
+    /// Whether strings compare otherwise than by their bytes.
+    #[must_use]
+    pub fn has_collation(&self) -> bool {
+        self.options().is_some_and(|options| matches!(options.get("collation"), Ok(Some(_))))
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.options().is_some_and(|options| options.get_bool(name).is_ok_and(|set| set))
+    }
+
+    /// The `create` command that makes it anew. Expiry is held off: it comes back when the run finalizes.
+    #[must_use]
+    pub fn create_command(&self) -> RawDocumentBuf {
+        create_command(&self.namespace.collection, self.options(), self.raw.get_document("idIndex").ok())
+    }
+}
+
+/// A clustered or time-series collection's expiry during the sync, in seconds: the server's own largest.
+const EXPIRY_HELD_OFF: i64 = i32::MAX as i64;
+
+/// Options that `listCollections` or an event shows and `create` does not take.
+const NOT_CREATABLE: [&str; 4] = ["uuid", "idIndex", "temp", "flags"];
+
+/// The `create` command for these options.
+#[must_use]
+pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Option<&RawDocument>) -> RawDocumentBuf {
+    let mut create = command("create", name);
+    for (key, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
+        let key = key.as_str();
+        if NOT_CREATABLE.contains(&key) || key == "autoIndexId" {
+            continue;
+        }
+        if key == "expireAfterSeconds" {
+            append(&mut create, key, EXPIRY_HELD_OFF);
+        } else {
+            append(&mut create, key, value);
+        }
+    }
+    // A clustered collection has no index on _id of its own. The server wants its namespace left out of the specification.
+    let clustered = options.is_some_and(|options| matches!(options.get("clusteredIndex"), Ok(Some(_))));
+    let is_view = options.is_some_and(|options| matches!(options.get("viewOn"), Ok(Some(_))));
+    if let Some(index) = id_index
+        && !clustered
+        && !is_view
+    {
+        let mut copy = RawDocumentBuf::new();
+        for (key, value) in index.iter().flatten().filter(|(key, _)| key.as_str() != "ns") {
+            append(&mut copy, key.as_str(), value);
+        }
+        append(&mut create, "idIndex", &*copy);
+    }
+    create
+}
+
+/// Everything in a deployment that is in scope, by namespace. `system.` collections are left to what owns them.
+pub async fn list(deployment: &Deployment, scope: &Scope) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
+    let reply = deployment
+        .command("admin", doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false })
+        .await
+        .map_err(|e| deployment.fault("listing the databases", &e))?;
+    let mut found = BTreeMap::new();
+    for database in reply.get_array("databases").into_iter().flatten() {
+        let Some(name) = database.as_document().and_then(|d| d.get_str("name").ok()) else { continue };
+        if scope.has_database(name) {
+            for info in list_database(deployment, name).await? {
+                if scope.contains(&info.namespace) {
+                    found.insert(info.namespace.clone(), info);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Every collection and view of a database.
+pub async fn list_database(deployment: &Deployment, db: &str) -> Result<Vec<CollectionInfo>, Fault> {
+    let entries = deployment
+        .collect(db, rawdoc! { "listCollections": 1, "cursor": { "batchSize": 10_000 } })
+        .await
+        .map_err(|e| deployment.fault(&format!("listing the collections of {db}"), &e))?;
+    Ok(entries.into_iter().filter_map(|raw| CollectionInfo::new(db, raw)).collect())
+}
+
+/// One namespace, where it exists.
+pub async fn find(deployment: &Deployment, namespace: &Namespace) -> Result<Option<CollectionInfo>, Fault> {
+    let list = rawdoc! { "listCollections": 1, "filter": { "name": namespace.collection.as_str() } };
+    let entries = deployment
+        .collect(&namespace.db, list)
+        .await
+        .map_err(|e| deployment.fault(&format!("looking for {namespace}"), &e))?;
+    Ok(entries.into_iter().find_map(|raw| CollectionInfo::new(&namespace.db, raw)))
+}
+
+/// The indexes of a collection, less the one on `_id`; empty where the collection does not exist.
+pub async fn indexes(deployment: &Deployment, namespace: &Namespace) -> Result<Vec<RawDocumentBuf>, Fault> {
+    let mut list = command("listIndexes", &namespace.collection);
+    append(&mut list, "cursor", &*rawdoc! { "batchSize": 1_000 });
+    match deployment.collect(&namespace.db, list).await {
+        Ok(specs) => Ok(specs.into_iter().filter(|spec| !is_on_id(spec)).collect()),
+        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
+        Err(e) => Err(deployment.fault(&format!("listing the indexes of {namespace}"), &e)),
+    }
+}
+
+/// The server's code for a namespace that does not exist.
+pub const NAMESPACE_NOT_FOUND: i32 = 26;
+/// The server's code for a namespace that exists already.
+pub const NAMESPACE_EXISTS: i32 = 48;
+/// The server's code for an index that does not exist.
+pub const INDEX_NOT_FOUND: i32 = 27;
+
+fn is_on_id(spec: &RawDocument) -> bool {
+    if spec.get_bool("clustered").is_ok_and(|set| set) {
+        return true;
+    }
+    let Ok(key) = spec.get_document("key") else { return false };
+    let mut fields = key.iter().flatten();
+    matches!((fields.next(), fields.next()), (Some((name, value)), None)
+        if name.as_str() == "_id" && !matches!(value, RawBsonRef::String(_)))
+}
+
+/// Documents and bytes of a collection, as the server estimates them; zeros where it does not exist.
+pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64, u64), Fault> {
+    let stats = doc! {
+        "aggregate": &namespace.collection,
+        "pipeline": [{ "$collStats": { "storageStats": {} } }],
+        "cursor": {},
+    };
+    match deployment.command(&namespace.db, stats).await {
+        Ok(reply) => {
+            let first = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).ok().and_then(|b| b.first()).cloned();
+            let stats = first
+                .and_then(|entry| entry.as_document().and_then(|d| d.get_document("storageStats").ok().cloned()))
+                .and_then(|stats| RawDocumentBuf::try_from(&stats).ok());
+            let read = |key| stats.as_ref().and_then(|s| number(s, key)).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+            Ok((read("count"), read("size")))
+        }
+        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok((0, 0)),
+        Err(e) => Err(deployment.fault(&format!("reading the size of {namespace}"), &e)),
+    }
+}
+
+/// Makes a collection or view; one that is there already is left as it is and told by `false`.
+pub async fn create(deployment: &Deployment, db: &str, create: RawDocumentBuf) -> Result<bool, Fault> {
+    let name = create.get_str("create").unwrap_or_default().to_owned();
+    let mut create = create;
+    append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
+    match deployment.raw_command(db, create).await {
+        Ok(_) => Ok(true),
+        Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => Ok(false),
+        Err(e) => Err(deployment.fault(&format!("creating {db}.{name}"), &e)),
+    }
+}
+
+/// Drops a collection or view; one that is not there is a success.
+pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    let drop = doc! { "drop": &namespace.collection, "writeConcern": { "w": "majority" } };
+    match deployment.command(&namespace.db, drop).await {
+        Ok(_) => Ok(()),
+        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
+        Err(e) => Err(deployment.fault(&format!("dropping {namespace}"), &e)),
+    }
+}
+
+/// The fault for something that this version cannot carry; `None` where it can.
+#[must_use]
+pub fn unsupported(info: &CollectionInfo) -> Option<Fault> {
+    let why = match info.kind {
+        Kind::TimeSeries => "is a time-series collection",
+        Kind::Collection if info.is_clustered() => "is a clustered collection",
+        Kind::Collection | Kind::View => return None,
+    };
+    Some(Fault::new(FaultCode::UnsupportedNamespace, format!("{} {why}, which this version does not migrate", info.namespace)))
+}

@@ -1,0 +1,434 @@
+//! What a run remembers of its work: start point, catalogue, parts of the copy, resume token. One SQLite file a run.
+//!
+//! It lies beside the journal rather than in it: a run is dropped by removing its folder, and its many small writes never hold up
+//! a transition. Everything that belongs to a shard carries the shard's name. Writes that a later step relies on are synced to
+//! disk; progress of the tail may be lost by a power cut, and is then applied again.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mongodb::bson::RawDocumentBuf;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use schemas::cluster_time::ClusterTime;
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::Namespace;
+
+/// The version of the tables; another one is refused.
+const FORMAT: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS shard (
+    name TEXT PRIMARY KEY, start_t INTEGER NOT NULL, start_i INTEGER NOT NULL,
+    copied_t INTEGER, copied_i INTEGER,
+    token BLOB, applied_t INTEGER, applied_i INTEGER, events INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS collection (
+    shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
+) STRICT;
+CREATE TABLE IF NOT EXISTS part (
+    shard TEXT NOT NULL, ns TEXT NOT NULL, number INTEGER NOT NULL,
+    after INTEGER, until INTEGER, until_id BLOB, done INTEGER NOT NULL DEFAULT 0,
+    documents INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns, number)
+) STRICT;
+";
+
+/// How far a collection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// In the catalogue.
+    Listed,
+    /// Created on the destination and split into parts.
+    Split,
+    /// Every part is written.
+    Copied,
+    /// Its indexes are built.
+    Indexed,
+}
+
+impl Stage {
+    const fn number(self) -> i64 {
+        match self {
+            Self::Listed => 0,
+            Self::Split => 1,
+            Self::Copied => 2,
+            Self::Indexed => 3,
+        }
+    }
+
+    const fn from_number(number: i64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Listed),
+            1 => Some(Self::Split),
+            2 => Some(Self::Copied),
+            3 => Some(Self::Indexed),
+            _ => None,
+        }
+    }
+}
+
+/// A collection of the run's catalogue.
+#[derive(Debug, Clone)]
+pub struct CollectionRow {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its entry of `listCollections`.
+    pub info: RawDocumentBuf,
+    /// Documents, as the source estimated.
+    pub documents: u64,
+    /// Bytes of documents, as the source estimated.
+    pub bytes: u64,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// A stretch of a collection in natural order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Its place in the collection, from 0.
+    pub number: u32,
+    /// It starts behind this record; `None`: at the collection's start.
+    pub after: Option<i64>,
+    /// It ends with this record; `None`: at the collection's end.
+    pub until: Option<i64>,
+    /// A document `{_id: …}` with that record's `_id`.
+    pub until_id: Option<RawDocumentBuf>,
+}
+
+/// Where a shard's tail stands.
+#[derive(Debug, Clone)]
+pub struct ShardRow {
+    /// Taken before the first document was read.
+    pub start: ClusterTime,
+    /// Every document of the copy was read at or before this time; `None` while the copy runs.
+    pub copied: Option<ClusterTime>,
+    /// Everything up to this token is applied.
+    pub token: Option<RawDocumentBuf>,
+    /// The cluster time of that.
+    pub applied: Option<ClusterTime>,
+    /// Events applied so far.
+    pub events: u64,
+}
+
+/// A namespace that was copied again by itself, since a rename brought it in while its data was being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recopied {
+    /// Whether the source still had it; if not, what made it go is further on in the stream.
+    pub whole: bool,
+    /// It was read at or before this time.
+    pub time: ClusterTime,
+}
+
+/// A run's checkpoints.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    connection: Arc<Mutex<Connection>>,
+}
+
+fn unusable(path: &Path, error: impl std::fmt::Display) -> Fault {
+    Fault::new(FaultCode::StateDirUnusable, format!("the checkpoints in {}: {error}", path.display()))
+}
+
+fn failed(error: &rusqlite::Error) -> Fault {
+    Fault::new(FaultCode::StateDirUnusable, format!("the run's checkpoints: {error}"))
+}
+
+type Rows<T> = rusqlite::Result<Vec<T>>;
+
+impl Checkpoints {
+    /// Opens the file in this folder, and makes it where it is not there.
+    pub fn open(run_dir: &Path) -> Result<Self, Fault> {
+        let path = run_dir.join("checkpoints.db");
+        std::fs::create_dir_all(run_dir).map_err(|error| unusable(&path, error))?;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(&path)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "synchronous", "full")?;
+            connection.busy_timeout(std::time::Duration::from_secs(10))?;
+            connection.execute_batch(TABLES)?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| unusable(&path, error))?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| unusable(&path, error))?;
+        match version {
+            0 => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&path, error))?,
+            FORMAT => {}
+            other => return Err(unusable(&path, format!("format {other} was written by another version of cutoverd"))),
+        }
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(|error| unusable(&path, error))?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Runs statements off the async threads.
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static) -> Result<T, Fault> {
+        let connection = Arc::clone(&self.connection);
+        tokio::task::spawn_blocking(move || {
+            // A panic in a statement's closure leaves SQLite's own state whole: the transaction is rolled back when it is dropped.
+            let mut guard = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut guard).map_err(|error| failed(&error))
+        })
+        .await
+        .map_err(|error| Fault::new(FaultCode::Internal, format!("a checkpoint's task: {error}")))?
+    }
+
+    /// Sets the counters to what is stored, so that a run that is opened again shows where it was.
+    pub fn restore(&self, progress: &super::progress::Progress) -> Result<(), Fault> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = || -> rusqlite::Result<()> {
+            let names: Rows<String> = connection.prepare("SELECT ns FROM created ORDER BY ns")?.query_map([], |row| row.get(0))?.collect();
+            progress.add_created(names?.iter().filter_map(|name| name.parse().ok()));
+            let totals = "SELECT count(*), coalesce(sum(documents), 0), coalesce(sum(bytes), 0), count(*) FILTER (WHERE stage >= 2) FROM collection";
+            let done = connection.query_row(totals, [], |row| {
+                progress.set_copy_totals(row.get(0)?, row.get(1)?, row.get(2)?);
+                row.get::<_, u64>(3)
+            })?;
+            let copied = "SELECT coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM part WHERE done = 1";
+            connection.query_row(copied, [], |row| {
+                progress.set_copied(done, row.get(0)?, row.get(1)?);
+                Ok(())
+            })?;
+            let shard = "SELECT name, applied_t, applied_i, events FROM shard";
+            let found = connection
+                .query_row(shard, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<u32>>(1)?, row.get::<_, Option<u32>>(2)?, row.get(3)?)))
+                .optional()?;
+            if let Some((name, t, i, events)) = found {
+                progress.set_shard(&name);
+                if let Some((t, i)) = t.zip(i) {
+                    progress.set_applied(ClusterTime { t, i }, events);
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|error| failed(&error))
+    }
+
+    /// The shard's tail; `None` before its start point was stored.
+    pub async fn shard(&self, shard: &str) -> Result<Option<ShardRow>, Fault> {
+        let shard = shard.to_owned();
+        self.with(move |c| {
+            c.query_row(
+                "SELECT start_t, start_i, copied_t, copied_i, token, applied_t, applied_i, events FROM shard WHERE name = ?1",
+                [&shard],
+                |row| {
+                    let time = |t: Option<u32>, i: Option<u32>| t.zip(i).map(|(t, i)| ClusterTime { t, i });
+                    Ok(ShardRow {
+                        start: ClusterTime { t: row.get(0)?, i: row.get(1)? },
+                        copied: time(row.get(2)?, row.get(3)?),
+                        token: row.get::<_, Option<Vec<u8>>>(4)?.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok()),
+                        applied: time(row.get(5)?, row.get(6)?),
+                        events: row.get(7)?,
+                    })
+                },
+            )
+            .optional()
+        })
+        .await
+    }
+
+    /// Stores the start point, once.
+    pub async fn store_start(&self, shard: &str, start: ClusterTime) -> Result<(), Fault> {
+        let shard = shard.to_owned();
+        self.with(move |c| {
+            c.execute("INSERT INTO shard (name, start_t, start_i) VALUES (?1, ?2, ?3)", params![shard, start.t, start.i]).map(drop)
+        })
+        .await
+    }
+
+    /// Stores that the copy has ended, and that every document was read by this time.
+    pub async fn store_copied(&self, shard: &str, time: ClusterTime) -> Result<(), Fault> {
+        let shard = shard.to_owned();
+        self.with(move |c| c.execute("UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1", params![shard, time.t, time.i]).map(drop))
+            .await
+    }
+
+    /// Stores that everything up to this token is applied. `durable`: before something that must not see an older token again.
+    pub async fn store_token(&self, shard: &str, token: RawDocumentBuf, applied: ClusterTime, events: u64, durable: bool) -> Result<(), Fault> {
+        let shard = shard.to_owned();
+        self.with(move |c| {
+            c.pragma_update(None, "synchronous", if durable { "full" } else { "normal" })?;
+            let stored = c.execute(
+                "UPDATE shard SET token = ?2, applied_t = ?3, applied_i = ?4, events = ?5 WHERE name = ?1",
+                params![shard, token.as_bytes(), applied.t, applied.i, events],
+            );
+            c.pragma_update(None, "synchronous", "full")?;
+            stored.map(drop)
+        })
+        .await
+    }
+
+    /// The catalogue of a shard.
+    pub async fn collections(&self, shard: &str) -> Result<Vec<CollectionRow>, Fault> {
+        let shard = shard.to_owned();
+        self.with(move |c| {
+            let mut statement = c.prepare("SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = ?1 ORDER BY bytes DESC, ns")?;
+            let rows: Rows<Option<CollectionRow>> = statement
+                .query_map([&shard], |row| {
+                    let namespace: String = row.get(0)?;
+                    Ok((|| {
+                        Some(CollectionRow {
+                            namespace: namespace.parse().ok()?,
+                            info: RawDocumentBuf::from_bytes(row.get(1).ok()?).ok()?,
+                            documents: row.get(2).ok()?,
+                            bytes: row.get(3).ok()?,
+                            stage: Stage::from_number(row.get(4).ok()?)?,
+                        })
+                    })())
+                })?
+                .collect();
+            Ok(rows?)
+        })
+        .await?
+        .into_iter()
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| Fault::new(FaultCode::StateDirUnusable, "the run's checkpoints hold a collection that cannot be read"))
+    }
+
+    /// Stores the whole catalogue of a shard, once.
+    pub async fn store_collections(&self, shard: &str, rows: Vec<CollectionRow>) -> Result<(), Fault> {
+        let shard = shard.to_owned();
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for row in &rows {
+                transaction.execute(
+                    "INSERT OR IGNORE INTO collection (shard, ns, info, documents, bytes, stage) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![shard, row.namespace.to_string(), row.info.as_bytes(), row.documents, row.bytes, row.stage.number()],
+                )?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Stores how far a collection has come.
+    pub async fn store_stage(&self, shard: &str, namespace: &Namespace, stage: Stage) -> Result<(), Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()]).map(drop)
+        })
+        .await
+    }
+
+    /// Stores a collection's parts in place of what was there, and that it is split.
+    pub async fn store_parts(&self, shard: &str, namespace: &Namespace, parts: Vec<Part>) -> Result<(), Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            transaction.execute("DELETE FROM part WHERE shard = ?1 AND ns = ?2", params![shard, namespace])?;
+            for part in &parts {
+                transaction.execute(
+                    "INSERT INTO part (shard, ns, number, after, until, until_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![shard, namespace, part.number, part.after, part.until, part.until_id.as_ref().map(|id| id.as_bytes())],
+                )?;
+            }
+            transaction.execute(
+                "UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2",
+                params![shard, namespace, Stage::Split.number()],
+            )?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// The parts of a collection that are not written yet.
+    pub async fn open_parts(&self, shard: &str, namespace: &Namespace) -> Result<Vec<Part>, Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            let mut statement =
+                c.prepare("SELECT number, after, until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND done = 0 ORDER BY number")?;
+            statement
+                .query_map(params![shard, namespace], |row| {
+                    Ok(Part {
+                        number: row.get(0)?,
+                        after: row.get(1)?,
+                        until: row.get(2)?,
+                        until_id: row.get::<_, Option<Vec<u8>>>(3)?.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok()),
+                    })
+                })?
+                .collect()
+        })
+        .await
+    }
+
+    /// Stores that a part is written, with what it held.
+    pub async fn store_part_done(&self, shard: &str, namespace: &Namespace, number: u32, documents: u64, bytes: u64) -> Result<(), Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            c.execute(
+                "UPDATE part SET done = 1, documents = ?4, bytes = ?5 WHERE shard = ?1 AND ns = ?2 AND number = ?3",
+                params![shard, namespace, number, documents, bytes],
+            )
+            .map(drop)
+        })
+        .await
+    }
+
+    /// Documents and bytes of the parts that are written.
+    pub async fn copied(&self, shard: &str) -> Result<(u64, u64), Fault> {
+        let shard = shard.to_owned();
+        self.with(move |c| {
+            c.query_row(
+                "SELECT coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM part WHERE shard = ?1 AND done = 1",
+                [&shard],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+        })
+        .await
+    }
+
+    /// Namespaces that the run created on the destination, or was about to.
+    pub async fn created(&self) -> Result<Vec<Namespace>, Fault> {
+        self.namespaces("SELECT ns FROM created ORDER BY ns").await
+    }
+
+    /// Stores that the run is about to create these namespaces.
+    pub async fn store_created(&self, namespaces: Vec<Namespace>) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for namespace in &namespaces {
+                transaction.execute("INSERT OR IGNORE INTO created (ns) VALUES (?1)", [namespace.to_string()])?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Namespaces that were copied again by themselves.
+    pub async fn recopied(&self) -> Result<Vec<(Namespace, Recopied)>, Fault> {
+        let rows: Vec<(String, Recopied)> = self
+            .with(move |c| {
+                c.prepare("SELECT ns, whole, t, i FROM recopied")?
+                    .query_map([], |row| {
+                        let time = ClusterTime { t: row.get(2)?, i: row.get(3)? };
+                        Ok((row.get(0)?, Recopied { whole: row.get(1)?, time }))
+                    })?
+                    .collect()
+            })
+            .await?;
+        Ok(rows.into_iter().filter_map(|(ns, recopied)| Some((ns.parse().ok()?, recopied))).collect())
+    }
+
+    /// Stores that a namespace was copied again by itself; `None`: that it is an ordinary one again.
+    pub async fn store_recopied(&self, namespace: &Namespace, recopied: Option<Recopied>) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with(move |c| {
+            match recopied {
+                Some(Recopied { whole, time }) => c.execute(
+                    "INSERT OR REPLACE INTO recopied (ns, whole, t, i) VALUES (?1, ?2, ?3, ?4)",
+                    params![namespace, whole, time.t, time.i],
+                ),
+                None => c.execute("DELETE FROM recopied WHERE ns = ?1", [namespace]),
+            }
+            .map(drop)
+        })
+        .await
+    }
+
+    async fn namespaces(&self, statement: &'static str) -> Result<Vec<Namespace>, Fault> {
+        let texts: Vec<String> =
+            self.with(move |c| c.prepare(statement)?.query_map([], |row| row.get(0))?.collect::<Rows<String>>()).await?;
+        Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
+    }
+}

@@ -1,0 +1,199 @@
+//! Change events, read from their raw BSON: what changed, where, and the token to go on from.
+
+use mongodb::bson::{RawDocument, RawDocumentBuf};
+use schemas::cluster_time::ClusterTime;
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::Namespace;
+
+use crate::mongo::{append, cluster_time};
+
+/// What happened to one document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// It came to be, with this content.
+    Insert(RawDocumentBuf),
+    /// Its content is now this.
+    Replace(RawDocumentBuf),
+    /// The server's own description of a change (`{$v: 2, diff: …}`), which the server applies.
+    Diff(RawDocumentBuf),
+    /// It changed in a way that is not told exactly: its content is read again from the source.
+    Reread,
+    /// It is gone.
+    Delete,
+}
+
+/// What happened to one document of one namespace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Where.
+    pub namespace: Namespace,
+    /// A document `{_id: …}`.
+    pub id: RawDocumentBuf,
+    /// What.
+    pub op: Op,
+}
+
+/// What happened to a collection or its indexes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Definition {
+    /// It was made, with these options.
+    Create(Namespace, RawDocumentBuf),
+    /// It was dropped.
+    Drop(Namespace),
+    /// It has another name now; one that had that name is gone.
+    Rename(Namespace, Namespace),
+    /// The database is gone; its collections were dropped by events of their own.
+    DropDatabase(String),
+    /// Indexes were built.
+    CreateIndexes(Namespace, Vec<RawDocumentBuf>),
+    /// Indexes of these names were dropped.
+    DropIndexes(Namespace, Vec<String>),
+    /// `collMod`, with what it changed.
+    Modify(Namespace, RawDocumentBuf),
+}
+
+/// What an event says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A document changed.
+    Change(Change),
+    /// A definition changed.
+    Definition(Definition),
+    /// A kind that this version does not know.
+    Unknown(String),
+}
+
+/// One event of a change stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// When it was committed.
+    pub time: ClusterTime,
+    /// To go on behind it.
+    pub token: RawDocumentBuf,
+    /// What it says.
+    pub what: What,
+    /// Its size, in bytes.
+    pub bytes: usize,
+}
+
+fn malformed(what: &str) -> Fault {
+    Fault::new(FaultCode::Internal, format!("a change event has no {what}"))
+}
+
+fn namespace(event: &RawDocument, field: &str) -> Result<Namespace, Fault> {
+    let ns = event.get_document(field).map_err(|_| malformed(field))?;
+    Ok(Namespace::new(
+        ns.get_str("db").map_err(|_| malformed("ns.db"))?,
+        ns.get_str("coll").map_err(|_| malformed("ns.coll"))?,
+    ))
+}
+
+fn id_of(document: &RawDocument) -> Result<RawDocumentBuf, Fault> {
+    let id = document.get("_id").ok().flatten().ok_or_else(|| malformed("_id"))?;
+    let mut only_id = RawDocumentBuf::new();
+    append(&mut only_id, "_id", id);
+    Ok(only_id)
+}
+
+fn description(event: &RawDocument) -> RawDocumentBuf {
+    event.get_document("operationDescription").map(RawDocument::to_owned).unwrap_or_default()
+}
+
+impl Event {
+    /// Reads an event.
+    pub fn read(event: &RawDocument) -> Result<Self, Fault> {
+        let token = event.get_document("_id").map_err(|_| malformed("_id"))?.to_owned();
+        let time = event.get_timestamp("clusterTime").map(cluster_time).map_err(|_| malformed("clusterTime"))?;
+        let operation = event.get_str("operationType").map_err(|_| malformed("operationType"))?;
+        let change = |op: Op| -> Result<What, Fault> {
+            let key = event.get_document("documentKey").map_err(|_| malformed("documentKey"))?;
+            Ok(What::Change(Change { namespace: namespace(event, "ns")?, id: id_of(key)?, op }))
+        };
+        let full = || event.get_document("fullDocument").map(RawDocument::to_owned).map_err(|_| malformed("fullDocument"));
+        let what = match operation {
+            "insert" => change(Op::Insert(full()?))?,
+            "replace" => change(Op::Replace(full()?))?,
+            "delete" => change(Op::Delete)?,
+            "update" => change(match event.get_document("rawUpdateDescription") {
+                Ok(raw) if is_delta(raw) => Op::Diff(raw.to_owned()),
+                _ => Op::Reread,
+            })?,
+            "create" => What::Definition(Definition::Create(namespace(event, "ns")?, description(event))),
+            "drop" => What::Definition(Definition::Drop(namespace(event, "ns")?)),
+            "rename" => What::Definition(Definition::Rename(namespace(event, "ns")?, namespace(event, "to")?)),
+            "dropDatabase" => {
+                let ns = event.get_document("ns").map_err(|_| malformed("ns"))?;
+                What::Definition(Definition::DropDatabase(ns.get_str("db").map_err(|_| malformed("ns.db"))?.to_owned()))
+            }
+            "createIndexes" => What::Definition(Definition::CreateIndexes(namespace(event, "ns")?, indexes(&description(event)))),
+            "dropIndexes" => {
+                let names = indexes(&description(event)).iter().filter_map(|spec| spec.get_str("name").ok().map(str::to_owned)).collect();
+                What::Definition(Definition::DropIndexes(namespace(event, "ns")?, names))
+            }
+            "modify" => What::Definition(Definition::Modify(namespace(event, "ns")?, description(event))),
+            other => What::Unknown(other.to_owned()),
+        };
+        Ok(Self { time, token, what, bytes: event.as_bytes().len() })
+    }
+}
+
+/// Whether a raw description is one that the server's own stage applies.
+fn is_delta(raw: &RawDocument) -> bool {
+    crate::mongo::number(raw, "$v") == Some(2) && raw.get_document("diff").is_ok()
+}
+
+fn indexes(description: &RawDocument) -> Vec<RawDocumentBuf> {
+    description
+        .get_array("indexes")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|value| value.as_document().map(RawDocument::to_owned))
+        .collect()
+}
+
+/// The cluster time inside a resume token: its `_data` is hexadecimal, a type byte and then seconds and ordinal, big-endian (the
+/// server's `resume_token.h`).
+#[must_use]
+pub fn token_time(token: &RawDocument) -> Option<ClusterTime> {
+    let data = token.get_str("_data").ok()?;
+    if !data.starts_with("82") {
+        return None;
+    }
+    Some(ClusterTime { t: u32::from_str_radix(data.get(2..10)?, 16).ok()?, i: u32::from_str_radix(data.get(10..18)?, 16).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Op, What, token_time};
+    use mongodb::bson::{Timestamp, rawdoc};
+    use schemas::cluster_time::ClusterTime;
+
+    #[test]
+    fn a_token_carries_its_time() {
+        let token = rawdoc! { "_data": "8265F0A1B2000000012B0229296E04" };
+        assert_eq!(token_time(&token), Some(ClusterTime { t: 0x65f0_a1b2, i: 1 }));
+        assert_eq!(token_time(&rawdoc! { "_data": "xx" }), None);
+    }
+
+    #[test]
+    fn an_update_without_the_servers_delta_is_read_again() {
+        let event = |extra: mongodb::bson::RawDocumentBuf| {
+            let mut event = rawdoc! {
+                "_id": { "_data": "82" }, "operationType": "update", "clusterTime": Timestamp { time: 5, increment: 1 },
+                "ns": { "db": "a", "coll": "b" }, "documentKey": { "_id": 1 },
+            };
+            for (key, value) in extra.iter().flatten() {
+                event.append(key, value);
+            }
+            match Event::read(&event).expect("an event").what {
+                What::Change(change) => change.op,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(event(rawdoc! { "updateDescription": { "updatedFields": { "a": 1 } } }), Op::Reread);
+        assert_eq!(event(rawdoc! { "rawUpdateDescription": { "$v": 1 } }), Op::Reread);
+        let delta = rawdoc! { "$v": 2, "diff": { "u": { "a": 1 } } };
+        assert_eq!(event(rawdoc! { "rawUpdateDescription": delta.clone() }), Op::Diff(delta));
+    }
+}

@@ -1,0 +1,185 @@
+//! Folds a worker's changes into as few writes as give the same documents.
+//!
+//! The result is a list of rounds. Within a round each key occurs once, so that its commands may run unordered; the rounds run in
+//! order. What a document was before its last whole content does not matter and is left out.
+
+use std::collections::HashMap;
+
+use mongodb::bson::RawDocumentBuf;
+
+use super::event::{Change, Op};
+
+/// The deltas of one write at most, in number and in bytes: the server runs each as a stage, and a command has its size.
+const MOST_DELTAS: usize = 200;
+const MOST_DELTA_BYTES: usize = 4 << 20;
+
+/// A document's whole content.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// It is new: inserted.
+    New(RawDocumentBuf),
+    /// It is there, or may be: replaced, or inserted.
+    Changed(RawDocumentBuf),
+    /// It is read from the source.
+    Reread,
+}
+
+/// What becomes of one document in one round, in this order: deletion, content, deltas.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// A document `{_id: …}`.
+    pub id: RawDocumentBuf,
+    /// Whether it is deleted first.
+    pub delete: bool,
+    /// Its content, if that is told whole.
+    pub content: Option<Content>,
+    /// Changes of it.
+    pub deltas: Vec<RawDocumentBuf>,
+    delta_bytes: usize,
+}
+
+impl Write {
+    fn new(id: RawDocumentBuf) -> Self {
+        Self { id, delete: false, content: None, deltas: Vec::new(), delta_bytes: 0 }
+    }
+
+    /// A document's whole content, to replace what is there.
+    #[must_use]
+    pub fn whole(id: RawDocumentBuf, document: RawDocumentBuf) -> Self {
+        Self { content: Some(Content::Changed(document)), ..Self::new(id) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.deltas.len() >= MOST_DELTAS || self.delta_bytes >= MOST_DELTA_BYTES
+    }
+
+    fn put(&mut self, op: Op) {
+        match op {
+            Op::Delete => {
+                (self.delete, self.content) = (true, None);
+                self.clear_deltas();
+            }
+            Op::Insert(document) => {
+                self.content = Some(Content::New(document));
+                self.clear_deltas();
+            }
+            Op::Replace(document) => {
+                self.content = Some(match self.content {
+                    Some(Content::New(_)) => Content::New(document),
+                    _ if self.delete => Content::New(document),
+                    _ => Content::Changed(document),
+                });
+                self.clear_deltas();
+            }
+            Op::Reread => {
+                self.content = Some(Content::Reread);
+                self.clear_deltas();
+            }
+            Op::Diff(delta) => {
+                self.delta_bytes += delta.as_bytes().len();
+                self.deltas.push(delta);
+            }
+        }
+    }
+
+    fn clear_deltas(&mut self) {
+        self.deltas.clear();
+        self.delta_bytes = 0;
+    }
+}
+
+/// Folds changes of one namespace, each with the hash of its key, in their order.
+#[must_use]
+pub fn fold(changes: impl IntoIterator<Item = (u64, Change)>) -> Vec<Vec<Write>> {
+    let mut rounds: Vec<Vec<Write>> = Vec::new();
+    // Where the last write of a key class is. Keys that are equal to the server and differ in their bytes share a class, and so do
+    // keys whose hashes collide: the later one then only waits for a round of its own.
+    let mut last: HashMap<u64, (usize, usize)> = HashMap::new();
+    for (hash, change) in changes {
+        let place = match last.get(&hash) {
+            Some(&(round, at)) => {
+                let write = &rounds[round][at];
+                let is_delta = matches!(change.op, Op::Diff(_));
+                if write.id == change.id && !(is_delta && write.is_full()) { Some((round, at)) } else { None }
+            }
+            None => None,
+        };
+        let (round, at) = place.unwrap_or_else(|| {
+            let round = last.get(&hash).map_or(0, |(round, _)| round + 1);
+            if round == rounds.len() {
+                rounds.push(Vec::new());
+            }
+            rounds[round].push(Write::new(change.id));
+            (round, rounds[round].len() - 1)
+        });
+        last.insert(hash, (round, at));
+        rounds[round][at].put(change.op);
+    }
+    rounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Content, fold};
+    use crate::engine::event::{Change, Op};
+    use mongodb::bson::{RawDocumentBuf, rawdoc};
+
+    fn change(id: RawDocumentBuf, op: Op) -> (u64, Change) {
+        let hash = crate::engine::key::hash(id.get("_id").expect("valid").expect("present"), false);
+        (hash, Change { namespace: "a.b".parse().expect("a namespace"), id, op })
+    }
+
+    fn delta(n: i32) -> Op {
+        Op::Diff(rawdoc! { "$v": 2, "diff": { "u": { "n": n } } })
+    }
+
+    #[test]
+    fn changes_of_one_document_become_one_write() {
+        let id = || rawdoc! { "_id": 1 };
+        let rounds = fold([
+            change(id(), Op::Insert(rawdoc! { "_id": 1, "n": 0 })),
+            change(id(), delta(1)),
+            change(rawdoc! { "_id": 2 }, Op::Delete),
+            change(id(), delta(2)),
+        ]);
+        assert_eq!(rounds.len(), 1);
+        assert_eq!(rounds[0].len(), 2);
+        assert_eq!(rounds[0][0].deltas.len(), 2);
+        assert_eq!(rounds[0][0].content, Some(Content::New(rawdoc! { "_id": 1, "n": 0 })));
+        assert!(rounds[0][1].delete);
+    }
+
+    #[test]
+    fn what_came_before_a_whole_content_is_left_out() {
+        let id = || rawdoc! { "_id": 1 };
+        let rounds = fold([change(id(), delta(1)), change(id(), Op::Replace(rawdoc! { "_id": 1 })), change(id(), Op::Delete)]);
+        assert_eq!(rounds.len(), 1);
+        let write = &rounds[0][0];
+        assert!(write.delete && write.content.is_none() && write.deltas.is_empty());
+    }
+
+    #[test]
+    fn a_document_made_anew_is_deleted_first() {
+        let id = || rawdoc! { "_id": 1 };
+        let rounds = fold([change(id(), Op::Delete), change(id(), Op::Insert(rawdoc! { "_id": 1, "n": 2 }))]);
+        assert!(rounds[0][0].delete);
+        assert_eq!(rounds[0][0].content, Some(Content::New(rawdoc! { "_id": 1, "n": 2 })));
+    }
+
+    #[test]
+    fn equal_keys_with_other_bytes_keep_their_order() {
+        let rounds = fold([
+            change(rawdoc! { "_id": 1 }, Op::Delete),
+            change(rawdoc! { "_id": 1.0 }, Op::Insert(rawdoc! { "_id": 1.0 })),
+            change(rawdoc! { "_id": 1.0 }, Op::Delete),
+            change(rawdoc! { "_id": 1_i64 }, Op::Insert(rawdoc! { "_id": 1_i64 })),
+        ]);
+        assert_eq!(rounds.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_hot_document_is_bounded() {
+        let rounds = fold((0..1000).map(|n| change(rawdoc! { "_id": 1 }, delta(n))));
+        assert_eq!(rounds.len(), 5);
+    }
+}

@@ -1,0 +1,313 @@
+//! Indexes: relaxed while the run goes on, given back when it ends.
+//!
+//! During the sync unique indexes are plain (a replayed event can hold a value twice for a moment), and TTL indexes expire nothing
+//! (the source's own expiry arrives as deletes). Both keep their entries, so that giving them back rebuilds nothing: `collMod` with
+//! `prepareUnique` and then `unique`, and with `expireAfterSeconds`. Before 6.0 unique indexes are built anew.
+
+use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::Namespace;
+
+use super::catalog::{self, INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND};
+use crate::mongo::{Deployment, ServerVersion, append, command, error};
+
+/// What a TTL index expires after during the sync, in seconds: the server's own largest, 68 years.
+const TTL_HELD_OFF: i32 = i32::MAX;
+
+/// The first version whose `collMod` makes an index unique.
+const UNIQUE_BY_COLLMOD: ServerVersion = ServerVersion::new(6, 0, 0);
+
+/// The server's codes for an index that is there under another name or with other options.
+const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];
+/// The server's code for data that breaks a unique index.
+const CANNOT_CONVERT_TO_UNIQUE: i32 = 359;
+/// The server's code for a duplicate key, here found by an index build.
+const DUPLICATE_KEY: i32 = 11000;
+
+/// The name of an index.
+#[must_use]
+pub fn name(spec: &RawDocument) -> &str {
+    spec.get_str("name").unwrap_or_default()
+}
+
+fn has(spec: &RawDocument, option: &str) -> bool {
+    spec.get_bool(option).unwrap_or(false)
+}
+
+/// Whether it is unique.
+#[must_use]
+pub fn is_unique(spec: &RawDocument) -> bool {
+    has(spec, "unique")
+}
+
+fn ttl(spec: &RawDocument) -> Option<RawBsonRef<'_>> {
+    spec.get("expireAfterSeconds").ok().flatten()
+}
+
+/// The settings of an index that wait for the end, in words.
+#[must_use]
+pub fn deferred(namespace: &Namespace, spec: &RawDocument) -> Vec<String> {
+    let mut words = Vec::new();
+    if is_unique(spec) {
+        words.push(format!("unique on {namespace} index {}", name(spec)));
+    }
+    if ttl(spec).is_some() {
+        words.push(format!("expiry (TTL) on {namespace} index {}", name(spec)));
+    }
+    words
+}
+
+/// An index's specification for `createIndexes`, whole, or as it is during the sync.
+fn specification(spec: &RawDocument, collated: bool, relaxed: bool) -> RawDocumentBuf {
+    let mut made = RawDocumentBuf::new();
+    for (key, value) in spec.iter().flatten() {
+        match key.as_str() {
+            // Which namespace it is on is the command's to say.
+            "ns" => {}
+            // A build cannot be prepared; `collMod` sets it.
+            "prepareUnique" => {}
+            "unique" if relaxed => {}
+            "expireAfterSeconds" if relaxed => append(&mut made, "expireAfterSeconds", TTL_HELD_OFF),
+            key => append(&mut made, key, value),
+        }
+    }
+    // On a collection with a collation an index without one has the simple collation, and says so only if it is written out.
+    if collated && !matches!(spec.get("collation"), Ok(Some(_))) {
+        append(&mut made, "collation", &*rawdoc! { "locale": "simple" });
+    }
+    made
+}
+
+/// What tells two indexes of a collection apart for the server, once neither is unique.
+fn identity(spec: &RawDocument) -> Vec<u8> {
+    let mut identity = Vec::new();
+    for field in ["key", "collation", "partialFilterExpression"] {
+        if let Ok(document) = spec.get_document(field) {
+            identity.extend_from_slice(document.as_bytes());
+        }
+        identity.push(0xff);
+    }
+    identity.push(u8::from(has(spec, "sparse")));
+    identity
+}
+
+/// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is left for the end.
+pub async fn build(destination: &Deployment, namespace: &Namespace, specs: &[RawDocumentBuf], collated: bool) -> Result<(), Fault> {
+    let mut taken = Vec::new();
+    // Plain ones first: of two that clash the unique one waits.
+    let mut ordered: Vec<&RawDocumentBuf> = specs.iter().collect();
+    ordered.sort_by_key(|spec| is_unique(spec));
+    let mut indexes = RawArrayBuf::new();
+    for spec in ordered {
+        let identity = identity(spec);
+        if !taken.contains(&identity) {
+            taken.push(identity);
+            indexes.push(&*specification(spec, collated, true));
+        }
+    }
+    if indexes.is_empty() {
+        return Ok(());
+    }
+    create_indexes(destination, namespace, &indexes).await
+}
+
+/// Builds one index as it is during the sync; one that clashes with what is there is left for the end.
+pub async fn build_one(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, collated: bool) -> Result<(), Fault> {
+    let mut indexes = RawArrayBuf::new();
+    indexes.push(&*specification(spec, collated, true));
+    match run_create(destination, namespace, &indexes).await {
+        Ok(()) => Ok(()),
+        Err(e) if error::code(&e).is_some_and(|code| INDEX_CONFLICTS.contains(&code)) => {
+            tracing::info!(%namespace, index = name(spec), "an index clashes while unique is relaxed; it is built at the end");
+            Ok(())
+        }
+        Err(e) => Err(destination.fault(&format!("building index {} of {namespace}", name(spec)), &e)),
+    }
+}
+
+async fn run_create(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), mongodb::error::Error> {
+    let mut create = command("createIndexes", &namespace.collection);
+    append(&mut create, "indexes", &**indexes);
+    append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
+    destination.raw_command(&namespace.db, create).await.map(drop)
+}
+
+async fn create_indexes(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), Fault> {
+    run_create(destination, namespace, indexes).await.map_err(|e| destination.fault(&format!("building the indexes of {namespace}"), &e))
+}
+
+/// Drops an index; one that is not there is a success.
+pub async fn drop_one(destination: &Deployment, namespace: &Namespace, name: &str) -> Result<(), Fault> {
+    let drop = doc! { "dropIndexes": &namespace.collection, "index": name, "writeConcern": { "w": "majority" } };
+    match destination.command(&namespace.db, drop).await {
+        Ok(_) => Ok(()),
+        Err(e) if matches!(error::code(&e), Some(INDEX_NOT_FOUND | NAMESPACE_NOT_FOUND)) => Ok(()),
+        Err(e) => Err(destination.fault(&format!("dropping index {name} of {namespace}"), &e)),
+    }
+}
+
+async fn modify(destination: &Deployment, namespace: &Namespace, change: RawDocumentBuf) -> Result<(), mongodb::error::Error> {
+    let mut modify = command("collMod", &namespace.collection);
+    append(&mut modify, "index", &*change);
+    append(&mut modify, "writeConcern", &*rawdoc! { "w": "majority" });
+    destination.raw_command(&namespace.db, modify).await.map(drop)
+}
+
+fn index_change(name: &str, option: &str, value: impl mongodb::bson::raw::BindRawBsonRef) -> RawDocumentBuf {
+    let mut change = RawDocumentBuf::new();
+    append(&mut change, "name", name);
+    append(&mut change, option, value);
+    change
+}
+
+/// Gives a collection's indexes the form that they have on the source.
+pub async fn restore(source: &Deployment, destination: &Deployment, namespace: &Namespace, collated: bool) -> Result<(), Fault> {
+    let wanted = catalog::indexes(source, namespace).await?;
+    let found = catalog::indexes(destination, namespace).await?;
+    let on_destination = |wanted: &RawDocument| found.iter().find(|spec| name(spec) == name(wanted));
+    for spec in &found {
+        if !wanted.iter().any(|wanted| name(wanted) == name(spec)) {
+            drop_one(destination, namespace, name(spec)).await?;
+        }
+    }
+    let mut missing = Vec::new();
+    for spec in &wanted {
+        match on_destination(spec) {
+            None => missing.push(spec),
+            Some(there) if identity(there) != identity(spec) => {
+                drop_one(destination, namespace, name(spec)).await?;
+                missing.push(spec);
+            }
+            Some(there) => {
+                if is_unique(spec) && !is_unique(there) {
+                    make_unique(destination, namespace, spec, collated).await?;
+                }
+                for option in ["expireAfterSeconds", "hidden"] {
+                    give_back(destination, namespace, spec, there, option).await?;
+                }
+            }
+        }
+    }
+    // What clashed with a relaxed one can be built now that unique tells them apart.
+    for spec in missing {
+        let mut indexes = RawArrayBuf::new();
+        indexes.push(&*specification(spec, collated, false));
+        run_create(destination, namespace, &indexes).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
+    }
+    for spec in wanted.iter().filter(|spec| has(spec, "prepareUnique")) {
+        modify(destination, namespace, index_change(name(spec), "prepareUnique", true))
+            .await
+            .map_err(|e| destination.fault(&format!("preparing index {} of {namespace}", name(spec)), &e))?;
+    }
+    Ok(())
+}
+
+async fn give_back(
+    destination: &Deployment,
+    namespace: &Namespace,
+    spec: &RawDocument,
+    there: &RawDocument,
+    option: &str,
+) -> Result<(), Fault> {
+    let value = match (spec.get(option).ok().flatten(), there.get(option).ok().flatten()) {
+        (wanted, found) if wanted == found => return Ok(()),
+        (Some(wanted), _) => wanted,
+        (None, Some(RawBsonRef::Boolean(_))) => RawBsonRef::Boolean(false),
+        // The source's index has lost its expiry, which only a new index can.
+        (None, _) => {
+            drop_one(destination, namespace, name(spec)).await?;
+            let mut indexes = RawArrayBuf::new();
+            indexes.push(spec);
+            return create_indexes(destination, namespace, &indexes).await;
+        }
+    };
+    modify(destination, namespace, index_change(name(spec), option, value))
+        .await
+        .map_err(|e| destination.fault(&format!("giving {option} back to index {} of {namespace}", name(spec)), &e))
+}
+
+async fn make_unique(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, collated: bool) -> Result<(), Fault> {
+    let fault = |e: mongodb::error::Error| unique_fault(destination, namespace, spec, &e);
+    if destination.version >= UNIQUE_BY_COLLMOD {
+        modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await.map_err(fault)?;
+        modify(destination, namespace, index_change(name(spec), "unique", true)).await.map_err(fault)
+    } else {
+        drop_one(destination, namespace, name(spec)).await?;
+        let mut indexes = RawArrayBuf::new();
+        indexes.push(&*specification(spec, collated, false));
+        run_create(destination, namespace, &indexes).await.map_err(fault)
+    }
+}
+
+/// Tries whether an index could be made unique, and leaves it as it is. The tail must stand still meanwhile: for as long as the
+/// trial takes the server refuses duplicates.
+pub async fn try_unique(destination: &Deployment, namespace: &Namespace, spec: &RawDocument) -> Result<(), Fault> {
+    if destination.version < UNIQUE_BY_COLLMOD {
+        return Ok(());
+    }
+    let prepare = |on: bool| modify(destination, namespace, index_change(name(spec), "prepareUnique", on));
+    prepare(true).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
+    let mut dry = command("collMod", &namespace.collection);
+    append(&mut dry, "index", &*index_change(name(spec), "unique", true));
+    append(&mut dry, "dryRun", true);
+    let tried = destination.raw_command(&namespace.db, dry).await;
+    prepare(false).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
+    tried.map(drop).map_err(|e| unique_fault(destination, namespace, spec, &e))
+}
+
+fn unique_fault(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, error: &mongodb::error::Error) -> Fault {
+    let index = name(spec);
+    match error::code(error) {
+        Some(CANNOT_CONVERT_TO_UNIQUE | DUPLICATE_KEY) => {
+            let ids = violations(error);
+            let ids = if ids.is_empty() { String::new() } else { format!(": documents with _id {}", ids.join("; ")) };
+            Fault::new(FaultCode::UniqueIndexBroken, format!("index {index} of {namespace} cannot be made unique on the destination{ids}"))
+        }
+        _ => destination.fault(&format!("making index {index} of {namespace} unique"), error),
+    }
+}
+
+/// The `_id`s that the server names as duplicates of each other, at most ten groups.
+fn violations(error: &mongodb::error::Error) -> Vec<String> {
+    let Some(reply) = error.server_response() else { return Vec::new() };
+    let Ok(groups) = reply.get_array("violations") else { return Vec::new() };
+    groups
+        .into_iter()
+        .flatten()
+        .filter_map(|group| group.as_document().and_then(|group| group.get_array("ids").ok()))
+        .take(10)
+        .map(|ids| {
+            ids.into_iter()
+                .flatten()
+                .filter_map(|id| mongodb::bson::Bson::try_from(id).ok())
+                .map(|id| id.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{deferred, specification};
+    use mongodb::bson::rawdoc;
+
+    #[test]
+    fn unique_and_ttl_wait_for_the_end() {
+        let spec = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "unique": true, "expireAfterSeconds": 60, "hidden": true };
+        let relaxed = specification(&spec, false, true);
+        assert_eq!(relaxed, rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "expireAfterSeconds": i32::MAX, "hidden": true });
+        assert_eq!(specification(&spec, false, false), spec);
+        let namespace = "shop.orders".parse().expect("a namespace");
+        assert_eq!(deferred(&namespace, &spec), ["unique on shop.orders index a_1", "expiry (TTL) on shop.orders index a_1"]);
+    }
+
+    #[test]
+    fn a_simple_index_on_a_collated_collection_says_so() {
+        let spec = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1" };
+        assert_eq!(
+            specification(&spec, true, true),
+            rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "collation": { "locale": "simple" } }
+        );
+    }
+}

@@ -1,0 +1,409 @@
+//! The live checks before any data moves, each told apart, with its cause and remedy; and the forecast.
+//!
+//! What could not be looked at is never `ok`: it fails where the migration depends on it, and else warns and says so.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use mongodb::bson::{Document, doc, rawdoc};
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
+use schemas::namespace::Namespace;
+use schemas::observed::{Check, Forecast, Inspection, Outcome, ShardForecast};
+use schemas::spec::{ExistingData, MigrationSpec, SourceWrites};
+
+use super::catalog::{self, CollectionInfo, Kind};
+use super::concurrent::{self, Piece};
+use crate::mongo::{Deployment, ServerVersion, Side, Topology, append, command, connect};
+
+/// The oldest server that is carried from and to.
+const OLDEST: ServerVersion = ServerVersion::new(5, 0, 0);
+/// The first version with `setUserWriteBlockMode`.
+const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
+/// How long the source's reading speed is measured for the forecast: a plan waits for it.
+const SAMPLE_TIME: Duration = Duration::from_millis(700);
+/// Collections whose sizes are read at once for the forecast.
+const SIZED_AT_ONCE: usize = 8;
+
+/// What was found on the way, for those who go on from it.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The checks, in order.
+    pub checks: Vec<Check>,
+    source: Option<Deployment>,
+    destination: Option<Deployment>,
+    catalogue: Vec<CollectionInfo>,
+    drops: Vec<Namespace>,
+    access_control: Option<bool>,
+}
+
+impl Findings {
+    fn note(&mut self, name: &str, outcome: Outcome, message: impl Into<String>) {
+        self.checks.push(Check { name: name.to_owned(), outcome, message: message.into(), code: None, remedy: None });
+    }
+
+    fn fail(&mut self, name: &str, fault: &Fault) {
+        self.checks.push(Check {
+            name: name.to_owned(),
+            outcome: Outcome::Fail,
+            message: fault.message.clone(),
+            code: Some(fault.code),
+            remedy: Some(fault.remedy.clone()),
+        });
+    }
+
+    /// The first failed check as a fault.
+    pub fn first_failure(&self) -> Result<(), Fault> {
+        match self.checks.iter().find(|check| check.outcome == Outcome::Fail) {
+            None => Ok(()),
+            Some(check) => {
+                let code = check.code.unwrap_or(FaultCode::Internal);
+                Err(Fault::new(code, check.message.clone()).with_remedy(check.remedy.clone().unwrap_or_else(|| code.remedy().to_owned())))
+            }
+        }
+    }
+}
+
+/// Makes the checks. Namespaces in `ours` on the destination are this migration's own.
+pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Findings {
+    let mut findings = Findings::default();
+    findings.source = reach(&mut findings, Side::Source, spec).await;
+    findings.destination = reach(&mut findings, Side::Destination, spec).await;
+    if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone()) {
+        versions(&mut findings, &source, &destination);
+        same_deployment(&mut findings, &source, &destination);
+    }
+    if let Some(source) = findings.source.clone() {
+        privileges(&mut findings, &source, &needed(Side::Source, spec)).await;
+        namespaces(&mut findings, &source, spec).await;
+        write_block(&mut findings, &source, spec);
+        oplog(&mut findings, &source).await;
+    }
+    if let Some(destination) = findings.destination.clone() {
+        privileges(&mut findings, &destination, &needed(Side::Destination, spec)).await;
+        emptiness(&mut findings, &destination, spec, ours).await;
+    }
+    findings
+}
+
+/// Makes the checks and the forecast.
+pub async fn inspect(spec: &MigrationSpec) -> Inspection {
+    let mut findings = check(spec, &BTreeSet::new()).await;
+    let forecast = match findings.source.clone() {
+        Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => match forecast(&source, &findings.catalogue).await {
+            Ok(forecast) => Some(forecast),
+            Err(fault) => {
+                findings.fail("forecast", &fault);
+                None
+            }
+        },
+        _ => None,
+    };
+    Inspection { checks: findings.checks, forecast, drops: findings.drops, destination_access_control: findings.access_control }
+}
+
+async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Option<Deployment> {
+    let connection = match side {
+        Side::Source => &spec.source.connection,
+        Side::Destination => &spec.destination.connection,
+    };
+    let name = format!("{side}_reachable");
+    let deployment = match connect(side, connection, "cutover-preflight").await {
+        Ok(deployment) => deployment,
+        Err(fault) => {
+            findings.fail(&name, &fault);
+            return None;
+        }
+    };
+    findings.note(&name, Outcome::Ok, format!("{} answers, MongoDB {}", deployment.hosts, deployment.version));
+    let name = format!("{side}_topology");
+    match &deployment.topology {
+        Topology::ReplicaSet(set) => findings.note(&name, Outcome::Ok, format!("replica set {set}")),
+        Topology::Standalone => {
+            let fault = Fault::new(
+                FaultCode::StandaloneSource,
+                format!("the {side} at {} is a standalone server, not a replica set", deployment.hosts),
+            )
+            .with_remedy(format!("restart the {side} with --replSet and run rs.initiate(); one member is enough"));
+            findings.fail(&name, &fault);
+            return None;
+        }
+        Topology::Sharded => {
+            let fault = Fault::new(
+                FaultCode::NotSupportedYet,
+                format!("the {side} at {} is a sharded cluster, which this version does not support yet", deployment.hosts),
+            )
+            .with_remedy("migrate between replica sets");
+            findings.fail(&name, &fault);
+            return None;
+        }
+    }
+    Some(deployment)
+}
+
+fn versions(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
+    let (from, to) = (source.version, destination.version);
+    let problem = if from < OLDEST {
+        Some(format!("the source is MongoDB {from}; {}.{} is the oldest that can be migrated", OLDEST.major, OLDEST.minor))
+    } else if (to.major, to.minor) < (from.major, from.minor) {
+        Some(format!("the destination is MongoDB {to}, older than the source's {from}"))
+    } else {
+        None
+    };
+    match problem {
+        Some(message) => findings.fail("versions", &Fault::new(FaultCode::UnsupportedVersion, message)),
+        None => findings.note("versions", Outcome::Ok, format!("from MongoDB {from} to {to}")),
+    }
+}
+
+fn same_deployment(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
+    match (source.process_id, destination.process_id) {
+        (Some(a), Some(b)) if a == b => findings.fail(
+            "different_deployments",
+            &Fault::new(
+                FaultCode::SameDeployment,
+                format!("source ({}) and destination ({}) are the same deployment: one primary answers for both", source.hosts, destination.hosts),
+            ),
+        ),
+        (Some(_), Some(_)) => findings.note("different_deployments", Outcome::Ok, "source and destination have different primaries"),
+        _ => findings.fail(
+            "different_deployments",
+            &Fault::new(FaultCode::UnsupportedVersion, "a server does not tell its process id, so that source and destination cannot be told apart"),
+        ),
+    }
+}
+
+async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &MigrationSpec) {
+    let found = match catalog::list(source, &spec.namespaces.scope).await {
+        Ok(found) => found,
+        Err(fault) => return findings.fail("namespaces", &fault),
+    };
+    let refused: Vec<Fault> = found.values().filter_map(catalog::unsupported).collect();
+    match refused.first() {
+        Some(first) => {
+            let message = refused.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ");
+            findings.fail("namespaces", &Fault { message, ..first.clone() });
+        }
+        None if found.is_empty() => findings.note("namespaces", Outcome::Warn, "nothing on the source is in scope"),
+        None => {
+            let views = found.values().filter(|info| info.kind == Kind::View).count();
+            findings.note("namespaces", Outcome::Ok, format!("{} collections and {views} views in scope", found.len() - views));
+        }
+    }
+    findings.catalogue = found.into_values().collect();
+}
+
+fn write_block(findings: &mut Findings, source: &Deployment, spec: &MigrationSpec) {
+    match spec.cutover.source_writes {
+        SourceWrites::Observe => findings.note("write_block", Outcome::Ok, "not used: the source's writes are observed"),
+        SourceWrites::Block if source.version >= WRITE_BLOCK => {
+            findings.note("write_block", Outcome::Ok, "the source can block writes (setUserWriteBlockMode)");
+        }
+        SourceWrites::Block => findings.fail(
+            "write_block",
+            &Fault::new(
+                FaultCode::WriteBlockUnavailable,
+                format!("the source is MongoDB {}, whose writes cannot be blocked: that needs {WRITE_BLOCK}", source.version),
+            ),
+        ),
+    }
+}
+
+async fn oplog(findings: &mut Findings, source: &Deployment) {
+    match source.oplog_window_seconds().await {
+        Some(seconds) => findings.note("oplog_window", Outcome::Ok, format!("the source's oplog spans {seconds} s at present")),
+        None => findings.note(
+            "oplog_window",
+            Outcome::Warn,
+            "the source's oplog (local.oplog.rs) may not be read, so that its window is not known: grant clusterMonitor or read on local",
+        ),
+    }
+}
+
+async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &BTreeSet<Namespace>) {
+    let found = match catalog::list(destination, &spec.namespaces.scope).await {
+        Ok(found) => found,
+        Err(fault) => return findings.fail("destination_empty", &fault),
+    };
+    let there: Vec<Namespace> = found.into_keys().filter(|namespace| !ours.contains(namespace)).collect();
+    match spec.destination.existing_data {
+        _ if there.is_empty() => findings.note("destination_empty", Outcome::Ok, "nothing in scope is on the destination"),
+        ExistingData::Drop => {
+            findings.note("destination_empty", Outcome::Ok, format!("{} namespaces on the destination will be dropped", there.len()));
+            findings.drops = there;
+        }
+        ExistingData::Refuse => {
+            let some = there.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let more = if there.len() > 5 { format!(" and {} more", there.len() - 5) } else { String::new() };
+            findings.fail("destination_empty", &Fault::new(FaultCode::DestinationNotEmpty, format!("the destination has {some}{more} already")));
+        }
+    }
+}
+
+/// An action on the cluster or on any database's collections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    Cluster(&'static str),
+    Anywhere(&'static str),
+}
+
+fn needed(side: Side, spec: &MigrationSpec) -> Vec<Needed> {
+    use Needed::{Anywhere, Cluster};
+    match side {
+        Side::Source => {
+            let mut needed = vec![
+                Anywhere("find"),
+                Anywhere("changeStream"),
+                Anywhere("listCollections"),
+                Anywhere("listIndexes"),
+                Anywhere("collStats"),
+                Cluster("listDatabases"),
+                Cluster("appendOplogNote"),
+            ];
+            if spec.cutover.source_writes == SourceWrites::Block {
+                needed.push(Cluster("setUserWriteBlockMode"));
+            }
+            needed
+        }
+        Side::Destination => {
+            let mut needed = vec![
+                Anywhere("find"),
+                Anywhere("insert"),
+                Anywhere("update"),
+                Anywhere("remove"),
+                Anywhere("createCollection"),
+                Anywhere("createIndex"),
+                Anywhere("dropCollection"),
+                Anywhere("dropIndex"),
+                Anywhere("collMod"),
+                Anywhere("listCollections"),
+                Anywhere("listIndexes"),
+                Anywhere("bypassDocumentValidation"),
+                Cluster("listDatabases"),
+            ];
+            if spec.destination.existing_data == ExistingData::Drop {
+                needed.push(Anywhere("dropCollection"));
+            }
+            needed
+        }
+    }
+}
+
+async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[Needed]) {
+    let side = deployment.side;
+    let name = format!("{side}_privileges");
+    let status = match deployment.command("admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await {
+        Ok(status) => status,
+        Err(e) => return findings.fail(&name, &deployment.fault("reading the privileges", &e)),
+    };
+    let Ok(auth) = status.get_document("authInfo") else {
+        return findings.fail(&name, &Fault::new(FaultCode::MissingPrivileges, format!("the {side} does not tell the privileges of this connection")));
+    };
+    let nobody = auth.get_array("authenticatedUsers").is_ok_and(Vec::is_empty);
+    if nobody {
+        // Nobody is logged in: either there is no access control, or nothing may be done at all.
+        let open = deployment.command("admin", doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false }).await;
+        return match open {
+            Ok(_) => {
+                if side == Side::Destination {
+                    findings.access_control = Some(false);
+                }
+                findings.note(&name, Outcome::Ok, format!("the {side} has no access control"));
+            }
+            Err(_) => findings.fail(
+                &name,
+                &Fault::new(FaultCode::AuthenticationFailed, format!("the {side} at {} requires a login and none is given", deployment.hosts))
+                    .with_remedy("add username and password = { env = \"NAME\" } to the block"),
+            ),
+        };
+    }
+    if side == Side::Destination {
+        findings.access_control = Some(true);
+    }
+    let granted = auth.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
+    let granted: Vec<&Document> = granted.iter().filter_map(|privilege| privilege.as_document()).collect();
+    let missing: Vec<&str> = needed.iter().filter(|needed| !is_granted(&granted, **needed)).map(|needed| needed.action()).collect();
+    if missing.is_empty() {
+        findings.note(&name, Outcome::Ok, format!("the user has the {} privileges that the {side} needs", needed.len()));
+    } else {
+        let roles = match side {
+            Side::Source => "backup, clusterMonitor, readAnyDatabase, and a role with setUserWriteBlockMode (in clusterManager's place: hostManager, or a role of your own)",
+            Side::Destination => "clusterMonitor, readWriteAnyDatabase, dbAdminAnyDatabase, restore",
+        };
+        findings.fail(
+            &name,
+            &Fault::new(FaultCode::MissingPrivileges, format!("the user on the {side} at {} may not: {}", deployment.hosts, missing.join(", ")))
+                .with_remedy(format!("grant the actions, or the built-in roles {roles}")),
+        );
+    }
+}
+
+impl Needed {
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Cluster(action) | Self::Anywhere(action) => action,
+        }
+    }
+}
+
+fn is_granted(granted: &[&Document], needed: Needed) -> bool {
+    granted.iter().any(|privilege| {
+        let Ok(resource) = privilege.get_document("resource") else { return false };
+        let covers = match needed {
+            Needed::Cluster(_) => resource.get_bool("cluster").unwrap_or(false),
+            // A grant on single databases may do for what is in scope; the server then has the last word.
+            Needed::Anywhere(_) => resource.get_str("db").is_ok_and(|db| !matches!(db, "admin" | "config" | "local")),
+        } || resource.get_bool("anyResource").unwrap_or(false);
+        covers && privilege.get_array("actions").is_ok_and(|actions| actions.iter().any(|action| action.as_str() == Some(needed.action())))
+    })
+}
+
+/// Sizes from the catalogue, and the copy's time from a measured sample of the source's reading speed.
+async fn forecast(source: &Deployment, catalogue: &[CollectionInfo]) -> Result<Forecast, Fault> {
+    let collections: Vec<&CollectionInfo> = catalogue.iter().filter(|info| info.kind == Kind::Collection).collect();
+    let sizes = collections.into_iter().map(|info| -> Piece<'_, (&CollectionInfo, (u64, u64))> {
+        Box::pin(async move { Ok((info, catalog::size(source, &info.namespace).await?)) })
+    });
+    let sizes = concurrent::all(SIZED_AT_ONCE, sizes.collect()).await?;
+    let mut forecast = Forecast::default();
+    let mut largest: Option<(u64, &Namespace)> = None;
+    for (info, (documents, bytes)) in sizes {
+        forecast.collections += 1;
+        forecast.documents += documents;
+        forecast.bytes += bytes;
+        if largest.is_none_or(|(most, _)| bytes > most) {
+            largest = Some((bytes, &info.namespace));
+        }
+    }
+    forecast.copy_seconds = match largest {
+        None => Some(0.0),
+        Some((_, namespace)) => read_speed(source, namespace).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second),
+    };
+    let oplog_window_seconds = source.oplog_window_seconds().await;
+    if let Topology::ReplicaSet(name) = &source.topology {
+        forecast.shards.push(ShardForecast {
+            name: ShardName(name.clone()),
+            oplog_window_seconds,
+            fits: forecast.copy_seconds.zip(oplog_window_seconds).map(|(copy, window)| copy <= window as f64 / 2.0),
+        });
+    }
+    Ok(forecast)
+}
+
+/// Bytes a second that one reader gets from a collection; `None` where there is nothing to read.
+async fn read_speed(source: &Deployment, namespace: &Namespace) -> Result<Option<f64>, Fault> {
+    let fault = |e: mongodb::error::Error| source.fault(&format!("sampling {namespace}"), &e);
+    let mut find = command("find", &namespace.collection);
+    append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
+    let began = Instant::now();
+    let mut cursor = source.batches(&namespace.db, find, 2_000).await.map_err(fault)?;
+    let mut bytes = 0_usize;
+    while began.elapsed() < SAMPLE_TIME
+        && let Some(batch) = cursor.next().await
+    {
+        bytes += batch.map_err(fault)?.doc_slices().map_err(fault)?.as_bytes().len();
+    }
+    // An empty batch is an array of five bytes.
+    Ok((bytes > 5).then(|| bytes as f64 / began.elapsed().as_secs_f64()))
+}

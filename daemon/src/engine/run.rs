@@ -1,0 +1,495 @@
+//! The engine behind the daemon's shell: opens runs, starts and stops their sync, and does what a cutover asks for.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use mongodb::bson::{RawDocumentBuf, doc};
+use schemas::cluster_time::ClusterTime;
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::Namespace;
+use schemas::observed::Inspection;
+use schemas::spec::{MigrationSpec, SourceWrites};
+use tokio::sync::{RwLock, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::{self, CollectionInfo, Kind};
+use super::checkpoint::Checkpoints;
+use super::concurrent::{self, Piece};
+use super::progress::Progress;
+use super::sync::{Milestone, Sync};
+use super::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, index, preflight};
+use crate::mongo::{Deployment, Side, append, command, connect};
+
+/// Between two reports of a running sync's health.
+const HEALTH_EVERY: Duration = Duration::from_millis(500);
+/// Health reports between two looks at the oplog's ends: it moves slowly.
+const OPLOG_EVERY: u32 = 60;
+/// Between two looks at how far the tail has come, while a cutover waits for it.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Collections whose settings are given back at once.
+const RESTORES: usize = 8;
+
+/// Moves data between real deployments.
+#[derive(Debug, Default)]
+pub struct MongoEngine;
+
+impl Engine for MongoEngine {
+    fn inspect<'a>(&'a self, spec: &'a MigrationSpec) -> BoxFuture<'a, Inspection> {
+        Box::pin(preflight::inspect(spec))
+    }
+
+    fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault> {
+        let checkpoints = Checkpoints::open(&context.run_dir)?;
+        let progress = Arc::new(Progress::new(context.spec.verify.mode));
+        checkpoints.restore(&progress)?;
+        Ok(Arc::new(MongoRun {
+            checkpoints,
+            progress,
+            gate: Arc::default(),
+            pair: tokio::sync::Mutex::new(None),
+            running: Mutex::new(None),
+            context,
+        }))
+    }
+}
+
+/// Both sides of a migration, connected.
+#[derive(Debug, Clone)]
+struct Pair {
+    source: Arc<Deployment>,
+    destination: Arc<Deployment>,
+}
+
+/// A sync that runs on its own.
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+}
+
+/// One run.
+#[derive(Debug)]
+pub struct MongoRun {
+    context: EngineContext,
+    checkpoints: Checkpoints,
+    progress: Arc<Progress>,
+    gate: Arc<RwLock<()>>,
+    pair: tokio::sync::Mutex<Option<Pair>>,
+    running: Mutex<Option<Running>>,
+}
+
+impl MongoRun {
+    async fn pair(&self) -> Result<Pair, Fault> {
+        let mut kept = self.pair.lock().await;
+        if let Some(pair) = &*kept {
+            return Ok(pair.clone());
+        }
+        let (spec, tag) = (&self.context.spec, self.context.run.as_str());
+        let source = Arc::new(connect(Side::Source, &spec.source.connection, tag).await?);
+        let destination = Arc::new(connect(Side::Destination, &spec.destination.connection, tag).await?);
+        let pair = Pair { source, destination };
+        *kept = Some(pair.clone());
+        Ok(pair)
+    }
+
+    fn is_running(&self) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().is_some_and(|running| !running.task.is_finished())
+    }
+
+    /// Waits until everything up to `time` is applied.
+    async fn applied_through(&self, time: ClusterTime) -> Result<(), Fault> {
+        while self.progress.applied() < Some(time) {
+            if !self.is_running() {
+                let mut fault = Fault::new(FaultCode::Internal, "the tail stopped before everything was applied");
+                fault.retryable = true;
+                return Err(fault);
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn created(&self) -> Result<BTreeSet<Namespace>, Fault> {
+        Ok(self.checkpoints.created().await?.into_iter().collect())
+    }
+
+    async fn set_write_block(&self, deployment: &Deployment, on: bool) -> Result<(), mongodb::error::Error> {
+        deployment.command("admin", doc! { "setUserWriteBlockMode": 1, "global": on }).await.map(drop)
+    }
+
+    /// Makes views and options on the destination what they are on the source, whose writes have stopped: changes of views are not
+    /// in the change stream.
+    async fn reconcile(&self, pair: &Pair) -> Result<(), Fault> {
+        let scope = &self.context.spec.namespaces.scope;
+        let (wanted, found) = tokio::try_join!(catalog::list(&pair.source, scope), catalog::list(&pair.destination, scope))?;
+        let ours = self.progress.created();
+        for (namespace, info) in &found {
+            if !wanted.contains_key(namespace) && ours.contains(namespace) {
+                tracing::info!(%namespace, "gone from the source; dropped on the destination");
+                catalog::drop(&pair.destination, namespace).await?;
+            } else if info.kind == Kind::View && wanted.get(namespace).is_some_and(|wanted| wanted.options() != info.options()) {
+                catalog::drop(&pair.destination, namespace).await?;
+            }
+        }
+        for (namespace, info) in &wanted {
+            match (info.kind, found.get(namespace)) {
+                (Kind::View, there) if there.is_none_or(|there| there.options() != info.options()) => {
+                    self.checkpoints.store_created(vec![namespace.clone()]).await?;
+                    self.progress.add_created([namespace.clone()]);
+                    catalog::create(&pair.destination, &namespace.db, info.create_command()).await?;
+                }
+                (Kind::View, _) => {}
+                (Kind::Collection | Kind::TimeSeries, None) => {
+                    return Err(Fault::new(
+                        FaultCode::VerificationMismatch,
+                        format!("{namespace} is on the source and not on the destination after everything was applied"),
+                    ));
+                }
+                (Kind::Collection | Kind::TimeSeries, Some(there)) => {
+                    if let Some(change) = options_change(info, there) {
+                        pair.destination
+                            .raw_command(&namespace.db, change)
+                            .await
+                            .map_err(|e| pair.destination.fault(&format!("giving {namespace} the source's options"), &e))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The collections of the source in scope.
+    async fn collections(&self, pair: &Pair) -> Result<Vec<CollectionInfo>, Fault> {
+        let listed = catalog::list(&pair.source, &self.context.spec.namespaces.scope).await?;
+        Ok(listed.into_values().filter(|info| info.kind == Kind::Collection).collect())
+    }
+}
+
+/// The `collMod` that gives a collection the source's validator and images; `None` where they are the same.
+fn options_change(wanted: &CollectionInfo, there: &CollectionInfo) -> Option<RawDocumentBuf> {
+    let mut modify = command("collMod", &wanted.namespace.collection);
+    let mut differs = false;
+    for option in ["validator", "validationLevel", "validationAction", "changeStreamPreAndPostImages"] {
+        let (wanted, there) = (option_of(wanted, option), option_of(there, option));
+        if wanted == there {
+            continue;
+        }
+        match (wanted, option) {
+            (Some(value), _) => append(&mut modify, option, value),
+            (None, "validator") => append(&mut modify, option, &*RawDocumentBuf::new()),
+            (None, "validationLevel") => append(&mut modify, option, "strict"),
+            (None, "validationAction") => append(&mut modify, option, "error"),
+            (None, _) => append(&mut modify, option, &*mongodb::bson::rawdoc! { "enabled": false }),
+        }
+        differs = true;
+    }
+    differs.then_some(modify)
+}
+
+fn option_of<'a>(info: &'a CollectionInfo, option: &str) -> Option<mongodb::bson::RawBsonRef<'a>> {
+    info.options()?.get(option).ok().flatten()
+}
+
+/// Tells about a sync while it runs.
+struct Reporter {
+    source: Arc<Deployment>,
+    progress: Arc<Progress>,
+    checkpoints: Checkpoints,
+    reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+}
+
+impl Reporter {
+    async fn send(&self, report: SyncReport) {
+        let sender = self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // The shell that listened has gone; a new one will ask again.
+        let _ = sender.send(report).await;
+    }
+
+    /// Reports milestones and health until it is dropped.
+    async fn watch(&self, mut milestones: mpsc::UnboundedReceiver<Milestone>) {
+        let mut ticks = tokio::time::interval(HEALTH_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
+        loop {
+            tokio::select! {
+                Some(milestone) = milestones.recv() => match milestone {
+                    Milestone::Copied => {
+                        if let Some(name) = self.progress.shard_name() {
+                            copied = self.checkpoints.shard(&name).await.ok().flatten().and_then(|row| row.copied);
+                        }
+                        self.send(SyncReport::CopyFinished).await;
+                    }
+                    Milestone::Indexed => {
+                        indexed = true;
+                        self.send(SyncReport::IndexesBuilt).await;
+                    }
+                },
+                _ = ticks.tick() => {
+                    if count.is_multiple_of(OPLOG_EVERY) {
+                        self.progress.set_oplog_window(self.source.oplog_window_seconds().await);
+                    }
+                    count = count.wrapping_add(1);
+                    let seen = self.source.majority_optime().await;
+                    let mut blockers = Vec::new();
+                    let lag = match seen {
+                        Ok(optime) => {
+                            self.progress.set_source(optime);
+                            self.progress.lag()
+                        }
+                        Err(fault) => {
+                            blockers.push(format!("the source does not answer: {}", fault.message));
+                            None
+                        }
+                    };
+                    if let Some(fault) = self.progress.error() {
+                        blockers.push(format!("{fault}"));
+                    }
+                    if indexed {
+                        let caught_up = copied.is_some() && self.progress.applied() >= copied;
+                        self.send(SyncReport::Health { lag, caught_up, blockers }).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl RunEngine for MongoRun {
+    fn validate(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let mut ours = self.created().await?;
+            ours.extend(self.context.replaces.iter().cloned());
+            preflight::check(&self.context.spec, &ours).await.first_failure()
+        })
+    }
+
+    fn drop_namespaces(&self, what: DropWhat) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let pair = self.pair().await?;
+            pair.destination.wait_for_writes(&format!("{}-", self.context.spec.name)).await?;
+            let namespaces = match what {
+                DropWhat::ExistingInScope => {
+                    let ours = self.created().await?;
+                    let found = catalog::list(&pair.destination, &self.context.spec.namespaces.scope).await?;
+                    found.into_keys().filter(|namespace| !ours.contains(namespace)).collect()
+                }
+                DropWhat::Created(namespaces) => namespaces,
+            };
+            for namespace in namespaces {
+                catalog::drop(&pair.destination, &namespace).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn start_sync(&self, reports: mpsc::Sender<SyncReport>) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            {
+                let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(running) = running.as_ref().filter(|running| !running.task.is_finished()) {
+                    *running.reports.lock().unwrap_or_else(PoisonError::into_inner) = reports;
+                    return Ok(());
+                }
+            }
+            let pair = self.pair().await?;
+            let reports = Arc::new(Mutex::new(reports));
+            let stop = CancellationToken::new();
+            let (milestones, reached) = mpsc::unbounded_channel();
+            let sync = Sync {
+                source: Arc::clone(&pair.source),
+                destination: pair.destination,
+                spec: Arc::clone(&self.context.spec),
+                checkpoints: self.checkpoints.clone(),
+                progress: Arc::clone(&self.progress),
+                gate: Arc::clone(&self.gate),
+                stop: stop.clone(),
+                milestones,
+            };
+            let reporter = Reporter {
+                source: pair.source,
+                progress: Arc::clone(&self.progress),
+                checkpoints: self.checkpoints.clone(),
+                reports: Arc::clone(&reports),
+            };
+            let task = tokio::spawn(async move {
+                let ended = tokio::select! {
+                    ended = sync.run() => ended,
+                    () = reporter.watch(reached) => Ok(()),
+                };
+                if let Err(fault) = ended {
+                    tracing::warn!(code = %fault.code, error = %fault.message, "the sync stopped");
+                    reporter.progress.set_error(Some(fault.clone()));
+                    reporter.send(SyncReport::Failed(fault)).await;
+                }
+            });
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports });
+            Ok(())
+        })
+    }
+
+    fn stop_sync(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(running) = running else { return };
+            running.stop.cancel();
+            if let Err(error) = running.task.await
+                && error.is_panic()
+            {
+                tracing::error!("the sync panicked");
+            }
+            // What it left under way ends before anybody goes on; where that cannot be seen, the next start looks again.
+            if let Ok(pair) = self.pair().await
+                && let Err(fault) = pair.destination.wait_for_writes(&format!("{}:", pair.destination.tag)).await
+            {
+                tracing::warn!(error = %fault, "cannot see whether writes are under way");
+            }
+        })
+    }
+
+    fn resume_point_held(&self) -> BoxFuture<'_, Result<bool, Fault>> {
+        Box::pin(async move {
+            let pair = self.pair().await?;
+            let Some(name) = self.progress.shard_name() else { return Ok(true) };
+            let Some(row) = self.checkpoints.shard(&name).await? else { return Ok(true) };
+            // Where the oplog may not be read, the stream itself tells when it is opened.
+            Ok(pair.source.oplog_start().await.is_none_or(|oldest| oldest <= row.applied.unwrap_or(row.start)))
+        })
+    }
+
+    fn prepare_cutover(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let pair = self.pair().await?;
+            let collections = self.collections(&pair).await?;
+            let listings = collections.into_iter().map(|info| -> Piece<'_, (Namespace, Vec<RawDocumentBuf>)> {
+                let source = Arc::clone(&pair.source);
+                Box::pin(async move { Ok((info.namespace.clone(), catalog::indexes(&source, &info.namespace).await?)) })
+            });
+            let unique: Vec<(Namespace, RawDocumentBuf)> = concurrent::all(RESTORES, listings.collect())
+                .await?
+                .into_iter()
+                .flat_map(|(namespace, specs)| specs.into_iter().map(move |spec| (namespace.clone(), spec)))
+                .filter(|(_, spec)| index::is_unique(spec))
+                .collect();
+            if unique.is_empty() {
+                return Ok(());
+            }
+            // Between two rounds the destination is what the source was at one moment, so that what is unique there is unique here.
+            let _standing_still = self.gate.write().await;
+            for (namespace, spec) in &unique {
+                index::try_unique(&pair.destination, namespace, spec).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let pair = self.pair().await?;
+            self.set_write_block(&pair.source, true).await.map_err(|e| pair.source.fault("blocking the writes", &e))
+        })
+    }
+
+    fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            if self.context.spec.cutover.source_writes == SourceWrites::Observe {
+                return Ok(());
+            }
+            let pair = self.pair().await?;
+            self.set_write_block(&pair.source, false).await.map_err(|e| pair.source.fault("unblocking the writes", &e))
+        })
+    }
+
+    fn watch_source_quiet(&self, quiet_for: Duration) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let pair = self.pair().await?;
+            let mut quiet_since = tokio::time::Instant::now();
+            let mut last_change = self.progress.last_change();
+            loop {
+                let note = pair.source.oplog_note("cutover: watching for writes").await?;
+                self.applied_through(note).await?;
+                let newest = self.progress.last_change();
+                if newest != last_change {
+                    (last_change, quiet_since) = (newest, tokio::time::Instant::now());
+                }
+                if quiet_since.elapsed() >= quiet_for {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+    }
+
+    fn drain(&self) -> BoxFuture<'_, Result<ClusterTime, Fault>> {
+        Box::pin(async move {
+            let pair = self.pair().await?;
+            let last = pair.source.oplog_note("cutover: final").await?;
+            self.applied_through(last).await?;
+            if self.context.spec.cutover.source_writes == SourceWrites::Observe {
+                let after = pair.source.oplog_note("cutover: after the final").await?;
+                self.applied_through(after).await?;
+                if self.progress.last_change() > Some(last) {
+                    return Err(Fault::new(FaultCode::WritesContinued, format!("a write reached the source ({}) after it was quiet", pair.source.hosts)));
+                }
+            }
+            self.reconcile(&pair).await?;
+            Ok(last)
+        })
+    }
+
+    fn restore_settings(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let pair = self.pair().await?;
+            let collections = self.collections(&pair).await?;
+            let restores = collections.into_iter().map(|info| -> Piece<'_, ()> {
+                let pair = pair.clone();
+                Box::pin(async move { index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await })
+            });
+            concurrent::all(RESTORES, restores.collect()).await.map(drop)
+        })
+    }
+
+    fn open_destination(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let pair = self.pair().await?;
+            // `block_writes` is not in force, so that nothing of ours is to be lifted; that it is open is still looked at.
+            let status = pair
+                .destination
+                .command("admin", doc! { "serverStatus": 1, "metrics": 0, "wiredTiger": 0 })
+                .await
+                .map_err(|e| pair.destination.fault("looking whether it takes writes", &e));
+            match status {
+                Ok(status) => match status.get_document("repl").and_then(|repl| repl.get_i32("userWriteBlockMode")) {
+                    Ok(2) => Err(Fault::new(
+                        FaultCode::DestinationWriteFailed,
+                        format!("the destination ({}) blocks its users' writes, which this run did not do", pair.destination.hosts),
+                    )
+                    .with_remedy("lift it with setUserWriteBlockMode { global: false }")),
+                    _ => Ok(()),
+                },
+                // Without the privilege for it the applied writes are the proof.
+                Err(fault) if fault.code == FaultCode::MissingPrivileges => Ok(()),
+                Err(fault) => Err(fault),
+            }
+        })
+    }
+
+    fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            match ending {
+                // The run keeps nothing on the destination but the data.
+                Ending::Completed | Ending::Cancelled => {}
+            }
+            *self.pair.lock().await = None;
+            Ok(())
+        })
+    }
+
+    fn progress(&self) -> EngineProgress {
+        self.progress.snapshot()
+    }
+}

@@ -1,0 +1,341 @@
+//! Follows the source's changes: reads the stream ahead, applies it in rounds, stores how far it has come.
+//!
+//! ```text
+//! change stream --batches--> reader --bounded--> rounds --by key--> workers --> checkpoint
+//!                                                  \-- a definition: alone, between rounds
+//! ```
+//!
+//! A round is whatever has arrived, up to a bound: it grows with the backlog, and shrinks to one event where there is none. Events
+//! of one key go to one worker, in their order. The checkpoint is stored when a whole round is applied by every worker, so that it
+//! never passes an event that is not. Before and after a definition it is synced to disk: a rename must not meet again what came
+//! before it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use schemas::cluster_time::ClusterTime;
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::{Namespace, Scope};
+use tokio::sync::{RwLock, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::apply::{Applier, Order};
+use super::checkpoint::{Checkpoints, Recopied, ShardRow};
+use super::event::{Change, Event, What, token_time};
+use super::progress::Progress;
+use super::{fold, key};
+use crate::mongo::{Deployment, ServerVersion, append, primary, timestamp};
+
+/// Events in one round at most, and their bytes: a bound on memory, and on what is applied twice after a crash.
+const ROUND_EVENTS: usize = 20_000;
+const ROUND_BYTES: usize = 16 << 20;
+/// Events in one reply at most: a reply is held whole, and so are the two that are read ahead.
+const BATCH_EVENTS: u32 = 5_000;
+/// Replies read ahead of what is being applied.
+const READ_AHEAD: usize = 2;
+/// Writers at work at once on one round.
+const WORKERS: usize = 4;
+/// How long the server waits for an event before it answers with none: so often an idle stream tells how far it has come, and so
+/// long at most a drained cutover waits to learn that nothing is left.
+const AWAIT: Duration = Duration::from_millis(100);
+/// How often progress is stored: more often costs a write each, less often is applied twice after a crash.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
+
+/// The first version whose change streams tell updates as the server's own deltas, and whose updates take them.
+const RAW_DELTAS: ServerVersion = ServerVersion::new(6, 0, 0);
+
+/// What the tail must know of a collection to route its events.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traits {
+    /// Strings compare by a collation.
+    pub collated: bool,
+    /// Documents have an order to keep.
+    pub capped: bool,
+}
+
+/// Follows one replica set's changes.
+#[derive(Debug)]
+pub struct Tail {
+    /// Where the stream is.
+    pub source: Arc<Deployment>,
+    /// Where it is applied.
+    pub destination: Arc<Deployment>,
+    /// Where it is stored how far it has come.
+    pub checkpoints: Checkpoints,
+    /// Where progress is counted.
+    pub progress: Arc<Progress>,
+    /// The replica set's name.
+    pub shard: String,
+    /// What is carried.
+    pub scope: Scope,
+    /// Every document of the copy was read at or before this time.
+    pub copied: ClusterTime,
+    /// What is known of the collections.
+    pub traits: Mutex<HashMap<Namespace, Traits>>,
+    /// Namespaces that were copied again by themselves.
+    pub recopied: Mutex<HashMap<Namespace, Recopied>>,
+    /// Held for reading while a round is applied: a writer stops the tail between two rounds.
+    pub gate: Arc<RwLock<()>>,
+    /// Ends it between two rounds.
+    pub stop: CancellationToken,
+}
+
+/// A reply of the stream.
+#[derive(Debug)]
+struct Batch {
+    events: Vec<Event>,
+    /// Everything up to this has been told.
+    token: Option<RawDocumentBuf>,
+}
+
+impl Tail {
+    /// Follows the stream until it is stopped, or fails. What was applied is in the checkpoint then.
+    pub async fn follow(&self, from: &ShardRow) -> Result<(), Fault> {
+        let (batches, mut arrived) = mpsc::channel(READ_AHEAD);
+        let read = self.read(from, batches);
+        let apply = self.apply(from, &mut arrived);
+        // The one ends when the other fails.
+        tokio::pin!(read, apply);
+        tokio::select! {
+            ended = &mut read => {
+                // What arrived before the stream broke is applied all the same.
+                apply.await?;
+                if self.stop.is_cancelled() { Ok(()) } else { ended }
+            }
+            ended = &mut apply => ended,
+        }
+    }
+
+    fn uses_raw_deltas(&self) -> bool {
+        // A delta of a newer server may hold what an older one does not know.
+        self.source.version >= RAW_DELTAS
+            && (self.destination.version.major, self.destination.version.minor) >= (self.source.version.major, self.source.version.minor)
+    }
+
+    async fn read(&self, from: &ShardRow, batches: mpsc::Sender<Batch>) -> Result<(), Fault> {
+        let mut options = rawdoc! { "allChangesForCluster": true };
+        if self.source.version >= RAW_DELTAS {
+            append(&mut options, "showExpandedEvents", true);
+        }
+        if self.uses_raw_deltas() {
+            append(&mut options, "showRawUpdateDescription", true);
+        }
+        match &from.token {
+            Some(token) => append(&mut options, "resumeAfter", &**token),
+            None => append(&mut options, "startAtOperationTime", timestamp(from.start)),
+        }
+        let mut pipeline = RawArrayBuf::new();
+        pipeline.push(&*rawdoc! { "$changeStream": options });
+        let mut open = rawdoc! { "aggregate": 1 };
+        append(&mut open, "pipeline", &*pipeline);
+        append(&mut open, "cursor", &*rawdoc! {});
+        append(&mut open, "readConcern", &*rawdoc! { "level": "majority" });
+        let fault = |e: mongodb::error::Error| self.source.fault("following the changes", &e);
+        let mut cursor = self
+            .source
+            .client
+            .database("admin")
+            .run_raw_cursor_command(open)
+            .selection_criteria(primary())
+            .batch_size(BATCH_EVENTS)
+            .max_time(AWAIT)
+            .batch()
+            .await
+            .map_err(fault)?;
+        while let Some(reply) = cursor.next().await {
+            let reply = reply.map_err(fault)?;
+            let mut events = Vec::new();
+            for value in reply.doc_slices().map_err(fault)?.into_iter().flatten() {
+                if let Some(document) = value.as_document() {
+                    events.push(Event::read(document)?);
+                }
+            }
+            let token = reply
+                .as_raw_document()
+                .get_document("cursor")
+                .ok()
+                .and_then(|cursor| cursor.get_document("postBatchResumeToken").ok())
+                .map(RawDocument::to_owned);
+            if batches.send(Batch { events, token }).await.is_err() {
+                return Ok(());
+            }
+        }
+        // A stream over a whole deployment has no end of its own.
+        let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("the change stream of {} ended", self.source.hosts));
+        fault.retryable = true;
+        Err(fault)
+    }
+
+    async fn apply(&self, from: &ShardRow, arrived: &mut mpsc::Receiver<Batch>) -> Result<(), Fault> {
+        let mut position = Position { token: None, time: from.applied.unwrap_or(from.start), events: from.events, stored: Instant::now() };
+        self.progress.set_applied(position.time, position.events);
+        while let Some(first) = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            first = arrived.recv() => first,
+        } {
+            let mut events = first.events;
+            let mut token = first.token;
+            let mut bytes: usize = events.iter().map(|event| event.bytes).sum();
+            while events.len() < ROUND_EVENTS
+                && bytes < ROUND_BYTES
+                && let Ok(next) = arrived.try_recv()
+            {
+                bytes += next.events.iter().map(|event| event.bytes).sum::<usize>();
+                events.extend(next.events);
+                token = next.token.or(token);
+            }
+            let _round = self.gate.read().await;
+            self.apply_events(events, &mut position).await?;
+            if let Some(token) = token
+                && let Some(time) = token_time(&token)
+            {
+                position.pass(token, time);
+            }
+            self.progress.set_applied(position.time, position.events);
+            if position.stored.elapsed() >= CHECKPOINT_EVERY {
+                self.store(&mut position, false).await?;
+            }
+        }
+        self.store(&mut position, false).await
+    }
+
+    async fn store(&self, position: &mut Position, durable: bool) -> Result<(), Fault> {
+        if let Some(token) = position.token.clone() {
+            self.checkpoints.store_token(&self.shard, token, position.time, position.events, durable).await?;
+            position.stored = Instant::now();
+        }
+        Ok(())
+    }
+
+    async fn apply_events(&self, events: Vec<Event>, position: &mut Position) -> Result<(), Fault> {
+        let mut changes = Vec::new();
+        for event in events {
+            match event.what {
+                What::Change(change) => {
+                    changes.push(change);
+                    position.pass(event.token, event.time);
+                    position.events += 1;
+                }
+                What::Definition(definition) => {
+                    self.apply_changes(std::mem::take(&mut changes), position.time).await?;
+                    self.store(position, true).await?;
+                    self.define(&definition, event.time).await?;
+                    position.pass(event.token, event.time);
+                    position.events += 1;
+                    self.store(position, true).await?;
+                }
+                What::Unknown(kind) => {
+                    return Err(Fault::new(
+                        FaultCode::UnsupportedChange,
+                        format!("the source's change stream tells of a {kind}, which this version cannot carry"),
+                    ));
+                }
+            }
+        }
+        self.apply_changes(changes, position.time).await
+    }
+
+    /// Applies changes without a definition among them: workers side by side, each key's in order.
+    async fn apply_changes(&self, changes: Vec<Change>, newest: ClusterTime) -> Result<(), Fault> {
+        let mut workers: Vec<HashMap<Namespace, Vec<(u64, Change)>>> = (0..WORKERS).map(|_| HashMap::new()).collect();
+        let mut seen: HashMap<Namespace, bool> = HashMap::new();
+        let mut in_scope_changes = false;
+        for change in changes {
+            let in_scope = match seen.get(&change.namespace) {
+                Some(in_scope) => *in_scope,
+                None => {
+                    let in_scope = self.scope.contains(&change.namespace);
+                    seen.insert(change.namespace.clone(), in_scope);
+                    in_scope
+                }
+            };
+            if !in_scope {
+                continue;
+            }
+            in_scope_changes = true;
+            let traits = self.traits_of(&change.namespace);
+            let id = change.id.get("_id").ok().flatten().unwrap_or(mongodb::bson::RawBsonRef::Null);
+            let hash = key::hash(id, traits.collated);
+            // The hash of the key alone spreads well; a capped collection's order is over all of its documents.
+            let worker = if traits.capped { 0 } else { usize::try_from(hash % WORKERS as u64).unwrap_or(0) };
+            workers[worker].entry(change.namespace.clone()).or_default().push((hash, change));
+        }
+        if in_scope_changes {
+            self.progress.set_last_change(newest);
+        }
+        let touched: Vec<Namespace> = seen.into_iter().filter_map(|(namespace, in_scope)| in_scope.then_some(namespace)).collect();
+        if touched.is_empty() {
+            return Ok(());
+        }
+        self.note_created(touched).await?;
+        let applier = Applier {
+            source: &self.source,
+            destination: &self.destination,
+            as_of: timestamp(newest),
+            expect_present: newest > self.copied,
+        };
+        let applier = &applier;
+        try_join_all(workers.into_iter().map(|work| async move {
+            for (namespace, changes) in work {
+                let order = if self.traits_of(&namespace).capped { Order::Kept } else { Order::Free };
+                for round in fold::fold(changes) {
+                    applier.apply(&namespace, &round, order).await?;
+                }
+            }
+            Ok::<(), Fault>(())
+        }))
+        .await
+        .map(drop)
+    }
+
+    /// A first change makes the collection where there is none: the run is then its maker.
+    pub(super) async fn note_created(&self, namespaces: Vec<Namespace>) -> Result<(), Fault> {
+        let known = self.progress.created();
+        let new: Vec<Namespace> = namespaces.into_iter().filter(|namespace| !known.contains(namespace)).collect();
+        if !new.is_empty() {
+            self.checkpoints.store_created(new.clone()).await?;
+            self.progress.add_created(new);
+        }
+        Ok(())
+    }
+
+    /// What is known of a collection.
+    pub(super) fn traits_of(&self, namespace: &Namespace) -> Traits {
+        self.traits.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied().unwrap_or_default()
+    }
+
+    /// Notes what is known of a collection; `None`: it is gone.
+    pub(super) fn set_traits(&self, namespace: &Namespace, traits: Option<Traits>) {
+        let mut known = self.traits.lock().unwrap_or_else(PoisonError::into_inner);
+        match traits {
+            Some(traits) => known.insert(namespace.clone(), traits),
+            None => known.remove(namespace),
+        };
+    }
+
+    /// Whether a namespace's data on the destination may be from after this time.
+    pub(super) fn was_read_after(&self, namespace: &Namespace, time: ClusterTime) -> bool {
+        let recopied = self.recopied.lock().unwrap_or_else(PoisonError::into_inner);
+        time <= self.copied || recopied.get(namespace).is_some_and(|recopied| !recopied.whole || time <= recopied.time)
+    }
+}
+
+/// Up to where everything is applied.
+struct Position {
+    token: Option<RawDocumentBuf>,
+    time: ClusterTime,
+    events: u64,
+    stored: Instant,
+}
+
+impl Position {
+    fn pass(&mut self, token: RawDocumentBuf, time: ClusterTime) {
+        self.token = Some(token);
+        self.time = self.time.max(time);
+    }
+}

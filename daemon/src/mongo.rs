@@ -1,0 +1,242 @@
+//! One MongoDB deployment as the engine sees it: connected, known by its `hello`, spoken to with raw commands.
+//!
+//! What errors mean to an operator is decided in [`error`]; how a deployment is reached in [`connect`].
+
+pub mod connect;
+pub mod error;
+
+use futures_util::StreamExt as _;
+use mongodb::bson::{Document, RawDocument, RawDocumentBuf, Timestamp, doc};
+use mongodb::options::{ReadPreference, SelectionCriteria};
+use mongodb::raw_batch_cursor::RawBatchCursor;
+use schemas::cluster_time::ClusterTime;
+use schemas::fault::{Fault, FaultCode};
+
+pub use connect::connect;
+
+/// Which of a migration's two deployments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Read from.
+    Source,
+    /// Written to.
+    Destination,
+}
+
+impl Side {
+    /// The side's name in messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A server's version, as far as features depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerVersion {
+    /// First number.
+    pub major: u32,
+    /// Second number.
+    pub minor: u32,
+    /// Third number.
+    pub patch: u32,
+}
+
+impl ServerVersion {
+    /// From its three numbers.
+    #[must_use]
+    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
+        Self { major, minor, patch }
+    }
+}
+
+impl std::fmt::Display for ServerVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// What kind of deployment answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topology {
+    /// A server outside of a replica set.
+    Standalone,
+    /// A replica set of this name.
+    ReplicaSet(String),
+    /// A sharded cluster, through a mongos.
+    Sharded,
+}
+
+/// A connected deployment.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// The driver's client; cheap to clone.
+    pub client: mongodb::Client,
+    /// Which side it is.
+    pub side: Side,
+    /// What it is.
+    pub topology: Topology,
+    /// Its primary's version.
+    pub version: ServerVersion,
+    /// The id of its primary's process: equal through any URI.
+    pub process_id: Option<mongodb::bson::oid::ObjectId>,
+    /// The hosts of the URI, for messages.
+    pub hosts: String,
+    /// Marks this run's writes (`comment`), so that those still under way can be found.
+    pub tag: String,
+}
+
+impl Deployment {
+    /// Runs a command on the primary and returns its reply.
+    pub async fn command(&self, db: &str, command: Document) -> Result<Document, mongodb::error::Error> {
+        self.client.database(db).run_command(command).selection_criteria(primary()).await
+    }
+
+    /// Runs a raw command on the primary and returns its reply.
+    pub async fn raw_command(&self, db: &str, command: RawDocumentBuf) -> Result<Document, mongodb::error::Error> {
+        self.client.database(db).run_raw_command(command).selection_criteria(primary()).await
+    }
+
+    /// Runs a command that answers with a cursor, read as raw batches of about `batch_size` documents.
+    pub async fn batches(&self, db: &str, command: RawDocumentBuf, batch_size: u32) -> Result<RawBatchCursor, mongodb::error::Error> {
+        self.client.database(db).run_raw_cursor_command(command).selection_criteria(primary()).batch_size(batch_size).batch().await
+    }
+
+    /// Runs a command that answers with a cursor and collects all documents: for catalogues, not for data.
+    pub async fn collect(&self, db: &str, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>, mongodb::error::Error> {
+        let mut cursor = self.client.database(db).run_raw_cursor_command(command).selection_criteria(primary()).batch().await?;
+        let mut documents = Vec::new();
+        while let Some(batch) = cursor.next().await {
+            for value in batch?.doc_slices()? {
+                if let Some(document) = value?.as_document() {
+                    documents.push(document.to_owned());
+                }
+            }
+        }
+        Ok(documents)
+    }
+
+    /// Makes a fault of a driver's error; `doing` says what was tried, as in `listing the collections of shop`.
+    #[must_use]
+    pub fn fault(&self, doing: &str, error: &mongodb::error::Error) -> Fault {
+        error::classify(self.side, &self.hosts, doing, error)
+    }
+
+    /// The newest majority-committed operation of the primary.
+    pub async fn majority_optime(&self) -> Result<ClusterTime, Fault> {
+        let reply = self.command("admin", doc! { "hello": 1 }).await.map_err(|e| self.fault("reading the optime", &e))?;
+        reply
+            .get_document("lastWrite")
+            .and_then(|last| last.get_document("majorityOpTime"))
+            .ok()
+            .and_then(|optime| optime.get_timestamp("ts").ok())
+            .map(cluster_time)
+            .ok_or_else(|| Fault::new(FaultCode::Internal, format!("the {} at {} reports no majority optime", self.side, self.hosts)))
+    }
+
+    /// Writes a note to the oplog with majority and returns its cluster time: every operation that was acknowledged before the
+    /// call is at or before it.
+    pub async fn oplog_note(&self, message: &str) -> Result<ClusterTime, Fault> {
+        let command = doc! { "appendOplogNote": 1, "data": { "msg": message }, "writeConcern": { "w": "majority" } };
+        let reply = self.command("admin", command).await.map_err(|e| self.fault("writing an oplog note", &e))?;
+        reply
+            .get_timestamp("operationTime")
+            .map(cluster_time)
+            .map_err(|_| Fault::new(FaultCode::Internal, format!("the {} at {} gave an oplog note no operationTime", self.side, self.hosts)))
+    }
+
+    /// Waits until no write whose mark begins so is under way; marks hold letters, digits, `-`, `_`, `:` and `;` only. A connection that broke, or a process that died, can leave writes
+    /// behind that the server still works on: one that landed after its own repetition would undo what came between.
+    pub async fn wait_for_writes(&self, mark: &str) -> Result<(), Fault> {
+        loop {
+            let look = doc! {
+                "aggregate": 1,
+                "pipeline": [
+                    { "$currentOp": { "allUsers": false, "idleConnections": false } },
+                    { "$match": { "command.comment": { "$regex": format!("^{mark}") } } },
+                    { "$limit": 1 },
+                ],
+                "cursor": {},
+            };
+            let reply = self.command("admin", look).await.map_err(|e| self.fault("looking for writes under way", &e))?;
+            let is_quiet = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(Vec::is_empty);
+            if is_quiet {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Seconds between the oldest and the newest entry of the oplog; `None` where it may not be read.
+    pub async fn oplog_window_seconds(&self) -> Option<u64> {
+        let first = self.oplog_end(1).await?;
+        let last = self.oplog_end(-1).await?;
+        Some(u64::from(last.t.saturating_sub(first.t)))
+    }
+
+    /// The oldest entry of the oplog; `None` where it may not be read.
+    pub async fn oplog_start(&self) -> Option<ClusterTime> {
+        self.oplog_end(1).await
+    }
+
+    async fn oplog_end(&self, direction: i32) -> Option<ClusterTime> {
+        let command = doc! { "find": "oplog.rs", "sort": { "$natural": direction }, "limit": 1, "projection": { "ts": 1 } };
+        let reply = self.command("local", command).await.ok()?;
+        let entry = reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?.first()?.as_document()?;
+        entry.get_timestamp("ts").ok().map(cluster_time)
+    }
+}
+
+/// Reads and commands go to the primary, which alone knows what is committed now.
+#[must_use]
+pub fn primary() -> SelectionCriteria {
+    SelectionCriteria::ReadPreference(ReadPreference::Primary)
+}
+
+/// A BSON timestamp as a cluster time.
+#[must_use]
+pub const fn cluster_time(timestamp: Timestamp) -> ClusterTime {
+    ClusterTime { t: timestamp.time, i: timestamp.increment }
+}
+
+/// A cluster time as a BSON timestamp.
+#[must_use]
+pub const fn timestamp(time: ClusterTime) -> Timestamp {
+    Timestamp { time: time.t, increment: time.i }
+}
+
+/// The whole number in a reply's field, of whatever numeric type.
+#[must_use]
+pub fn number(document: &RawDocument, key: &str) -> Option<i64> {
+    use mongodb::bson::RawBsonRef as B;
+    match document.get(key).ok().flatten()? {
+        B::Int32(n) => Some(i64::from(n)),
+        B::Int64(n) => Some(n),
+        // Counters of the server fit; a fraction cannot occur.
+        B::Double(n) => Some(n as i64),
+        _ => None,
+    }
+}
+
+/// Quotes a collection name as a database command's argument.
+#[must_use]
+pub fn command(name: &str, target: &str) -> RawDocumentBuf {
+    let mut command = RawDocumentBuf::new();
+    append(&mut command, name, target);
+    command
+}
+
+/// Appends a field whose name is not known at compile time. Names of fields that we write have no NUL byte.
+pub fn append(document: &mut RawDocumentBuf, key: &str, value: impl mongodb::bson::raw::BindRawBsonRef) {
+    let key: &mongodb::bson::raw::CStr = key.try_into().expect("the keys of our own commands have no NUL byte");
+    document.append(key, value);
+}

@@ -1,0 +1,183 @@
+//! How a deployment is reached: secrets resolved, names and ports tried, the driver connected, `hello` read.
+//!
+//! Names, ports, TLS and credentials are told apart, since each has another remedy. Host names and ports are tried before the
+//! driver is: it reports all of them as one failed server selection.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, doc};
+use mongodb::error::ErrorKind;
+use mongodb::options::{AuthMechanism, ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
+use schemas::fault::{Fault, FaultCode};
+use schemas::spec::{ConnectionSpec, SecretRef};
+
+use super::{Deployment, ServerVersion, Side, Topology, primary};
+
+/// How long one TCP connection may take: a host behind a firewall that drops packets answers never.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the driver looks for a primary: longer than an election takes by default (10 s) would hide it from the caller, who
+/// retries with the reason on show.
+const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads a secret; a trailing line end of a file is not part of it.
+pub fn resolve_secret(secret: &SecretRef) -> Result<String, Fault> {
+    match secret {
+        SecretRef::Env(name) => std::env::var(name)
+            .map_err(|_| Fault::new(FaultCode::SecretUnavailable, format!("the environment of cutoverd has no variable {name}"))),
+        SecretRef::File(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Fault::new(FaultCode::SecretUnavailable, format!("reading the secret file {}: {error}", path.display())))?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+        }
+    }
+}
+
+/// The value of one option of a connection string.
+fn uri_option<'a>(uri: &'a str, name: &str) -> Option<&'a str> {
+    let (_, query) = uri.split_once('?')?;
+    query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+}
+
+async fn client_options(side: Side, spec: &ConnectionSpec) -> Result<ClientOptions, Fault> {
+    let mut options = ClientOptions::parse(&spec.uri).await.map_err(|error| {
+        let code = match &*error.kind {
+            ErrorKind::DnsResolve { .. } => FaultCode::HostNotFound,
+            _ => FaultCode::InvalidConfiguration,
+        };
+        Fault::new(code, format!("the {side}'s URI: {}", super::error::words(&error)))
+    })?;
+    if spec.username.is_some() || spec.password.is_some() {
+        let mut credential = options.credential.take().unwrap_or_else(|| {
+            let mut credential = Credential::default();
+            credential.source = uri_option(&spec.uri, "authSource").map(str::to_owned).or_else(|| options.default_database.clone());
+            credential
+        });
+        if let Some(username) = &spec.username {
+            credential.username = Some(username.clone());
+        }
+        if let Some(secret) = &spec.password {
+            credential.password = Some(resolve_secret(secret)?);
+        }
+        options.credential = Some(credential);
+    }
+    if let Some(tls) = &spec.tls {
+        for (name, file) in [("ca_file", &tls.ca_file), ("certificate_key_file", &tls.certificate_key_file)] {
+            if let Some(path) = file
+                && let Err(error) = std::fs::File::open(path)
+            {
+                return Err(Fault::new(FaultCode::TlsFailed, format!("the {side}'s tls.{name} {}: {error}", path.display()))
+                    .with_remedy(format!("correct tls.{name}, or make the file readable for the user that runs cutoverd")));
+            }
+        }
+        // What the URI says of TLS stays, and the block's files go over it.
+        let mut tls_options = match options.tls.take() {
+            Some(Tls::Enabled(from_uri)) => from_uri,
+            _ => TlsOptions::default(),
+        };
+        if tls.ca_file.is_some() {
+            tls_options.ca_file_path.clone_from(&tls.ca_file);
+        }
+        if tls.certificate_key_file.is_some() {
+            tls_options.cert_key_file_path.clone_from(&tls.certificate_key_file);
+        }
+        options.tls = Some(Tls::Enabled(tls_options));
+    }
+    if let Some(credential) = &options.credential
+        && credential.mechanism != Some(AuthMechanism::MongoDbX509)
+        && credential.username.is_some()
+        && credential.password.is_none()
+    {
+        return Err(Fault::new(FaultCode::SecretUnavailable, format!("the {side} has a user name and no password"))
+            .with_remedy("add password = { env = \"NAME\" } or { file = \"PATH\" } to the block"));
+    }
+    options.app_name = Some("cutover".to_owned());
+    options.connect_timeout = Some(CONNECT_TIMEOUT);
+    options.server_selection_timeout = Some(SELECTION_TIMEOUT);
+    Ok(options)
+}
+
+/// Tries names and ports: one that answers is enough.
+async fn probe(side: Side, hosts: &[ServerAddress]) -> Result<(), Fault> {
+    let mut first: Option<Fault> = None;
+    for address in hosts {
+        let ServerAddress::Tcp { host, port } = address else { return Ok(()) };
+        let port = port.unwrap_or(27017);
+        let fault = match tokio::net::lookup_host((host.as_str(), port)).await {
+            Err(error) => Fault::new(FaultCode::HostNotFound, format!("the {side}'s host {host} does not resolve: {error}")),
+            Ok(addresses) => {
+                let addresses: Vec<_> = addresses.collect();
+                match tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(&addresses[..])).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(error)) => Fault::new(FaultCode::Unreachable, format!("cannot connect to the {side} at {host}:{port}: {error}")),
+                    Err(_) => Fault::new(
+                        FaultCode::Unreachable,
+                        format!("cannot connect to the {side} at {host}:{port}: no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+                    ),
+                }
+            }
+        };
+        first.get_or_insert(fault);
+    }
+    Err(first.unwrap_or_else(|| Fault::new(FaultCode::InvalidConfiguration, format!("the {side}'s URI names no host"))))
+}
+
+/// Connects and reads what the deployment is. `tag` marks the writes of this run.
+pub async fn connect(side: Side, spec: &ConnectionSpec, tag: &str) -> Result<Deployment, Fault> {
+    let options = client_options(side, spec).await?;
+    let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    probe(side, &options.hosts).await?;
+    let with_tls = matches!(options.tls, Some(Tls::Enabled(_)));
+    let client = mongodb::Client::with_options(options).map_err(|error| match &*error.kind {
+        ErrorKind::InvalidTlsConfig { .. } => Fault::new(FaultCode::TlsFailed, format!("the {side}'s TLS settings: {}", super::error::words(&error))),
+        _ => super::error::classify(side, &hosts, "connecting", &error),
+    })?;
+    let hello = client.database("admin").run_command(doc! { "hello": 1 }).selection_criteria(primary()).await.map_err(|error| {
+        match &*error.kind {
+            // The port answers and the driver finds no server: with TLS it is the handshake, without it most often its absence.
+            ErrorKind::ServerSelection { .. } if with_tls => {
+                Fault::new(FaultCode::TlsFailed, format!("no TLS connection to the {side} at {hosts}: {}", super::error::words(&error)))
+            }
+            ErrorKind::ServerSelection { .. } => {
+                Fault::new(FaultCode::Unreachable, format!("the {side} at {hosts} has no usable primary: {}", super::error::words(&error)))
+                    .with_remedy("check that the replica set has a primary, that its member names resolve here, and whether it requires TLS (a tls block)")
+            }
+            _ => super::error::classify(side, &hosts, "connecting", &error),
+        }
+    })?;
+    let build = client
+        .database("admin")
+        .run_command(doc! { "buildInfo": 1 })
+        .selection_criteria(primary())
+        .await
+        .map_err(|error| super::error::classify(side, &hosts, "reading the version", &error))?;
+    Ok(Deployment {
+        topology: topology(&hello),
+        version: version(&build),
+        process_id: hello.get_document("topologyVersion").ok().and_then(|v| v.get_object_id("processId").ok()),
+        client,
+        side,
+        hosts,
+        tag: tag.to_owned(),
+    })
+}
+
+fn topology(hello: &Document) -> Topology {
+    if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        Topology::Sharded
+    } else if let Ok(name) = hello.get_str("setName") {
+        Topology::ReplicaSet(name.to_owned())
+    } else {
+        Topology::Standalone
+    }
+}
+
+fn version(build: &Document) -> ServerVersion {
+    let numbers: Vec<u32> = build
+        .get_array("versionArray")
+        .map(|array| array.iter().map(|n| n.as_i32().and_then(|n| u32::try_from(n).ok()).unwrap_or(0)).collect())
+        .unwrap_or_default();
+    let at = |index: usize| numbers.get(index).copied().unwrap_or(0);
+    ServerVersion::new(at(0), at(1), at(2))
+}

@@ -1,0 +1,127 @@
+//! The engine on real replica sets: copy, tail and cutover under a writer, compared document by document.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use daemon::engine::run::MongoEngine;
+use daemon::engine::{Engine as _, EngineContext, RunEngine, SyncReport};
+use rig::compare::{Scope, compare};
+use rig::replica_set::{Options, ReplicaSet};
+use rig::workload::{FillOptions, Writer, WriterOptions, fill};
+use schemas::id::{Generation, MigrationName, RunId, Workspace};
+use schemas::spec::*;
+use tokio::sync::mpsc;
+
+fn spec(source: &ReplicaSet, destination: &ReplicaSet) -> MigrationSpec {
+    let connection = |set: &ReplicaSet| ConnectionSpec { uri: set.uri(), username: None, password: None, tls: None };
+    MigrationSpec {
+        name: MigrationName::new("orders").expect("a name"),
+        generation: Generation(1),
+        paused: false,
+        source: SourceSpec { connection: connection(source) },
+        destination: DestinationSpec { connection: connection(destination), existing_data: ExistingData::Refuse, block_writes: None },
+        namespaces: NamespacesSpec::default(),
+        copy: CopySpec::default(),
+        sharding: None,
+        verify: VerifySpec { mode: VerifyMode::Off },
+        cutover: CutoverSpec::default(),
+    }
+}
+
+fn open(spec: MigrationSpec, dir: &std::path::Path) -> Result<Arc<dyn RunEngine>> {
+    let run = RunId::new(&spec.name, spec.generation, 7);
+    let context = EngineContext {
+        run,
+        workspace: Workspace::default(),
+        spec: Arc::new(spec),
+        run_dir: dir.to_owned(),
+        replaces: Arc::from([]),
+    };
+    Ok(MongoEngine.open(context)?)
+}
+
+async fn until_caught_up(reports: &mut mpsc::Receiver<SyncReport>, engine: &dyn RunEngine) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(120) {
+        match tokio::time::timeout(Duration::from_secs(10), reports.recv()).await.context("no report")?.context("closed")? {
+            SyncReport::Health { caught_up: true, lag: Some(lag), .. } if lag < Duration::from_secs(2) => return Ok(()),
+            SyncReport::Failed(fault) => bail!("failed: {fault}"),
+            _ => {}
+        }
+    }
+    bail!("not caught up: {:?}", engine.progress())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_and_restarts_lose_nothing() -> Result<()> {
+    let (source, destination) = tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options::default()))?;
+    let client = source.client().await?;
+    fill(&client, &FillOptions { documents: 60_000, ..FillOptions::default() }).await?;
+    let writer = Writer::start(&client, WriterOptions { rate: 1_000, ddl: true, ..WriterOptions::default() }).await?;
+    let dir = tempfile::tempdir()?;
+    for pause in [30, 150, 400, 900, 1500, 700, 1100] {
+        let engine = open(spec(&source, &destination), dir.path())?;
+        let (sender, mut reports) = mpsc::channel(100);
+        engine.start_sync(sender).await?;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        while let Ok(report) = reports.try_recv() {
+            if let SyncReport::Failed(fault) = report {
+                bail!("failed: {fault}");
+            }
+        }
+        println!("{:?}", engine.progress().copy);
+        engine.stop_sync().await;
+    }
+    let engine = open(spec(&source, &destination), dir.path())?;
+    let (sender, mut reports) = mpsc::channel(100);
+    engine.start_sync(sender).await?;
+    until_caught_up(&mut reports, &*engine).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    until_caught_up(&mut reports, &*engine).await?;
+    engine.prepare_cutover().await?;
+    engine.block_source().await?;
+    engine.drain().await?;
+    engine.stop_sync().await;
+    engine.restore_settings().await?;
+    let stats = writer.stop().await?;
+    println!("{} operations, {:?}", stats.operations, stats.by_kind);
+    let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
+    println!("{report}");
+    assert!(report.is_equal(), "{report}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_replica_set_arrives_byte_for_byte() -> Result<()> {
+    let (source, destination) = tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options::default()))?;
+    let client = source.client().await?;
+    let began = Instant::now();
+    let filled = fill(&client, &FillOptions { documents: 20_000, ..FillOptions::default() }).await?;
+    println!("filled {filled:?} in {:?}", began.elapsed());
+    let writer = Writer::start(&client, WriterOptions::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let engine = open(spec(&source, &destination), dir.path())?;
+    engine.validate().await?;
+    let (sender, mut reports) = mpsc::channel(100);
+    let began = Instant::now();
+    engine.start_sync(sender).await?;
+    until_caught_up(&mut reports, &*engine).await?;
+    println!("caught up in {:?}: {:?}", began.elapsed(), engine.progress());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    engine.prepare_cutover().await?;
+    engine.block_source().await?;
+    let began = Instant::now();
+    engine.drain().await?;
+    println!("drained in {:?}", began.elapsed());
+    engine.stop_sync().await;
+    engine.restore_settings().await?;
+    println!("restored in {:?}", began.elapsed());
+    engine.open_destination().await?;
+    let stats = writer.stop().await?;
+    println!("{stats:?}");
+    let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
+    println!("{report}");
+    assert!(report.is_equal(), "{report}");
+    Ok(())
+}

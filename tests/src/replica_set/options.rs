@@ -1,0 +1,96 @@
+//! What a replica set is started with.
+
+use std::time::Duration;
+
+use mongodb::bson::{Bson, doc};
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The replica set's name.
+    pub name: String,
+    /// How many members.
+    pub members: usize,
+    /// One server that is no replica set.
+    pub standalone: bool,
+    /// Access control and its users; `None`: everybody may do everything.
+    pub auth: Option<Auth>,
+    /// TLS for every connection.
+    pub tls: Option<TlsMode>,
+    /// The oplog's size.
+    pub oplog_mb: u32,
+    /// Seconds between the no-ops that an idle primary writes; `None`: the server's default, 10.
+    pub noop_interval_seconds: Option<u32>,
+    /// Every member is reached, also by the others, through a [`FaultProxy`].
+    pub proxied: bool,
+    /// How long the members wait for a dead primary.
+    pub election_timeout: Duration,
+    /// The storage engine's cache of each member.
+    pub cache_gb: f32,
+    /// More arguments for `mongod`.
+    pub arguments: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            name: "rs0".to_owned(),
+            members: 1,
+            standalone: false,
+            auth: None,
+            tls: None,
+            oplog_mb: 1024,
+            noop_interval_seconds: None,
+            proxied: false,
+            election_timeout: Duration::from_secs(5),
+            cache_gb: 0.25,
+            arguments: Vec::new(),
+        }
+    }
+}
+
+/// Access control: the root user is always there.
+#[derive(Debug, Clone, Default)]
+pub struct Auth {
+    /// Users besides the root user.
+    pub users: Vec<User>,
+}
+
+/// A user to create.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Its name; with `password: None` an X.509 subject, in the database `$external`.
+    pub name: String,
+    /// Its password; `None`: it is known by its certificate.
+    pub password: Option<String>,
+    /// Its roles: names of roles in `admin`, or documents `{role, db}`.
+    pub roles: Vec<Bson>,
+}
+
+impl User {
+    /// A user of the database `admin` with roles from there.
+    #[must_use]
+    pub fn new(name: &str, password: &str, roles: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            password: Some(password.to_owned()),
+            roles: roles.iter().map(|&role| role.into()).collect(),
+        }
+    }
+
+    /// A user known by the subject of its certificate.
+    #[must_use]
+    pub fn x509(subject: &str, roles: &[&str]) -> Self {
+        let role = |&role: &&str| Bson::Document(doc! { "role": role, "db": "admin" });
+        Self { name: subject.to_owned(), password: None, roles: roles.iter().map(role).collect() }
+    }
+}
+
+/// How TLS is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Clients may come without a certificate.
+    ServerCertificate,
+    /// Clients must show a certificate of the same authority.
+    ClientCertificate,
+}

@@ -1,0 +1,12 @@
+//! Data and traffic to migrate: seeded, so that a failing run can be had again.
+//!
+//! `fill` lays the data, `Writer` keeps changing it, as an application would.
+
+mod awkward;
+mod fill;
+mod operations;
+mod shapes;
+mod writer;
+
+pub use fill::{FillOptions, Filled, fill, fill_uniform};
+pub use writer::{LedgerEntry, Stats, Writer, WriterOptions};
