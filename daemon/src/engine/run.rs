@@ -20,8 +20,8 @@ use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
-use super::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, index, preflight};
-use crate::mongo::{Deployment, Side, append, command, connect};
+use super::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, index, preflight};
+use crate::mongo::{Deployment, Side, append, command, connect, timestamp};
 
 /// Between two reports of a running sync's health.
 const HEALTH_EVERY: Duration = Duration::from_millis(500);
@@ -433,10 +433,16 @@ impl RunEngine for MongoRun {
                 let after = pair.source.oplog_note("cutover: after the final").await?;
                 self.applied_through(after).await?;
                 if self.progress.last_change() > Some(last) {
-                    return Err(Fault::new(FaultCode::WritesContinued, format!("a write reached the source ({}) after it was quiet", pair.source.hosts)));
+                    return Err(Fault::new(
+                        FaultCode::WritesContinued,
+                        format!("a write reached the source ({}) after it was quiet", pair.source.hosts),
+                    ));
                 }
             }
             self.reconcile(&pair).await?;
+            for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
+                capped::mend(&pair.source, &pair.destination, &self.progress, info, timestamp(last)).await?;
+            }
             Ok(last)
         })
     }
@@ -447,7 +453,9 @@ impl RunEngine for MongoRun {
             let collections = self.collections(&pair).await?;
             let restores = collections.into_iter().map(|info| -> Piece<'_, ()> {
                 let pair = pair.clone();
-                Box::pin(async move { index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await })
+                Box::pin(
+                    async move { index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await },
+                )
             });
             concurrent::all(RESTORES, restores.collect()).await.map(drop)
         })
@@ -466,7 +474,10 @@ impl RunEngine for MongoRun {
                 Ok(status) => match status.get_document("repl").and_then(|repl| repl.get_i32("userWriteBlockMode")) {
                     Ok(2) => Err(Fault::new(
                         FaultCode::DestinationWriteFailed,
-                        format!("the destination ({}) blocks its users' writes, which this run did not do", pair.destination.hosts),
+                        format!(
+                            "the destination ({}) blocks its users' writes, which this run did not do",
+                            pair.destination.hosts
+                        ),
                     )
                     .with_remedy("lift it with setUserWriteBlockMode { global: false }")),
                     _ => Ok(()),
