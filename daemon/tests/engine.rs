@@ -20,7 +20,11 @@ fn spec(source: &ReplicaSet, destination: &ReplicaSet) -> MigrationSpec {
         generation: Generation(1),
         paused: false,
         source: SourceSpec { connection: connection(source) },
-        destination: DestinationSpec { connection: connection(destination), existing_data: ExistingData::Refuse, block_writes: None },
+        destination: DestinationSpec {
+            connection: connection(destination),
+            existing_data: ExistingData::Refuse,
+            block_writes: None,
+        },
         namespaces: NamespacesSpec::default(),
         copy: CopySpec::default(),
         sharding: None,

@@ -92,7 +92,12 @@ fn identity(spec: &RawDocument) -> Vec<u8> {
 }
 
 /// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is left for the end.
-pub async fn build(destination: &Deployment, namespace: &Namespace, specs: &[RawDocumentBuf], collated: bool) -> Result<(), Fault> {
+pub async fn build(
+    destination: &Deployment,
+    namespace: &Namespace,
+    specs: &[RawDocumentBuf],
+    collated: bool,
+) -> Result<(), Fault> {
     let mut taken = Vec::new();
     // Plain ones first: of two that clash the unique one waits.
     let mut ordered: Vec<&RawDocumentBuf> = specs.iter().collect();
@@ -133,7 +138,9 @@ async fn run_create(destination: &Deployment, namespace: &Namespace, indexes: &R
 }
 
 async fn create_indexes(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), Fault> {
-    run_create(destination, namespace, indexes).await.map_err(|e| destination.fault(&format!("building the indexes of {namespace}"), &e))
+    run_create(destination, namespace, indexes)
+        .await
+        .map_err(|e| destination.fault(&format!("building the indexes of {namespace}"), &e))
 }
 
 /// Drops an index; one that is not there is a success.
@@ -261,7 +268,10 @@ fn unique_fault(destination: &Deployment, namespace: &Namespace, spec: &RawDocum
         Some(CANNOT_CONVERT_TO_UNIQUE | DUPLICATE_KEY) => {
             let ids = violations(error);
             let ids = if ids.is_empty() { String::new() } else { format!(": documents with _id {}", ids.join("; ")) };
-            Fault::new(FaultCode::UniqueIndexBroken, format!("index {index} of {namespace} cannot be made unique on the destination{ids}"))
+            Fault::new(
+                FaultCode::UniqueIndexBroken,
+                format!("index {index} of {namespace} cannot be made unique on the destination{ids}"),
+            )
         }
         _ => destination.fault(&format!("making index {index} of {namespace} unique"), error),
     }

@@ -59,7 +59,8 @@ impl Findings {
             None => Ok(()),
             Some(check) => {
                 let code = check.code.unwrap_or(FaultCode::Internal);
-                Err(Fault::new(code, check.message.clone()).with_remedy(check.remedy.clone().unwrap_or_else(|| code.remedy().to_owned())))
+                Err(Fault::new(code, check.message.clone())
+                    .with_remedy(check.remedy.clone().unwrap_or_else(|| code.remedy().to_owned())))
             }
         }
     }
@@ -91,13 +92,15 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Findings
 pub async fn inspect(spec: &MigrationSpec) -> Inspection {
     let mut findings = check(spec, &BTreeSet::new()).await;
     let forecast = match findings.source.clone() {
-        Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => match forecast(&source, &findings.catalogue).await {
-            Ok(forecast) => Some(forecast),
-            Err(fault) => {
-                findings.fail("forecast", &fault);
-                None
+        Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => {
+            match forecast(&source, &findings.catalogue).await {
+                Ok(forecast) => Some(forecast),
+                Err(fault) => {
+                    findings.fail("forecast", &fault);
+                    None
+                }
             }
-        },
+        }
         _ => None,
     };
     Inspection { checks: findings.checks, forecast, drops: findings.drops, destination_access_control: findings.access_control }
@@ -163,13 +166,21 @@ fn same_deployment(findings: &mut Findings, source: &Deployment, destination: &D
             "different_deployments",
             &Fault::new(
                 FaultCode::SameDeployment,
-                format!("source ({}) and destination ({}) are the same deployment: one primary answers for both", source.hosts, destination.hosts),
+                format!(
+                    "source ({}) and destination ({}) are the same deployment: one primary answers for both",
+                    source.hosts, destination.hosts
+                ),
             ),
         ),
-        (Some(_), Some(_)) => findings.note("different_deployments", Outcome::Ok, "source and destination have different primaries"),
+        (Some(_), Some(_)) => {
+            findings.note("different_deployments", Outcome::Ok, "source and destination have different primaries")
+        }
         _ => findings.fail(
             "different_deployments",
-            &Fault::new(FaultCode::UnsupportedVersion, "a server does not tell its process id, so that source and destination cannot be told apart"),
+            &Fault::new(
+                FaultCode::UnsupportedVersion,
+                "a server does not tell its process id, so that source and destination cannot be told apart",
+            ),
         ),
     }
 }
@@ -230,13 +241,20 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
     match spec.destination.existing_data {
         _ if there.is_empty() => findings.note("destination_empty", Outcome::Ok, "nothing in scope is on the destination"),
         ExistingData::Drop => {
-            findings.note("destination_empty", Outcome::Ok, format!("{} namespaces on the destination will be dropped", there.len()));
+            findings.note(
+                "destination_empty",
+                Outcome::Ok,
+                format!("{} namespaces on the destination will be dropped", there.len()),
+            );
             findings.drops = there;
         }
         ExistingData::Refuse => {
             let some = there.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let more = if there.len() > 5 { format!(" and {} more", there.len() - 5) } else { String::new() };
-            findings.fail("destination_empty", &Fault::new(FaultCode::DestinationNotEmpty, format!("the destination has {some}{more} already")));
+            findings.fail(
+                "destination_empty",
+                &Fault::new(FaultCode::DestinationNotEmpty, format!("the destination has {some}{more} already")),
+            );
         }
     }
 }
@@ -298,7 +316,10 @@ async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[
         Err(e) => return findings.fail(&name, &deployment.fault("reading the privileges", &e)),
     };
     let Ok(auth) = status.get_document("authInfo") else {
-        return findings.fail(&name, &Fault::new(FaultCode::MissingPrivileges, format!("the {side} does not tell the privileges of this connection")));
+        return findings.fail(
+            &name,
+            &Fault::new(FaultCode::MissingPrivileges, format!("the {side} does not tell the privileges of this connection")),
+        );
     };
     let nobody = auth.get_array("authenticatedUsers").is_ok_and(Vec::is_empty);
     if nobody {
@@ -313,8 +334,11 @@ async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[
             }
             Err(_) => findings.fail(
                 &name,
-                &Fault::new(FaultCode::AuthenticationFailed, format!("the {side} at {} requires a login and none is given", deployment.hosts))
-                    .with_remedy("add username and password = { env = \"NAME\" } to the block"),
+                &Fault::new(
+                    FaultCode::AuthenticationFailed,
+                    format!("the {side} at {} requires a login and none is given", deployment.hosts),
+                )
+                .with_remedy("add username and password = { env = \"NAME\" } to the block"),
             ),
         };
     }
@@ -323,18 +347,24 @@ async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[
     }
     let granted = auth.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
     let granted: Vec<&Document> = granted.iter().filter_map(|privilege| privilege.as_document()).collect();
-    let missing: Vec<&str> = needed.iter().filter(|needed| !is_granted(&granted, **needed)).map(|needed| needed.action()).collect();
+    let missing: Vec<&str> =
+        needed.iter().filter(|needed| !is_granted(&granted, **needed)).map(|needed| needed.action()).collect();
     if missing.is_empty() {
         findings.note(&name, Outcome::Ok, format!("the user has the {} privileges that the {side} needs", needed.len()));
     } else {
         let roles = match side {
-            Side::Source => "backup, clusterMonitor, readAnyDatabase, and a role with setUserWriteBlockMode (in clusterManager's place: hostManager, or a role of your own)",
+            Side::Source => {
+                "backup, clusterMonitor, readAnyDatabase, and a role with setUserWriteBlockMode (in clusterManager's place: hostManager, or a role of your own)"
+            }
             Side::Destination => "clusterMonitor, readWriteAnyDatabase, dbAdminAnyDatabase, restore",
         };
         findings.fail(
             &name,
-            &Fault::new(FaultCode::MissingPrivileges, format!("the user on the {side} at {} may not: {}", deployment.hosts, missing.join(", ")))
-                .with_remedy(format!("grant the actions, or the built-in roles {roles}")),
+            &Fault::new(
+                FaultCode::MissingPrivileges,
+                format!("the user on the {side} at {} may not: {}", deployment.hosts, missing.join(", ")),
+            )
+            .with_remedy(format!("grant the actions, or the built-in roles {roles}")),
         );
     }
 }
@@ -355,7 +385,10 @@ fn is_granted(granted: &[&Document], needed: Needed) -> bool {
             // A grant on single databases may do for what is in scope; the server then has the last word.
             Needed::Anywhere(_) => resource.get_str("db").is_ok_and(|db| !matches!(db, "admin" | "config" | "local")),
         } || resource.get_bool("anyResource").unwrap_or(false);
-        covers && privilege.get_array("actions").is_ok_and(|actions| actions.iter().any(|action| action.as_str() == Some(needed.action())))
+        covers
+            && privilege
+                .get_array("actions")
+                .is_ok_and(|actions| actions.iter().any(|action| action.as_str() == Some(needed.action())))
     })
 }
 
@@ -378,7 +411,9 @@ async fn forecast(source: &Deployment, catalogue: &[CollectionInfo]) -> Result<F
     }
     forecast.copy_seconds = match largest {
         None => Some(0.0),
-        Some((_, namespace)) => read_speed(source, namespace).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second),
+        Some((_, namespace)) => {
+            read_speed(source, namespace).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second)
+        }
     };
     let oplog_window_seconds = source.oplog_window_seconds().await;
     if let Topology::ReplicaSet(name) = &source.topology {

@@ -433,7 +433,10 @@ impl RunEngine for MongoRun {
                 let after = pair.source.oplog_note("cutover: after the final").await?;
                 self.applied_through(after).await?;
                 if self.progress.last_change() > Some(last) {
-                    return Err(Fault::new(FaultCode::WritesContinued, format!("a write reached the source ({}) after it was quiet", pair.source.hosts)));
+                    return Err(Fault::new(
+                        FaultCode::WritesContinued,
+                        format!("a write reached the source ({}) after it was quiet", pair.source.hosts),
+                    ));
                 }
             }
             self.reconcile(&pair).await?;
@@ -447,7 +450,9 @@ impl RunEngine for MongoRun {
             let collections = self.collections(&pair).await?;
             let restores = collections.into_iter().map(|info| -> Piece<'_, ()> {
                 let pair = pair.clone();
-                Box::pin(async move { index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await })
+                Box::pin(
+                    async move { index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await },
+                )
             });
             concurrent::all(RESTORES, restores.collect()).await.map(drop)
         })
@@ -466,7 +471,10 @@ impl RunEngine for MongoRun {
                 Ok(status) => match status.get_document("repl").and_then(|repl| repl.get_i32("userWriteBlockMode")) {
                     Ok(2) => Err(Fault::new(
                         FaultCode::DestinationWriteFailed,
-                        format!("the destination ({}) blocks its users' writes, which this run did not do", pair.destination.hosts),
+                        format!(
+                            "the destination ({}) blocks its users' writes, which this run did not do",
+                            pair.destination.hosts
+                        ),
                     )
                     .with_remedy("lift it with setUserWriteBlockMode { global: false }")),
                     _ => Ok(()),

@@ -26,8 +26,9 @@ pub fn resolve_secret(secret: &SecretRef) -> Result<String, Fault> {
         SecretRef::Env(name) => std::env::var(name)
             .map_err(|_| Fault::new(FaultCode::SecretUnavailable, format!("the environment of cutoverd has no variable {name}"))),
         SecretRef::File(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Fault::new(FaultCode::SecretUnavailable, format!("reading the secret file {}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Fault::new(FaultCode::SecretUnavailable, format!("reading the secret file {}: {error}", path.display()))
+            })?;
             let text = text.strip_suffix('\n').unwrap_or(&text);
             Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
         }
@@ -37,7 +38,9 @@ pub fn resolve_secret(secret: &SecretRef) -> Result<String, Fault> {
 /// The value of one option of a connection string.
 fn uri_option<'a>(uri: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = uri.split_once('?')?;
-    query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+    query
+        .split('&')
+        .find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
 }
 
 async fn client_options(side: Side, spec: &ConnectionSpec) -> Result<ClientOptions, Fault> {
@@ -51,7 +54,8 @@ async fn client_options(side: Side, spec: &ConnectionSpec) -> Result<ClientOptio
     if spec.username.is_some() || spec.password.is_some() {
         let mut credential = options.credential.take().unwrap_or_else(|| {
             let mut credential = Credential::default();
-            credential.source = uri_option(&spec.uri, "authSource").map(str::to_owned).or_else(|| options.default_database.clone());
+            credential.source =
+                uri_option(&spec.uri, "authSource").map(str::to_owned).or_else(|| options.default_database.clone());
             credential
         });
         if let Some(username) = &spec.username {
@@ -110,10 +114,15 @@ async fn probe(side: Side, hosts: &[ServerAddress]) -> Result<(), Fault> {
                 let addresses: Vec<_> = addresses.collect();
                 match tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(&addresses[..])).await {
                     Ok(Ok(_)) => return Ok(()),
-                    Ok(Err(error)) => Fault::new(FaultCode::Unreachable, format!("cannot connect to the {side} at {host}:{port}: {error}")),
+                    Ok(Err(error)) => {
+                        Fault::new(FaultCode::Unreachable, format!("cannot connect to the {side} at {host}:{port}: {error}"))
+                    }
                     Err(_) => Fault::new(
                         FaultCode::Unreachable,
-                        format!("cannot connect to the {side} at {host}:{port}: no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+                        format!(
+                            "cannot connect to the {side} at {host}:{port}: no answer within {} s",
+                            CONNECT_TIMEOUT.as_secs()
+                        ),
                     ),
                 }
             }
@@ -130,7 +139,9 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, tag: &str) -> Result<Dep
     probe(side, &options.hosts).await?;
     let with_tls = matches!(options.tls, Some(Tls::Enabled(_)));
     let client = mongodb::Client::with_options(options).map_err(|error| match &*error.kind {
-        ErrorKind::InvalidTlsConfig { .. } => Fault::new(FaultCode::TlsFailed, format!("the {side}'s TLS settings: {}", super::error::words(&error))),
+        ErrorKind::InvalidTlsConfig { .. } => {
+            Fault::new(FaultCode::TlsFailed, format!("the {side}'s TLS settings: {}", super::error::words(&error)))
+        }
         _ => super::error::classify(side, &hosts, "connecting", &error),
     })?;
     let hello = client.database("admin").run_command(doc! { "hello": 1 }).selection_criteria(primary()).await.map_err(|error| {
