@@ -7,6 +7,7 @@
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
 pub mod apply;
+pub mod capped;
 pub mod catalog;
 pub mod checkpoint;
 pub mod concurrent;

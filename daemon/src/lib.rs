@@ -1,4 +1,22 @@
 //! The daemon: holds every migration's run, its journal and its timers, and moves the data.
+//!
+//! ```text
+//!   api --> registry (lifecycle::step, journal) --orders--> supervisor --> engine --> MongoDB
+//!              ^                                                |            |
+//!              +------------ outcomes, reports of the sync -----+------------+
+//! ```
 
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod crash_point;
+pub mod daemon;
 pub mod engine;
+pub mod engines;
+pub mod journal;
+pub mod listen;
 pub mod mongo;
+pub mod registry;
+pub mod state_dir;
+pub mod status;
+pub mod supervisor;

@@ -38,6 +38,8 @@ pub enum Event {
         digest: SpecDigest,
         /// Whether the engine has to start again to work by them.
         resync: bool,
+        /// What has changed, in words.
+        what: String,
         /// Who declared it.
         actor: Actor,
     },

@@ -85,7 +85,9 @@ impl Walk<'_> {
             Event::DaemonStarted => self.daemon_started(),
             Event::Tick => self.look_at_vitals(),
 
-            Event::Declare { settings, digest, resync, actor } => self.declare(settings, digest, resync, actor, name)?,
+            Event::Declare { settings, digest, resync, what, actor } => {
+                self.declare(settings, digest, resync, what, actor, name)?
+            }
             Event::Pause { by, actor } => self.pause(by, actor, name)?,
             Event::Resume { by, actor } => self.resume(by, actor, name)?,
             Event::Cancel { by, actor } => self.cancel(by, actor, name)?,

@@ -58,5 +58,5 @@ impl Vitals {
 /// Seconds with one decimal where there is one.
 fn seconds(length: Duration) -> String {
     let tenths = length.as_millis() / 100;
-    if tenths % 10 == 0 { (tenths / 10).to_string() } else { format!("{}.{}", tenths / 10, tenths % 10) }
+    if tenths.is_multiple_of(10) { (tenths / 10).to_string() } else { format!("{}.{}", tenths / 10, tenths % 10) }
 }

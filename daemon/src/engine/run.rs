@@ -20,8 +20,8 @@ use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
-use super::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, index, preflight};
-use crate::mongo::{Deployment, Side, append, command, connect};
+use super::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, index, preflight};
+use crate::mongo::{Deployment, Side, append, command, connect, timestamp};
 
 /// Between two reports of a running sync's health.
 const HEALTH_EVERY: Duration = Duration::from_millis(500);
@@ -440,6 +440,9 @@ impl RunEngine for MongoRun {
                 }
             }
             self.reconcile(&pair).await?;
+            for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
+                capped::mend(&pair.source, &pair.destination, &self.progress, info, timestamp(last)).await?;
+            }
             Ok(last)
         })
     }

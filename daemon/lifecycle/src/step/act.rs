@@ -18,6 +18,7 @@ impl Walk<'_> {
         settings: Settings,
         digest: SpecDigest,
         resync: bool,
+        what: String,
         actor: Actor,
         event: &'static str,
     ) -> Result<(), Refusal> {
@@ -45,7 +46,7 @@ impl Walk<'_> {
         // Declaring what was granted by hand makes it official instead of granting it twice.
         let declared_more = self.run.settings.extensions.saturating_sub(old.extensions);
         self.run.extensions_by_hand = self.run.extensions_by_hand.saturating_sub(declared_more);
-        self.note(EntryKind::Applied, "the declaration has changed", Some(actor));
+        self.note(EntryKind::Applied, what, Some(actor));
         if resync && self.awaits(&Effect::StartSync) {
             self.stop_and_start("the sync starts again with the new settings");
         }

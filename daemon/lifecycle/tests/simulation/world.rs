@@ -157,6 +157,7 @@ impl World {
                     settings: Settings::from(&*spec),
                     digest: spec.digest(),
                     resync: spec.cutover.source_writes != self.spec.cutover.source_writes,
+                    what: "changed".to_owned(),
                     actor: actor(),
                 };
                 self.feed(event)?;

@@ -1,0 +1,188 @@
+//! The daemon's gRPC service: checks who calls and what they send, and passes it on.
+
+mod caller;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::{MigrationName, Serial, ShardName, Workspace};
+use schemas::spec::MigrationSpec;
+use schemas::wire::v1::act_request::Act;
+use schemas::wire::v1::cutover_server::Cutover;
+use schemas::wire::v1::{
+    ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, GetDaemonRequest,
+    GetDaemonResponse, InspectRequest, InspectResponse, ObserveRequest, ObserveResponse,
+};
+use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::engines::Engines;
+use crate::registry::{ByHandAct, DeclaredChange, Registry};
+use crate::status::observed;
+
+/// Changes that one request may carry: far more than one HCL directory has.
+const MOST_CHANGES: usize = 1_000;
+
+/// Records that wait for a slow reader of `Events`.
+const ENTRIES_AHEAD: usize = 64;
+
+/// The service.
+#[derive(Clone)]
+pub struct Api {
+    registry: Registry,
+    engines: Arc<Engines>,
+    state_dir: String,
+    stop: CancellationToken,
+}
+
+impl Api {
+    /// From its parts; `stop` ends the streams.
+    #[must_use]
+    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: String, stop: CancellationToken) -> Self {
+        Self { registry, engines, state_dir, stop }
+    }
+}
+
+fn refuse(fault: Fault) -> Status {
+    to_status(&fault)
+}
+
+fn invalid(error: impl std::fmt::Display) -> Status {
+    to_status(&Fault::new(FaultCode::InvalidConfiguration, error.to_string()))
+}
+
+fn workspace(text: String) -> Result<Option<Workspace>, Status> {
+    if text.is_empty() { Ok(None) } else { Workspace::new(text).map(Some).map_err(invalid) }
+}
+
+fn name(text: String) -> Result<MigrationName, Status> {
+    MigrationName::new(text).map_err(invalid)
+}
+
+#[tonic::async_trait]
+impl Cutover for Api {
+    async fn get_daemon(&self, request: Request<GetDaemonRequest>) -> Result<Response<GetDaemonResponse>, Status> {
+        caller::uid(&request)?;
+        Ok(Response::new(GetDaemonResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            format_version: FORMAT_VERSION,
+            state_dir: self.state_dir.clone(),
+        }))
+    }
+
+    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
+        caller::uid(&request)?;
+        let request = request.into_inner();
+        let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
+        let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
+        let observed = views
+            .into_iter()
+            .map(|view| {
+                let progress = self.engines.progress(&view.record.run.id);
+                to_json(&observed(view, progress))
+            })
+            .collect();
+        Ok(Response::new(ObserveResponse { format_version: FORMAT_VERSION, observed }))
+    }
+
+    async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
+        caller::uid(&request)?;
+        let request = request.into_inner();
+        check_format(request.format_version).map_err(refuse)?;
+        let spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
+        let inspection = self.engines.inspect(&spec).await;
+        Ok(Response::new(InspectResponse { inspection: to_json(&inspection) }))
+    }
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let actor = caller::actor(&request, request.get_ref().actor.as_ref())?;
+        let request = request.into_inner();
+        check_format(request.format_version).map_err(refuse)?;
+        let workspace = Workspace::new(request.workspace).map_err(invalid)?;
+        if request.changes.len() > MOST_CHANGES {
+            return Err(invalid(format!("{} changes at once are more than {MOST_CHANGES}", request.changes.len())));
+        }
+        let mut changes = Vec::with_capacity(request.changes.len());
+        for change in request.changes {
+            let spec =
+                if change.spec.is_empty() { None } else { Some(from_json("the declaration", &change.spec).map_err(refuse)?) };
+            changes.push(DeclaredChange { name: name(change.name)?, expected: Serial(change.expected_serial), spec });
+        }
+        let applied = self.registry.apply(workspace, changes, actor).await.map_err(refuse)?;
+        let applied = applied
+            .into_iter()
+            .map(|applied| Applied {
+                name: applied.name.as_str().to_owned(),
+                serial: applied.serial.0,
+                run: applied.run.as_str().to_owned(),
+            })
+            .collect();
+        Ok(Response::new(ApplyResponse { applied }))
+    }
+
+    async fn act(&self, request: Request<ActRequest>) -> Result<Response<ActResponse>, Status> {
+        let actor = caller::actor(&request, request.get_ref().actor.as_ref())?;
+        let request = request.into_inner();
+        let act = match request.act {
+            Some(Act::Pause(_)) => ByHandAct::Pause,
+            Some(Act::Resume(_)) => ByHandAct::Resume,
+            Some(Act::Cancel(_)) => ByHandAct::Cancel,
+            Some(Act::Extend(extend)) => ByHandAct::Extend(extend.extensions),
+            Some(Act::RestartShard(restart)) => ByHandAct::RestartShard(ShardName(restart.shard)),
+            None => {
+                return Err(refuse(Fault::new(FaultCode::VersionMismatch, "the request names no act that this daemon knows")));
+            }
+        };
+        let message = self.registry.act(workspace(request.workspace)?, name(request.name)?, act, actor).await.map_err(refuse)?;
+        Ok(Response::new(ActResponse { message }))
+    }
+
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
+
+    async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        caller::uid(&request)?;
+        let request = request.into_inner();
+        let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
+        let (sender, receiver) = mpsc::channel(ENTRIES_AHEAD);
+        let (registry, stop) = (self.registry.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let mut news = registry.last_entry();
+            let mut after = 0;
+            loop {
+                news.mark_unchanged();
+                loop {
+                    let page = match registry.entries(key.clone(), after).await {
+                        Ok(page) => page,
+                        Err(fault) => {
+                            // The reader may have gone; there is nobody else to tell.
+                            let _ = sender.send(Err(refuse(fault))).await;
+                            return;
+                        }
+                    };
+                    let Some(last) = page.last() else { break };
+                    after = last.seq;
+                    for entry in &page {
+                        if sender.send(Ok(EventsResponse { entry: to_json(entry) })).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                if !request.follow {
+                    return;
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sender.closed() => return,
+                    changed = news.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}

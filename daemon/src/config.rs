@@ -1,0 +1,68 @@
+//! How the daemon is started: flags over the environment over defaults.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Parser;
+
+/// Holds MongoDB migrations: moves their data, keeps their cutover windows, and cuts over when a reviewed change says so.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "cutoverd", version)]
+pub struct Config {
+    /// Where the daemon keeps its journal and checkpoints; created if missing, for its owner only
+    #[arg(long, value_name = "DIR", env = "CUTOVERD_STATE_DIR", default_value = "/var/lib/cutover")]
+    pub state_dir: PathBuf,
+    /// Where it listens: unix:PATH
+    #[arg(long, value_name = "unix:PATH", env = "CUTOVERD_LISTEN", default_value = schemas::wire::DEFAULT_ENDPOINT)]
+    pub listen: Listen,
+    /// What it logs to stderr, such as `info` or `daemon=debug`
+    #[arg(long, value_name = "FILTER", env = "CUTOVERD_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// A Unix socket to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The socket's absolute path.
+    pub path: PathBuf,
+}
+
+/// A text that names no Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no socket to listen on; write unix:PATH with an absolute path, as in {default}", default = schemas::wire::DEFAULT_ENDPOINT)]
+pub struct InvalidListen(String);
+
+impl FromStr for Listen {
+    type Err = InvalidListen;
+    fn from_str(text: &str) -> Result<Self, InvalidListen> {
+        let invalid = || InvalidListen(text.to_owned());
+        let rest = text.strip_prefix("unix:").ok_or_else(invalid)?;
+        // `unix:///run/x` and `unix:/run/x` are one path; `unix://host/x` would be another machine's.
+        let path = match rest.strip_prefix("//") {
+            Some(path) => path,
+            None => rest,
+        };
+        if path.starts_with('/') && !path.starts_with("//") && !path.ends_with('/') {
+            Ok(Self { path: PathBuf::from(path) })
+        } else {
+            Err(invalid())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Listen;
+
+    #[test]
+    fn both_ways_to_write_a_socket_are_read() {
+        for text in ["unix:/run/c.sock", "unix:///run/c.sock"] {
+            assert_eq!(text.parse::<Listen>().expect(text).path, Path::new("/run/c.sock"));
+        }
+        for text in ["", "/run/c.sock", "unix:", "unix:c.sock", "unix://host/c.sock", "unix:/run/", "tcp:127.0.0.1:1"] {
+            assert!(text.parse::<Listen>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The runs that are open in the engine: each once, opened again when a setting that it works by has changed.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lifecycle::{EarlierRun, Run};
+use schemas::fault::Fault;
+use schemas::id::{RunId, Workspace};
+use schemas::namespace::Namespace;
+use schemas::observed::Inspection;
+use schemas::spec::{MigrationSpec, SpecDigest};
+
+use crate::engine::{Engine, EngineContext, EngineProgress, RunEngine};
+use crate::state_dir::run_dir;
+
+/// The open runs.
+pub struct Engines {
+    engine: Arc<dyn Engine>,
+    state_dir: PathBuf,
+    open: Mutex<HashMap<RunId, Open>>,
+}
+
+struct Open {
+    works_by: SpecDigest,
+    engine: Arc<dyn RunEngine>,
+}
+
+/// The digest of what the engine works by: the declaration without what only the lifecycle looks at.
+#[must_use]
+pub fn works_by(spec: &MigrationSpec) -> SpecDigest {
+    let mut spec = spec.clone();
+    let defaults = schemas::spec::CutoverSpec::default();
+    spec.cutover = schemas::spec::CutoverSpec { source_writes: spec.cutover.source_writes, ..defaults };
+    spec.digest()
+}
+
+impl Engines {
+    /// None is open yet.
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>, state_dir: PathBuf) -> Self {
+        Self { engine, state_dir, open: Mutex::new(HashMap::new()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at a declaration's two sides.
+    pub async fn inspect(&self, spec: &MigrationSpec) -> Inspection {
+        self.engine.inspect(spec).await
+    }
+
+    /// The engine of a run, opened where it is not, and again where it was opened with other settings.
+    pub async fn of_run(&self, workspace: &Workspace, run: &Run, spec: &Arc<MigrationSpec>) -> Result<Arc<dyn RunEngine>, Fault> {
+        self.obtain(workspace, &run.id, spec, run.replaces()).await
+    }
+
+    /// The engine of an earlier run.
+    pub async fn of_earlier(&self, workspace: &Workspace, earlier: &EarlierRun) -> Result<Arc<dyn RunEngine>, Fault> {
+        self.obtain(workspace, &earlier.id, &Arc::new((*earlier.spec).clone()), Vec::new()).await
+    }
+
+    async fn obtain(
+        &self,
+        workspace: &Workspace,
+        run: &RunId,
+        spec: &Arc<MigrationSpec>,
+        replaces: Vec<Namespace>,
+    ) -> Result<Arc<dyn RunEngine>, Fault> {
+        let works_by = works_by(spec);
+        let outdated = {
+            let open = self.lock();
+            match open.get(run) {
+                Some(known) if known.works_by == works_by => return Ok(Arc::clone(&known.engine)),
+                Some(known) => Some(Arc::clone(&known.engine)),
+                None => None,
+            }
+        };
+        if let Some(outdated) = outdated {
+            // Two engines must never work on one run's checkpoints.
+            outdated.stop_sync().await;
+            self.lock().remove(run);
+        }
+        let context = EngineContext {
+            run: run.clone(),
+            workspace: workspace.clone(),
+            spec: Arc::clone(spec),
+            run_dir: run_dir(&self.state_dir, run),
+            replaces: replaces.into(),
+        };
+        let engine = self.engine.open(context)?;
+        self.lock().insert(run.clone(), Open { works_by, engine: Arc::clone(&engine) });
+        Ok(engine)
+    }
+
+    /// Where an open run is; `None` where it is not open.
+    #[must_use]
+    pub fn progress(&self, run: &RunId) -> Option<EngineProgress> {
+        let engine = Arc::clone(&self.lock().get(run)?.engine);
+        Some(engine.progress())
+    }
+
+    /// Lets go of a run whose sync has stopped.
+    pub fn close(&self, run: &RunId) {
+        self.lock().remove(run);
+    }
+
+    /// Lets go of a forgotten run, and removes its folder.
+    pub async fn forget(&self, run: &RunId) {
+        self.close(run);
+        let folder = run_dir(&self.state_dir, run);
+        if let Err(error) = tokio::fs::remove_dir_all(&folder).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(folder = %folder.display(), %error, "the forgotten run's folder could not be removed");
+        }
+    }
+
+    /// Stops every sync, with its checkpoints written.
+    pub async fn stop_all(&self) {
+        let engines: Vec<Arc<dyn RunEngine>> = self.lock().drain().map(|(_, open)| open.engine).collect();
+        futures_util::future::join_all(engines.iter().map(|engine| engine.stop_sync())).await;
+    }
+}

@@ -1,0 +1,95 @@
+//! The journal's tables, their version, and how a record is read back.
+
+use rusqlite::{Connection, OptionalExtension as _};
+use schemas::fault::{Fault, FaultCode};
+use schemas::history::Entry;
+use schemas::id::RunId;
+use schemas::phase::Phase;
+use schemas::time::UtcTime;
+
+use super::Key;
+
+/// The version of the tables; a newer one is refused.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS migrations (
+        workspace TEXT NOT NULL, name TEXT NOT NULL, serial INTEGER NOT NULL, declared INTEGER NOT NULL,
+        spec TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (workspace, name));
+    CREATE TABLE IF NOT EXISTS entries (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, workspace TEXT NOT NULL, migration TEXT NOT NULL,
+        run TEXT, kind TEXT NOT NULL, phase_from TEXT, phase_to TEXT, actor TEXT, message TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS entries_of_migration ON entries (workspace, migration, seq);
+    CREATE TABLE IF NOT EXISTS created (run TEXT NOT NULL, namespace TEXT NOT NULL, PRIMARY KEY (run, namespace)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS clock (
+        id INTEGER PRIMARY KEY CHECK (id = 1), utc_ms INTEGER NOT NULL, since_boot_ms INTEGER NOT NULL, boot TEXT NOT NULL);
+";
+
+/// Makes the tables where they are missing, and refuses those of a newer program.
+pub(super) fn prepare(connection: &Connection) -> Result<(), Fault> {
+    let unusable =
+        |error: rusqlite::Error| Fault::new(FaultCode::StateDirUnusable, format!("failed to prepare the journal: {error}"));
+    let exists: bool = connection
+        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format')", [], |row| row.get(0))
+        .map_err(unusable)?;
+    let version: Option<i64> = if exists {
+        connection.query_row("SELECT version FROM format", [], |row| row.get(0)).optional().map_err(unusable)?
+    } else {
+        None
+    };
+    match version {
+        Some(version) if version > VERSION => Err(Fault::new(
+            FaultCode::StateDirUnusable,
+            format!("the journal has format {version}, and this cutoverd reads formats up to {VERSION}"),
+        )
+        .with_remedy("start the version of cutoverd that wrote it")),
+        Some(_) => Ok(()),
+        None => {
+            let make = || {
+                connection
+                    .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} INSERT INTO format (version) VALUES ({VERSION}); COMMIT;"))
+            };
+            make().map_err(unusable)
+        }
+    }
+}
+
+/// A record as it is stored.
+pub(super) struct EntryRow {
+    pub(super) seq: u64,
+    pub(super) at: i64,
+    pub(super) run: Option<String>,
+    pub(super) kind: String,
+    pub(super) from: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) actor: Option<String>,
+    pub(super) message: String,
+}
+
+impl EntryRow {
+    pub(super) fn read(self, key: &Key) -> Result<Entry, Fault> {
+        let seq = self.seq;
+        let unreadable =
+            |what: &str| Fault::new(FaultCode::StateDirUnusable, format!("record {seq} of the journal has no {what}"));
+        let phase = |text: Option<String>| {
+            text.map(|text| text.parse::<Phase>().map_err(|_| unreadable("phase that is known"))).transpose()
+        };
+        let run: Option<RunId> = self
+            .run
+            .map(|run| serde_json::from_value(serde_json::Value::String(run)).map_err(|_| unreadable("readable run")))
+            .transpose()?;
+        Ok(Entry {
+            seq,
+            at: UtcTime::from_millis(self.at),
+            workspace: key.workspace.clone(),
+            migration: key.name.clone(),
+            run,
+            kind: serde_json::from_str(&self.kind).map_err(|_| unreadable("kind that is known"))?,
+            from: phase(self.from)?,
+            to: phase(self.to)?,
+            actor: self.actor.map(|json| serde_json::from_str(&json).map_err(|_| unreadable("readable actor"))).transpose()?,
+            message: self.message,
+        })
+    }
+}

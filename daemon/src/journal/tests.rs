@@ -1,0 +1,1 @@
+//! What is stored comes back, and only what may be read.

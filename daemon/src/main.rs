@@ -1,0 +1,62 @@
+//! `cutoverd`: reads how it is to run, starts the daemon, and stops it on SIGTERM or SIGINT.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use daemon::config::Config;
+use daemon::daemon::{Daemon, TestHooks};
+use daemon::engine::Engine;
+use daemon::engine::run::MongoEngine;
+use schemas::fault::{Fault, FaultCode};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    // Whatever this process makes is its owner's alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let result = log(&config.log).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Fault::new(FaultCode::Internal, format!("failed to start threads: {error}")))?;
+        let result = runtime.block_on(serve(&config));
+        // A name that does not resolve or a server that does not answer must not hold up the exit.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            use std::io::Write as _;
+            // Nobody is left to tell where stderr is closed.
+            let _ = writeln!(std::io::stderr(), "error[{}]: {}\n  remedy: {}", fault.code, fault.message, fault.remedy);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log(filter: &str) -> Result<(), Fault> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        Fault::new(FaultCode::InvalidConfiguration, format!("--log {filter:?} is no filter: {error}"))
+            .with_remedy("write it like info, debug or daemon=debug,warn")
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(())
+}
+
+async fn serve(config: &Config) -> Result<(), Fault> {
+    let no_signals = |error: std::io::Error| Fault::new(FaultCode::Internal, format!("failed to wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let engine: Arc<dyn Engine> = Arc::new(MongoEngine);
+    let mut daemon = Daemon::start(config, engine, TestHooks::from_environment()?).await?;
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        fault = daemon.failed() => Err(fault),
+    };
+    daemon.stop().await;
+    result
+}

@@ -1,0 +1,76 @@
+//! Acts by hand, for emergencies; the next plan shows them as drift.
+
+use lifecycle::{By, Event};
+use schemas::fault::{Fault, FaultCode};
+use schemas::history::Actor;
+use schemas::id::{MigrationName, ShardName, Workspace};
+
+use super::{Book, pick};
+
+/// What somebody does to a migration by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ByHandAct {
+    /// Hold it.
+    Pause,
+    /// Let it go on, or try a failed one again.
+    Resume,
+    /// Stop it for good.
+    Cancel,
+    /// Add 24 h to its window, each.
+    Extend(u32),
+    /// Start one shard's sync again.
+    RestartShard(ShardName),
+}
+
+/// A year of extensions: whoever needs more has mistyped.
+const MOST_EXTENSIONS: u32 = 365;
+
+impl Book {
+    pub(super) fn act(
+        &mut self,
+        workspace: Option<&Workspace>,
+        name: &MigrationName,
+        act: ByHandAct,
+        actor: &Actor,
+    ) -> Result<String, Fault> {
+        let workspaces = self.held.keys().filter(|key| key.name == *name).map(|key| key.workspace.clone()).collect();
+        let key = pick(workspace, name, workspaces)?;
+        let Some(held) = self.held.get(&key) else {
+            return Err(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {name}")));
+        };
+        let actor = actor.clone();
+        let event = match act {
+            ByHandAct::Pause => Event::Pause { by: By::Hand, actor },
+            ByHandAct::Resume => Event::Resume { by: By::Hand, actor },
+            ByHandAct::Cancel => Event::Cancel { by: By::Hand, actor },
+            ByHandAct::Extend(extensions) => {
+                if !(1..=MOST_EXTENSIONS).contains(&extensions) {
+                    return Err(Fault::new(
+                        FaultCode::InvalidConfiguration,
+                        format!("a window is extended by 1 to {MOST_EXTENSIONS} times 24 h, not {extensions}"),
+                    )
+                    .with_remedy("extend by whole days, such as --by 24h"));
+                }
+                Event::Extend { extensions, actor }
+            }
+            ByHandAct::RestartShard(shard) => {
+                let shards = self.parts.engines.progress(&held.record.run.id).map(|progress| progress.shards).unwrap_or_default();
+                if !shards.iter().any(|known| known.name == shard) {
+                    let known: Vec<&str> = shards.iter().map(|known| known.name.0.as_str()).collect();
+                    return Err(Fault::new(FaultCode::WrongState, format!("{name} has no shard {shard}"))
+                        .with_remedy(format!("its shards are: {}", known.join(", "))));
+                }
+                Event::RestartSync { shard, actor }
+            }
+        };
+        let phase = held.record.run.phase();
+        let Some(staged) = self.stage(&held.record, event)? else { return Ok(format!("{name} is {phase} already")) };
+        // The words of the journal are the answer's too.
+        let message = match staged.change.notes.last() {
+            Some(note) => format!("{name}: {}", note.message),
+            None => format!("{name} is {phase} already"),
+        };
+        self.commit(vec![staged])?;
+        Ok(message)
+    }
+}

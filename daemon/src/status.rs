@@ -1,0 +1,124 @@
+//! Puts a migration's status together from its run and the engine's snapshot.
+
+use std::time::Duration;
+
+use lifecycle::{Run, State};
+use schemas::observed::{ByHand, Observed};
+use schemas::phase::Phase;
+use schemas::status::{CutoverStatus, MigrationStatus, Readiness, ShardStatus, WindowStatus};
+
+use crate::engine::EngineProgress;
+use crate::registry::View;
+
+/// What the daemon tells of a migration. `progress` is the open engine's; `None` where it is not open.
+#[must_use]
+pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
+    let View { record, created, now } = view;
+    let run = &record.run;
+    let progress = progress.unwrap_or_else(|| EngineProgress::none(record.spec.verify.mode));
+    let now = now.utc.max(run.clock);
+    let reasons = run.unready_reasons(now);
+    let phase = run.phase();
+    let mut created_namespaces = created;
+    created_namespaces.extend(progress.created_namespaces);
+    // What earlier runs created and this one has not dropped yet is there as well.
+    created_namespaces.extend(run.replaces());
+    created_namespaces.sort();
+    created_namespaces.dedup();
+    let cutover = run.state.cutover();
+    let status = MigrationStatus {
+        name: record.key.name.clone(),
+        workspace: record.key.workspace.clone(),
+        generation: run.generation,
+        run: run.id.clone(),
+        serial: record.serial,
+        phase,
+        paused: phase == Phase::Paused,
+        destination_writable: run.state.writable_at().is_some(),
+        lag_seconds: run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds),
+        copy: progress.copy,
+        tail: progress.tail,
+        indexes: progress.indexes,
+        verification: progress.verification,
+        shards: progress
+            .shards
+            .into_iter()
+            .map(|shard| ShardStatus {
+                name: shard.name,
+                phase: if shard.error.as_ref().is_some_and(|fault| !fault.retryable) { Phase::Failed } else { phase },
+                copy: shard.copy,
+                tail: shard.tail,
+                lag_seconds: shard.lag_seconds,
+                optime_gap: shard.optime_gap,
+                oplog_window_seconds: shard.oplog_window_seconds,
+                error: shard.error,
+            })
+            .collect(),
+        window: window(run, now),
+        ready: Readiness { value: phase == Phase::Ready && reasons.is_empty(), reasons },
+        acknowledge_token: run.offered_token().map(|token| token.as_str().to_owned()),
+        cutover: CutoverStatus {
+            started_at: cutover.map(|cutover| cutover.at),
+            downtime_seconds: run.state.downtime().map(|downtime| downtime.as_secs_f64()),
+            acknowledged_by: cutover.map(|cutover| cutover.by.to_string()),
+        },
+        error: error(run),
+    };
+    Observed {
+        spec: (*record.spec).clone(),
+        declared: record.declared,
+        by_hand: ByHand { paused: run.paused_by_hand, extensions: run.extensions_by_hand, cancelled: run.cancelled_by_hand },
+        acknowledged_token: cutover.map(|cutover| cutover.token.as_str().to_owned()),
+        created_namespaces,
+        deferred_settings: progress.deferred_settings,
+        expected_downtime_seconds: progress.expected_downtime_seconds,
+        status,
+    }
+}
+
+fn window(run: &Run, now: schemas::time::UtcTime) -> WindowStatus {
+    let expires_at = run.deadline();
+    let runs_down = match &run.state {
+        State::Validating { .. }
+        | State::Copying { .. }
+        | State::CatchingUp { .. }
+        | State::Ready
+        | State::Paused { .. }
+        | State::Failed { .. }
+        | State::Draining { .. } => true,
+        State::Finalizing { .. } | State::Completed { .. } | State::Cancelled { .. } => false,
+        State::Expired { extended, .. } => *extended,
+    };
+    let remaining = match (&run.state, expires_at) {
+        (State::Expired { extended: false, .. }, Some(_)) => Some(Duration::ZERO),
+        (_, Some(at)) if runs_down => Some(at.since(now)),
+        (_, _) => None,
+    };
+    WindowStatus {
+        opened_at: run.opened_at,
+        expires_at,
+        extensions: run.extensions(),
+        remaining_seconds: remaining.map(|remaining| remaining.as_secs_f64()),
+    }
+}
+
+/// What is wrong: what stopped it, or what is being retried, or why the last cutover was given up.
+fn error(run: &Run) -> Option<schemas::fault::Fault> {
+    match &run.state {
+        State::Failed { fault, .. } => Some(fault.clone()),
+        State::Expired { at, .. } => run.trouble.clone().or_else(|| {
+            Some(schemas::fault::Fault::new(
+                schemas::fault::FaultCode::WindowExpired,
+                format!("the cutover window closed at {at}"),
+            ))
+        }),
+        State::Completed { .. } | State::Cancelled { .. } => run.trouble.clone(),
+        State::Validating { .. }
+        | State::Copying { .. }
+        | State::CatchingUp { .. }
+        | State::Ready
+        | State::Draining { .. }
+        | State::Finalizing { .. }
+        | State::Paused { .. } => run.trouble.clone().or_else(|| run.aborted.clone()),
+    }
+}

@@ -1,0 +1,112 @@
+//! Each effect as calls of the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::{EarlierRun, Effect, Event};
+use schemas::fault::{Fault, FaultCode};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{REPORTS, Supervisor, pump};
+use crate::engine::{DropWhat, Ending};
+use crate::journal::Key;
+use crate::registry::{Orders, Registry};
+use crate::supervisor::backoff::Backoff;
+
+/// How long the source must take no write in scope to count as stopped (`source_writes = "observe"`): longer than the pause of an
+/// application that writes at least twice a second.
+const QUIET_FOR: Duration = Duration::from_secs(2);
+
+/// Carries an effect out, and returns the event that it ends in.
+pub(super) async fn carry_out(
+    supervisor: &Supervisor,
+    key: &Key,
+    orders: &Orders,
+    effect: &Effect,
+    registry: &Registry,
+    backoff: &Arc<Backoff>,
+) -> Result<Event, Fault> {
+    if let Effect::RetireEarlier { run } = effect {
+        let earlier = orders.run.earlier.iter().find(|earlier| earlier.id == *run);
+        if let Some(earlier) = earlier {
+            retire(supervisor, key, orders, earlier).await?;
+        }
+        return Ok(Event::EarlierRetired { run: run.clone() });
+    }
+    let engine = supervisor.engines.of_run(&key.workspace, &orders.run, &orders.spec).await?;
+    match effect {
+        Effect::RetireEarlier { run } => Ok(Event::EarlierRetired { run: run.clone() }),
+        Effect::Validate => engine.validate().await.map(|()| Event::Validated),
+        Effect::DropEarlier => {
+            engine.drop_namespaces(DropWhat::Created(orders.run.replaces())).await.map(|()| Event::EarlierDropped)
+        }
+        Effect::DropExisting => engine.drop_namespaces(DropWhat::ExistingInScope).await.map(|()| Event::ExistingDropped),
+        Effect::StartSync => {
+            let (sender, reports) = mpsc::channel(REPORTS);
+            engine.start_sync(sender).await?;
+            supervisor.tasks.spawn(pump(
+                reports,
+                key.clone(),
+                orders.run.id.clone(),
+                registry.clone(),
+                Arc::clone(backoff),
+                supervisor.stop.clone(),
+            ));
+            Ok(Event::SyncStarted)
+        }
+        Effect::StopSync => {
+            engine.stop_sync().await;
+            Ok(Event::SyncStopped)
+        }
+        Effect::CheckResumePoint => engine.resume_point_held().await.map(|held| Event::ResumePoint { held }),
+        Effect::PrepareCutover { attempt } => {
+            engine.prepare_cutover().await.map(|()| Event::CutoverPrepared { attempt: *attempt })
+        }
+        Effect::BlockSource { attempt } => engine.block_source().await.map(|()| Event::SourceBlocked { attempt: *attempt }),
+        Effect::WatchSource { attempt } => {
+            engine.watch_source_quiet(QUIET_FOR).await.map(|()| Event::SourceQuiet { attempt: *attempt })
+        }
+        Effect::Drain { attempt } => engine.drain().await.map(|final_time| Event::Drained { attempt: *attempt, final_time }),
+        Effect::UnblockSource { attempt } => engine.unblock_source().await.map(|()| Event::SourceUnblocked { attempt: *attempt }),
+        Effect::RestoreSettings => engine.restore_settings().await.map(|()| Event::SettingsRestored),
+        Effect::OpenDestination => engine.open_destination().await.map(|()| Event::DestinationOpened),
+        Effect::FreeDestination => engine.open_destination().await.map(|()| Event::DestinationFreed),
+        Effect::CleanUp => {
+            let ending = match orders.run.state.cutover() {
+                Some(_) => Ending::Completed,
+                None => Ending::Cancelled,
+            };
+            engine.clean_up(ending).await.map(|()| Event::CleanedUp)
+        }
+    }
+}
+
+/// Takes back what an earlier run still holds.
+async fn retire(supervisor: &Supervisor, key: &Key, orders: &Orders, earlier: &EarlierRun) -> Result<(), Fault> {
+    let engine = supervisor.engines.of_earlier(&key.workspace, earlier).await?;
+    engine.stop_sync().await;
+    if earlier.fenced {
+        engine.unblock_source().await?;
+    }
+    if !earlier.completed {
+        let freed = match engine.open_destination().await {
+            Ok(()) => engine.clean_up(Ending::Cancelled).await,
+            Err(fault) => Err(fault),
+        };
+        match freed {
+            Ok(()) => {}
+            // A destination that is declared no more may be gone for good, and must not keep the new run from starting.
+            Err(fault) if is_elsewhere(earlier, orders) && fault.code != FaultCode::Internal => {
+                warn!(migration = %key.name, run = %earlier.id, %fault, "the earlier run's destination could not be cleaned up");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    supervisor.engines.close(&earlier.id);
+    Ok(())
+}
+
+fn is_elsewhere(earlier: &EarlierRun, orders: &Orders) -> bool {
+    earlier.spec.destination.connection.uri != orders.spec.destination.connection.uri
+}
