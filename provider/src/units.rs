@@ -66,6 +66,12 @@ pub fn seconds(seconds: f64) -> String {
     text
 }
 
+/// An estimated length of time, which is not told in parts of a second.
+#[must_use]
+pub fn estimate(seconds: f64) -> String {
+    if (0.0..1.0).contains(&seconds) { "less than a second".to_owned() } else { self::seconds(seconds) }
+}
+
 /// A whole number of seconds in words.
 #[must_use]
 pub fn whole_seconds(number: u64) -> String {
@@ -117,6 +123,7 @@ mod tests {
             [0.0, 0.84, 4.0, 12.4, 61.0, 3600.0, 90_000.0, f64::NAN].map(seconds),
             ["0 s", "0.8 s", "4 s", "12 s", "1 min 1 s", "1 h", "1 d 1 h", "unknown"]
         );
+        assert_eq!([0.0, 0.99, 1.0].map(super::estimate), ["less than a second", "less than a second", "1 s"]);
         assert_eq!((percent(1, 0), percent(999, 1000), percent(5, 4)), (None, Some(99), Some(100)));
     }
 

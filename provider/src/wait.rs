@@ -161,3 +161,64 @@ fn all_reached(migrations: &[(MigrationName, Action)], target: Phase, statuses: 
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::fault::{Fault, FaultCode};
+    use schemas::phase::Phase;
+    use schemas::status::MigrationStatus;
+    use serde_json::{Value, json};
+
+    use super::{Verdict, judge};
+    use crate::plan::Action;
+
+    fn status(phase: Phase, error: Option<FaultCode>) -> MigrationStatus {
+        let base: Value = serde_json::from_str(include_str!("../tests/plan/base.json")).expect("JSON");
+        let mut status = base["observed"]["status"].clone();
+        status["phase"] = json!(phase);
+        status["error"] = json!(error.map(|code| Fault::new(code, "it went wrong")));
+        serde_json::from_value(status).expect("a status")
+    }
+
+    #[test]
+    fn what_is_passed_is_reached() {
+        for (target, phase) in [
+            (Phase::Copying, Phase::Copying),
+            (Phase::Copying, Phase::Ready),
+            (Phase::Ready, Phase::Draining),
+            (Phase::Ready, Phase::Completed),
+            (Phase::Paused, Phase::Paused),
+        ] {
+            assert_eq!(judge(target, Action::Create, &status(phase, None)), Verdict::Reached, "{target} {phase}");
+        }
+    }
+
+    #[test]
+    fn what_may_still_come_is_waited_for() {
+        for (target, phase) in [
+            (Phase::Ready, Phase::Validating),
+            (Phase::Ready, Phase::Paused),
+            (Phase::Completed, Phase::Ready),
+            (Phase::Expired, Phase::Ready),
+        ] {
+            assert_eq!(judge(target, Action::Create, &status(phase, None)), Verdict::Wait, "{target} {phase}");
+        }
+        // Trouble that the daemon deals with by itself.
+        let troubled = status(Phase::Copying, Some(FaultCode::Unreachable));
+        assert_eq!(judge(Phase::Ready, Action::Create, &troubled), Verdict::Wait);
+    }
+
+    #[test]
+    fn what_cannot_come_any_more_is_told() {
+        for (target, action, phase, error) in [
+            (Phase::Ready, Action::Create, Phase::Failed, Some(FaultCode::ResumePointLost)),
+            (Phase::Ready, Action::Create, Phase::Cancelled, None),
+            (Phase::Completed, Action::Create, Phase::Expired, None),
+            (Phase::Paused, Action::Pause, Phase::Completed, None),
+            (Phase::Completed, Action::CutOver, Phase::Ready, Some(FaultCode::MaxDowntimeExceeded)),
+        ] {
+            let verdict = judge(target, action, &status(phase, error));
+            assert!(matches!(&verdict, Verdict::InVain(why) if why.contains("orders")), "{target} {phase}: {verdict:?}");
+        }
+    }
+}

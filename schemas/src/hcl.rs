@@ -188,7 +188,7 @@ fn read_into(bucket: &mut Vec<SourceFile>, path: &Path, report: &mut Report) -> 
             true
         }
         Err(diagnostic) => {
-            report.add(diagnostic);
+            report.add(*diagnostic);
             false
         }
     }
@@ -233,12 +233,12 @@ fn assemble(dir: &Path, sources: Sources, inputs: &Inputs, mut report: Report) -
     }
     hide_sensitive_values(&mut values, &variables);
     let mut assignments = variable::Assignments::new(&variables, &names);
-    assignments.from_environment(&inputs.env, &mut report);
+    assignments.take_environment(&inputs.env, &mut report);
     for file in &values {
-        assignments.from_file(file, &mut report);
+        assignments.take_file(file, &mut report);
     }
     for (name, text) in &inputs.vars {
-        assignments.from_flag(name, text, &mut report);
+        assignments.take_flag(name, text, &mut report);
     }
     names.variables = assignments.resolve(&mut report);
 

@@ -132,8 +132,10 @@ fn the_examples_load() {
             match load_folder(&path) {
                 Ok(declaration) => {
                     assert!(!declaration.migrations.is_empty(), "{} declares nothing", path.display());
-                    // Absolute paths differ from clone to clone, and digests with them.
-                    failures.extend(compare(&golden, &shown(&declaration).replace("HERE/../", "ROOT/")));
+                    // Those without a golden file belong to others, and only have to load.
+                    if golden.exists() {
+                        failures.extend(compare(&golden, &shown(&declaration).replace("HERE/../", "ROOT/")));
+                    }
                 }
                 Err(diagnostics) => failures.push(format!("{} was refused:\n{diagnostics}", path.display())),
             }

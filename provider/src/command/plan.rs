@@ -44,6 +44,9 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
     print(&plan, request.format, context)?;
     context.tell(&plan.diagnostics);
     if plan.has_errors() {
+        if let Some(out) = &request.out {
+            context.output.message(&format!("A plan with errors cannot be applied: {} is not written.\n", out.display()));
+        }
         return Ok(ExitCode::Error);
     }
     let differs = plan.has_actions() || !plan.drift.is_empty();

@@ -132,9 +132,6 @@ fn writes(wanted: &Declared) -> String {
 }
 
 fn write_block(spec: &MigrationSpec, inspection: Option<&Inspection>) -> String {
-    if !hcl::is_supported("destination.block_writes") && spec.destination.block_writes.is_none() {
-        return "does not keep others from writing to the destination: this version cannot do so yet".to_owned();
-    }
     let access_control = inspection.and_then(|found| found.destination_access_control);
     match (spec.destination.block_writes, access_control) {
         (Some(false), _) => {
@@ -183,7 +180,7 @@ pub(super) fn of_cut_over(wanted: &Declared, existing: &Observed) -> Vec<String>
     let spec = &wanted.spec;
     let (source, destination) = (source(spec, wanted), destination(spec, wanted));
     let downtime = match existing.expected_downtime_seconds {
-        Some(seconds) => format!("expected downtime {}", units::seconds(seconds)),
+        Some(seconds) => format!("expected downtime {}", units::estimate(seconds)),
         None => "the expected downtime is not known".to_owned(),
     };
     let cutover = &spec.cutover;

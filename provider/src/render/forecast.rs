@@ -15,7 +15,8 @@ pub fn rows(forecast: &Forecast) -> Vec<(String, String)> {
         units::counted(forecast.collections, "collection")
     );
     let time = match forecast.copy_seconds {
-        Some(seconds) => format!("about {}, from a measured sample", units::seconds(seconds)),
+        Some(seconds) if seconds < 1.0 => format!("{}, from a measured sample", units::estimate(seconds)),
+        Some(seconds) => format!("about {}, from a measured sample", units::estimate(seconds)),
         None => "unknown: nothing could be measured".to_owned(),
     };
     let mut rows = vec![("data".to_owned(), data), ("copy time".to_owned(), time)];

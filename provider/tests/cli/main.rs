@@ -272,6 +272,9 @@ fn a_failed_check_stops_plan_and_apply() {
     let told = ["error[CUT0012]: cannot reach 127.0.0.1:27999: connection refused", "  remedy: check that mongod runs"];
     place.run(&["plan", "--detailed-exitcode"]).is(1, &["how much that is, is not known", "cannot be applied: 1 error"], &told);
     place.run(&["apply", "--auto-approve"]).is(1, &["1 to create"], &told);
+    let file = place.path("plan.json");
+    place.run(&["plan", "--out", file.to_str().expect("a name")]).is(1, &["1 to create"], &["is not written"]);
+    assert!(!file.exists());
     let ran = place.run(&["plan", "--json"]);
     ran.is(1, &[], &told);
     assert_eq!(ran.json()["diagnostics"][0]["code"], "CUT0012");

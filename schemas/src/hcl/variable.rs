@@ -140,18 +140,18 @@ impl<'a> Assignments<'a> {
     }
 
     /// Takes `CUTOVER_VAR_name`; what names no variable is left alone.
-    pub(crate) fn from_environment(&mut self, environment: &BTreeMap<String, String>, report: &mut Report) {
+    pub(crate) fn take_environment(&mut self, environment: &BTreeMap<String, String>, report: &mut Report) {
         for (name, text) in environment {
             if let Some(name) = name.strip_prefix(ENVIRONMENT_PREFIX)
                 && self.variables.contains_key(name)
             {
-                self.from_text(name, text, format!("the environment variable {ENVIRONMENT_PREFIX}{name}"), report);
+                self.take_text(name, text, format!("the environment variable {ENVIRONMENT_PREFIX}{name}"), report);
             }
         }
     }
 
     /// Takes a file of assignments.
-    pub(crate) fn from_file(&mut self, parsed: &Parsed, report: &mut Report) {
+    pub(crate) fn take_file(&mut self, parsed: &Parsed, report: &mut Report) {
         let file = &parsed.file;
         for structure in parsed.body.iter() {
             let attribute = match structure {
@@ -192,9 +192,9 @@ impl<'a> Assignments<'a> {
     }
 
     /// Takes `--var name=text`.
-    pub(crate) fn from_flag(&mut self, name: &str, text: &str, report: &mut Report) {
+    pub(crate) fn take_flag(&mut self, name: &str, text: &str, report: &mut Report) {
         if self.variables.contains_key(name) {
-            self.from_text(name, text, "--var".to_owned(), report);
+            self.take_text(name, text, "--var".to_owned(), report);
         } else if self.names.complete {
             let detail =
                 format!("No variable block declares it.{}", did_you_mean(name, self.variables.keys().map(String::as_str)));
@@ -202,7 +202,7 @@ impl<'a> Assignments<'a> {
         }
     }
 
-    fn from_text(&mut self, name: &str, text: &str, origin: String, report: &mut Report) {
+    fn take_text(&mut self, name: &str, text: &str, origin: String, report: &mut Report) {
         let Some(variable) = self.variables.get(name) else { return };
         let value = if variable.of.takes_plain_text() {
             Ok(Value::from(text))

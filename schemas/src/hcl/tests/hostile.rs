@@ -177,3 +177,49 @@ fn any_text_gets_an_answer() {
         }
     }
 }
+
+#[test]
+fn secrets_stay_hidden_however_broken_the_rest_is() {
+    let secret_lines = [
+        "    uri = \"mongodb://u:hunter2@a:27017/?x=y\"\n",
+        "    password = \"hunter2\"\n",
+        "    password = { plain = \"hunter2\" }\n",
+        "    uri = \"mongodb://a/?tlsCertificateKeyFilePassword=hunter2\"\n",
+        "    password = var.x ? \"hunter2\" : lower(\"hunter2\")\n",
+    ];
+    let pieces = [
+        "{",
+        "}",
+        "[",
+        "\"",
+        "${",
+        "<<EOT\n",
+        "=",
+        "\n",
+        "\\",
+        "uri = ",
+        "password",
+        "junk",
+        "#",
+        "/*",
+        "'",
+        "(",
+        "source {\n",
+        "://",
+        "@",
+    ];
+    let mut numbers = Numbers(0xfeed_cafe_f00d_d00d);
+    for round in 0..2_000 {
+        let mut before = "migration \"orders\" {\n  source {\n".to_owned();
+        let mut after = "    username = \"u\"\n  }\n  destination {\n    uri = \"mongodb://b\"\n  }\n}\n".to_owned();
+        for text in [&mut before, &mut after] {
+            let from = numbers.below(text.len() + 1);
+            let to = (from + numbers.below(6)).min(text.len());
+            text.replace_range(from..to, pieces[numbers.below(pieces.len())]);
+        }
+        let text = format!("{before}{}{after}", secret_lines[round % secret_lines.len()]);
+        let Err(diagnostics) = load_text(&text, &Inputs::default()) else { continue };
+        let shown = diagnostics.render(false);
+        assert!(!shown.contains("hunter2"), "{text}\n{shown}");
+    }
+}
