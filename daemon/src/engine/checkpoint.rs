@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS shard (
     token BLOB, applied_t INTEGER, applied_i INTEGER, events INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS collection (
     shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
@@ -427,6 +428,17 @@ impl Checkpoints {
             transaction.commit()
         })
         .await
+    }
+
+    /// Namespaces with documents in which a name occurs twice.
+    pub async fn doubled(&self) -> Result<Vec<Namespace>, Fault> {
+        self.namespaces("SELECT ns FROM doubled ORDER BY ns").await
+    }
+
+    /// Stores that a namespace has such documents.
+    pub async fn store_doubled(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with(move |c| c.execute("INSERT OR IGNORE INTO doubled (ns) VALUES (?1)", [namespace]).map(drop)).await
     }
 
     /// Namespaces that were copied again by themselves.
