@@ -53,6 +53,9 @@ fn ttl(spec: &RawDocument) -> Option<RawBsonRef<'_>> {
 /// A key pattern as servers of today take it. Old ones took any value for ascending, and kept it.
 fn key(spec: &RawDocument) -> RawDocumentBuf {
     let mut key = RawDocumentBuf::new();
+    // A text index is listed with a key of the server's own making. Only one with an expiry, which takes a single field, is not
+    // made of that again.
+    let text = ttl(spec).and_then(|_| spec.get_document("weights").ok());
     for (name, value) in spec.get_document("key").into_iter().flatten().flatten() {
         let is_direction = match value {
             RawBsonRef::Int32(n) => n != 0,
@@ -62,7 +65,12 @@ fn key(spec: &RawDocument) -> RawDocumentBuf {
             RawBsonRef::String(plugin) => !plugin.is_empty(),
             _ => false,
         };
-        if is_direction { append(&mut key, name.as_str(), value) } else { append(&mut key, name.as_str(), 1) }
+        match (name.as_str(), text) {
+            ("_fts", Some(weights)) => weights.iter().flatten().for_each(|(field, _)| append(&mut key, field.as_str(), "text")),
+            ("_ftsx", Some(_)) => {}
+            (name, _) if is_direction => append(&mut key, name, value),
+            (name, _) => append(&mut key, name, 1),
+        }
     }
     key
 }
@@ -387,6 +395,8 @@ mod tests {
     #[test]
     fn old_values_in_a_key_are_ascending() {
         let spec = rawdoc! { "key": { "a": true, "b": 0, "c": "", "d": -0.5, "e": "2d", "f": {}, "g": 7_i64 } };
+        let text = rawdoc! { "key": { "_fts": "text", "_ftsx": 1 }, "weights": { "a": 1 }, "expireAfterSeconds": 5 };
+        assert_eq!(key(&text), rawdoc! { "a": "text" });
         assert_eq!(key(&spec), rawdoc! { "a": 1, "b": 1, "c": 1, "d": -0.5, "e": "2d", "f": 1, "g": 7_i64 });
     }
 

@@ -87,13 +87,22 @@ impl Sync {
             }
             row = self.until_copied(&shard) => row?,
         };
-        self.patiently(|| {
-            Box::pin(async {
-                let row = self.checkpoints.shard(&shard).await?.unwrap_or_else(|| row.clone());
-                self.tail(&shard, &row).await
+        let tailed = self
+            .patiently(|| {
+                Box::pin(async {
+                    let row = self.checkpoints.shard(&shard).await?.unwrap_or_else(|| row.clone());
+                    self.tail(&shard, &row).await
+                })
             })
-        })
-        .await
+            .await;
+        match tailed {
+            // It was told to stop, and what went wrong meanwhile is met again when it starts.
+            Err(fault) if fault.retryable && self.stop.is_cancelled() => {
+                tracing::info!(code = %fault.code, error = %fault.message, "stopped while trying again");
+                Ok(())
+            }
+            tailed => tailed,
+        }
     }
 
     /// The source's name in status and checkpoints.

@@ -1,7 +1,7 @@
 //! Random operations of several clients on few names and keys, through copy, tail, restarts, kills and elections; then both sides
 //! are compared.
 //!
-//! `CUTOVER_SEEDS=200` tries so many seeds, `CUTOVER_SEED=7` that one alone, `CUTOVER_SHRINK=1` leaves out of a failing seed what it
+//! `CUTOVER_SEEDS=200` tries so many seeds, `CUTOVER_SEEDS=201-400` those, `CUTOVER_SEED=7` that one alone, `CUTOVER_SHRINK=1` leaves out of a failing seed what it
 //! fails without.
 
 mod generate;
@@ -19,6 +19,9 @@ pub(crate) use generate::{Event, Operation, Plan};
 
 /// Seeds that a normal run tries.
 const QUICK: u64 = 24;
+
+/// How long one plan may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Between two operations of one client, at most.
 const PACE: Duration = Duration::from_millis(25);
@@ -47,7 +50,11 @@ async fn transact(client: &Client, commands: &[(String, Document)], commits: boo
     for (db, command) in commands {
         client.database(db).run_command(command.clone()).session(&mut session).await?;
     }
-    if commits { session.commit_transaction().await? } else { session.abort_transaction().await? }
+    if commits {
+        session.commit_transaction().await?
+    } else {
+        session.abort_transaction().await?
+    }
     Ok(())
 }
 
@@ -75,6 +82,11 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(*after)).await;
             sync.look()?;
             match event {
+                Event::Faults { on_source, times, data } => {
+                    let fail = doc! { "configureFailPoint": "failCommand", "mode": { "times": *times }, "data": data.clone() };
+                    // A server that is being elected may not take it, and then nothing fails.
+                    let _ = run(if *on_source { &pair.from } else { &pair.to }, "admin", fail).await;
+                }
                 Event::Restart => sync.restart().await?,
                 Event::Kill => sync.kill().await?,
                 Event::SourceStepsDown => pair.source.step_down(1).await.context("the source's step-down")?,
@@ -86,22 +98,31 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
     tokio::try_join!(futures_util::future::try_join_all(working), disturbing)?;
     pair.source.primary().await?;
     pair.destination.primary().await?;
-    run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+    for client in [&pair.from, &pair.to] {
+        run(client, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+    }
     let report = sync.prove(pair).await?;
     println!("  {} collections, {} indexes, {} documents", report.collections, report.indexes, report.source_documents);
     Ok(())
 }
 
-fn number(name: &str) -> Result<Option<u64>> {
-    std::env::var(name).ok().map(|text| text.parse().with_context(|| format!("{name} is no number"))).transpose()
+fn seeds() -> Result<Vec<u64>> {
+    let number = |text: &str| text.parse::<u64>().with_context(|| format!("{text} is no seed"));
+    if let Ok(seed) = std::env::var("CUTOVER_SEED") {
+        return Ok(vec![number(&seed)?]);
+    }
+    match std::env::var("CUTOVER_SEEDS") {
+        Err(_) => Ok((1..=QUICK).collect()),
+        Ok(seeds) => match seeds.split_once('-') {
+            Some((first, last)) => Ok((number(first)?..=number(last)?).collect()),
+            None => Ok((1..=number(&seeds)?).collect()),
+        },
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_operations_lose_nothing() -> Result<()> {
-    let seeds: Vec<u64> = match number("CUTOVER_SEED")? {
-        Some(seed) => vec![seed],
-        None => (1..=number("CUTOVER_SEEDS")?.unwrap_or(QUICK)).collect(),
-    };
+    let seeds = seeds()?;
     let mut pair = Pair::start().await?;
     let mut failed = Vec::new();
     let (mut operations, began) = (0, Instant::now());
@@ -110,7 +131,11 @@ async fn random_operations_lose_nothing() -> Result<()> {
         operations += plan.operations();
         println!("seed {seed}: {plan}");
         let began = Instant::now();
-        if let Err(error) = hold(&pair, &plan).await {
+        let held = match tokio::time::timeout(PATIENCE, hold(&pair, &plan)).await {
+            Ok(held) => held,
+            Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
+        };
+        if let Err(error) = held {
             println!("seed {seed} FAILED, replay it with CUTOVER_SEED={seed}: {error:#}");
             failed.push(*seed);
             if std::env::var_os("CUTOVER_SHRINK").is_some() {
