@@ -96,7 +96,16 @@ impl Cutover for Api {
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
         let spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
-        let inspection = self.engines.inspect(&spec).await;
+        // What earlier runs of this migration made there is dropped by a new one, and so is no obstacle to it.
+        let views = self.registry.observe(workspace(request.workspace)?, Some(spec.name.clone())).await.map_err(refuse)?;
+        let ours = views
+            .into_iter()
+            .flat_map(|view| {
+                let progress = self.engines.progress(&view.record.run.id);
+                observed(view, progress).created_namespaces
+            })
+            .collect();
+        let inspection = self.engines.inspect(&spec, &ours).await;
         Ok(Response::new(InspectResponse { inspection: to_json(&inspection) }))
     }
 

@@ -7,6 +7,7 @@
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
 pub mod apply;
+pub mod capped;
 pub mod catalog;
 pub mod checkpoint;
 pub mod concurrent;
@@ -14,6 +15,7 @@ pub mod copy;
 pub mod define;
 pub mod event;
 pub mod fold;
+pub mod guard;
 pub mod index;
 pub mod key;
 pub mod partition;
@@ -23,6 +25,7 @@ pub mod run;
 pub mod sync;
 pub mod tail;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +58,9 @@ pub struct EngineContext {
 /// Looks at deployments and opens runs.
 pub trait Engine: Send + Sync + 'static {
     /// Makes the live checks and the forecast of a declaration, without starting anything.
-    fn inspect<'a>(&'a self, spec: &'a MigrationSpec) -> BoxFuture<'a, Inspection>;
+    ///
+    /// Namespaces in `ours` on the destination were made by earlier runs of the migration, and are no obstacle.
+    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection>;
 
     /// Opens a run's checkpoints. Cheap, and without the network; its progress is that of the checkpoints from then on.
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault>;

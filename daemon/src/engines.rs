@@ -1,6 +1,6 @@
 //! The runs that are open in the engine: each once, opened again when a setting that it works by has changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,9 +46,9 @@ impl Engines {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at a declaration's two sides.
-    pub async fn inspect(&self, spec: &MigrationSpec) -> Inspection {
-        self.engine.inspect(spec).await
+    /// Looks at a declaration's two sides; `ours` was made on the destination by earlier runs of it.
+    pub async fn inspect(&self, spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspection {
+        self.engine.inspect(spec, ours).await
     }
 
     /// The engine of a run, opened where it is not, and again where it was opened with other settings.

@@ -89,6 +89,8 @@ pub struct Deployment {
     pub version: ServerVersion,
     /// The id of its primary's process: equal through any URI.
     pub process_id: Option<mongodb::bson::oid::ObjectId>,
+    /// Whether somebody is logged in: it has access control then.
+    pub is_authenticated: bool,
     /// The hosts of the URI, for messages.
     pub hosts: String,
     /// Marks this run's writes (`comment`), so that those still under way can be found.
@@ -107,8 +109,19 @@ impl Deployment {
     }
 
     /// Runs a command that answers with a cursor, read as raw batches of about `batch_size` documents.
-    pub async fn batches(&self, db: &str, command: RawDocumentBuf, batch_size: u32) -> Result<RawBatchCursor, mongodb::error::Error> {
-        self.client.database(db).run_raw_cursor_command(command).selection_criteria(primary()).batch_size(batch_size).batch().await
+    pub async fn batches(
+        &self,
+        db: &str,
+        command: RawDocumentBuf,
+        batch_size: u32,
+    ) -> Result<RawBatchCursor, mongodb::error::Error> {
+        self.client
+            .database(db)
+            .run_raw_cursor_command(command)
+            .selection_criteria(primary())
+            .batch_size(batch_size)
+            .batch()
+            .await
     }
 
     /// Runs a command that answers with a cursor and collects all documents: for catalogues, not for data.
@@ -140,7 +153,9 @@ impl Deployment {
             .ok()
             .and_then(|optime| optime.get_timestamp("ts").ok())
             .map(cluster_time)
-            .ok_or_else(|| Fault::new(FaultCode::Internal, format!("the {} at {} reports no majority optime", self.side, self.hosts)))
+            .ok_or_else(|| {
+                Fault::new(FaultCode::Internal, format!("the {} at {} reports no majority optime", self.side, self.hosts))
+            })
     }
 
     /// Writes a note to the oplog with majority and returns its cluster time: every operation that was acknowledged before the
@@ -148,10 +163,9 @@ impl Deployment {
     pub async fn oplog_note(&self, message: &str) -> Result<ClusterTime, Fault> {
         let command = doc! { "appendOplogNote": 1, "data": { "msg": message }, "writeConcern": { "w": "majority" } };
         let reply = self.command("admin", command).await.map_err(|e| self.fault("writing an oplog note", &e))?;
-        reply
-            .get_timestamp("operationTime")
-            .map(cluster_time)
-            .map_err(|_| Fault::new(FaultCode::Internal, format!("the {} at {} gave an oplog note no operationTime", self.side, self.hosts)))
+        reply.get_timestamp("operationTime").map(cluster_time).map_err(|_| {
+            Fault::new(FaultCode::Internal, format!("the {} at {} gave an oplog note no operationTime", self.side, self.hosts))
+        })
     }
 
     /// Waits until no write whose mark begins so is under way; marks hold letters, digits, `-`, `_`, `:` and `;` only. A connection that broke, or a process that died, can leave writes

@@ -154,6 +154,10 @@ catalogue! {
     WaitInVain = "CUT0038", false, "`cutover status` shows what is wrong";
     /// Changes of the source's collections or indexes that cannot be carried while the run goes on.
     UnsupportedChange = "CUT0039", false, "raise `generation` to run again from scratch";
+    /// A file or the output cannot be written, or a saved plan cannot be read.
+    OutputFailed = "CUT0048", false, "check the path, its permissions and the free space";
+    /// A live check found something that does not stop the migration.
+    CheckWarning = "CUT0049", false, "look into it before the cutover";
 }
 
 impl fmt::Display for FaultCode {

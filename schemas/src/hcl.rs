@@ -15,6 +15,7 @@ use hcl_edit::structure::{Block, Structure};
 
 use crate::id::{MigrationName, Workspace};
 
+mod balance;
 mod body;
 mod check;
 mod diagnostic;
@@ -99,6 +100,12 @@ const AUTOMATIC_VALUES: &str = ".auto.hclvars";
 /// All files together may have this many bytes.
 const MOST_BYTES: usize = 16 << 20;
 
+/// Whether an attribute's or a block's work is in this version; what is not, [`load`] refuses.
+#[must_use]
+pub fn is_supported(path: &str) -> bool {
+    not_yet::NOT_YET.iter().all(|(known, _)| *known != path)
+}
+
 /// Loads a directory.
 pub fn load(dir: &Path, inputs: &Inputs) -> Result<Declaration, Diagnostics> {
     let mut report = Report::default();
@@ -181,7 +188,7 @@ fn read_into(bucket: &mut Vec<SourceFile>, path: &Path, report: &mut Report) -> 
             true
         }
         Err(diagnostic) => {
-            report.add(diagnostic);
+            report.add(*diagnostic);
             false
         }
     }
@@ -226,12 +233,12 @@ fn assemble(dir: &Path, sources: Sources, inputs: &Inputs, mut report: Report) -
     }
     hide_sensitive_values(&mut values, &variables);
     let mut assignments = variable::Assignments::new(&variables, &names);
-    assignments.from_environment(&inputs.env, &mut report);
+    assignments.take_environment(&inputs.env, &mut report);
     for file in &values {
-        assignments.from_file(file, &mut report);
+        assignments.take_file(file, &mut report);
     }
     for (name, text) in &inputs.vars {
-        assignments.from_flag(name, text, &mut report);
+        assignments.take_flag(name, text, &mut report);
     }
     names.variables = assignments.resolve(&mut report);
 
@@ -287,7 +294,7 @@ fn top_blocks<'a>(files: &'a [Parsed], report: &mut Report) -> TopBlocks<'a> {
                     let name = attribute.key.as_str();
                     let summary = format!("the attribute {} stands outside of any block", quoted(name));
                     let detail = match known().find(|known| *known == name) {
-                        Some(block) => format!("{block} is a block: write {block} ... {{ ... }}, without the equals sign."),
+                        Some(block) => format!("{block} is a block: it is written with braces, and without the equals sign."),
                         None => "A value under a name of its own belongs into a locals block.".to_owned(),
                     };
                     report

@@ -56,6 +56,13 @@ macro_rules! label {
             }
         }
 
+        impl std::str::FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(value: &str) -> Result<Self, InvalidName> {
+                Self::new(value)
+            }
+        }
+
         impl From<$name> for String {
             fn from(name: $name) -> String {
                 name.0

@@ -77,7 +77,7 @@ fn every_mistake_has_its_diagnostic() {
                 assert!(!text.contains("hunter2"), "a secret got into the diagnostics of {}:\n{text}", path.display());
                 let json = serde_json::to_string(&diagnostics).expect("JSON");
                 assert!(!json.contains("hunter2"), "a secret got into the JSON of {}:\n{json}", path.display());
-                failures.extend(compare(&path.with_extension("txt"), &text));
+                failures.extend(compare(&path.with_extension("txt"), &without_paths(&text)));
             }
         }
     }
@@ -98,9 +98,13 @@ fn shown(declaration: &Declaration) -> String {
         "sensitive": sensitive,
         "warnings": declaration.warnings.render(false).lines().collect::<Vec<_>>(),
     });
-    let text = serde_json::to_string_pretty(&json).expect("JSON");
+    without_paths(&serde_json::to_string_pretty(&json).expect("JSON")) + "\n"
+}
+
+/// The folder of the clone differs from machine to machine.
+fn without_paths(text: &str) -> String {
     let here = std::env::current_dir().expect("the crate's folder");
-    text.replace(&*here.to_string_lossy(), "HERE").replace(&*here.parent().expect("the root").to_string_lossy(), "ROOT") + "\n"
+    text.replace(&*here.to_string_lossy(), "HERE").replace(&*here.parent().expect("the root").to_string_lossy(), "ROOT")
 }
 
 #[test]
@@ -128,8 +132,10 @@ fn the_examples_load() {
             match load_folder(&path) {
                 Ok(declaration) => {
                     assert!(!declaration.migrations.is_empty(), "{} declares nothing", path.display());
-                    // Absolute paths differ from clone to clone, and digests with them.
-                    failures.extend(compare(&golden, &shown(&declaration).replace("HERE/../", "ROOT/")));
+                    // Those without a golden file belong to others, and only have to load.
+                    if golden.exists() {
+                        failures.extend(compare(&golden, &shown(&declaration).replace("HERE/../", "ROOT/")));
+                    }
                 }
                 Err(diagnostics) => failures.push(format!("{} was refused:\n{diagnostics}", path.display())),
             }

@@ -181,7 +181,8 @@ impl Applier<'_> {
         });
         for batch in batches(statements) {
             let reply = self.update(namespace, &batch.statements).await?;
-            let refused: Vec<&Write> = refused(&reply).iter().filter_map(|refused| batch.writes.get(refused.index).copied()).collect();
+            let refused: Vec<&Write> =
+                refused(&reply).iter().filter_map(|refused| batch.writes.get(refused.index).copied()).collect();
             self.put_anew(namespace, &refused).await?;
         }
         Ok(())

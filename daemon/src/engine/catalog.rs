@@ -146,10 +146,8 @@ pub async fn list_database(deployment: &Deployment, db: &str) -> Result<Vec<Coll
 /// One namespace, where it exists.
 pub async fn find(deployment: &Deployment, namespace: &Namespace) -> Result<Option<CollectionInfo>, Fault> {
     let list = rawdoc! { "listCollections": 1, "filter": { "name": namespace.collection.as_str() } };
-    let entries = deployment
-        .collect(&namespace.db, list)
-        .await
-        .map_err(|e| deployment.fault(&format!("looking for {namespace}"), &e))?;
+    let entries =
+        deployment.collect(&namespace.db, list).await.map_err(|e| deployment.fault(&format!("looking for {namespace}"), &e))?;
     Ok(entries.into_iter().find_map(|raw| CollectionInfo::new(&namespace.db, raw)))
 }
 
@@ -190,7 +188,8 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
     };
     match deployment.command(&namespace.db, stats).await {
         Ok(reply) => {
-            let first = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).ok().and_then(|b| b.first()).cloned();
+            let first =
+                reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).ok().and_then(|b| b.first()).cloned();
             let stats = first
                 .and_then(|entry| entry.as_document().and_then(|d| d.get_document("storageStats").ok().cloned()))
                 .and_then(|stats| RawDocumentBuf::try_from(&stats).ok());

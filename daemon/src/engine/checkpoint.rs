@@ -151,7 +151,8 @@ impl Checkpoints {
             Ok(connection)
         };
         let connection = open().map_err(|error| unusable(&path, error))?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| unusable(&path, error))?;
+        let version: i64 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| unusable(&path, error))?;
         match version {
             0 => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&path, error))?,
             FORMAT => {}
@@ -163,7 +164,10 @@ impl Checkpoints {
     }
 
     /// Runs statements off the async threads.
-    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static) -> Result<T, Fault> {
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Fault> {
         let connection = Arc::clone(&self.connection);
         tokio::task::spawn_blocking(move || {
             // A panic in a statement's closure leaves SQLite's own state whole: the transaction is rolled back when it is dropped.
@@ -178,7 +182,8 @@ impl Checkpoints {
     pub fn restore(&self, progress: &super::progress::Progress) -> Result<(), Fault> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let read = || -> rusqlite::Result<()> {
-            let names: Rows<String> = connection.prepare("SELECT ns FROM created ORDER BY ns")?.query_map([], |row| row.get(0))?.collect();
+            let names: Rows<String> =
+                connection.prepare("SELECT ns FROM created ORDER BY ns")?.query_map([], |row| row.get(0))?.collect();
             progress.add_created(names?.iter().filter_map(|name| name.parse().ok()));
             let totals = "SELECT count(*), coalesce(sum(documents), 0), coalesce(sum(bytes), 0), count(*) FILTER (WHERE stage >= 2) FROM collection";
             let done = connection.query_row(totals, [], |row| {
@@ -192,7 +197,9 @@ impl Checkpoints {
             })?;
             let shard = "SELECT name, applied_t, applied_i, events FROM shard";
             let found = connection
-                .query_row(shard, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<u32>>(1)?, row.get::<_, Option<u32>>(2)?, row.get(3)?)))
+                .query_row(shard, [], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, Option<u32>>(1)?, row.get::<_, Option<u32>>(2)?, row.get(3)?))
+                })
                 .optional()?;
             if let Some((name, t, i, events)) = found {
                 progress.set_shard(&name);
@@ -232,7 +239,8 @@ impl Checkpoints {
     pub async fn store_start(&self, shard: &str, start: ClusterTime) -> Result<(), Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
-            c.execute("INSERT INTO shard (name, start_t, start_i) VALUES (?1, ?2, ?3)", params![shard, start.t, start.i]).map(drop)
+            c.execute("INSERT INTO shard (name, start_t, start_i) VALUES (?1, ?2, ?3)", params![shard, start.t, start.i])
+                .map(drop)
         })
         .await
     }
@@ -240,12 +248,21 @@ impl Checkpoints {
     /// Stores that the copy has ended, and that every document was read by this time.
     pub async fn store_copied(&self, shard: &str, time: ClusterTime) -> Result<(), Fault> {
         let shard = shard.to_owned();
-        self.with(move |c| c.execute("UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1", params![shard, time.t, time.i]).map(drop))
-            .await
+        self.with(move |c| {
+            c.execute("UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1", params![shard, time.t, time.i]).map(drop)
+        })
+        .await
     }
 
     /// Stores that everything up to this token is applied. `durable`: before something that must not see an older token again.
-    pub async fn store_token(&self, shard: &str, token: RawDocumentBuf, applied: ClusterTime, events: u64, durable: bool) -> Result<(), Fault> {
+    pub async fn store_token(
+        &self,
+        shard: &str,
+        token: RawDocumentBuf,
+        applied: ClusterTime,
+        events: u64,
+        durable: bool,
+    ) -> Result<(), Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
             c.pragma_update(None, "synchronous", if durable { "full" } else { "normal" })?;
@@ -263,7 +280,8 @@ impl Checkpoints {
     pub async fn collections(&self, shard: &str) -> Result<Vec<CollectionRow>, Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
-            let mut statement = c.prepare("SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = ?1 ORDER BY bytes DESC, ns")?;
+            let mut statement =
+                c.prepare("SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = ?1 ORDER BY bytes DESC, ns")?;
             let rows: Rows<Option<CollectionRow>> = statement
                 .query_map([&shard], |row| {
                     let namespace: String = row.get(0)?;
@@ -278,7 +296,7 @@ impl Checkpoints {
                     })())
                 })?
                 .collect();
-            Ok(rows?)
+            rows
         })
         .await?
         .into_iter()
@@ -306,7 +324,8 @@ impl Checkpoints {
     pub async fn store_stage(&self, shard: &str, namespace: &Namespace, stage: Stage) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
-            c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()]).map(drop)
+            c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()])
+                .map(drop)
         })
         .await
     }
@@ -320,7 +339,14 @@ impl Checkpoints {
             for part in &parts {
                 transaction.execute(
                     "INSERT INTO part (shard, ns, number, after, until, until_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    params![shard, namespace, part.number, part.after, part.until, part.until_id.as_ref().map(|id| id.as_bytes())],
+                    params![
+                        shard,
+                        namespace,
+                        part.number,
+                        part.after,
+                        part.until,
+                        part.until_id.as_ref().map(|id| id.as_bytes())
+                    ],
                 )?;
             }
             transaction.execute(
@@ -336,8 +362,9 @@ impl Checkpoints {
     pub async fn open_parts(&self, shard: &str, namespace: &Namespace) -> Result<Vec<Part>, Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
-            let mut statement =
-                c.prepare("SELECT number, after, until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND done = 0 ORDER BY number")?;
+            let mut statement = c.prepare(
+                "SELECT number, after, until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND done = 0 ORDER BY number",
+            )?;
             statement
                 .query_map(params![shard, namespace], |row| {
                     Ok(Part {
@@ -353,7 +380,14 @@ impl Checkpoints {
     }
 
     /// Stores that a part is written, with what it held.
-    pub async fn store_part_done(&self, shard: &str, namespace: &Namespace, number: u32, documents: u64, bytes: u64) -> Result<(), Fault> {
+    pub async fn store_part_done(
+        &self,
+        shard: &str,
+        namespace: &Namespace,
+        number: u32,
+        documents: u64,
+        bytes: u64,
+    ) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
             c.execute(

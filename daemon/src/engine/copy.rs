@@ -84,7 +84,7 @@ impl Copier<'_> {
     /// and loses nothing. `None`: the collection's start.
     async fn earlier_record(&self, namespace: &Namespace, gone: Option<i64>) -> Result<Option<i64>, Fault> {
         let samples = partition::sample(self.source, namespace, 1_000).await?;
-        Ok(samples.iter().map(|sample| sample.record).filter(|record| Some(*record) < gone).next_back())
+        Ok(samples.iter().map(|sample| sample.record).rfind(|record| Some(*record) < gone))
     }
 
     async fn scan(
@@ -223,7 +223,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// Runs a write command until it passes, as long as its errors may pass. It is never under way twice.
-pub async fn write_command(destination: &Deployment, namespace: &Namespace, doing: &str, command: RawDocumentBuf) -> Result<Document, Fault> {
+pub async fn write_command(
+    destination: &Deployment,
+    namespace: &Namespace,
+    doing: &str,
+    command: RawDocumentBuf,
+) -> Result<Document, Fault> {
     let mark = format!("{}:{}:{};", destination.tag, std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
     let mut command = command;
     append(&mut command, "comment", mark.as_str());
@@ -314,7 +319,10 @@ pub fn refused(reply: &Document) -> Vec<Refused> {
 pub fn refusal(destination: &Deployment, namespace: &Namespace, doing: &str, refused: &Refused) -> Fault {
     let mut fault = Fault::new(
         FaultCode::DestinationWriteFailed,
-        format!("{doing} {namespace} on the destination ({}): the server refused it with code {}", destination.hosts, refused.code),
+        format!(
+            "{doing} {namespace} on the destination ({}): the server refused it with code {}",
+            destination.hosts, refused.code
+        ),
     );
     fault.retryable = error::is_transient_code(refused.code);
     fault
@@ -322,7 +330,12 @@ pub fn refusal(destination: &Deployment, namespace: &Namespace, doing: &str, ref
 
 /// Inserts documents, unordered and past validation: what the source holds is right by definition. Returns the places of those that
 /// were there already, where that is asked for.
-pub async fn insert(destination: &Deployment, namespace: &Namespace, documents: &RawArray, existing: Existing) -> Result<Vec<usize>, Fault> {
+pub async fn insert(
+    destination: &Deployment,
+    namespace: &Namespace,
+    documents: &RawArray,
+    existing: Existing,
+) -> Result<Vec<usize>, Fault> {
     let mut insert = command("insert", &namespace.collection);
     append(&mut insert, "ordered", false);
     append(&mut insert, "bypassDocumentValidation", true);

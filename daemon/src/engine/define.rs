@@ -68,7 +68,12 @@ impl Tail {
         {
             return Err(fault);
         }
-        catalog::create(&self.destination, &namespace.db, catalog::create_command(&namespace.collection, Some(options), id_index)).await?;
+        catalog::create(
+            &self.destination,
+            &namespace.db,
+            catalog::create_command(&namespace.collection, Some(options), id_index),
+        )
+        .await?;
         self.set_traits(
             namespace,
             Some(Traits {

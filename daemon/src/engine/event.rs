@@ -82,10 +82,7 @@ fn malformed(what: &str) -> Fault {
 
 fn namespace(event: &RawDocument, field: &str) -> Result<Namespace, Fault> {
     let ns = event.get_document(field).map_err(|_| malformed(field))?;
-    Ok(Namespace::new(
-        ns.get_str("db").map_err(|_| malformed("ns.db"))?,
-        ns.get_str("coll").map_err(|_| malformed("ns.coll"))?,
-    ))
+    Ok(Namespace::new(ns.get_str("db").map_err(|_| malformed("ns.db"))?, ns.get_str("coll").map_err(|_| malformed("ns.coll"))?))
 }
 
 fn id_of(document: &RawDocument) -> Result<RawDocumentBuf, Fault> {
@@ -127,7 +124,8 @@ impl Event {
             }
             "createIndexes" => What::Definition(Definition::CreateIndexes(namespace(event, "ns")?, indexes(&description(event)))),
             "dropIndexes" => {
-                let names = indexes(&description(event)).iter().filter_map(|spec| spec.get_str("name").ok().map(str::to_owned)).collect();
+                let names =
+                    indexes(&description(event)).iter().filter_map(|spec| spec.get_str("name").ok().map(str::to_owned)).collect();
                 What::Definition(Definition::DropIndexes(namespace(event, "ns")?, names))
             }
             "modify" => What::Definition(Definition::Modify(namespace(event, "ns")?, description(event))),

@@ -92,7 +92,12 @@ fn identity(spec: &RawDocument) -> Vec<u8> {
 }
 
 /// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is left for the end.
-pub async fn build(destination: &Deployment, namespace: &Namespace, specs: &[RawDocumentBuf], collated: bool) -> Result<(), Fault> {
+pub async fn build(
+    destination: &Deployment,
+    namespace: &Namespace,
+    specs: &[RawDocumentBuf],
+    collated: bool,
+) -> Result<(), Fault> {
     let mut taken = Vec::new();
     // Plain ones first: of two that clash the unique one waits.
     let mut ordered: Vec<&RawDocumentBuf> = specs.iter().collect();
@@ -128,12 +133,17 @@ pub async fn build_one(destination: &Deployment, namespace: &Namespace, spec: &R
 async fn run_create(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), mongodb::error::Error> {
     let mut create = command("createIndexes", &namespace.collection);
     append(&mut create, "indexes", &**indexes);
+    // The primary's own vote: with the default the server waits a tenth of a second for its members' even where there is one, which
+    // a source that makes indexes all day would turn into lag. The write concern waits for the majority all the same.
+    append(&mut create, "commitQuorum", 1);
     append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
     destination.raw_command(&namespace.db, create).await.map(drop)
 }
 
 async fn create_indexes(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), Fault> {
-    run_create(destination, namespace, indexes).await.map_err(|e| destination.fault(&format!("building the indexes of {namespace}"), &e))
+    run_create(destination, namespace, indexes)
+        .await
+        .map_err(|e| destination.fault(&format!("building the indexes of {namespace}"), &e))
 }
 
 /// Drops an index; one that is not there is a success.
@@ -261,7 +271,10 @@ fn unique_fault(destination: &Deployment, namespace: &Namespace, spec: &RawDocum
         Some(CANNOT_CONVERT_TO_UNIQUE | DUPLICATE_KEY) => {
             let ids = violations(error);
             let ids = if ids.is_empty() { String::new() } else { format!(": documents with _id {}", ids.join("; ")) };
-            Fault::new(FaultCode::UniqueIndexBroken, format!("index {index} of {namespace} cannot be made unique on the destination{ids}"))
+            Fault::new(
+                FaultCode::UniqueIndexBroken,
+                format!("index {index} of {namespace} cannot be made unique on the destination{ids}"),
+            )
         }
         _ => destination.fault(&format!("making index {index} of {namespace} unique"), error),
     }

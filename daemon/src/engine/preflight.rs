@@ -8,19 +8,18 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use mongodb::bson::{Document, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
-use schemas::id::ShardName;
+use schemas::id::{RunId, ShardName};
 use schemas::namespace::Namespace;
 use schemas::observed::{Check, Forecast, Inspection, Outcome, ShardForecast};
 use schemas::spec::{ExistingData, MigrationSpec, SourceWrites};
 
 use super::catalog::{self, CollectionInfo, Kind};
 use super::concurrent::{self, Piece};
+use super::guard::{self, WRITE_BLOCK};
 use crate::mongo::{Deployment, ServerVersion, Side, Topology, append, command, connect};
 
 /// The oldest server that is carried from and to.
 const OLDEST: ServerVersion = ServerVersion::new(5, 0, 0);
-/// The first version with `setUserWriteBlockMode`.
-const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
 /// How long the source's reading speed is measured for the forecast: a plan waits for it.
 const SAMPLE_TIME: Duration = Duration::from_millis(700);
 /// Collections whose sizes are read at once for the forecast.
@@ -59,14 +58,15 @@ impl Findings {
             None => Ok(()),
             Some(check) => {
                 let code = check.code.unwrap_or(FaultCode::Internal);
-                Err(Fault::new(code, check.message.clone()).with_remedy(check.remedy.clone().unwrap_or_else(|| code.remedy().to_owned())))
+                Err(Fault::new(code, check.message.clone())
+                    .with_remedy(check.remedy.clone().unwrap_or_else(|| code.remedy().to_owned())))
             }
         }
     }
 }
 
 /// Makes the checks. Namespaces in `ours` on the destination are this migration's own.
-pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Findings {
+pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option<&RunId>) -> Findings {
     let mut findings = Findings::default();
     findings.source = reach(&mut findings, Side::Source, spec).await;
     findings.destination = reach(&mut findings, Side::Destination, spec).await;
@@ -83,21 +83,24 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Findings
     if let Some(destination) = findings.destination.clone() {
         privileges(&mut findings, &destination, &needed(Side::Destination, spec)).await;
         emptiness(&mut findings, &destination, spec, ours).await;
+        destination_block(&mut findings, &destination, spec, run).await;
     }
     findings
 }
 
 /// Makes the checks and the forecast.
-pub async fn inspect(spec: &MigrationSpec) -> Inspection {
-    let mut findings = check(spec, &BTreeSet::new()).await;
+pub async fn inspect(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspection {
+    let mut findings = check(spec, ours, None).await;
     let forecast = match findings.source.clone() {
-        Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => match forecast(&source, &findings.catalogue).await {
-            Ok(forecast) => Some(forecast),
-            Err(fault) => {
-                findings.fail("forecast", &fault);
-                None
+        Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => {
+            match forecast(&source, &findings.catalogue).await {
+                Ok(forecast) => Some(forecast),
+                Err(fault) => {
+                    findings.fail("forecast", &fault);
+                    None
+                }
             }
-        },
+        }
         _ => None,
     };
     Inspection { checks: findings.checks, forecast, drops: findings.drops, destination_access_control: findings.access_control }
@@ -109,7 +112,7 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
         Side::Destination => &spec.destination.connection,
     };
     let name = format!("{side}_reachable");
-    let deployment = match connect(side, connection, "cutover-preflight").await {
+    let deployment = match connect(side, connection, None, "cutover-preflight").await {
         Ok(deployment) => deployment,
         Err(fault) => {
             findings.fail(&name, &fault);
@@ -163,13 +166,21 @@ fn same_deployment(findings: &mut Findings, source: &Deployment, destination: &D
             "different_deployments",
             &Fault::new(
                 FaultCode::SameDeployment,
-                format!("source ({}) and destination ({}) are the same deployment: one primary answers for both", source.hosts, destination.hosts),
+                format!(
+                    "source ({}) and destination ({}) are the same deployment: one primary answers for both",
+                    source.hosts, destination.hosts
+                ),
             ),
         ),
-        (Some(_), Some(_)) => findings.note("different_deployments", Outcome::Ok, "source and destination have different primaries"),
+        (Some(_), Some(_)) => {
+            findings.note("different_deployments", Outcome::Ok, "source and destination have different primaries")
+        }
         _ => findings.fail(
             "different_deployments",
-            &Fault::new(FaultCode::UnsupportedVersion, "a server does not tell its process id, so that source and destination cannot be told apart"),
+            &Fault::new(
+                FaultCode::UnsupportedVersion,
+                "a server does not tell its process id, so that source and destination cannot be told apart",
+            ),
         ),
     }
 }
@@ -210,6 +221,52 @@ fn write_block(findings: &mut Findings, source: &Deployment, spec: &MigrationSpe
     }
 }
 
+/// Whether others can be kept from writing to the destination, where that is wanted.
+async fn destination_block(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, run: Option<&RunId>) {
+    let name = "destination_write_block";
+    let wanted = spec.destination.block_writes;
+    let refuse = |why: String| {
+        Fault::new(FaultCode::WriteBlockUnavailable, format!("the destination's writes cannot be blocked for others: {why}"))
+            .with_remedy(
+                "leave out destination.block_writes, or set it to false, and keep others from writing there by other means",
+            )
+    };
+    let problem = if wanted == Some(false) {
+        return findings.note(name, Outcome::Ok, "not used: block_writes = false");
+    } else if !destination.is_authenticated {
+        Some("it has no access control, so that it cannot tell this daemon from others".to_owned())
+    } else if destination.version < WRITE_BLOCK {
+        Some(format!("it is MongoDB {}, and that needs {WRITE_BLOCK}", destination.version))
+    } else if !guard::may_block(destination).await {
+        Some("its user may neither make users nor do it itself (setUserWriteBlockMode with bypassWriteBlockingMode)".to_owned())
+    } else {
+        None
+    };
+    match (problem, wanted) {
+        (Some(why), Some(true)) => findings.fail(name, &refuse(why)),
+        (Some(why), _) => {
+            findings.note(name, Outcome::Warn, format!("others can write to the destination during the run: {why}"))
+        }
+        (None, _) => match guard::other_blockers(destination, run).await {
+            Ok(others) if others.is_empty() => {
+                findings.note(name, Outcome::Ok, "others cannot write to the destination during the run")
+            }
+            Ok(others) => findings.fail(
+                name,
+                &Fault::new(
+                    FaultCode::DestinationInUse,
+                    format!(
+                        "{} blocks the destination's writes already, and the block is one for the whole deployment",
+                        others.join(", ")
+                    ),
+                )
+                .with_remedy("complete or cancel that run first, or set destination.block_writes = false on both"),
+            ),
+            Err(fault) => findings.fail(name, &fault),
+        },
+    }
+}
+
 async fn oplog(findings: &mut Findings, source: &Deployment) {
     match source.oplog_window_seconds().await {
         Some(seconds) => findings.note("oplog_window", Outcome::Ok, format!("the source's oplog spans {seconds} s at present")),
@@ -230,13 +287,20 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
     match spec.destination.existing_data {
         _ if there.is_empty() => findings.note("destination_empty", Outcome::Ok, "nothing in scope is on the destination"),
         ExistingData::Drop => {
-            findings.note("destination_empty", Outcome::Ok, format!("{} namespaces on the destination will be dropped", there.len()));
+            findings.note(
+                "destination_empty",
+                Outcome::Ok,
+                format!("{} namespaces on the destination will be dropped", there.len()),
+            );
             findings.drops = there;
         }
         ExistingData::Refuse => {
             let some = there.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let more = if there.len() > 5 { format!(" and {} more", there.len() - 5) } else { String::new() };
-            findings.fail("destination_empty", &Fault::new(FaultCode::DestinationNotEmpty, format!("the destination has {some}{more} already")));
+            findings.fail(
+                "destination_empty",
+                &Fault::new(FaultCode::DestinationNotEmpty, format!("the destination has {some}{more} already")),
+            );
         }
     }
 }
@@ -298,7 +362,10 @@ async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[
         Err(e) => return findings.fail(&name, &deployment.fault("reading the privileges", &e)),
     };
     let Ok(auth) = status.get_document("authInfo") else {
-        return findings.fail(&name, &Fault::new(FaultCode::MissingPrivileges, format!("the {side} does not tell the privileges of this connection")));
+        return findings.fail(
+            &name,
+            &Fault::new(FaultCode::MissingPrivileges, format!("the {side} does not tell the privileges of this connection")),
+        );
     };
     let nobody = auth.get_array("authenticatedUsers").is_ok_and(Vec::is_empty);
     if nobody {
@@ -313,8 +380,11 @@ async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[
             }
             Err(_) => findings.fail(
                 &name,
-                &Fault::new(FaultCode::AuthenticationFailed, format!("the {side} at {} requires a login and none is given", deployment.hosts))
-                    .with_remedy("add username and password = { env = \"NAME\" } to the block"),
+                &Fault::new(
+                    FaultCode::AuthenticationFailed,
+                    format!("the {side} at {} requires a login and none is given", deployment.hosts),
+                )
+                .with_remedy("add username and password = { env = \"NAME\" } to the block"),
             ),
         };
     }
@@ -323,18 +393,24 @@ async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[
     }
     let granted = auth.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
     let granted: Vec<&Document> = granted.iter().filter_map(|privilege| privilege.as_document()).collect();
-    let missing: Vec<&str> = needed.iter().filter(|needed| !is_granted(&granted, **needed)).map(|needed| needed.action()).collect();
+    let missing: Vec<&str> =
+        needed.iter().filter(|needed| !is_granted(&granted, **needed)).map(|needed| needed.action()).collect();
     if missing.is_empty() {
         findings.note(&name, Outcome::Ok, format!("the user has the {} privileges that the {side} needs", needed.len()));
     } else {
         let roles = match side {
-            Side::Source => "backup, clusterMonitor, readAnyDatabase, and a role with setUserWriteBlockMode (in clusterManager's place: hostManager, or a role of your own)",
+            Side::Source => {
+                "backup, clusterMonitor, readAnyDatabase, and a role with setUserWriteBlockMode (in clusterManager's place: hostManager, or a role of your own)"
+            }
             Side::Destination => "clusterMonitor, readWriteAnyDatabase, dbAdminAnyDatabase, restore",
         };
         findings.fail(
             &name,
-            &Fault::new(FaultCode::MissingPrivileges, format!("the user on the {side} at {} may not: {}", deployment.hosts, missing.join(", ")))
-                .with_remedy(format!("grant the actions, or the built-in roles {roles}")),
+            &Fault::new(
+                FaultCode::MissingPrivileges,
+                format!("the user on the {side} at {} may not: {}", deployment.hosts, missing.join(", ")),
+            )
+            .with_remedy(format!("grant the actions, or the built-in roles {roles}")),
         );
     }
 }
@@ -355,7 +431,10 @@ fn is_granted(granted: &[&Document], needed: Needed) -> bool {
             // A grant on single databases may do for what is in scope; the server then has the last word.
             Needed::Anywhere(_) => resource.get_str("db").is_ok_and(|db| !matches!(db, "admin" | "config" | "local")),
         } || resource.get_bool("anyResource").unwrap_or(false);
-        covers && privilege.get_array("actions").is_ok_and(|actions| actions.iter().any(|action| action.as_str() == Some(needed.action())))
+        covers
+            && privilege
+                .get_array("actions")
+                .is_ok_and(|actions| actions.iter().any(|action| action.as_str() == Some(needed.action())))
     })
 }
 
@@ -378,7 +457,9 @@ async fn forecast(source: &Deployment, catalogue: &[CollectionInfo]) -> Result<F
     }
     forecast.copy_seconds = match largest {
         None => Some(0.0),
-        Some((_, namespace)) => read_speed(source, namespace).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second),
+        Some((_, namespace)) => {
+            read_speed(source, namespace).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second)
+        }
     };
     let oplog_window_seconds = source.oplog_window_seconds().await;
     if let Topology::ReplicaSet(name) = &source.topology {

@@ -96,7 +96,10 @@ impl Sync {
     fn shard_name(&self) -> Result<String, Fault> {
         match &self.source.topology {
             Topology::ReplicaSet(name) => Ok(name.clone()),
-            Topology::Standalone => Err(Fault::new(FaultCode::StandaloneSource, format!("the source at {} is a standalone server", self.source.hosts))),
+            Topology::Standalone => Err(Fault::new(
+                FaultCode::StandaloneSource,
+                format!("the source at {} is a standalone server", self.source.hosts),
+            )),
             Topology::Sharded => Err(Fault::new(FaultCode::NotSupportedYet, "sharded sources are not supported yet")),
         }
     }
@@ -191,7 +194,10 @@ impl Sync {
         self.create(shard, &catalogue, row.copied.is_some()).await?;
 
         let (finished, to_index) = mpsc::unbounded_channel();
-        let (copied, ()) = tokio::try_join!(self.copy_parts(shard, row, &catalogue, finished), self.index_finished(shard, &catalogue, to_index))?;
+        let (copied, ()) = tokio::try_join!(
+            self.copy_parts(shard, row, &catalogue, finished),
+            self.index_finished(shard, &catalogue, to_index)
+        )?;
         let _ = self.milestones.send(Milestone::Indexed);
         Ok(ShardRow { copied: Some(copied), ..row.clone() })
     }
@@ -205,8 +211,12 @@ impl Sync {
         catalogue: &[Work],
         finished: mpsc::UnboundedSender<usize>,
     ) -> Result<ClusterTime, Fault> {
-        let copier =
-            Copier { source: &self.source, destination: &self.destination, progress: &self.progress, start: timestamp(row.start) };
+        let copier = Copier {
+            source: &self.source,
+            destination: &self.destination,
+            progress: &self.progress,
+            start: timestamp(row.start),
+        };
         let mut parts: Vec<Piece<'_, ()>> = Vec::new();
         for (place, work) in catalogue.iter().enumerate() {
             if work.info.kind != Kind::Collection || work.row.stage >= Stage::Copied {
@@ -259,7 +269,12 @@ impl Sync {
     }
 
     /// Builds the indexes of collections as they come, until no more will.
-    async fn index_finished(&self, shard: &str, catalogue: &[Work], mut to_index: mpsc::UnboundedReceiver<usize>) -> Result<(), Fault> {
+    async fn index_finished(
+        &self,
+        shard: &str,
+        catalogue: &[Work],
+        mut to_index: mpsc::UnboundedReceiver<usize>,
+    ) -> Result<(), Fault> {
         let mut building = FuturesUnordered::new();
         let mut more = true;
         loop {
@@ -322,8 +337,15 @@ impl Sync {
         }
         let there = catalog::list(&self.destination, &self.spec.namespaces.scope).await?;
         let ours: std::collections::BTreeSet<_> = known.into_iter().collect();
-        if let Some(foreign) = new.iter().map(|work| &work.row.namespace).find(|namespace| there.contains_key(namespace) && !ours.contains(namespace)) {
-            return Err(Fault::new(FaultCode::DestinationNotEmpty, format!("{foreign} has appeared on the destination, and this run did not make it")));
+        if let Some(foreign) = new
+            .iter()
+            .map(|work| &work.row.namespace)
+            .find(|namespace| there.contains_key(namespace) && !ours.contains(namespace))
+        {
+            return Err(Fault::new(
+                FaultCode::DestinationNotEmpty,
+                format!("{foreign} has appeared on the destination, and this run did not make it"),
+            ));
         }
         let namespaces: Vec<_> = new.iter().map(|work| work.row.namespace.clone()).collect();
         self.checkpoints.store_created(namespaces.clone()).await?;
@@ -357,9 +379,8 @@ impl Sync {
 
     async fn tail(&self, shard: &str, row: &ShardRow) -> Result<(), Fault> {
         self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
-        let copied = row
-            .copied
-            .ok_or_else(|| Fault::new(FaultCode::Internal, "the tail was started before the copy's end was stored"))?;
+        let copied =
+            row.copied.ok_or_else(|| Fault::new(FaultCode::Internal, "the tail was started before the copy's end was stored"))?;
         let traits: HashMap<_, _> = catalog::list(&self.destination, &self.spec.namespaces.scope)
             .await?
             .into_iter()

@@ -113,7 +113,8 @@ impl Tail {
     fn uses_raw_deltas(&self) -> bool {
         // A delta of a newer server may hold what an older one does not know.
         self.source.version >= RAW_DELTAS
-            && (self.destination.version.major, self.destination.version.minor) >= (self.source.version.major, self.source.version.minor)
+            && (self.destination.version.major, self.destination.version.minor)
+                >= (self.source.version.major, self.source.version.minor)
     }
 
     async fn read(&self, from: &ShardRow, batches: mpsc::Sender<Batch>) -> Result<(), Fault> {
@@ -171,7 +172,8 @@ impl Tail {
     }
 
     async fn apply(&self, from: &ShardRow, arrived: &mut mpsc::Receiver<Batch>) -> Result<(), Fault> {
-        let mut position = Position { token: None, time: from.applied.unwrap_or(from.start), events: from.events, stored: Instant::now() };
+        let mut position =
+            Position { token: None, time: from.applied.unwrap_or(from.start), events: from.events, stored: Instant::now() };
         self.progress.set_applied(position.time, position.events);
         while let Some(first) = tokio::select! {
             biased;
@@ -268,7 +270,8 @@ impl Tail {
         if in_scope_changes {
             self.progress.set_last_change(newest);
         }
-        let touched: Vec<Namespace> = seen.into_iter().filter_map(|(namespace, in_scope)| in_scope.then_some(namespace)).collect();
+        let touched: Vec<Namespace> =
+            seen.into_iter().filter_map(|(namespace, in_scope)| in_scope.then_some(namespace)).collect();
         if touched.is_empty() {
             return Ok(());
         }

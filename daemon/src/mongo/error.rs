@@ -7,9 +7,8 @@ use super::Side;
 
 /// Server codes after which the same command may pass: elections, shutdowns, network errors inside the cluster, lock and cache
 /// pressure. From the server's `error_codes.yml` (categories RetriableError, NotPrimaryError, ShutdownError, NetworkError).
-const TRANSIENT_CODES: [i32; 23] = [
-    6, 7, 24, 43, 46, 50, 64, 89, 91, 112, 133, 134, 136, 175, 189, 202, 237, 262, 317, 9001, 10107, 11600, 11602,
-];
+const TRANSIENT_CODES: [i32; 23] =
+    [6, 7, 24, 43, 46, 50, 64, 89, 91, 112, 133, 134, 136, 175, 189, 202, 237, 262, 317, 9001, 10107, 11600, 11602];
 
 /// Like [`TRANSIENT_CODES`]: not primary in its older forms.
 const NOT_PRIMARY_CODES: [i32; 3] = [10058, 13435, 13436];
@@ -35,7 +34,10 @@ pub fn is_transient_code(code: i32) -> bool {
 #[must_use]
 pub fn is_transient(error: &Error) -> bool {
     match &*error.kind {
-        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::ServerSelection { .. } | ErrorKind::InvalidResponse { .. } => true,
+        ErrorKind::Io(_)
+        | ErrorKind::ConnectionPoolCleared { .. }
+        | ErrorKind::ServerSelection { .. }
+        | ErrorKind::InvalidResponse { .. } => true,
         _ => code(error).is_some_and(is_transient_code) || error.contains_label("RetryableWriteError"),
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Filled {
     /// Its header.
     pub(crate) place: Place,
     pub(crate) attributes: BTreeMap<&'static str, Setting>,
+    /// Attributes that are written out with a value that did not pass: nothing follows from their absence.
+    failed: Vec<&'static str>,
     pub(crate) blocks: Vec<Filled>,
 }
 
@@ -39,6 +41,11 @@ pub(crate) struct Setting {
 }
 
 impl Filled {
+    /// Whether an attribute is written out, with a value that passed or not.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.attributes.contains_key(name) || self.failed.contains(&name)
+    }
+
     /// The block of this name in it, where it stands once.
     pub(crate) fn block(&self, name: &str) -> Option<&Self> {
         self.blocks.iter().find(|block| block.schema.name == name)
@@ -105,8 +112,14 @@ impl Walker<'_> {
             );
             self.add(outside, diagnostic.with_code(FaultCode::NotSupportedYet), header.clone());
         }
-        let mut filled =
-            Filled { schema, label, place: self.place(header.clone()), attributes: BTreeMap::new(), blocks: Vec::new() };
+        let mut filled = Filled {
+            schema,
+            label,
+            place: self.place(header.clone()),
+            attributes: BTreeMap::new(),
+            failed: Vec::new(),
+            blocks: Vec::new(),
+        };
         self.body(schema, &block.body, &around, &mut filled);
         for attribute in schema.attributes.iter().filter(|attribute| attribute.required) {
             if !block.body.has_attribute(attribute.name) {
@@ -162,7 +175,11 @@ impl Walker<'_> {
                         let first = first.place.clone();
                         let diagnostic = Diagnostic::error(
                             format!("the block {name} stands twice"),
-                            format!("A {} block has at most one. Put what they hold together.", schema.name),
+                            format!(
+                                "A {} block has {}.",
+                                schema.name,
+                                if inner.times == Times::Once { "exactly one" } else { "at most one" }
+                            ),
                         );
                         self.add(around, diagnostic.related_to("the first one", first), header_span(block));
                         // Its own mistakes are still looked for; its values are not taken.
@@ -183,7 +200,10 @@ impl Walker<'_> {
             return self.unknown_attribute(schema, attribute, around);
         };
         let span = span_of(&attribute.value);
-        let Some((value, sensitive)) = self.evaluate(known.kind, &attribute.value, around) else { return };
+        let Some((value, sensitive)) = self.evaluate(known.kind, &attribute.value, around) else {
+            filled.failed.push(known.name);
+            return;
+        };
         if value == Value::Null && !matches!(known.kind, Kind::Any | Kind::Type | Kind::Expression) {
             if known.required {
                 let summary = format!("the attribute {name:?} must not be null");
@@ -199,10 +219,14 @@ impl Walker<'_> {
         };
         let value = match check(known.kind, &value, &here) {
             Ok(value) => value,
-            Err(refusal) => {
-                let place = part_span(&attribute.value, &refusal.part);
-                let diagnostic = Diagnostic::error(refusal.summary, refusal.detail).with_code(refusal.code);
-                return self.add(around, diagnostic, place);
+            Err(refusals) => {
+                filled.failed.push(known.name);
+                for refusal in refusals {
+                    let place = part_span(&attribute.value, &refusal.part);
+                    let diagnostic = Diagnostic::error(refusal.summary, refusal.detail).with_code(refusal.code);
+                    self.add(around, diagnostic, place);
+                }
+                return;
             }
         };
         let path = around.attribute(name);

@@ -62,12 +62,28 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) computed: bool,
 }
 
-fn refuse<T>(part: Part, summary: impl Into<String>, detail: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { part, code: FaultCode::InvalidConfiguration, summary: summary.into(), detail: detail.into() })
+fn refusal(part: Part, summary: impl Into<String>, detail: impl Into<String>) -> Refusal {
+    Refusal { part, code: FaultCode::InvalidConfiguration, summary: summary.into(), detail: detail.into() }
+}
+
+fn refuse<T>(part: Part, summary: impl Into<String>, detail: impl Into<String>) -> Result<T, Vec<Refusal>> {
+    Err(vec![refusal(part, summary, detail)])
+}
+
+/// All values, or everything that is wrong with any of them.
+fn all<T>(results: impl IntoIterator<Item = Result<T, Refusal>>) -> Result<Vec<T>, Vec<Refusal>> {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(value) => good.push(value),
+            Err(refusal) => bad.push(refusal),
+        }
+    }
+    if bad.is_empty() { Ok(good) } else { Err(bad) }
 }
 
 impl Circumstances<'_> {
-    fn wrong_type<T>(&self, expected: &str, value: &Value) -> Result<T, Refusal> {
+    fn wrong_type<T>(&self, expected: &str, value: &Value) -> Result<T, Vec<Refusal>> {
         let detail = match (expected, value) {
             ("a string", Value::Number(_) | Value::Bool(_)) => "Write it in quotes.",
             ("a number" | "a whole number" | "a bool", Value::String(_)) => "Write it without quotes.",
@@ -78,32 +94,32 @@ impl Circumstances<'_> {
     }
 
     fn shown(&self, text: &str) -> String {
-        if self.hidden { "the sensitive value".to_owned() } else { quoted(text) }
+        if self.hidden { "(sensitive)".to_owned() } else { quoted(text) }
     }
 
-    fn text<'v>(&self, value: &'v Value) -> Result<&'v str, Refusal> {
+    fn text<'v>(&self, value: &'v Value) -> Result<&'v str, Vec<Refusal>> {
         match value {
             Value::String(text) => Ok(text),
             other => self.wrong_type("a string", other),
         }
     }
 
-    fn texts(&self, value: &Value) -> Result<Vec<String>, Refusal> {
+    fn texts(&self, value: &Value) -> Result<Vec<String>, Vec<Refusal>> {
         let Value::List(items) = value else { return self.wrong_type("a list of strings", value) };
         let texts = items.iter().enumerate().map(|(index, item)| match item {
             Value::String(text) => Ok(text.clone()),
-            other => refuse(
+            other => Err(refusal(
                 Part::Element(index),
                 format!("{} has the wrong type: expected a list of strings, got {} in it", self.name, other.kind()),
                 "",
-            ),
+            )),
         });
-        texts.collect()
+        all(texts)
     }
 }
 
 /// Checks a value that is not null.
-pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Result<Checked, Refusal> {
+pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Result<Checked, Vec<Refusal>> {
     let name = here.name;
     match kind {
         Kind::Flag => match value {
@@ -141,15 +157,15 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
         Kind::Text => here.text(value).map(|text| Checked::Text(text.to_owned())),
         Kind::Patterns => {
             let patterns = here.texts(value)?.into_iter().enumerate().map(|(index, text)| {
-                text.parse::<NamespacePattern>().or_else(|_| {
-                    refuse(
+                text.parse::<NamespacePattern>().map_err(|_| {
+                    refusal(
                         Part::Element(index),
                         format!("{} is not a namespace pattern", here.shown(&text)),
                         "Write db.collection, with * for any characters within a part, as in shop.* or *.audit.",
                     )
                 })
             });
-            patterns.collect::<Result<_, _>>().map(Checked::Patterns)
+            all(patterns).map(Checked::Patterns)
         }
         Kind::ShardKey => shard_key(here.texts(value)?, here).map(Checked::Texts),
         Kind::Uri => match MongoUri::parse(here.text(value)?) {
@@ -188,7 +204,7 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
 /// The rule of names.
 pub(crate) const NAME_RULE: &str = "Use 1 to 64 letters, digits, - and _, starting with a letter or a digit.";
 
-fn whole(value: &Value, least: u32, most: u32, here: &Circumstances<'_>) -> Result<u32, Refusal> {
+fn whole(value: &Value, least: u32, most: u32, here: &Circumstances<'_>) -> Result<u32, Vec<Refusal>> {
     let name = here.name;
     let number = match value {
         Value::Number(number) => *number,
@@ -202,13 +218,13 @@ fn whole(value: &Value, least: u32, most: u32, here: &Circumstances<'_>) -> Resu
         Some(whole) => Ok(whole),
         None => {
             let bounds = if most == u32::MAX { format!("{least} or more") } else { format!("from {least} to {most}") };
-            let shown = if here.hidden { "the sensitive value".to_owned() } else { number_text(&number) };
+            let shown = if here.hidden { "(sensitive)".to_owned() } else { number_text(&number) };
             refuse(Part::All, format!("{name} cannot be {shown}"), format!("It is a whole number, {bounds}."))
         }
     }
 }
 
-fn shard_key(fields: Vec<String>, here: &Circumstances<'_>) -> Result<Vec<String>, Refusal> {
+fn shard_key(fields: Vec<String>, here: &Circumstances<'_>) -> Result<Vec<String>, Vec<Refusal>> {
     if fields.is_empty() {
         return refuse(
             Part::All,
@@ -216,20 +232,20 @@ fn shard_key(fields: Vec<String>, here: &Circumstances<'_>) -> Result<Vec<String
             "Write the fields in order, as in [\"customer:1\", \"_id:hashed\"].",
         );
     }
-    for (index, text) in fields.iter().enumerate() {
-        let good = text.rsplit_once(':').is_some_and(|(field, order)| !field.is_empty() && (order == "1" || order == "hashed"));
-        if !good {
-            let summary = format!("{} is not a field of a shard key", here.shown(text));
-            return refuse(Part::Element(index), summary, "Write field:1 or field:hashed.");
+    let fields = all(fields.into_iter().enumerate().map(|(index, text)| match text.rsplit_once(':') {
+        Some((field, "1" | "hashed")) if !field.is_empty() => Ok(text),
+        _ => {
+            let summary = format!("{} is not a field of a shard key", here.shown(&text));
+            Err(refusal(Part::Element(index), summary, "Write field:1 or field:hashed."))
         }
-    }
+    }))?;
     if fields.iter().filter(|field| field.ends_with(":hashed")).count() > 1 {
         return refuse(Part::All, format!("{} has more than one hashed field", here.name), "A shard key has at most one.");
     }
     Ok(fields)
 }
 
-fn secret(value: &Value, here: &Circumstances<'_>) -> Result<SecretRef, Refusal> {
+fn secret(value: &Value, here: &Circumstances<'_>) -> Result<SecretRef, Vec<Refusal>> {
     const HOW: &str = "Refer to it: { env = \"VARIABLE\" } or { file = \"/path\" }, of the daemon's machine.";
     let entries = match value {
         Value::Map(entries) => entries,
@@ -266,17 +282,14 @@ pub(crate) fn absolute(dir: &Path, text: &str) -> PathBuf {
     dir.join(text).components().filter(|part| *part != Component::CurDir).collect()
 }
 
-fn endpoint(text: &str, here: &Circumstances<'_>) -> Result<String, Refusal> {
+fn endpoint(text: &str, here: &Circumstances<'_>) -> Result<String, Vec<Refusal>> {
     /// The kernel's bound on the path of a socket.
     const LONGEST: usize = 107;
     let Some(path) = text.strip_prefix("unix:") else {
         if text.starts_with("tcp:") || text.starts_with("http:") || text.starts_with("https:") {
-            return Err(Refusal {
-                part: Part::All,
-                code: FaultCode::NotSupportedYet,
-                summary: format!("{} over the network is not supported yet", here.name),
-                detail: "Use the daemon's socket, as in unix:///run/cutover/cutoverd.sock.".to_owned(),
-            });
+            let summary = format!("{} over the network is not supported yet", here.name);
+            let detail = "Use the daemon's socket, as in unix:///run/cutover/cutoverd.sock.";
+            return Err(vec![Refusal { code: FaultCode::NotSupportedYet, ..refusal(Part::All, summary, detail) }]);
         }
         return refuse(Part::All, format!("{} is not an address", here.name), "Write it like unix:///run/cutover/cutoverd.sock.");
     };

@@ -189,7 +189,7 @@ pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {
     /// More than these help nobody, and a hostile file could make millions.
-    pub const MOST: usize = 100;
+    pub const MOST: usize = 50;
 
     /// Whether there is none.
     #[must_use]

@@ -60,9 +60,22 @@ const TABLES: [&[Function]; 5] = [text::FUNCTIONS, collection::FUNCTIONS, conver
 /// Functions that people know from Terraform and that are left out on purpose.
 const IMPURE: [&str; 5] = ["timestamp", "plantimestamp", "uuid", "bcrypt", "timeadd"];
 
+/// Every function.
+pub(crate) fn all() -> impl Iterator<Item = &'static Function> {
+    TABLES.iter().flat_map(|table| table.iter())
+}
+
 /// The function of this name.
 pub(crate) fn find(name: &str) -> Option<&'static Function> {
-    TABLES.iter().flat_map(|table| table.iter()).find(|function| function.name == name)
+    all().find(|function| function.name == name)
+}
+
+impl Function {
+    /// Its name.
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 /// What to say about a name that is no function.
@@ -70,7 +83,7 @@ pub(crate) fn unknown_detail(name: &str) -> String {
     if IMPURE.contains(&name) {
         return "A declaration must be the same each time it is read, so that there is no such function here.".to_owned();
     }
-    let names = TABLES.iter().flat_map(|table| table.iter()).map(|function| function.name).chain(["try", "can"]);
+    let names = all().map(|function| function.name).chain(["try", "can"]);
     format!("There is no function of this name.{}", did_you_mean(name, names))
 }
 

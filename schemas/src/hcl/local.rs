@@ -99,7 +99,8 @@ fn evaluate(local: &Local<'_>, names: &Names, report: &mut Report) -> Known {
     match evaluator.value(local.expr) {
         Ok(value) if value.depth() > DEEPEST => {
             let detail = format!("A value has at most {DEEPEST} levels of lists and objects.");
-            report.add(Diagnostic::error("the value is nested too deeply", detail).at(local.file.place(span_of(local.expr))));
+            let diagnostic = Diagnostic::error("the value is nested too deeply", detail);
+            report.add(diagnostic.at(local.file.place(span_of(local.expr))).within("locals"));
             Known::Broken
         }
         Ok(value) => Known::Value { value, sensitive: evaluator.is_sensitive() },

@@ -31,13 +31,19 @@ pub(crate) fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
 /// What stands between the first colon and the last `@` of `scheme://…`, either of them percent-encoded or not.
 fn in_uris(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
+    // What was looked through once is not looked through again: hostile texts have a scheme in every line's every word.
+    let mut seen = 0;
     for (at, _) in text.match_indices("://") {
         let start = at + 3;
+        if start < seen {
+            continue;
+        }
         let line_end = text[start..].find('\n').map_or(text.len(), |end| start + end);
         let quote = text[start..line_end].find('"').map_or(line_end, |end| start + end);
-        // A quote inside the secret ends the string too early: where no `@` comes before it, one after it counts, unless the
-        // rest of the line starts something new.
-        let end = if last_at_sign(&text[start..quote]).is_some() { quote } else { line_end };
+        // A quote inside the secret ends the string too early.
+        let closed = ends_a_string(&text[quote..line_end]) || last_at_sign(&text[start..quote]).is_some();
+        let end = if closed { quote } else { line_end };
+        seen = end;
         let Some(at_sign) = last_at_sign(&text[start..end]) else { continue };
         let userinfo = &text[start..start + at_sign];
         if let Some(colon) = first_of(userinfo, &[":", "%3A", "%3a"]) {
@@ -45,6 +51,12 @@ fn in_uris(text: &str) -> Vec<Range<usize>> {
         }
     }
     found
+}
+
+/// Whether a quote is followed by what follows the end of a string, rather than by more of a secret.
+fn ends_a_string(from_quote: &str) -> bool {
+    let after = from_quote.trim_start_matches('"').trim_start();
+    after.is_empty() || after.starts_with([',', ']', '}', ')', '#', '/', '?', ':', '='])
 }
 
 fn last_at_sign(text: &str) -> Option<usize> {
@@ -62,7 +74,11 @@ fn after_words(text: &str) -> Vec<Range<usize>> {
     let bytes = lower.as_bytes();
     let mut found = Vec::new();
     for word in WORDS {
+        let mut seen = 0;
         for (at, _) in lower.match_indices(word) {
+            if at < seen {
+                continue;
+            }
             let mut i = at + word.len();
             while i < bytes.len() && (bytes[i].is_ascii_alphanumeric() || b"_-\"".contains(&bytes[i])) {
                 i += 1;
@@ -70,15 +86,17 @@ fn after_words(text: &str) -> Vec<Range<usize>> {
             while i < bytes.len() && (bytes[i] == b' ' || bytes[i] == b'\t') {
                 i += 1;
             }
+            seen = i;
             if i < bytes.len() && (bytes[i] == b'=' || bytes[i] == b':') && bytes.get(i + 1) != Some(&b'=') {
-                value_after(&lower, i + 1, &mut found);
+                seen = after_sign(&lower, i + 1, &mut found);
             }
         }
     }
     found
 }
 
-fn value_after(text: &str, start: usize, found: &mut Vec<Range<usize>>) {
+/// Hides the value that starts at `start`; gives the offset up to which nothing is left to hide.
+fn after_sign(text: &str, start: usize, found: &mut Vec<Range<usize>>) -> usize {
     let value = start + text[start..].len() - text[start..].trim_start_matches([' ', '\t']).len();
     let line_end = text[value..].find('\n').map_or(text.len(), |end| value + end);
     let line = &text[value..line_end];
@@ -87,17 +105,15 @@ fn value_after(text: &str, start: usize, found: &mut Vec<Range<usize>>) {
     }
     if let Some(marker) = line.strip_prefix("<<") {
         let delimiter = marker.trim_start_matches('-').trim();
-        let body = &text[line_end..];
-        let end = body
-            .split_inclusive('\n')
-            .scan(0, |at, line| {
-                *at += line.len();
-                Some((*at, line))
-            })
-            .find(|(_, line)| line.trim() == delimiter)
-            .map_or(body.len(), |(end, _)| end);
-        found.push(line_end..line_end + end);
-        return;
+        let mut end = line_end;
+        for line in text[line_end..].split_inclusive('\n') {
+            end += line.len();
+            if line.trim() == delimiter {
+                break;
+            }
+        }
+        found.push(line_end..end);
+        return end;
     }
     // Without quotes: the value of an option in a URI, or a slip.
     let bare = line.find([' ', '\t', ',', '}', '&', '#', '\r', '"']).unwrap_or(line.len());
@@ -105,17 +121,18 @@ fn value_after(text: &str, start: usize, found: &mut Vec<Range<usize>>) {
     let is_expression = ["var.", "local.", "null", "(", "["].iter().any(|start| token.starts_with(start)) || token.contains('(');
     if !token.is_empty() && !is_expression {
         found.push(value..value + bare);
-        return;
+        return value + bare;
     }
     match (line.find('"'), line.rfind('"')) {
         (Some(first), Some(last)) if last > first => found.push(value + first + 1..value + last),
         (Some(first), _) => found.push(value + first + 1..line_end),
         _ => {}
     }
+    line_end
 }
 
 /// Quoted strings up to the closing brace, but for those that name where the secret is.
-fn in_object(text: &str, open: usize, found: &mut Vec<Range<usize>>) {
+fn in_object(text: &str, open: usize, found: &mut Vec<Range<usize>>) -> usize {
     let bytes = text.as_bytes();
     let (mut i, mut depth) = (open, 0usize);
     while i < bytes.len() {
@@ -124,7 +141,7 @@ fn in_object(text: &str, open: usize, found: &mut Vec<Range<usize>>) {
             b'}' => {
                 depth = depth.saturating_sub(1);
                 if depth == 0 {
-                    return;
+                    return i;
                 }
             }
             b'"' => {
@@ -133,12 +150,11 @@ fn in_object(text: &str, open: usize, found: &mut Vec<Range<usize>>) {
                     end += if bytes[end] == b'\\' { 2 } else { 1 };
                 }
                 let end = end.min(bytes.len());
-                let before = text[open..i].trim_end_matches([' ', '\t', '=', ':', '"']);
-                let key = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or("");
-                let follows = text[end..].trim_start_matches(['"', ' ', '\t']);
-                let is_key = follows.starts_with(['=', ':']);
-                if !is_key && key != "env" && key != "file" && text.is_char_boundary(end) {
-                    found.push(i + 1..end);
+                if text.is_char_boundary(end) {
+                    let is_key = text[end..].trim_start_matches(['"', ' ', '\t']).starts_with(['=', ':']);
+                    if !is_key && !["env", "file"].contains(&key_before(text, open, i)) {
+                        found.push(i + 1..end);
+                    }
                 }
                 i = end;
             }
@@ -146,6 +162,19 @@ fn in_object(text: &str, open: usize, found: &mut Vec<Range<usize>>) {
         }
         i += 1;
     }
+    bytes.len()
+}
+
+/// The key whose value starts at `at`.
+fn key_before(text: &str, open: usize, at: usize) -> &str {
+    /// Longer than `file` with any reasonable space around its sign.
+    const FAR: usize = 64;
+    let mut start = at.saturating_sub(FAR).max(open);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    let before = text[start..at].trim_end_matches([' ', '\t', '=', ':', '"']);
+    before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or("")
 }
 
 #[cfg(test)]
@@ -172,6 +201,7 @@ mod tests {
             (r#"uri = "mongodb://u:p@w/x@h""#, r#"uri = "mongodb://u:*@h""#),
             (r#"uri = "mongodb://h:27017,i:27018/?a=b""#, r#"uri = "mongodb://h:27017,i:27018/?a=b""#),
             (r#"uri = "mongodb://u@h:27017""#, r#"uri = "mongodb://u@h:27017""#),
+            (r#"["mongodb://h:1", "mongodb://u:pw@h"]"#, r#"["mongodb://h:1", "mongodb://u:*@h"]"#),
             (r#"uri = "mongodb://u:p"w@h:27017""#, r#"uri = "mongodb://u:*@h:27017""#),
             (
                 r#"x = "mongodb://h/?tlsCertificateKeyFilePassword=abc&x=y""#,

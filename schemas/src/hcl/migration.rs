@@ -240,7 +240,7 @@ impl Rules<'_> {
         {
             self.add(Diagnostic::error("the username is empty", "Leave it out where no user is needed."), place, side);
         }
-        let has_user = username.is_some() || uri.has_username();
+        let has_user = block.has("username") || uri.has_username();
         let password = block.attributes.get("password");
         if let Some(password) = password
             && !has_user
@@ -251,7 +251,7 @@ impl Rules<'_> {
         // Other mechanisms need no password: X.509, Kerberos, those of cloud providers.
         let scram = uri.option("authmechanism").is_none_or(|mechanism| mechanism.to_ascii_uppercase().starts_with("SCRAM"));
         let has_certificate = setting(tls, "certificate_key_file").is_some() || uri.option("tlscertificatekeyfile").is_some();
-        if has_user && password.is_none() && scram && !has_certificate {
+        if has_user && !block.has("password") && scram && !has_certificate {
             let place = username.map_or(uri_place, |username| &username.place);
             let detail = "Write password = { env = \"VARIABLE\" } or { file = \"/path\" } beside it. A user that logs on by certificate \
                           has authMechanism=MONGODB-X509 in the URI.";

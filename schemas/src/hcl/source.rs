@@ -40,9 +40,10 @@ impl SourceFile {
     }
 
     /// Reads a file: a regular one, of UTF-8, within the bound.
-    pub(crate) fn read(name: impl Into<String>, path: &Path) -> Result<Self, Diagnostic> {
+    pub(crate) fn read(name: impl Into<String>, path: &Path) -> Result<Self, Box<Diagnostic>> {
         let name = name.into();
-        let text = read_text(path).map_err(|problem| Diagnostic::error(format!("{name} {}", problem.0), problem.1))?;
+        let text =
+            read_text(path).map_err(|Unreadable(what, detail)| Box::new(Diagnostic::error(format!("{name} {what}"), detail)))?;
         Ok(Self::new(name, text))
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use hcl_edit::parser::parse_body;
 use hcl_edit::structure::Body;
 
+use super::balance::{self, Open};
 use super::diagnostic::Diagnostic;
 use super::source::SourceFile;
 use super::variable;
@@ -23,10 +24,11 @@ pub(crate) fn parse(mut file: SourceFile) -> Result<Parsed, Box<Diagnostic>> {
             Ok(Parsed { file, body })
         }
         Err(error) => {
-            let offset = error.location().offset();
-            let span = token_at(&file.text, offset);
+            if let Some(Open { span, summary, detail }) = balance::find_open(&file.text) {
+                return Err(Box::new(Diagnostic::error(summary, detail).at(file.place(span))));
+            }
+            let span = token_at(&file.text, error.location().offset());
             let (summary, detail) = words(error.message(), &file.text[span.clone()]);
-            // A statement may be broken in a way that the search for secrets does not see through.
             Err(Box::new(Diagnostic::error(summary, detail).at(file.place(span))))
         }
     }
@@ -59,6 +61,19 @@ fn words(message: &str, token: &str) -> (String, String) {
         return (
             "too many operators in one expression".to_owned(),
             "At most 128 are chained. Use locals for the parts.".to_owned(),
+        );
+    }
+    if token == "'" {
+        return ("the file does not parse: a single quote".to_owned(), "Texts are written in double quotes.".to_owned());
+    }
+    if token == ":" {
+        return ("the file does not parse: a colon".to_owned(), "An attribute is written NAME = VALUE.".to_owned());
+    }
+    if message.starts_with("invalid expression") {
+        return (
+            "the file does not parse: a value is missing".to_owned(),
+            "A value is a text in double quotes, a number, true, false, null, a list, an object, or an expression of these."
+                .to_owned(),
         );
     }
     let (what, expected) = match message.split_once("; ") {

@@ -39,7 +39,8 @@ pub(crate) struct Variable<'a> {
 
 /// A value from outside.
 struct Given {
-    value: Value,
+    /// `None`: it is wrong, which is reported.
+    value: Option<Value>,
     /// Where it comes from, for messages.
     origin: String,
     place: Option<Place>,
@@ -139,18 +140,18 @@ impl<'a> Assignments<'a> {
     }
 
     /// Takes `CUTOVER_VAR_name`; what names no variable is left alone.
-    pub(crate) fn from_environment(&mut self, environment: &BTreeMap<String, String>, report: &mut Report) {
+    pub(crate) fn take_environment(&mut self, environment: &BTreeMap<String, String>, report: &mut Report) {
         for (name, text) in environment {
             if let Some(name) = name.strip_prefix(ENVIRONMENT_PREFIX)
                 && self.variables.contains_key(name)
             {
-                self.from_text(name, text, format!("the environment variable {ENVIRONMENT_PREFIX}{name}"), report);
+                self.take_text(name, text, format!("the environment variable {ENVIRONMENT_PREFIX}{name}"), report);
             }
         }
     }
 
     /// Takes a file of assignments.
-    pub(crate) fn from_file(&mut self, parsed: &Parsed, report: &mut Report) {
+    pub(crate) fn take_file(&mut self, parsed: &Parsed, report: &mut Report) {
         let file = &parsed.file;
         for structure in parsed.body.iter() {
             let attribute = match structure {
@@ -176,18 +177,24 @@ impl<'a> Assignments<'a> {
             }
             match Evaluator::new(self.names, &file.text).constant().quiet(true).value(&attribute.value) {
                 Ok(value) => {
-                    let place = Some(file.place(span));
-                    self.given.insert(name.to_owned(), Given { value, origin: file.name.clone(), place });
+                    self.take(name, Some(value), &file.name, Some(file.place(span)));
                 }
-                Err(failure) => add(report, failure, file, ""),
+                Err(failure) => {
+                    add(report, failure, file, "");
+                    self.take(name, None, &file.name, None);
+                }
             }
         }
     }
 
+    fn take(&mut self, name: &str, value: Option<Value>, origin: &str, place: Option<Place>) {
+        self.given.insert(name.to_owned(), Given { value, origin: origin.to_owned(), place });
+    }
+
     /// Takes `--var name=text`.
-    pub(crate) fn from_flag(&mut self, name: &str, text: &str, report: &mut Report) {
+    pub(crate) fn take_flag(&mut self, name: &str, text: &str, report: &mut Report) {
         if self.variables.contains_key(name) {
-            self.from_text(name, text, "--var".to_owned(), report);
+            self.take_text(name, text, "--var".to_owned(), report);
         } else if self.names.complete {
             let detail =
                 format!("No variable block declares it.{}", did_you_mean(name, self.variables.keys().map(String::as_str)));
@@ -195,7 +202,7 @@ impl<'a> Assignments<'a> {
         }
     }
 
-    fn from_text(&mut self, name: &str, text: &str, origin: String, report: &mut Report) {
+    fn take_text(&mut self, name: &str, text: &str, origin: String, report: &mut Report) {
         let Some(variable) = self.variables.get(name) else { return };
         let value = if variable.of.takes_plain_text() {
             Ok(Value::from(text))
@@ -208,20 +215,20 @@ impl<'a> Assignments<'a> {
                     );
                     let summary = format!("the value of the variable {} does not parse", quoted(name));
                     report.add(Diagnostic::error(summary, detail).at(variable.place.clone()));
-                    return;
+                    return self.take(name, None, &origin, None);
                 }
             }
         };
         match value {
-            Ok(value) => {
-                self.given.insert(name.to_owned(), Given { value, origin, place: None });
+            Ok(value) => self.take(name, Some(value), &origin, None),
+            Err(failure) => {
+                if let Failure::At(wrong) = failure {
+                    let detail = format!("{} It comes from {origin}.", wrong.detail);
+                    let summary = format!("the value of the variable {} is wrong: {}", quoted(name), wrong.summary);
+                    report.add(Diagnostic::error(summary, detail).at(variable.place.clone()));
+                }
+                self.take(name, None, &origin, None);
             }
-            Err(Failure::At(wrong)) => {
-                let detail = format!("{} It comes from {origin}.", wrong.detail);
-                let summary = format!("the value of the variable {} is wrong: {}", quoted(name), wrong.summary);
-                report.add(Diagnostic::error(summary, detail).at(variable.place.clone()));
-            }
-            Err(Failure::Reported) => {}
         }
     }
 
@@ -256,7 +263,7 @@ impl Variable<'_> {
             }
             return self.default.clone();
         };
-        let problem = match self.of.convert(value) {
+        let problem = match self.of.convert(value?) {
             Ok(Value::Null) if !self.nullable => "it must not be null".to_owned(),
             Ok(value) if value.depth() > DEEPEST => format!("it has more than {DEEPEST} levels"),
             Ok(value) => return Some(value),

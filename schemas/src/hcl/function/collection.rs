@@ -108,7 +108,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let (list, start, end) = (call.list(0)?, call.count(1)?, call.count(2)?);
         match list.get(start..end) {
             Some(part) => Ok(part.to_vec().into()),
-            None => problem(format!("The list has {} elements; start and end must be within it, and in order.", list.len())),
+            None => problem(format!("The list's length is {}; start and end must be within it, and in order.", list.len())),
         }
     }),
     function("sort", "sort(list)", 1, Some(1), |call| {

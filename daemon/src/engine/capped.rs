@@ -1,0 +1,95 @@
+//! Capped collections keep an order that the change stream does not tell: concurrent inserts get their record ids in another order
+//! than their oplog entries (the server reserves the entries first), so that even a replica set's members differ in it.
+//!
+//! Once the source takes no more writes, both sides are read side by side; one that differs is copied again, in order. Capped
+//! collections are bounded by design, and so is this.
+
+use futures_util::StreamExt as _;
+use mongodb::bson::{Timestamp, rawdoc};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use schemas::fault::Fault;
+use schemas::namespace::Namespace;
+
+use super::catalog::{self, CollectionInfo};
+use super::copy::{Copier, batch_size};
+use super::progress::Progress;
+use super::{index, partition};
+use crate::mongo::{Deployment, append, command};
+
+/// Documents of one reply at most.
+const BATCH_DOCUMENTS: u32 = 5_000;
+
+/// Gives a capped collection the source's order where it has another. `as_of`: the source as it is at this time.
+pub async fn mend(
+    source: &Deployment,
+    destination: &Deployment,
+    progress: &Progress,
+    info: &CollectionInfo,
+    as_of: Timestamp,
+) -> Result<(), Fault> {
+    let namespace = &info.namespace;
+    if is_same(source, destination, namespace, as_of).await? {
+        return Ok(());
+    }
+    tracing::info!(%namespace, "a capped collection is in another order; copying it again");
+    catalog::drop(destination, namespace).await?;
+    catalog::create(destination, &namespace.db, info.create_command()).await?;
+    let (documents, bytes) = catalog::size(source, namespace).await?;
+    let copier = Copier { source, destination, progress, start: as_of };
+    for part in partition::split(source, info, bytes).await? {
+        copier.copy(namespace, &part, batch_size(documents, bytes)).await?;
+    }
+    let specs = catalog::indexes(source, namespace).await?;
+    index::build(destination, namespace, &specs, info.has_collation()).await
+}
+
+async fn is_same(source: &Deployment, destination: &Deployment, namespace: &Namespace, as_of: Timestamp) -> Result<bool, Fault> {
+    let (mut ours, mut theirs) =
+        tokio::try_join!(Scan::open(source, namespace, Some(as_of)), Scan::open(destination, namespace, None))?;
+    loop {
+        let (left, right) = tokio::try_join!(ours.next(), theirs.next())?;
+        match (left, right) {
+            (None, None) => return Ok(true),
+            (Some(left), Some(right)) if left == right => {}
+            _ => return Ok(false),
+        }
+    }
+}
+
+/// Documents in natural order, one after the other.
+struct Scan<'a> {
+    deployment: &'a Deployment,
+    namespace: &'a Namespace,
+    cursor: RawBatchCursor,
+    batch: Vec<Vec<u8>>,
+}
+
+impl<'a> Scan<'a> {
+    async fn open(deployment: &'a Deployment, namespace: &'a Namespace, as_of: Option<Timestamp>) -> Result<Self, Fault> {
+        let mut find = command("find", &namespace.collection);
+        append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
+        let mut concern = rawdoc! { "level": "majority" };
+        if let Some(as_of) = as_of {
+            append(&mut concern, "afterClusterTime", as_of);
+        }
+        append(&mut find, "readConcern", &*concern);
+        let cursor = deployment
+            .batches(&namespace.db, find, BATCH_DOCUMENTS)
+            .await
+            .map_err(|e| deployment.fault(&format!("reading {namespace}"), &e))?;
+        Ok(Self { deployment, namespace, cursor, batch: Vec::new() })
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        while self.batch.is_empty() {
+            let fault = |e: &mongodb::error::Error| self.deployment.fault(&format!("reading {}", self.namespace), e);
+            let Some(batch) = self.cursor.next().await else { return Ok(None) };
+            let batch: RawBatch = batch.map_err(|e| fault(&e))?;
+            let documents = batch.doc_slices().map_err(|e| fault(&e))?;
+            self.batch =
+                documents.into_iter().flatten().filter_map(|value| Some(value.as_document()?.as_bytes().to_vec())).collect();
+            self.batch.reverse();
+        }
+        Ok(self.batch.pop())
+    }
+}

@@ -1,0 +1,16 @@
+//! `cutover extend`, `pause`, `resume` and `cancel`: for emergencies; the next plan reports them as drift.
+
+use schemas::wire::v1::act_request::Act;
+
+use super::Context;
+use crate::actor;
+use crate::cli::Named;
+use crate::exit_code::{ExitCode, Failure};
+use crate::render::clean;
+
+pub(super) async fn run(migration: &Named, act: Act, context: &Context) -> Result<ExitCode, Failure> {
+    let client = context.connect_from_here().await?;
+    let message = client.act(migration.workspace.as_ref(), &migration.name, act, actor::from_environment()).await?;
+    context.output.result(&format!("{}\n", clean(&message)))?;
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,54 @@
+//! `cutover preflight`: the live checks of declared migrations, without starting anything.
+
+use schemas::id::MigrationName;
+use schemas::observed::{Inspection, Outcome};
+use serde::Serialize;
+
+use super::{Context, unknown};
+use crate::cli::Declared;
+use crate::exit_code::{ExitCode, Failure};
+use crate::load;
+use crate::render::checks;
+
+/// `cutover preflight --json`.
+#[derive(Serialize)]
+struct Document {
+    preflight: Vec<Checked>,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    migration: MigrationName,
+    #[serde(flatten)]
+    inspection: Inspection,
+}
+
+pub(super) async fn run(
+    request: &Declared,
+    name: Option<&MigrationName>,
+    json: bool,
+    context: &Context,
+) -> Result<ExitCode, Failure> {
+    let mut declared = load::directory(&request.dir, &request.variables)?.declaration;
+    context.tell(&declared.warnings);
+    if let Some(name) = name {
+        if !declared.migrations.contains_key(name) {
+            return Err(unknown(&declared, name).into());
+        }
+        declared = declared.only(name);
+    }
+    let client = context.connect(declared.endpoint.as_deref()).await?;
+    let mut document = Document { preflight: Vec::new() };
+    for spec in declared.specs() {
+        let inspection = client.inspect(&declared.workspace, spec).await?;
+        if !json {
+            context.output.result(&checks::checks(&spec.name, &inspection, context.output.results))?;
+        }
+        document.preflight.push(Checked { migration: spec.name.clone(), inspection });
+    }
+    if json {
+        context.output.json(&document)?;
+    }
+    let failed = document.preflight.iter().any(|one| one.inspection.checks.iter().any(|check| check.outcome == Outcome::Fail));
+    Ok(if failed { ExitCode::Error } else { ExitCode::Done })
+}

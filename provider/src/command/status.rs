@@ -1,0 +1,90 @@
+//! `cutover status`: where runs stand, once or until they are over.
+
+use indicatif::ProgressDrawTarget;
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::{MigrationName, Workspace};
+use schemas::status::MigrationStatus;
+use serde::Serialize;
+
+use super::Context;
+use crate::daemon_client::DaemonClient;
+use crate::exit_code::{ExitCode, Failure};
+use crate::progress::{Bars, Lines};
+use crate::render::status;
+use crate::wait::{INTERVAL, Patience};
+
+pub(super) struct Request {
+    pub(super) name: Option<MigrationName>,
+    pub(super) workspace: Option<Workspace>,
+    pub(super) json: bool,
+    pub(super) watch: bool,
+}
+
+/// `cutover status --json`.
+#[derive(Serialize)]
+struct Document {
+    migrations: Vec<MigrationStatus>,
+}
+
+pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode, Failure> {
+    let client = context.connect_from_here().await?;
+    let statuses = statuses(&client, request).await?;
+    if request.json {
+        context.output.json(&Document { migrations: statuses })?;
+    } else if statuses.is_empty() {
+        context.output.result("No migrations.\n")?;
+    } else if request.watch {
+        watch(&client, request, statuses, context).await?;
+    } else {
+        let blocks: Vec<String> = statuses.iter().map(|one| status::block(one, context.output.results)).collect();
+        context.output.result(&blocks.join("\n"))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+async fn statuses(client: &DaemonClient, request: &Request) -> Result<Vec<MigrationStatus>, Fault> {
+    let observed = client.observe(request.workspace.as_ref(), request.name.as_ref()).await?;
+    match &request.name {
+        Some(name) if observed.is_empty() => {
+            let workspace = request.workspace.as_ref().map(|one| format!(" in workspace {one}")).unwrap_or_default();
+            Err(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {name}{workspace}")))
+        }
+        _ => Ok(observed.into_iter().map(|one| one.status).collect()),
+    }
+}
+
+async fn watch(
+    client: &DaemonClient,
+    request: &Request,
+    mut statuses: Vec<MigrationStatus>,
+    context: &Context,
+) -> Result<(), Failure> {
+    let mut bars = context.output.to_terminal.then(|| Bars::new(ProgressDrawTarget::stdout()));
+    let mut lines = Lines::default();
+    let mut patience = Patience::default();
+    loop {
+        match &mut bars {
+            Some(bars) => bars.show(&statuses),
+            None => {
+                for line in lines.news(&statuses) {
+                    context.output.result(&format!("{line}\n"))?;
+                }
+            }
+        }
+        if statuses.iter().all(|one| one.phase.is_final()) {
+            break;
+        }
+        tokio::time::sleep(INTERVAL).await;
+        match self::statuses(client, request).await {
+            Ok(newer) => {
+                patience.met();
+                statuses = newer;
+            }
+            Err(fault) => patience.bear(fault)?,
+        }
+    }
+    if let Some(bars) = bars {
+        bars.finish();
+    }
+    Ok(())
+}

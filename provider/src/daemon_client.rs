@@ -1,0 +1,205 @@
+//! The only place that talks to the daemon: its calls in this crate's types, its refusals as faults.
+
+use std::error::Error as _;
+use std::io;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use schemas::fault::{Fault, FaultCode};
+use schemas::history::Entry;
+use schemas::id::{MigrationName, Workspace};
+use schemas::observed::{Inspection, Observed};
+use schemas::spec::MigrationSpec;
+use schemas::wire::v1::cutover_client::CutoverClient;
+use schemas::wire::{self, v1};
+use tokio::net::UnixStream;
+use tonic::transport::Channel;
+
+use crate::endpoint::Endpoint;
+
+/// A daemon that is there takes a connection at once; this is for one whose machine is starved.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The daemon answers these from memory or its journal.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Live checks connect to both sides, each with timeouts of its own, and measure a sample.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A connection to a daemon.
+#[derive(Debug, Clone)]
+pub struct DaemonClient {
+    client: CutoverClient<Channel>,
+    endpoint: Endpoint,
+}
+
+impl DaemonClient {
+    /// Connects to a daemon's socket.
+    pub async fn connect(endpoint: &Endpoint) -> Result<Self, Fault> {
+        let path = endpoint.path().to_owned();
+        // The address is never looked up: the connector goes to the socket whatever it says.
+        let channel = tonic::transport::Endpoint::from_static("http://cutoverd.invalid")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_with_connector(tower::service_fn(move |_| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            }))
+            .await
+            .map_err(|error| unreachable(endpoint, &error))?;
+        let client = CutoverClient::new(channel)
+            .max_decoding_message_size(wire::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(wire::MAX_MESSAGE_BYTES);
+        Ok(Self { client, endpoint: endpoint.clone() })
+    }
+
+    /// Where the daemon is.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The migrations as they are, of all workspaces or one, all names or one; in the order of workspace and name.
+    pub async fn observe(&self, workspace: Option<&Workspace>, name: Option<&MigrationName>) -> Result<Vec<Observed>, Fault> {
+        let request = v1::ObserveRequest {
+            workspace: workspace.map(ToString::to_string).unwrap_or_default(),
+            name: name.map(ToString::to_string).unwrap_or_default(),
+        };
+        let mut client = self.client.clone();
+        let response = self.answer(ANSWER_TIMEOUT, client.observe(request)).await?;
+        wire::check_format(response.format_version)?;
+        let mut observed = response
+            .observed
+            .iter()
+            .map(|json| wire::from_json::<Observed>("the daemon's answer", json))
+            .collect::<Result<Vec<_>, _>>()?;
+        observed.sort_by(|a, b| (&a.status.workspace, &a.status.name).cmp(&(&b.status.workspace, &b.status.name)));
+        Ok(observed)
+    }
+
+    /// Runs the live checks of a declaration.
+    pub async fn inspect(&self, workspace: &Workspace, spec: &MigrationSpec) -> Result<Inspection, Fault> {
+        let request = v1::InspectRequest {
+            format_version: wire::FORMAT_VERSION,
+            workspace: workspace.to_string(),
+            spec: wire::to_json(spec),
+        };
+        let mut client = self.client.clone();
+        let response = self.answer(INSPECT_TIMEOUT, client.inspect(request)).await?;
+        wire::from_json("the daemon's inspection", &response.inspection)
+    }
+
+    /// Hands declared changes over: all are taken, or none.
+    pub async fn apply(
+        &self,
+        workspace: &Workspace,
+        changes: Vec<v1::Change>,
+        actor: v1::Actor,
+    ) -> Result<Vec<v1::Applied>, Fault> {
+        let request = v1::ApplyRequest {
+            format_version: wire::FORMAT_VERSION,
+            workspace: workspace.to_string(),
+            changes,
+            actor: Some(actor),
+        };
+        let mut client = self.client.clone();
+        Ok(self.answer(ANSWER_TIMEOUT, client.apply(request)).await?.applied)
+    }
+
+    /// Acts by hand on one migration; gives what was done, in words.
+    pub async fn act(
+        &self,
+        workspace: Option<&Workspace>,
+        name: &MigrationName,
+        act: v1::act_request::Act,
+        actor: v1::Actor,
+    ) -> Result<String, Fault> {
+        let request = v1::ActRequest {
+            workspace: workspace.map(ToString::to_string).unwrap_or_default(),
+            name: name.to_string(),
+            actor: Some(actor),
+            act: Some(act),
+        };
+        let mut client = self.client.clone();
+        Ok(self.answer(ANSWER_TIMEOUT, client.act(request)).await?.message)
+    }
+
+    /// The journal of one migration; with `follow` it goes on as long as somebody reads.
+    pub async fn events(&self, workspace: Option<&Workspace>, name: &MigrationName, follow: bool) -> Result<EventStream, Fault> {
+        let request = v1::EventsRequest {
+            workspace: workspace.map(ToString::to_string).unwrap_or_default(),
+            name: name.to_string(),
+            follow,
+        };
+        let mut client = self.client.clone();
+        let stream = self.answer(ANSWER_TIMEOUT, client.events(request)).await?;
+        Ok(EventStream { stream, endpoint: self.endpoint.clone() })
+    }
+
+    async fn answer<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, Fault> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(refused(&self.endpoint, &status)),
+            Err(_) => Err(Fault::new(
+                FaultCode::DaemonUnreachable,
+                format!("the daemon at {} has not answered for {} s", self.endpoint, limit.as_secs()),
+            )
+            .with_remedy("look at cutoverd's log; restart it if it hangs: runs go on where they were")),
+        }
+    }
+}
+
+/// The records of a journal, one after the other.
+#[derive(Debug)]
+pub struct EventStream {
+    stream: tonic::Streaming<v1::EventsResponse>,
+    endpoint: Endpoint,
+}
+
+impl EventStream {
+    /// The next record; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Entry>, Fault> {
+        match self.stream.message().await {
+            Ok(None) => Ok(None),
+            Ok(Some(response)) => wire::from_json("the daemon's record", &response.entry).map(Some),
+            Err(status) => Err(refused(&self.endpoint, &status)),
+        }
+    }
+}
+
+fn unreachable(endpoint: &Endpoint, error: &tonic::transport::Error) -> Fault {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let (why, remedy) = match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) => ("no such file".to_owned(), None),
+        Some(io::ErrorKind::ConnectionRefused) => ("connection refused: no daemon listens there".to_owned(), None),
+        Some(io::ErrorKind::PermissionDenied) => {
+            ("permission denied".to_owned(), Some("run the command as the user that runs cutoverd, whose socket it is"))
+        }
+        _ => (cause.to_string(), None),
+    };
+    let fault = Fault::new(FaultCode::DaemonUnreachable, format!("cannot reach the daemon at {endpoint}: {why}"));
+    match remedy {
+        Some(remedy) => fault.with_remedy(remedy),
+        None => fault,
+    }
+}
+
+/// A status of the daemon's own carries a fault; any other is the transport's.
+fn refused(endpoint: &Endpoint, status: &tonic::Status) -> Fault {
+    let broke = status.details().is_empty() && (status.code() == tonic::Code::Unavailable || status.source().is_some());
+    if broke {
+        let mut cause = status.source();
+        while let Some(deeper) = cause.and_then(std::error::Error::source) {
+            cause = Some(deeper);
+        }
+        let why = cause.map_or_else(|| status.message().to_owned(), ToString::to_string);
+        return Fault::new(FaultCode::DaemonUnreachable, format!("the connection to the daemon at {endpoint} broke: {why}"));
+    }
+    wire::from_status(status)
+}

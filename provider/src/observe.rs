@@ -1,0 +1,40 @@
+//! Asks the daemon for what a plan is made from.
+
+use std::collections::BTreeMap;
+
+use schemas::fault::Fault;
+use schemas::id::{MigrationName, Workspace};
+use schemas::observed::{Inspection, Observed};
+use schemas::spec::MigrationSpec;
+
+use crate::daemon_client::DaemonClient;
+use crate::plan::starts;
+
+/// The migrations of a workspace, or one of them.
+pub async fn migrations(
+    client: &DaemonClient,
+    workspace: &Workspace,
+    only: Option<&MigrationName>,
+) -> Result<Vec<Observed>, Fault> {
+    // All of them, then one: a name that does not exist yet is no error here.
+    let mut observed = client.observe(Some(workspace), None).await?;
+    if let Some(name) = only {
+        observed.retain(|one| one.status.name == *name);
+    }
+    Ok(observed)
+}
+
+/// What the daemon finds about each declared migration that would start a copy.
+pub async fn inspections(
+    client: &DaemonClient,
+    workspace: &Workspace,
+    declared: impl Iterator<Item = &MigrationSpec>,
+    observed: &[Observed],
+) -> Result<BTreeMap<MigrationName, Inspection>, Fault> {
+    let mut found = BTreeMap::new();
+    // One after the other: they measure the same disks and networks.
+    for spec in declared.filter(|spec| starts(spec, observed)) {
+        found.insert(spec.name.clone(), client.inspect(workspace, spec).await?);
+    }
+    Ok(found)
+}

@@ -1,0 +1,8 @@
+﻿migration "bom" {
+  source {
+    uri = "mongodb://a"
+  }
+  destination {
+    uri = "mongodb://b"
+  }
+}

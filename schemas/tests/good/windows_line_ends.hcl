@@ -1,0 +1,8 @@
+migration "crlf" {
+  source {
+    uri = "mongodb://a"
+  }
+  destination {
+    uri = "mongodb://b"
+  }
+}
