@@ -102,7 +102,7 @@ impl FakeWorld {
 }
 
 impl Engine for FakeWorld {
-    fn inspect<'a>(&'a self, _spec: &'a MigrationSpec) -> BoxFuture<'a, Inspection> {
+    fn inspect<'a>(&'a self, _spec: &'a MigrationSpec, _ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection> {
         Box::pin(std::future::ready(Inspection {
             checks: Vec::new(),
             forecast: None,
