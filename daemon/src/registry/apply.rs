@@ -8,8 +8,9 @@ use schemas::history::{Actor, EntryKind};
 use schemas::id::{MigrationName, RunId, Serial, Workspace};
 use schemas::spec::MigrationSpec;
 
+use super::book::{Book, NO_SERIAL, Staged, advance};
 use super::overlap::refuse_overlap;
-use super::{Book, NO_SERIAL, Staged, advance};
+
 use crate::engines::works_by;
 use crate::journal::{Change, Key, Record};
 
