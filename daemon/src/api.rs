@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Serial, ShardName, Workspace};
+use schemas::namespace::Namespace;
 use schemas::spec::MigrationSpec;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
@@ -121,7 +122,8 @@ impl Cutover for Api {
         for change in request.changes {
             let spec =
                 if change.spec.is_empty() { None } else { Some(from_json("the declaration", &change.spec).map_err(refuse)?) };
-            changes.push(DeclaredChange { name: name(change.name)?, expected: Serial(change.expected_serial), spec });
+            let drops = change.drops.iter().map(|drop| drop.parse()).collect::<Result<Vec<Namespace>, _>>().map_err(invalid)?;
+            changes.push(DeclaredChange { name: name(change.name)?, expected: Serial(change.expected_serial), spec, drops });
         }
         let applied = self.registry.apply(workspace, changes, actor).await.map_err(refuse)?;
         let applied = applied

@@ -51,7 +51,8 @@ pub struct EngineContext {
     pub spec: Arc<MigrationSpec>,
     /// The run's own folder under the state directory, for the engine's checkpoints. It may not exist yet.
     pub run_dir: PathBuf,
-    /// What earlier runs of the migration created and this one drops after its validation, which so disregards it.
+    /// What earlier runs of the migration created, and what the plan listed as dropped: this run drops it after its validation,
+    /// which so disregards it.
     pub replaces: Arc<[Namespace]>,
 }
 
@@ -69,8 +70,8 @@ pub trait Engine: Send + Sync + 'static {
 /// What [`RunEngine::drop_namespaces`] drops on the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DropWhat {
-    /// User data in the run's scope (`existing_data = "drop"`).
-    ExistingInScope,
+    /// User data in the run's scope that the plan listed (`existing_data = "drop"`).
+    Listed(Vec<Namespace>),
     /// Exactly these, where they exist: what an earlier run created.
     Created(Vec<Namespace>),
 }

@@ -53,7 +53,9 @@ impl Engines {
 
     /// The engine of a run, opened where it is not, and again where it was opened with other settings.
     pub async fn of_run(&self, workspace: &Workspace, run: &Run, spec: &Arc<MigrationSpec>) -> Result<Arc<dyn RunEngine>, Fault> {
-        self.obtain(workspace, &run.id, spec, run.replaces()).await
+        let mut replaces = run.replaces();
+        replaces.extend(run.agreed_drops.iter().cloned());
+        self.obtain(workspace, &run.id, spec, replaces).await
     }
 
     /// The engine of an earlier run.

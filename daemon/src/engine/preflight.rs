@@ -82,7 +82,7 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
     }
     if let Some(destination) = findings.destination.clone() {
         privileges(&mut findings, &destination, &needed(Side::Destination, spec)).await;
-        emptiness(&mut findings, &destination, spec, ours).await;
+        emptiness(&mut findings, &destination, spec, ours, run).await;
         destination_block(&mut findings, &destination, spec, run).await;
     }
     findings
@@ -278,7 +278,13 @@ async fn oplog(findings: &mut Findings, source: &Deployment) {
     }
 }
 
-async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &BTreeSet<Namespace>) {
+async fn emptiness(
+    findings: &mut Findings,
+    destination: &Deployment,
+    spec: &MigrationSpec,
+    ours: &BTreeSet<Namespace>,
+    run: Option<&RunId>,
+) {
     let found = match catalog::list(destination, &spec.namespaces.scope).await {
         Ok(found) => found,
         Err(fault) => return findings.fail("destination_empty", &fault),
@@ -286,7 +292,7 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
     let there: Vec<Namespace> = found.into_keys().filter(|namespace| !ours.contains(namespace)).collect();
     match spec.destination.existing_data {
         _ if there.is_empty() => findings.note("destination_empty", Outcome::Ok, "nothing in scope is on the destination"),
-        ExistingData::Drop => {
+        ExistingData::Drop if run.is_none() => {
             findings.note(
                 "destination_empty",
                 Outcome::Ok,
@@ -294,7 +300,8 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
             );
             findings.drops = there;
         }
-        ExistingData::Refuse => {
+        // A run that starts drops what its plan listed, and nothing else.
+        ExistingData::Drop | ExistingData::Refuse => {
             let some = there.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let more = if there.len() > 5 { format!(" and {} more", there.len() - 5) } else { String::new() };
             findings.fail(

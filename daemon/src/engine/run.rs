@@ -325,11 +325,13 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let destination = self.destination().await?;
             destination.wait_for_writes(&format!("{}-", self.context.spec.name)).await?;
+            let ours = self.created().await?;
             let namespaces = match what {
-                DropWhat::ExistingInScope => {
-                    let ours = self.created().await?;
-                    let found = catalog::list(&destination, &self.context.spec.namespaces.scope).await?;
-                    found.into_keys().filter(|namespace| !ours.contains(namespace)).collect()
+                DropWhat::Listed(mut listed) => {
+                    // What the run has made since, after a crash between its start and here, is not what was listed.
+                    listed
+                        .retain(|namespace| self.context.spec.namespaces.scope.contains(namespace) && !ours.contains(namespace));
+                    listed
                 }
                 DropWhat::Created(namespaces) => namespaces,
             };

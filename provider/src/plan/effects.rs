@@ -1,6 +1,6 @@
 //! What an action will do to data, in words. Every figure is the daemon's; what is not known is said to be unknown.
 
-use schemas::hcl::{self, Declared};
+use schemas::hcl::Declared;
 use schemas::namespace::Namespace;
 use schemas::observed::{Forecast, Inspection, Observed};
 use schemas::phase::Phase;
