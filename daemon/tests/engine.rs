@@ -29,7 +29,7 @@ fn spec(source: &ReplicaSet, destination: &ReplicaSet) -> MigrationSpec {
         namespaces: NamespacesSpec::default(),
         copy: CopySpec::default(),
         sharding: None,
-        verify: VerifySpec { mode: VerifyMode::Off },
+        verify: VerifySpec { mode: VerifyMode::Full },
         cutover: CutoverSpec::default(),
     }
 }
@@ -50,12 +50,20 @@ async fn until_caught_up(reports: &mut mpsc::Receiver<SyncReport>, engine: &dyn 
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(120) {
         match tokio::time::timeout(Duration::from_secs(10), reports.recv()).await.context("no report")?.context("closed")? {
-            SyncReport::Health { caught_up: true, lag: Some(lag), .. } if lag < Duration::from_secs(2) => return Ok(()),
+            SyncReport::Health { caught_up: true, lag: Some(lag), blockers } if lag < Duration::from_secs(2) && blockers.is_empty() => return Ok(()),
             SyncReport::Failed(fault) => bail!("failed: {fault}"),
             _ => {}
         }
     }
-    bail!("not caught up: {:?}", engine.progress())
+    let progress = engine.progress();
+    bail!(
+        "not caught up: {:?} {:?} {:?} {:?} {:?}",
+        engine.mismatches(20).await,
+        progress.verification,
+        progress.lag_seconds,
+        progress.tail,
+        progress.shards.first().map(|shard| (&shard.error, shard.optime_gap))
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +127,7 @@ async fn definitions_and_restarts_lose_nothing() -> Result<()> {
     let (source, destination) = tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options::default()))?;
     let client = source.client().await?;
     fill(&client, &FillOptions { documents: 60_000, ..FillOptions::default() }).await?;
-    let writer = Writer::start(&client, WriterOptions { rate: 1_000, ddl: true, ..WriterOptions::default() }).await?;
+    let writer = Writer::start(&client, WriterOptions { rate: 400, ddl: true, ..WriterOptions::default() }).await?;
     let dir = tempfile::tempdir()?;
     for pause in [30, 150, 400, 900, 1500, 700, 1100] {
         let engine = open(spec(&source, &destination), dir.path())?;

@@ -265,7 +265,8 @@ impl Tail {
                 continue;
             }
             in_scope_changes = true;
-            if tracking {
+            if tracking && !self.traits_of(&change.namespace).capped {
+                // A capped collection is compared whole, in its order, at the cutover.
                 changed.entry(change.namespace.clone()).or_default().insert(change.id.as_bytes().to_vec());
             }
             let traits = self.traits_of(&change.namespace);
