@@ -127,8 +127,15 @@ pub enum MismatchKind {
 
 impl MismatchKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Missing, Self::Extra, Self::Different, Self::MissingCollection, Self::ExtraCollection, Self::Options, Self::Indexes];
+    pub const ALL: [Self; 7] = [
+        Self::Missing,
+        Self::Extra,
+        Self::Different,
+        Self::MissingCollection,
+        Self::ExtraCollection,
+        Self::Options,
+        Self::Indexes,
+    ];
 
     /// Its name in JSON.
     #[must_use]
@@ -157,6 +164,7 @@ pub struct Mismatch {
     /// Where.
     pub namespace: Namespace,
     /// The document's `_id` as text; `null` for what is not a document.
+    #[serde(rename = "_id")]
     pub id: Option<String>,
     /// In what way.
     pub kind: MismatchKind,
