@@ -242,7 +242,7 @@ async fn from_the_first_line_to_the_end() {
     assert_history(&stage).await;
 
     // The block goes: the run is forgotten, and the source opens.
-    std::fs::remove_file(stage.folder().join(format!("{MIGRATION}.hcl"))).unwrap();
+    std::fs::write(stage.folder().join(format!("{MIGRATION}.hcl")), "# moved\n").unwrap();
     let (code, forget) = plan(&stage).await;
     assert_eq!((code, action(&forget)), (2, "forget"), "{forget:#}");
     stage.cutover.succeed(["apply", "--auto-approve"]).await.unwrap();
