@@ -15,6 +15,7 @@ pub mod copy;
 pub mod define;
 pub mod event;
 pub mod fold;
+pub mod guard;
 pub mod index;
 pub mod key;
 pub mod partition;
@@ -24,6 +25,7 @@ pub mod run;
 pub mod sync;
 pub mod tail;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,14 +51,17 @@ pub struct EngineContext {
     pub spec: Arc<MigrationSpec>,
     /// The run's own folder under the state directory, for the engine's checkpoints. It may not exist yet.
     pub run_dir: PathBuf,
-    /// What earlier runs of the migration created and this one drops after its validation, which so disregards it.
+    /// What earlier runs of the migration created, and what the plan listed as dropped: this run drops it after its validation,
+    /// which so disregards it.
     pub replaces: Arc<[Namespace]>,
 }
 
 /// Looks at deployments and opens runs.
 pub trait Engine: Send + Sync + 'static {
     /// Makes the live checks and the forecast of a declaration, without starting anything.
-    fn inspect<'a>(&'a self, spec: &'a MigrationSpec) -> BoxFuture<'a, Inspection>;
+    ///
+    /// Namespaces in `ours` on the destination were made by earlier runs of the migration, and are no obstacle.
+    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection>;
 
     /// Opens a run's checkpoints. Cheap, and without the network; its progress is that of the checkpoints from then on.
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault>;
@@ -65,8 +70,8 @@ pub trait Engine: Send + Sync + 'static {
 /// What [`RunEngine::drop_namespaces`] drops on the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DropWhat {
-    /// User data in the run's scope (`existing_data = "drop"`).
-    ExistingInScope,
+    /// User data in the run's scope that the plan listed (`existing_data = "drop"`).
+    Listed(Vec<Namespace>),
     /// Exactly these, where they exist: what an earlier run created.
     Created(Vec<Namespace>),
 }
