@@ -178,6 +178,19 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
             _ => super::error::classify(side, &hosts, "connecting", &error),
         }
     })?;
+    let topology = topology(&hello);
+    // A direct connection reaches whatever member it names. What is read there may be rolled back, and a secondary would hide that
+    // its primary is the other side.
+    if let Topology::ReplicaSet(name) = &topology
+        && !hello.get_bool("isWritablePrimary").unwrap_or(false)
+    {
+        let actual = hello.get_str("primary").map(|host| format!(": that is {host}")).unwrap_or_default();
+        return Err(Fault::new(
+            FaultCode::Unreachable,
+            format!("the {side} at {hosts} is not the primary of replica set {name}{actual}"),
+        )
+        .with_remedy(format!("name the members with replicaSet={name} in the URI, and leave directConnection out")));
+    }
     let build = client
         .database("admin")
         .run_command(doc! { "buildInfo": 1 })
@@ -193,7 +206,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
     let users = status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUsers"));
     Ok(Deployment {
         is_authenticated: users.is_ok_and(|users| !users.is_empty()),
-        topology: topology(&hello),
+        topology,
         version: version(&build),
         process_id: hello.get_document("topologyVersion").ok().and_then(|v| v.get_object_id("processId").ok()),
         client,
