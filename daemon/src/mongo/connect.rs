@@ -20,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// retries with the reason on show.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a certificate begins with in PEM, but for the dashes: some write `TRUSTED CERTIFICATE`.
+const PEM_CERTIFICATE: &[u8] = b"CERTIFICATE-----";
+
 /// Reads a secret; a trailing line end of a file is not part of it.
 pub fn resolve_secret(secret: &SecretRef) -> Result<String, Fault> {
     match secret {
@@ -89,11 +92,16 @@ async fn client_options(side: Side, spec: &ConnectionSpec, login: Option<&Login>
     }
     if let Some(tls) = &spec.tls {
         for (name, file) in [("ca_file", &tls.ca_file), ("certificate_key_file", &tls.certificate_key_file)] {
-            if let Some(path) = file
-                && let Err(error) = std::fs::File::open(path)
-            {
-                return Err(Fault::new(FaultCode::TlsFailed, format!("the {side}'s tls.{name} {}: {error}", path.display()))
-                    .with_remedy(format!("correct tls.{name}, or make the file readable for the user that runs cutoverd")));
+            let Some(path) = file else { continue };
+            let failed = |why: &str, remedy: &str| {
+                Fault::new(FaultCode::TlsFailed, format!("the {side}'s tls.{name} {}: {why}", path.display()))
+                    .with_remedy(format!("correct tls.{name}, or {remedy}"))
+            };
+            let text = std::fs::read(path)
+                .map_err(|error| failed(&error.to_string(), "make the file readable for the user that runs cutoverd"))?;
+            // The driver takes an authority's file with nothing in it, and then trusts nobody.
+            if !text.windows(PEM_CERTIFICATE.len()).any(|window| window == PEM_CERTIFICATE) {
+                return Err(failed("it holds no certificate in PEM", "convert the file to PEM"));
             }
         }
         // What the URI says of TLS stays, and the block's files go over it.
