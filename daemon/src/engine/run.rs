@@ -438,6 +438,10 @@ impl RunEngine for MongoRun {
             {
                 tracing::error!("the sync panicked");
             }
+            // What it was trying to get over is nobody's trouble while it does not run.
+            if self.progress.error().is_some_and(|fault| fault.retryable) {
+                self.progress.set_error(None);
+            }
             // What it left under way ends before anybody goes on; where that cannot be seen, the next start looks again.
             let writer = self.writer.lock().await.clone();
             if let Some(writer) = writer

@@ -406,7 +406,6 @@ impl Sync {
             .map(|(namespace, info)| (namespace, Traits { collated: info.has_collation(), capped: info.is_capped() }))
             .collect();
         let recopied = self.checkpoints.recopied().await?.into_iter().collect();
-        self.progress.set_error(None);
         let tail = Tail {
             source: Arc::clone(&self.source),
             destination: Arc::clone(&self.destination),

@@ -202,6 +202,8 @@ impl Tail {
                 position.pass(token, time);
             }
             self.progress.set_applied(position.time, position.events);
+            // Only now both sides have shown that they work.
+            self.progress.set_error(None);
             if position.stored.elapsed() >= CHECKPOINT_EVERY {
                 self.store(&mut position, false).await?;
             }
