@@ -28,6 +28,9 @@ CREATE TABLE IF NOT EXISTS collection (
     shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS split (
+    shard TEXT NOT NULL, ns TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (shard, ns)
+) STRICT;
 CREATE TABLE IF NOT EXISTS part (
     shard TEXT NOT NULL, ns TEXT NOT NULL, number INTEGER NOT NULL,
     after INTEGER, until INTEGER, until_id BLOB, done INTEGER NOT NULL DEFAULT 0,
@@ -330,12 +333,16 @@ impl Checkpoints {
         .await
     }
 
-    /// Stores a collection's parts in place of what was there, and that it is split.
-    pub async fn store_parts(&self, shard: &str, namespace: &Namespace, parts: Vec<Part>) -> Result<(), Fault> {
-        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+    /// Stores a collection's parts, drawn on this member, in place of what was there, and that it is split.
+    pub async fn store_parts(&self, shard: &str, namespace: &Namespace, member: &str, parts: Vec<Part>) -> Result<(), Fault> {
+        let (shard, namespace, member) = (shard.to_owned(), namespace.to_string(), member.to_owned());
         self.with(move |c| {
             let transaction = c.transaction()?;
             transaction.execute("DELETE FROM part WHERE shard = ?1 AND ns = ?2", params![shard, namespace])?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO split (shard, ns, member) VALUES (?1, ?2, ?3)",
+                params![shard, namespace, member],
+            )?;
             for part in &parts {
                 transaction.execute(
                     "INSERT INTO part (shard, ns, number, after, until, until_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -375,6 +382,29 @@ impl Checkpoints {
                     })
                 })?
                 .collect()
+        })
+        .await
+    }
+
+    /// The bounds between a collection's parts, written or not: record ids, each with its document `{_id: …}`.
+    pub async fn bounds(&self, shard: &str, namespace: &Namespace) -> Result<Vec<(i64, RawDocumentBuf)>, Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            let mut statement =
+                c.prepare("SELECT until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND until IS NOT NULL ORDER BY number")?;
+            let rows: Rows<(i64, Vec<u8>)> =
+                statement.query_map(params![shard, namespace], |row| Ok((row.get(0)?, row.get(1)?)))?.collect();
+            let id = |(record, bytes)| Some((record, RawDocumentBuf::from_bytes(bytes).ok()?));
+            Ok(rows?.into_iter().filter_map(id).collect())
+        })
+        .await
+    }
+
+    /// The member that a collection's parts were drawn on.
+    pub async fn split_on(&self, shard: &str, namespace: &Namespace) -> Result<Option<String>, Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            c.query_row("SELECT member FROM split WHERE shard = ?1 AND ns = ?2", [shard, namespace], |row| row.get(0)).optional()
         })
         .await
     }
