@@ -65,7 +65,7 @@ fn what_is_written_is_read_after_a_restart() {
         journal.add_created(&record.run.id, &created).expect("written again");
     }
     let mut journal = Journal::open(&path).expect("it opens");
-    assert_eq!(journal.records().expect("readable"), [record.clone()]);
+    assert_eq!(journal.records().expect("readable"), std::slice::from_ref(&record));
     assert_eq!(journal.mark().expect("readable"), Some(mark()));
     assert_eq!(journal.created(&record.run.id).expect("readable"), [Namespace::new("shop", "a"), Namespace::new("shop", "b.c")]);
     let entries = journal.entries(&record.key, 1, 10).expect("readable");

@@ -129,7 +129,13 @@ impl Bench {
     }
 
     pub(crate) async fn apply_at(&self, serial: u64, name: &str, spec: Option<&MigrationSpec>) -> Result<u64, Fault> {
-        let change = Change { name: name.to_owned(), expected_serial: serial, spec: spec.map(to_json).unwrap_or_default() };
+        // What a plan would have listed.
+        let drops = match spec.map(|spec| spec.destination.existing_data) {
+            Some(ExistingData::Drop) => vec!["shop.old".to_owned()],
+            Some(ExistingData::Refuse) | None => Vec::new(),
+        };
+        let change =
+            Change { name: name.to_owned(), expected_serial: serial, spec: spec.map(to_json).unwrap_or_default(), drops };
         Ok(self.apply_all(vec![change]).await?[0])
     }
 

@@ -1,10 +1,12 @@
 //! What apply takes, what it refuses, and what people do by hand.
 
-use schemas::fault::FaultCode;
+use std::collections::VecDeque;
+
+use schemas::fault::{Fault, FaultCode};
 use schemas::id::Generation;
 use schemas::namespace::Namespace;
 use schemas::phase::Phase;
-use schemas::spec::{ExistingData, IndexBuild};
+use schemas::spec::{ExistingData, IndexBuild, SecretRef};
 use schemas::wire::to_json;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::{Cancel, Change, Extend, Pause, RestartShard, Resume};
@@ -29,13 +31,18 @@ async fn the_same_again_is_no_change_and_a_stale_plan_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_changes_are_taken_or_none() {
     let bench = Bench::started().await;
-    let change = |name: &str, serial| Change { name: name.to_owned(), expected_serial: serial, spec: to_json(&spec(name)) };
+    let change = |name: &str, serial| Change {
+        name: name.to_owned(),
+        expected_serial: serial,
+        spec: to_json(&spec(name)),
+        drops: Vec::new(),
+    };
     let refused = bench.apply_all(vec![change("a", 0), change("b", 7)]).await.expect_err("b is not at 7");
     assert_eq!(refused.code, FaultCode::PlanOutdated);
     assert!(bench.find("a").await.is_none());
     let mut named = spec("a");
     named.cutover.acknowledge = Some("cut-0".to_owned());
-    let with_token = Change { name: "a".to_owned(), expected_serial: 0, spec: to_json(&named) };
+    let with_token = Change { name: "a".to_owned(), expected_serial: 0, spec: to_json(&named), drops: Vec::new() };
     assert_eq!(bench.apply_all(vec![with_token]).await.expect_err("no run yet").code, FaultCode::WrongToken);
     assert_eq!(bench.apply_all(vec![change("a", 0), change("b", 0)]).await, Ok(vec![1, 1]));
 }
@@ -94,6 +101,22 @@ async fn settings_of_a_run_change_in_place() {
     let again = bench.wait_for("orders", Phase::Ready).await.status;
     assert_eq!(again.run, before.run);
     assert_eq!(bench.world.running().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_run_is_tried_again_with_what_was_changed_for_it() {
+    let bench = Bench::started().await;
+    let denied = Fault::new(FaultCode::AuthenticationFailed, "wrong password");
+    bench.world.look().faults.insert("validate", VecDeque::from([denied.clone()]));
+    let mut spec = spec("orders");
+    bench.apply(&spec).await.expect("taken");
+    assert_eq!(bench.wait_for("orders", Phase::Failed).await.status.error, Some(denied));
+    spec.cutover.extensions = 1;
+    bench.apply(&spec).await.expect("taken");
+    assert_eq!(bench.observed("orders").await.status.phase, Phase::Failed, "that does not mend it");
+    spec.source.connection.password = Some(SecretRef::Env("ORDERS_PASSWORD".to_owned()));
+    bench.apply(&spec).await.expect("taken");
+    bench.wait_for("orders", Phase::Ready).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,7 +142,7 @@ impl RunEngine for FakeRun {
                 outside.dropped.extend(namespaces);
                 outside.settings_restored = false;
             }
-            DropWhat::ExistingInScope => outside.dropped.push(Namespace::new("shop", "old")),
+            DropWhat::Listed(namespaces) => outside.dropped.extend(namespaces),
         })
     }
 
