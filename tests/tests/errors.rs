@@ -186,7 +186,13 @@ async fn a_daemon_that_is_not_there_is_exit_code_three() {
     let by_hand = [["pause", MIGRATION], ["resume", MIGRATION], ["cancel", MIGRATION], ["events", MIGRATION]];
     let mut commands: Vec<Vec<&str>> = by_hand.iter().map(|command| command.to_vec()).collect();
     commands.extend([vec!["extend", MIGRATION, "--by", "24h"], vec!["plan"], vec!["plan", "--detailed-exitcode"]]);
-    commands.extend([vec!["apply", "--auto-approve"], vec!["status"], vec!["status", "--json"], vec!["preflight"], vec!["drift"]]);
+    commands.extend([
+        vec!["apply", "--auto-approve"],
+        vec!["status"],
+        vec!["status", "--json"],
+        vec!["preflight"],
+        vec!["drift"],
+    ]);
     for command in commands {
         let output = cutover.run(&command).await.unwrap();
         assert_error(&output, 3, "CUT0003", &["/tmp/cutover-no-such/d.sock", "cutoverd"]);
@@ -197,7 +203,12 @@ async fn a_daemon_that_is_not_there_is_exit_code_three() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let stale = format!("unix://{}", socket.display());
     assert_error(&cutover.run(["status", "--endpoint", &stale]).await.unwrap(), 3, "CUT0003", &["d.sock"]);
-    assert_error(&cutover.run(["status", "--endpoint", "tcp://127.0.0.1:1"]).await.unwrap(), 1, "CUT0001", &["tcp://127.0.0.1:1"]);
+    assert_error(
+        &cutover.run(["status", "--endpoint", "tcp://127.0.0.1:1"]).await.unwrap(),
+        1,
+        "CUT0001",
+        &["tcp://127.0.0.1:1"],
+    );
     // A command that is none is an error, not drift.
     assert_eq!(cutover.run(["plann"]).await.unwrap().code, 1);
 }
