@@ -4,11 +4,13 @@ mod caller;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Serial, ShardName, Workspace};
 use schemas::namespace::Namespace;
+use schemas::phase::Phase;
 use schemas::spec::MigrationSpec;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
@@ -28,6 +30,9 @@ use crate::status::observed;
 
 /// Changes that one request may carry: far more than one HCL directory has.
 const MOST_CHANGES: usize = 1_000;
+
+/// How long a look at a source may hold up an answer that does without it.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Records that wait for a slow reader of `Events`.
 const ENTRIES_AHEAD: usize = 64;
@@ -82,13 +87,17 @@ impl Cutover for Api {
         let request = request.into_inner();
         let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
         let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
-        let observed = views
-            .into_iter()
-            .map(|view| {
-                let progress = self.engines.progress(&view.record.run.id);
-                to_json(&observed(view, progress))
-            })
-            .collect();
+        let observed = views.into_iter().map(|view| async {
+            let run = view.record.run.id.clone();
+            let mut observed = observed(view, self.engines.progress(&run));
+            // Whether an extension helps is for its plan to say, and nothing else looks while the run stands still.
+            if observed.status.phase == Phase::Expired {
+                observed.resume_point_held =
+                    tokio::time::timeout(LOOK_PATIENCE, self.engines.resume_point_held(&run)).await.ok().flatten();
+            }
+            to_json(&observed)
+        });
+        let observed = futures_util::future::join_all(observed).await;
         Ok(Response::new(ObserveResponse { format_version: FORMAT_VERSION, observed }))
     }
 
