@@ -12,6 +12,7 @@ pub mod cutover;
 pub mod cutoverd;
 pub mod declaration;
 pub mod fault_proxy;
+pub mod fence;
 pub mod leash;
 pub mod mongod;
 pub mod ports;
