@@ -272,11 +272,7 @@ mod tests {
             "cutover": {"window": "soon"},
         }));
         let paths: Vec<&str> = told.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(
-            paths,
-            ["cutover.window", "namespaces.include[1]", "source.password[\"evn\"]", "source.uri"],
-            "{told:?}"
-        );
+        assert_eq!(paths, ["cutover.window", "namespaces.include[1]", "source.password[\"evn\"]", "source.uri"], "{told:?}");
         assert!(!format!("{told:?}").contains(":p@"), "{told:?}");
         assert_eq!(said(&json!({"destination": {"uri": "mongodb://b"}}))[0].1, "the block \"source\" is missing");
     }
