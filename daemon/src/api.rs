@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Serial, ShardName, Workspace};
+use schemas::namespace::Namespace;
 use schemas::spec::MigrationSpec;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
@@ -96,7 +97,16 @@ impl Cutover for Api {
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
         let spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
-        let inspection = self.engines.inspect(&spec).await;
+        // What earlier runs of this migration made there is dropped by a new one, and so is no obstacle to it.
+        let views = self.registry.observe(workspace(request.workspace)?, Some(spec.name.clone())).await.map_err(refuse)?;
+        let ours = views
+            .into_iter()
+            .flat_map(|view| {
+                let progress = self.engines.progress(&view.record.run.id);
+                observed(view, progress).created_namespaces
+            })
+            .collect();
+        let inspection = self.engines.inspect(&spec, &ours).await;
         Ok(Response::new(InspectResponse { inspection: to_json(&inspection) }))
     }
 
@@ -112,7 +122,8 @@ impl Cutover for Api {
         for change in request.changes {
             let spec =
                 if change.spec.is_empty() { None } else { Some(from_json("the declaration", &change.spec).map_err(refuse)?) };
-            changes.push(DeclaredChange { name: name(change.name)?, expected: Serial(change.expected_serial), spec });
+            let drops = change.drops.iter().map(|drop| drop.parse()).collect::<Result<Vec<Namespace>, _>>().map_err(invalid)?;
+            changes.push(DeclaredChange { name: name(change.name)?, expected: Serial(change.expected_serial), spec, drops });
         }
         let applied = self.registry.apply(workspace, changes, actor).await.map_err(refuse)?;
         let applied = applied

@@ -15,6 +15,7 @@ pub mod copy;
 pub mod define;
 pub mod event;
 pub mod fold;
+pub mod guard;
 pub mod index;
 pub mod key;
 pub mod partition;
@@ -23,7 +24,9 @@ pub mod progress;
 pub mod run;
 pub mod sync;
 pub mod tail;
+pub mod verify;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +36,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::id::{RunId, ShardName, Workspace};
 use schemas::namespace::Namespace;
-use schemas::observed::Inspection;
+use schemas::observed::{Inspection, Mismatch};
 use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress, VerificationProgress};
 use tokio::sync::mpsc;
@@ -49,14 +52,17 @@ pub struct EngineContext {
     pub spec: Arc<MigrationSpec>,
     /// The run's own folder under the state directory, for the engine's checkpoints. It may not exist yet.
     pub run_dir: PathBuf,
-    /// What earlier runs of the migration created and this one drops after its validation, which so disregards it.
+    /// What earlier runs of the migration created, and what the plan listed as dropped: this run drops it after its validation,
+    /// which so disregards it.
     pub replaces: Arc<[Namespace]>,
 }
 
 /// Looks at deployments and opens runs.
 pub trait Engine: Send + Sync + 'static {
     /// Makes the live checks and the forecast of a declaration, without starting anything.
-    fn inspect<'a>(&'a self, spec: &'a MigrationSpec) -> BoxFuture<'a, Inspection>;
+    ///
+    /// Namespaces in `ours` on the destination were made by earlier runs of the migration, and are no obstacle.
+    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection>;
 
     /// Opens a run's checkpoints. Cheap, and without the network; its progress is that of the checkpoints from then on.
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault>;
@@ -65,8 +71,8 @@ pub trait Engine: Send + Sync + 'static {
 /// What [`RunEngine::drop_namespaces`] drops on the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DropWhat {
-    /// User data in the run's scope (`existing_data = "drop"`).
-    ExistingInScope,
+    /// User data in the run's scope that the plan listed (`existing_data = "drop"`).
+    Listed(Vec<Namespace>),
     /// Exactly these, where they exist: what an earlier run created.
     Created(Vec<Namespace>),
 }
@@ -120,6 +126,12 @@ pub trait RunEngine: Send + Sync + 'static {
     ///
     /// Also called for a run that was cancelled, or is replaced by a new generation: settings then stay as they are.
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// The open mismatches of the verification, at most `most`.
+    fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
+        let _ = most;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// A cheap snapshot of where the run is. `created_namespaces` names one before it is created.
     fn progress(&self) -> EngineProgress;

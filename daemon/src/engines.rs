@@ -1,6 +1,6 @@
 //! The runs that are open in the engine: each once, opened again when a setting that it works by has changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,14 +46,16 @@ impl Engines {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at a declaration's two sides.
-    pub async fn inspect(&self, spec: &MigrationSpec) -> Inspection {
-        self.engine.inspect(spec).await
+    /// Looks at a declaration's two sides; `ours` was made on the destination by earlier runs of it.
+    pub async fn inspect(&self, spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspection {
+        self.engine.inspect(spec, ours).await
     }
 
     /// The engine of a run, opened where it is not, and again where it was opened with other settings.
     pub async fn of_run(&self, workspace: &Workspace, run: &Run, spec: &Arc<MigrationSpec>) -> Result<Arc<dyn RunEngine>, Fault> {
-        self.obtain(workspace, &run.id, spec, run.replaces()).await
+        let mut replaces = run.replaces();
+        replaces.extend(run.agreed_drops.iter().cloned());
+        self.obtain(workspace, &run.id, spec, replaces).await
     }
 
     /// The engine of an earlier run.

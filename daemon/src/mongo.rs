@@ -89,6 +89,8 @@ pub struct Deployment {
     pub version: ServerVersion,
     /// The id of its primary's process: equal through any URI.
     pub process_id: Option<mongodb::bson::oid::ObjectId>,
+    /// Whether somebody is logged in: it has access control then.
+    pub is_authenticated: bool,
     /// The hosts of the URI, for messages.
     pub hosts: String,
     /// Marks this run's writes (`comment`), so that those still under way can be found.

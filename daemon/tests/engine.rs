@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use daemon::engine::run::MongoEngine;
-use daemon::engine::{Engine as _, EngineContext, RunEngine, SyncReport};
+use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport};
+use mongodb::bson::doc;
 use rig::compare::{Scope, compare};
-use rig::replica_set::{Options, ReplicaSet};
+use rig::replica_set::{Auth, Options, ReplicaSet, User};
 use rig::workload::{FillOptions, Writer, WriterOptions, fill};
 use schemas::id::{Generation, MigrationName, RunId, Workspace};
 use schemas::spec::*;
@@ -55,6 +56,62 @@ async fn until_caught_up(reports: &mut mpsc::Receiver<SyncReport>, engine: &dyn 
         }
     }
     bail!("not caught up: {:?}", engine.progress())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_with_access_control_is_guarded() -> Result<()> {
+    let users = vec![User::new("mover", "moving", &["root"]), User::new("other", "othering", &["readWriteAnyDatabase"])];
+    let locked = Options { auth: Some(Auth { users: users.clone() }), ..Options::default() };
+    let (source, destination) = tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(locked))?;
+    let client = source.client().await?;
+    fill(&client, &FillOptions { documents: 2_000, ..FillOptions::default() }).await?;
+    let dir = tempfile::tempdir()?;
+    let password = dir.path().join("password");
+    std::fs::write(&password, "moving\n")?;
+    let mut spec = spec(&source, &destination);
+    spec.destination.connection.username = Some("mover".to_owned());
+    spec.destination.connection.password = Some(SecretRef::File(password));
+    spec.destination.block_writes = Some(true);
+    let engine = open(spec, &dir.path().join("run"))?;
+    engine.validate().await?;
+    let (sender, mut reports) = mpsc::channel(100);
+    engine.start_sync(sender).await?;
+    until_caught_up(&mut reports, &*engine).await?;
+
+    let root = destination.client().await?;
+    let own = "cutover_orders-1-0000000000000007";
+    let user =
+        async || root.database("admin").run_command(doc! { "usersInfo": own, "showAuthenticationRestrictions": true }).await;
+    let info = user().await?;
+    let info =
+        info.get_array("users")?.first().and_then(|user| user.as_document()).context("the run has no user of its own")?.clone();
+    assert!(format!("{info}").contains("127.0.0.1"), "{info}");
+    let other = destination.client_as(&users[1]).await?;
+    let refused = other.database("shop").collection("customers").insert_one(doc! { "_id": "foreign" }).await;
+    assert!(format!("{refused:?}").contains("code: 371"), "{refused:?}");
+    let marker = other
+        .database("cutover_internal")
+        .collection::<mongodb::bson::Document>("marker")
+        .find_one(doc! {})
+        .await?
+        .context("no marker")?;
+    assert_eq!(marker.get_str("migration")?, "orders");
+
+    engine.prepare_cutover().await?;
+    engine.block_source().await?;
+    engine.drain().await?;
+    engine.stop_sync().await;
+    engine.restore_settings().await?;
+    engine.open_destination().await?;
+    other.database("after").collection("cutover").insert_one(doc! { "_id": "written" }).await?;
+    engine.clean_up(Ending::Completed).await?;
+    assert!(user().await?.get_array("users")?.is_empty());
+    assert!(!root.list_database_names().await?.contains(&"cutover_internal".to_owned()));
+    root.database("after").drop().await?;
+    engine.unblock_source().await?;
+    let report = compare(&client, &root, &Scope::default()).await?;
+    assert!(report.is_equal(), "{report}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, RunId, Serial};
+use schemas::namespace::Namespace;
 use schemas::spec::MigrationSpec;
 use schemas::wire::{self, v1};
 use serde::Serialize;
@@ -24,11 +25,16 @@ pub struct Applied {
     pub run: Option<RunId>,
 }
 
-/// Applies a plan: all of it, or nothing. `specs` holds what is declared for each migration that stays.
+/// The namespaces on the destination that a plan lists as dropped, by migration.
+pub type Drops = BTreeMap<MigrationName, Vec<Namespace>>;
+
+/// Applies a plan: all of it, or nothing. `specs` holds what is declared for each migration that stays; nothing on the destination is
+/// dropped but what `drops` lists.
 pub async fn apply(
     client: &DaemonClient,
     plan: &Plan,
     specs: &BTreeMap<MigrationName, MigrationSpec>,
+    drops: &Drops,
     actor: v1::Actor,
 ) -> Result<Vec<Applied>, Fault> {
     let invariant = |message: String| Fault::new(FaultCode::Internal, message);
@@ -45,7 +51,8 @@ pub async fn apply(
                 .ok_or_else(|| invariant(format!("the plan has no declaration of {}", change.migration)))?;
             wire::to_json(spec)
         };
-        changes.push(v1::Change { name: change.migration.to_string(), expected_serial: change.serial.0, spec });
+        let drops = drops.get(&change.migration).into_iter().flatten().map(ToString::to_string).collect();
+        changes.push(v1::Change { name: change.migration.to_string(), expected_serial: change.serial.0, spec, drops });
     }
     let taken = client.apply(workspace, changes, actor).await?;
     plan.actions()

@@ -16,6 +16,7 @@ use schemas::spec::MigrationSpec;
 use schemas::time::UtcTime;
 use serde::{Deserialize, Serialize};
 
+use crate::apply::Drops;
 use crate::declaration::Declaration;
 use crate::load::Inputs;
 use crate::plan::{Action, Plan};
@@ -49,7 +50,7 @@ pub struct SavedPlan {
     /// What is applied, by migration.
     pub specs: BTreeMap<MigrationName, MigrationSpec>,
     /// The namespaces on the destination that were listed as dropped, by migration.
-    pub drops: BTreeMap<MigrationName, Vec<schemas::namespace::Namespace>>,
+    pub drops: Drops,
 }
 
 /// Enough of a file to see what it is.

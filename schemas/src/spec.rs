@@ -297,6 +297,26 @@ pub enum SourceAfter {
     Open,
 }
 
+/// What a run is built on; blocks with a dot at their end.
+const BUILT_ON: [&str; 8] = [
+    "source.uri",
+    "destination.uri",
+    "destination.existing_data",
+    "destination.block_writes",
+    "namespaces.",
+    "copy.indexes",
+    "sharding.",
+    "verify.",
+];
+
+/// Whether a run is built on the attribute at this path, so that it changes only with a new generation.
+///
+/// All others take effect on the run as it is: how it logs in, how fast it copies, whether it is held, when and how it cuts over.
+#[must_use]
+pub fn needs_new_generation(path: &str) -> bool {
+    BUILT_ON.iter().any(|built_on| if built_on.ends_with('.') { path.starts_with(built_on) } else { path == *built_on })
+}
+
 impl Default for CopySpec {
     fn default() -> Self {
         Self { parallelism: None, indexes: IndexBuild::AfterCopy, rate_limit: None }

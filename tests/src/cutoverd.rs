@@ -83,6 +83,12 @@ impl Cutoverd {
         self.folder.path().join("d.sock")
     }
 
+    /// A folder that is removed with the daemon, also when this process is killed: its socket and log are there.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The folder of its state.
     #[must_use]
     pub fn state_folder(&self) -> PathBuf {

@@ -34,6 +34,7 @@ pub fn begin(id: RunId, spec: &MigrationSpec, now: Now) -> Run {
         used_tokens: Vec::new(),
         trouble: None,
         aborted: None,
+        agreed_drops: Vec::new(),
         earlier: Vec::new(),
         vitals: Vitals::default(),
     }

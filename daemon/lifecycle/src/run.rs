@@ -68,6 +68,9 @@ pub struct Run {
     pub trouble: Option<Fault>,
     /// Why the last cutover was given up; until the next one.
     pub aborted: Option<Fault>,
+    /// Namespaces on the destination that the plan listed as dropped (`existing_data = "drop"`): no other is.
+    #[serde(default)]
+    pub agreed_drops: Vec<Namespace>,
     /// Earlier runs of the migration of which something may be left.
     pub earlier: Vec<EarlierRun>,
     /// What was last heard of the sync.
@@ -153,6 +156,7 @@ impl Run {
             used_tokens,
             trouble,
             aborted,
+            agreed_drops,
             earlier,
             vitals: _,
         } = self;
@@ -172,6 +176,7 @@ impl Run {
             || *used_tokens != before.used_tokens
             || *trouble != before.trouble
             || *aborted != before.aborted
+            || *agreed_drops != before.agreed_drops
             || *earlier != before.earlier
     }
 

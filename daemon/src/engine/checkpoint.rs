@@ -296,7 +296,7 @@ impl Checkpoints {
                     })())
                 })?
                 .collect();
-            Ok(rows?)
+            rows
         })
         .await?
         .into_iter()

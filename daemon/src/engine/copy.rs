@@ -84,7 +84,7 @@ impl Copier<'_> {
     /// and loses nothing. `None`: the collection's start.
     async fn earlier_record(&self, namespace: &Namespace, gone: Option<i64>) -> Result<Option<i64>, Fault> {
         let samples = partition::sample(self.source, namespace, 1_000).await?;
-        Ok(samples.iter().map(|sample| sample.record).filter(|record| Some(*record) < gone).next_back())
+        Ok(samples.iter().map(|sample| sample.record).rfind(|record| Some(*record) < gone))
     }
 
     async fn scan(

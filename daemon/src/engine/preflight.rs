@@ -8,19 +8,18 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use mongodb::bson::{Document, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
-use schemas::id::ShardName;
+use schemas::id::{RunId, ShardName};
 use schemas::namespace::Namespace;
 use schemas::observed::{Check, Forecast, Inspection, Outcome, ShardForecast};
 use schemas::spec::{ExistingData, MigrationSpec, SourceWrites};
 
 use super::catalog::{self, CollectionInfo, Kind};
 use super::concurrent::{self, Piece};
+use super::guard::{self, WRITE_BLOCK};
 use crate::mongo::{Deployment, ServerVersion, Side, Topology, append, command, connect};
 
 /// The oldest server that is carried from and to.
 const OLDEST: ServerVersion = ServerVersion::new(5, 0, 0);
-/// The first version with `setUserWriteBlockMode`.
-const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
 /// How long the source's reading speed is measured for the forecast: a plan waits for it.
 const SAMPLE_TIME: Duration = Duration::from_millis(700);
 /// Collections whose sizes are read at once for the forecast.
@@ -67,7 +66,7 @@ impl Findings {
 }
 
 /// Makes the checks. Namespaces in `ours` on the destination are this migration's own.
-pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Findings {
+pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option<&RunId>) -> Findings {
     let mut findings = Findings::default();
     findings.source = reach(&mut findings, Side::Source, spec).await;
     findings.destination = reach(&mut findings, Side::Destination, spec).await;
@@ -83,14 +82,15 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Findings
     }
     if let Some(destination) = findings.destination.clone() {
         privileges(&mut findings, &destination, &needed(Side::Destination, spec)).await;
-        emptiness(&mut findings, &destination, spec, ours).await;
+        emptiness(&mut findings, &destination, spec, ours, run).await;
+        destination_block(&mut findings, &destination, spec, run).await;
     }
     findings
 }
 
 /// Makes the checks and the forecast.
-pub async fn inspect(spec: &MigrationSpec) -> Inspection {
-    let mut findings = check(spec, &BTreeSet::new()).await;
+pub async fn inspect(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspection {
+    let mut findings = check(spec, ours, None).await;
     let forecast = match findings.source.clone() {
         Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => {
             match forecast(&source, &findings.catalogue).await {
@@ -112,7 +112,7 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
         Side::Destination => &spec.destination.connection,
     };
     let name = format!("{side}_reachable");
-    let deployment = match connect(side, connection, "cutover-preflight").await {
+    let deployment = match connect(side, connection, None, "cutover-preflight").await {
         Ok(deployment) => deployment,
         Err(fault) => {
             findings.fail(&name, &fault);
@@ -221,6 +221,52 @@ fn write_block(findings: &mut Findings, source: &Deployment, spec: &MigrationSpe
     }
 }
 
+/// Whether others can be kept from writing to the destination, where that is wanted.
+async fn destination_block(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, run: Option<&RunId>) {
+    let name = "destination_write_block";
+    let wanted = spec.destination.block_writes;
+    let refuse = |why: String| {
+        Fault::new(FaultCode::WriteBlockUnavailable, format!("the destination's writes cannot be blocked for others: {why}"))
+            .with_remedy(
+                "leave out destination.block_writes, or set it to false, and keep others from writing there by other means",
+            )
+    };
+    let problem = if wanted == Some(false) {
+        return findings.note(name, Outcome::Ok, "not used: block_writes = false");
+    } else if !destination.is_authenticated {
+        Some("it has no access control, so that it cannot tell this daemon from others".to_owned())
+    } else if destination.version < WRITE_BLOCK {
+        Some(format!("it is MongoDB {}, and that needs {WRITE_BLOCK}", destination.version))
+    } else if !guard::may_block(destination).await {
+        Some("its user may neither make users nor do it itself (setUserWriteBlockMode with bypassWriteBlockingMode)".to_owned())
+    } else {
+        None
+    };
+    match (problem, wanted) {
+        (Some(why), Some(true)) => findings.fail(name, &refuse(why)),
+        (Some(why), _) => {
+            findings.note(name, Outcome::Warn, format!("others can write to the destination during the run: {why}"))
+        }
+        (None, _) => match guard::other_blockers(destination, run).await {
+            Ok(others) if others.is_empty() => {
+                findings.note(name, Outcome::Ok, "others cannot write to the destination during the run")
+            }
+            Ok(others) => findings.fail(
+                name,
+                &Fault::new(
+                    FaultCode::DestinationInUse,
+                    format!(
+                        "{} blocks the destination's writes already, and the block is one for the whole deployment",
+                        others.join(", ")
+                    ),
+                )
+                .with_remedy("complete or cancel that run first, or set destination.block_writes = false on both"),
+            ),
+            Err(fault) => findings.fail(name, &fault),
+        },
+    }
+}
+
 async fn oplog(findings: &mut Findings, source: &Deployment) {
     match source.oplog_window_seconds().await {
         Some(seconds) => findings.note("oplog_window", Outcome::Ok, format!("the source's oplog spans {seconds} s at present")),
@@ -232,7 +278,13 @@ async fn oplog(findings: &mut Findings, source: &Deployment) {
     }
 }
 
-async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &BTreeSet<Namespace>) {
+async fn emptiness(
+    findings: &mut Findings,
+    destination: &Deployment,
+    spec: &MigrationSpec,
+    ours: &BTreeSet<Namespace>,
+    run: Option<&RunId>,
+) {
     let found = match catalog::list(destination, &spec.namespaces.scope).await {
         Ok(found) => found,
         Err(fault) => return findings.fail("destination_empty", &fault),
@@ -240,7 +292,7 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
     let there: Vec<Namespace> = found.into_keys().filter(|namespace| !ours.contains(namespace)).collect();
     match spec.destination.existing_data {
         _ if there.is_empty() => findings.note("destination_empty", Outcome::Ok, "nothing in scope is on the destination"),
-        ExistingData::Drop => {
+        ExistingData::Drop if run.is_none() => {
             findings.note(
                 "destination_empty",
                 Outcome::Ok,
@@ -248,7 +300,8 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
             );
             findings.drops = there;
         }
-        ExistingData::Refuse => {
+        // A run that starts drops what its plan listed, and nothing else.
+        ExistingData::Drop | ExistingData::Refuse => {
             let some = there.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let more = if there.len() > 5 { format!(" and {} more", there.len() - 5) } else { String::new() };
             findings.fail(

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mongodb::bson::{RawDocumentBuf, doc};
+use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
-use schemas::observed::Inspection;
+use schemas::observed::{Inspection, Mismatch};
 use schemas::spec::{MigrationSpec, SourceWrites};
 use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
@@ -20,7 +20,8 @@ use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
-use super::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, index, preflight};
+use super::verify::{Sides, Verifier};
+use super::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, guard, index, preflight};
 use crate::mongo::{Deployment, Side, append, command, connect, timestamp};
 
 /// Between two reports of a running sync's health.
@@ -29,6 +30,9 @@ const HEALTH_EVERY: Duration = Duration::from_millis(500);
 const OPLOG_EVERY: u32 = 60;
 /// Between two looks at how far the tail has come, while a cutover waits for it.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Slices of the queue that are rechecked before the source is blocked, at most, and what is few enough to be left for then.
+const RECHECK_PASSES: u32 = 200;
+const RECHECK_FEW: usize = 100;
 /// Collections whose settings are given back at once.
 const RESTORES: usize = 8;
 
@@ -37,19 +41,23 @@ const RESTORES: usize = 8;
 pub struct MongoEngine;
 
 impl Engine for MongoEngine {
-    fn inspect<'a>(&'a self, spec: &'a MigrationSpec) -> BoxFuture<'a, Inspection> {
-        Box::pin(preflight::inspect(spec))
+    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection> {
+        Box::pin(preflight::inspect(spec, ours))
     }
 
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault> {
         let checkpoints = Checkpoints::open(&context.run_dir)?;
         let progress = Arc::new(Progress::new(context.spec.verify.mode));
         checkpoints.restore(&progress)?;
+        let verifier = Arc::new(Verifier::open(context.spec.verify.mode, &context.run_dir)?);
         Ok(Arc::new(MongoRun {
             checkpoints,
             progress,
+            verifier,
             gate: Arc::default(),
-            pair: tokio::sync::Mutex::new(None),
+            source: tokio::sync::Mutex::default(),
+            destination: tokio::sync::Mutex::default(),
+            writer: tokio::sync::Mutex::default(),
             running: Mutex::new(None),
             context,
         }))
@@ -69,6 +77,8 @@ struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
     reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+    /// What it has reached, for a shell that comes later.
+    reached: Arc<Mutex<Vec<Milestone>>>,
 }
 
 /// One run.
@@ -77,23 +87,90 @@ pub struct MongoRun {
     context: EngineContext,
     checkpoints: Checkpoints,
     progress: Arc<Progress>,
+    verifier: Arc<Verifier>,
     gate: Arc<RwLock<()>>,
-    pair: tokio::sync::Mutex<Option<Pair>>,
+    source: tokio::sync::Mutex<Option<Arc<Deployment>>>,
+    /// As the declared user.
+    destination: tokio::sync::Mutex<Option<Arc<Deployment>>>,
+    /// As the run's own user, where it has one.
+    writer: tokio::sync::Mutex<Option<Arc<Deployment>>>,
     running: Mutex<Option<Running>>,
 }
 
 impl MongoRun {
-    async fn pair(&self) -> Result<Pair, Fault> {
-        let mut kept = self.pair.lock().await;
-        if let Some(pair) = &*kept {
-            return Ok(pair.clone());
+    async fn source(&self) -> Result<Arc<Deployment>, Fault> {
+        let mut kept = self.source.lock().await;
+        if kept.is_none() {
+            let (spec, tag) = (&self.context.spec, self.context.run.as_str());
+            *kept = Some(Arc::new(connect(Side::Source, &spec.source.connection, None, tag).await?));
         }
-        let (spec, tag) = (&self.context.spec, self.context.run.as_str());
-        let source = Arc::new(connect(Side::Source, &spec.source.connection, tag).await?);
-        let destination = Arc::new(connect(Side::Destination, &spec.destination.connection, tag).await?);
-        let pair = Pair { source, destination };
-        *kept = Some(pair.clone());
-        Ok(pair)
+        kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
+    }
+
+    async fn destination(&self) -> Result<Arc<Deployment>, Fault> {
+        let mut kept = self.destination.lock().await;
+        if kept.is_none() {
+            let (spec, tag) = (&self.context.spec, self.context.run.as_str());
+            *kept = Some(Arc::new(connect(Side::Destination, &spec.destination.connection, None, tag).await?));
+        }
+        kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
+    }
+
+    /// The destination for whatever a run writes there, until it is cleaned up: as the run's own user where it can have one.
+    async fn writer(&self) -> Result<Arc<Deployment>, Fault> {
+        let destination = self.destination().await?;
+        let mut kept = self.writer.lock().await;
+        if kept.is_none() {
+            let login =
+                if destination.is_authenticated { guard::make_user(&destination, &self.context.run).await? } else { None };
+            *kept = Some(match login {
+                None => destination,
+                Some(login) => {
+                    let (spec, tag) = (&self.context.spec, self.context.run.as_str());
+                    tracing::info!(user = login.username, "the run writes as a user of its own");
+                    Arc::new(connect(Side::Destination, &spec.destination.connection, Some(&login), tag).await?)
+                }
+            });
+        }
+        kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
+    }
+
+    /// Both sides, for what a run does until it is cleaned up.
+    async fn pair(&self) -> Result<Pair, Fault> {
+        Ok(Pair { source: self.source().await?, destination: self.writer().await? })
+    }
+
+    /// What the verification works on.
+    fn sides(&self, pair: &Pair) -> Sides {
+        Sides {
+            source: Arc::clone(&pair.source),
+            destination: Arc::clone(&pair.destination),
+            spec: Arc::clone(&self.context.spec),
+            progress: Arc::clone(&self.progress),
+            gate: Arc::clone(&self.gate),
+        }
+    }
+
+    /// Whether others are kept from writing to the destination.
+    async fn blocks_destination(&self, destination: &Deployment) -> bool {
+        let wanted = self.context.spec.destination.block_writes.unwrap_or(true);
+        wanted && destination.is_authenticated && destination.version >= guard::WRITE_BLOCK && guard::may_block(destination).await
+    }
+
+    /// Blocks others' writes on the destination and says so there.
+    async fn guard_destination(&self, writer: &Deployment) -> Result<(), Fault> {
+        let blocks_writes = self.blocks_destination(&*self.destination().await?).await;
+        let marker = guard::Marker {
+            run: &self.context.run,
+            migration: &self.context.spec.name,
+            workspace: &self.context.workspace,
+            blocks_writes,
+        };
+        guard::put_marker(writer, &marker).await?;
+        if blocks_writes {
+            guard::set_write_block(writer, true).await.map_err(|e| writer.fault("blocking others' writes", &e))?;
+        }
+        Ok(())
     }
 
     fn is_running(&self) -> bool {
@@ -116,10 +193,6 @@ impl MongoRun {
 
     async fn created(&self) -> Result<BTreeSet<Namespace>, Fault> {
         Ok(self.checkpoints.created().await?.into_iter().collect())
-    }
-
-    async fn set_write_block(&self, deployment: &Deployment, on: bool) -> Result<(), mongodb::error::Error> {
-        deployment.command("admin", doc! { "setUserWriteBlockMode": 1, "global": on }).await.map(drop)
     }
 
     /// Makes views and options on the destination what they are on the source, whose writes have stopped: changes of views are not
@@ -200,7 +273,18 @@ struct Reporter {
     source: Arc<Deployment>,
     progress: Arc<Progress>,
     checkpoints: Checkpoints,
+    verifier: Arc<Verifier>,
     reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+    reached: Arc<Mutex<Vec<Milestone>>>,
+}
+
+impl Milestone {
+    const fn report(self) -> SyncReport {
+        match self {
+            Self::Copied => SyncReport::CopyFinished,
+            Self::Indexed => SyncReport::IndexesBuilt,
+        }
+    }
 }
 
 impl Reporter {
@@ -217,17 +301,17 @@ impl Reporter {
         let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
         loop {
             tokio::select! {
-                Some(milestone) = milestones.recv() => match milestone {
-                    Milestone::Copied => {
-                        if let Some(name) = self.progress.shard_name() {
-                            copied = self.checkpoints.shard(&name).await.ok().flatten().and_then(|row| row.copied);
+                Some(milestone) = milestones.recv() => {
+                    match milestone {
+                        Milestone::Copied => {
+                            if let Some(name) = self.progress.shard_name() {
+                                copied = self.checkpoints.shard(&name).await.ok().flatten().and_then(|row| row.copied);
+                            }
                         }
-                        self.send(SyncReport::CopyFinished).await;
+                        Milestone::Indexed => indexed = true,
                     }
-                    Milestone::Indexed => {
-                        indexed = true;
-                        self.send(SyncReport::IndexesBuilt).await;
-                    }
+                    self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(milestone);
+                    self.send(milestone.report()).await;
                 },
                 _ = ticks.tick() => {
                     if count.is_multiple_of(OPLOG_EVERY) {
@@ -235,7 +319,7 @@ impl Reporter {
                     }
                     count = count.wrapping_add(1);
                     let seen = self.source.majority_optime().await;
-                    let mut blockers = Vec::new();
+                    let mut blockers = self.verifier.blockers();
                     let lag = match seen {
                         Ok(optime) => {
                             self.progress.set_source(optime);
@@ -249,10 +333,8 @@ impl Reporter {
                     if let Some(fault) = self.progress.error() {
                         blockers.push(format!("{fault}"));
                     }
-                    if indexed {
-                        let caught_up = copied.is_some() && self.progress.applied() >= copied;
-                        self.send(SyncReport::Health { lag, caught_up, blockers }).await;
-                    }
+                    let caught_up = indexed && copied.is_some() && self.progress.applied() >= copied;
+                    self.send(SyncReport::Health { lag, caught_up, blockers }).await;
                 }
             }
         }
@@ -264,24 +346,26 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let mut ours = self.created().await?;
             ours.extend(self.context.replaces.iter().cloned());
-            preflight::check(&self.context.spec, &ours).await.first_failure()
+            preflight::check(&self.context.spec, &ours, Some(&self.context.run)).await.first_failure()
         })
     }
 
     fn drop_namespaces(&self, what: DropWhat) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let pair = self.pair().await?;
-            pair.destination.wait_for_writes(&format!("{}-", self.context.spec.name)).await?;
+            let destination = self.destination().await?;
+            destination.wait_for_writes(&format!("{}-", self.context.spec.name)).await?;
+            let ours = self.created().await?;
             let namespaces = match what {
-                DropWhat::ExistingInScope => {
-                    let ours = self.created().await?;
-                    let found = catalog::list(&pair.destination, &self.context.spec.namespaces.scope).await?;
-                    found.into_keys().filter(|namespace| !ours.contains(namespace)).collect()
+                DropWhat::Listed(mut listed) => {
+                    // What the run has made since, after a crash between its start and here, is not what was listed.
+                    listed
+                        .retain(|namespace| self.context.spec.namespaces.scope.contains(namespace) && !ours.contains(namespace));
+                    listed
                 }
                 DropWhat::Created(namespaces) => namespaces,
             };
             for namespace in namespaces {
-                catalog::drop(&pair.destination, &namespace).await?;
+                catalog::drop(&destination, &namespace).await?;
             }
             Ok(())
         })
@@ -289,17 +373,26 @@ impl RunEngine for MongoRun {
 
     fn start_sync(&self, reports: mpsc::Sender<SyncReport>) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            {
+            let already = {
                 let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(running) = running.as_ref().filter(|running| !running.task.is_finished()) {
-                    *running.reports.lock().unwrap_or_else(PoisonError::into_inner) = reports;
-                    return Ok(());
+                running.as_ref().filter(|running| !running.task.is_finished()).map(|running| {
+                    *running.reports.lock().unwrap_or_else(PoisonError::into_inner) = reports.clone();
+                    running.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+                })
+            };
+            if let Some(reached) = already {
+                for milestone in reached {
+                    // A shell that has gone again asks again.
+                    let _ = reports.send(milestone.report()).await;
                 }
+                return Ok(());
             }
             let pair = self.pair().await?;
+            self.guard_destination(&pair.destination).await?;
             let reports = Arc::new(Mutex::new(reports));
             let stop = CancellationToken::new();
-            let (milestones, reached) = mpsc::unbounded_channel();
+            let (milestones, arriving) = mpsc::unbounded_channel();
+            let reached = Arc::new(Mutex::new(Vec::new()));
             let sync = Sync {
                 source: Arc::clone(&pair.source),
                 destination: pair.destination,
@@ -307,6 +400,7 @@ impl RunEngine for MongoRun {
                 checkpoints: self.checkpoints.clone(),
                 progress: Arc::clone(&self.progress),
                 gate: Arc::clone(&self.gate),
+                verifier: Arc::clone(&self.verifier),
                 stop: stop.clone(),
                 milestones,
             };
@@ -314,12 +408,14 @@ impl RunEngine for MongoRun {
                 source: pair.source,
                 progress: Arc::clone(&self.progress),
                 checkpoints: self.checkpoints.clone(),
+                verifier: Arc::clone(&self.verifier),
                 reports: Arc::clone(&reports),
+                reached: Arc::clone(&reached),
             };
             let task = tokio::spawn(async move {
                 let ended = tokio::select! {
                     ended = sync.run() => ended,
-                    () = reporter.watch(reached) => Ok(()),
+                    () = reporter.watch(arriving) => Ok(()),
                 };
                 if let Err(fault) = ended {
                     tracing::warn!(code = %fault.code, error = %fault.message, "the sync stopped");
@@ -327,7 +423,7 @@ impl RunEngine for MongoRun {
                     reporter.send(SyncReport::Failed(fault)).await;
                 }
             });
-            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports });
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports, reached });
             Ok(())
         })
     }
@@ -343,8 +439,9 @@ impl RunEngine for MongoRun {
                 tracing::error!("the sync panicked");
             }
             // What it left under way ends before anybody goes on; where that cannot be seen, the next start looks again.
-            if let Ok(pair) = self.pair().await
-                && let Err(fault) = pair.destination.wait_for_writes(&format!("{}:", pair.destination.tag)).await
+            let writer = self.writer.lock().await.clone();
+            if let Some(writer) = writer
+                && let Err(fault) = writer.wait_for_writes(&format!("{}:", writer.tag)).await
             {
                 tracing::warn!(error = %fault, "cannot see whether writes are under way");
             }
@@ -353,11 +450,11 @@ impl RunEngine for MongoRun {
 
     fn resume_point_held(&self) -> BoxFuture<'_, Result<bool, Fault>> {
         Box::pin(async move {
-            let pair = self.pair().await?;
+            let source = self.source().await?;
             let Some(name) = self.progress.shard_name() else { return Ok(true) };
             let Some(row) = self.checkpoints.shard(&name).await? else { return Ok(true) };
             // Where the oplog may not be read, the stream itself tells when it is opened.
-            Ok(pair.source.oplog_start().await.is_none_or(|oldest| oldest <= row.applied.unwrap_or(row.start)))
+            Ok(source.oplog_start().await.is_none_or(|oldest| oldest <= row.applied.unwrap_or(row.start)))
         })
     }
 
@@ -375,6 +472,13 @@ impl RunEngine for MongoRun {
                 .flat_map(|(namespace, specs)| specs.into_iter().map(move |spec| (namespace.clone(), spec)))
                 .filter(|(_, spec)| index::is_unique(spec))
                 .collect();
+            // What has changed lately is compared now, so that little is left to compare while the source is blocked.
+            let sides = self.sides(&pair);
+            for _ in 0..RECHECK_PASSES {
+                if self.verifier.recheck(&sides, false).await? < RECHECK_FEW {
+                    break;
+                }
+            }
             if unique.is_empty() {
                 return Ok(());
             }
@@ -389,8 +493,8 @@ impl RunEngine for MongoRun {
 
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let pair = self.pair().await?;
-            self.set_write_block(&pair.source, true).await.map_err(|e| pair.source.fault("blocking the writes", &e))
+            let source = self.source().await?;
+            guard::set_write_block(&source, true).await.map_err(|e| source.fault("blocking the writes", &e))
         })
     }
 
@@ -399,18 +503,21 @@ impl RunEngine for MongoRun {
             if self.context.spec.cutover.source_writes == SourceWrites::Observe {
                 return Ok(());
             }
-            let pair = self.pair().await?;
-            self.set_write_block(&pair.source, false).await.map_err(|e| pair.source.fault("unblocking the writes", &e))
+            let source = self.source().await?;
+            if source.version < guard::WRITE_BLOCK {
+                return Ok(());
+            }
+            guard::set_write_block(&source, false).await.map_err(|e| source.fault("unblocking the writes", &e))
         })
     }
 
     fn watch_source_quiet(&self, quiet_for: Duration) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let pair = self.pair().await?;
+            let source = self.source().await?;
             let mut quiet_since = tokio::time::Instant::now();
             let mut last_change = self.progress.last_change();
             loop {
-                let note = pair.source.oplog_note("cutover: watching for writes").await?;
+                let note = source.oplog_note("cutover: watching for writes").await?;
                 self.applied_through(note).await?;
                 let newest = self.progress.last_change();
                 if newest != last_change {
@@ -427,6 +534,11 @@ impl RunEngine for MongoRun {
     fn drain(&self) -> BoxFuture<'_, Result<ClusterTime, Fault>> {
         Box::pin(async move {
             let pair = self.pair().await?;
+            if self.context.spec.cutover.source_writes == SourceWrites::Block {
+                // Once more: a failover to a member restored from a backup, or a person, can have lifted it since.
+                let source = &pair.source;
+                guard::set_write_block(source, true).await.map_err(|e| source.fault("blocking the writes", &e))?;
+            }
             let last = pair.source.oplog_note("cutover: final").await?;
             self.applied_through(last).await?;
             if self.context.spec.cutover.source_writes == SourceWrites::Observe {
@@ -443,6 +555,7 @@ impl RunEngine for MongoRun {
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
                 capped::mend(&pair.source, &pair.destination, &self.progress, info, timestamp(last)).await?;
             }
+            self.verifier.finish(&self.sides(&pair)).await?;
             Ok(last)
         })
     }
@@ -463,44 +576,50 @@ impl RunEngine for MongoRun {
 
     fn open_destination(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let pair = self.pair().await?;
-            // `block_writes` is not in force, so that nothing of ours is to be lifted; that it is open is still looked at.
-            let status = pair
-                .destination
-                .command("admin", doc! { "serverStatus": 1, "metrics": 0, "wiredTiger": 0 })
-                .await
-                .map_err(|e| pair.destination.fault("looking whether it takes writes", &e));
-            match status {
-                Ok(status) => match status.get_document("repl").and_then(|repl| repl.get_i32("userWriteBlockMode")) {
-                    Ok(2) => Err(Fault::new(
-                        FaultCode::DestinationWriteFailed,
-                        format!(
-                            "the destination ({}) blocks its users' writes, which this run did not do",
-                            pair.destination.hosts
-                        ),
-                    )
-                    .with_remedy("lift it with setUserWriteBlockMode { global: false }")),
-                    _ => Ok(()),
-                },
-                // Without the privilege for it the applied writes are the proof.
-                Err(fault) if fault.code == FaultCode::MissingPrivileges => Ok(()),
-                Err(fault) => Err(fault),
+            // The declared user may have been made for this; the run's own has it among its few privileges.
+            let destination = self.destination().await?;
+            if self.blocks_destination(&destination).await {
+                let writer = self.writer().await?;
+                guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
             }
+            // Without the privilege to look, the writes that were applied are the proof.
+            if guard::is_write_blocked(&destination).await? == Some(true) {
+                let message =
+                    format!("the destination ({}) blocks its users' writes, which this run did not do", destination.hosts);
+                return Err(Fault::new(FaultCode::DestinationWriteFailed, message)
+                    .with_remedy("lift it with setUserWriteBlockMode { global: false }"));
+            }
+            Ok(())
         })
     }
 
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             match ending {
-                // The run keeps nothing on the destination but the data.
-                Ending::Completed | Ending::Cancelled => {}
+                // Everything was given back before the destination was opened.
+                Ending::Completed => {}
+                // The data stays as it is, to be tested on.
+                Ending::Cancelled => {}
             }
-            *self.pair.lock().await = None;
+            let destination = self.destination().await?;
+            guard::remove_marker(&destination, &self.context.run).await?;
+            if destination.is_authenticated {
+                guard::drop_user(&destination, &self.context.run).await?;
+            }
+            *self.writer.lock().await = None;
+            *self.destination.lock().await = None;
+            *self.source.lock().await = None;
             Ok(())
         })
     }
 
     fn progress(&self) -> EngineProgress {
-        self.progress.snapshot()
+        let mut progress = self.progress.snapshot();
+        progress.verification = self.verifier.progress(progress.copy.documents_total);
+        progress
+    }
+
+    fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
+        Box::pin(self.verifier.mismatches(most))
     }
 }

@@ -43,7 +43,22 @@ fn uri_option<'a>(uri: &'a str, name: &str) -> Option<&'a str> {
         .find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
 }
 
-async fn client_options(side: Side, spec: &ConnectionSpec) -> Result<ClientOptions, Fault> {
+/// A user of the daemon's own making.
+#[derive(Clone)]
+pub struct Login {
+    /// Its name, in the database `admin`.
+    pub username: String,
+    /// Its password, which is nowhere but here and in the server.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+async fn client_options(side: Side, spec: &ConnectionSpec, login: Option<&Login>) -> Result<ClientOptions, Fault> {
     let mut options = ClientOptions::parse(&spec.uri).await.map_err(|error| {
         let code = match &*error.kind {
             ErrorKind::DnsResolve { .. } => FaultCode::HostNotFound,
@@ -51,7 +66,13 @@ async fn client_options(side: Side, spec: &ConnectionSpec) -> Result<ClientOptio
         };
         Fault::new(code, format!("the {side}'s URI: {}", super::error::words(&error)))
     })?;
-    if spec.username.is_some() || spec.password.is_some() {
+    if let Some(login) = login {
+        let mut credential = Credential::default();
+        credential.username = Some(login.username.clone());
+        credential.password = Some(login.password.clone());
+        credential.source = Some("admin".to_owned());
+        options.credential = Some(credential);
+    } else if spec.username.is_some() || spec.password.is_some() {
         let mut credential = options.credential.take().unwrap_or_else(|| {
             let mut credential = Credential::default();
             credential.source =
@@ -132,9 +153,9 @@ async fn probe(side: Side, hosts: &[ServerAddress]) -> Result<(), Fault> {
     Err(first.unwrap_or_else(|| Fault::new(FaultCode::InvalidConfiguration, format!("the {side}'s URI names no host"))))
 }
 
-/// Connects and reads what the deployment is. `tag` marks the writes of this run.
-pub async fn connect(side: Side, spec: &ConnectionSpec, tag: &str) -> Result<Deployment, Fault> {
-    let options = client_options(side, spec).await?;
+/// Connects and reads what the deployment is. `tag` marks the writes of this run; `login` goes over the declared user.
+pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, tag: &str) -> Result<Deployment, Fault> {
+    let options = client_options(side, spec, login).await?;
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     probe(side, &options.hosts).await?;
     let with_tls = matches!(options.tls, Some(Tls::Enabled(_)));
@@ -163,7 +184,15 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, tag: &str) -> Result<Dep
         .selection_criteria(primary())
         .await
         .map_err(|error| super::error::classify(side, &hosts, "reading the version", &error))?;
+    let status = client
+        .database("admin")
+        .run_command(doc! { "connectionStatus": 1 })
+        .selection_criteria(primary())
+        .await
+        .map_err(|error| super::error::classify(side, &hosts, "reading who is logged in", &error))?;
+    let users = status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUsers"));
     Ok(Deployment {
+        is_authenticated: users.is_ok_and(|users| !users.is_empty()),
         topology: topology(&hello),
         version: version(&build),
         process_id: hello.get_document("topologyVersion").ok().and_then(|v| v.get_object_id("processId").ok()),

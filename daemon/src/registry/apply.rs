@@ -6,10 +6,12 @@ use lifecycle::{By, Event, Now, Run, Settings, State, Token, begin, duties, succ
 use schemas::fault::{Fault, FaultCode};
 use schemas::history::{Actor, EntryKind};
 use schemas::id::{MigrationName, RunId, Serial, Workspace};
-use schemas::spec::MigrationSpec;
+use schemas::namespace::Namespace;
+use schemas::spec::{MigrationSpec, needs_new_generation};
 
+use super::book::{Book, NO_SERIAL, Staged, advance};
 use super::overlap::refuse_overlap;
-use super::{Book, NO_SERIAL, Staged, advance};
+
 use crate::engines::works_by;
 use crate::journal::{Change, Key, Record};
 
@@ -22,6 +24,8 @@ pub struct DeclaredChange {
     pub expected: Serial,
     /// The declaration; `None`: its block is gone.
     pub spec: Option<MigrationSpec>,
+    /// Namespaces on the destination that the plan listed as dropped.
+    pub drops: Vec<Namespace>,
 }
 
 /// A change that was taken.
@@ -98,7 +102,7 @@ impl Book {
             (None, None) => {
                 return Err(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {} to remove", key.name)));
             }
-            (None, Some(spec)) => self.create(key, spec, actor)?,
+            (None, Some(spec)) => self.create(key, spec, change.drops, actor)?,
             (Some(known), None) => self.remove(known, actor)?,
             (Some(known), Some(spec)) if known.run.forgetting => {
                 return Err(Fault::new(
@@ -110,7 +114,7 @@ impl Book {
             (Some(known), Some(spec)) => {
                 let (old, new) = (known.run.generation, spec.generation);
                 if new > old {
-                    self.rerun(known, spec, actor)?
+                    self.rerun(known, spec, change.drops, actor)?
                 } else if new < old {
                     return Err(Fault::new(
                         FaultCode::ImmutableAttribute,
@@ -129,10 +133,11 @@ impl Book {
         Ok((answer, Some(staged)))
     }
 
-    fn create(&self, key: Key, spec: MigrationSpec, actor: &Actor) -> Result<Staged, Fault> {
+    fn create(&self, key: Key, spec: MigrationSpec, drops: Vec<Namespace>, actor: &Actor) -> Result<Staged, Fault> {
         refuse_token(&spec)?;
         let id = RunId::new(&key.name, spec.generation, rand::random());
-        let run = begin(id, &spec, self.parts.clock.now());
+        let mut run = begin(id, &spec, self.parts.clock.now());
+        run.agreed_drops = drops;
         let note = applied_note(format!("declared, generation {}", spec.generation), actor);
         Ok(Staged {
             orders: Some(duties(&run)),
@@ -145,12 +150,13 @@ impl Book {
         })
     }
 
-    fn rerun(&self, known: &Record, spec: MigrationSpec, actor: &Actor) -> Result<Staged, Fault> {
+    fn rerun(&self, known: &Record, spec: MigrationSpec, drops: Vec<Namespace>, actor: &Actor) -> Result<Staged, Fault> {
         refuse_token(&spec)?;
         let created = self.created(&known.run.id);
         let id = RunId::new(&spec.name, spec.generation, rand::random());
-        let run =
+        let mut run =
             succeed(&known.run, &known.spec, created, id, &spec, self.parts.clock.now()).map_err(|refusal| refusal.fault())?;
+        run.agreed_drops = drops;
         let message = match run.replaces().len() {
             0 => format!("generation {} takes over from {}", spec.generation, known.run.id),
             1 => format!("generation {} takes over from {}, of which 1 namespace is dropped", spec.generation, known.run.id),
@@ -215,7 +221,7 @@ impl Book {
             )
             .with_remedy("raise `generation` to run again from scratch"));
         }
-        let immutable = changed(&known.spec, &spec, Reach::Immutable);
+        let immutable = changed(&known.spec, &spec, true);
         if !immutable.is_empty() {
             return Err(Fault::new(
                 FaultCode::ImmutableAttribute,
@@ -224,7 +230,7 @@ impl Book {
         }
         let now = self.parts.clock.now();
         let mut walk = Walk { run: known.run.clone(), orders: None, notes: Vec::new(), now };
-        let others = changed(&known.spec, &spec, Reach::InPlace);
+        let others = changed(&known.spec, &spec, false);
         if !others.is_empty() {
             walk.take(Event::Declare {
                 settings: Settings::from(&spec),
@@ -298,34 +304,38 @@ fn refuse_token(spec: &MigrationSpec) -> Result<(), Fault> {
     }
 }
 
-/// How far a change of an attribute reaches.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    /// Needs a new generation.
-    Immutable,
-    /// Is taken by the run that exists.
-    InPlace,
-}
-
-/// The attributes that differ, by path. `acknowledge` and `generation` have ways of their own.
-fn changed(old: &MigrationSpec, new: &MigrationSpec, reach: Reach) -> Vec<&'static str> {
+/// The attributes that differ, by path, and whether they need a new generation. `acknowledge` and `generation` have ways of their own.
+fn changed(old: &MigrationSpec, new: &MigrationSpec, fixed: bool) -> Vec<&'static str> {
     let (before, after) = (&old.cutover, &new.cutover);
+    let (from_old, from_new) = (&old.source.connection, &new.source.connection);
+    let (to_old, to_new) = (&old.destination.connection, &new.destination.connection);
     let all = [
-        ("source", Reach::Immutable, old.source != new.source),
-        ("destination", Reach::Immutable, old.destination != new.destination),
-        ("namespaces", Reach::Immutable, old.namespaces != new.namespaces),
-        ("copy.indexes", Reach::Immutable, old.copy.indexes != new.copy.indexes),
-        ("sharding", Reach::Immutable, old.sharding != new.sharding),
-        ("verify", Reach::Immutable, old.verify != new.verify),
-        ("paused", Reach::InPlace, old.paused != new.paused),
-        ("copy.parallelism", Reach::InPlace, old.copy.parallelism != new.copy.parallelism),
-        ("copy.rate_limit", Reach::InPlace, old.copy.rate_limit != new.copy.rate_limit),
-        ("cutover.window", Reach::InPlace, before.window != after.window),
-        ("cutover.extensions", Reach::InPlace, before.extensions != after.extensions),
-        ("cutover.max_lag", Reach::InPlace, before.max_lag != after.max_lag),
-        ("cutover.max_downtime", Reach::InPlace, before.max_downtime != after.max_downtime),
-        ("cutover.source_writes", Reach::InPlace, before.source_writes != after.source_writes),
-        ("cutover.source_after", Reach::InPlace, before.source_after != after.source_after),
+        ("source.uri", from_old.uri != from_new.uri),
+        ("source.username", from_old.username != from_new.username),
+        ("source.password", from_old.password != from_new.password),
+        ("source.tls", from_old.tls != from_new.tls),
+        ("destination.uri", to_old.uri != to_new.uri),
+        ("destination.username", to_old.username != to_new.username),
+        ("destination.password", to_old.password != to_new.password),
+        ("destination.tls", to_old.tls != to_new.tls),
+        ("destination.existing_data", old.destination.existing_data != new.destination.existing_data),
+        ("destination.block_writes", old.destination.block_writes != new.destination.block_writes),
+        ("namespaces.", old.namespaces != new.namespaces),
+        ("copy.indexes", old.copy.indexes != new.copy.indexes),
+        ("sharding.", old.sharding != new.sharding),
+        ("verify.", old.verify != new.verify),
+        ("paused", old.paused != new.paused),
+        ("copy.parallelism", old.copy.parallelism != new.copy.parallelism),
+        ("copy.rate_limit", old.copy.rate_limit != new.copy.rate_limit),
+        ("cutover.window", before.window != after.window),
+        ("cutover.extensions", before.extensions != after.extensions),
+        ("cutover.max_lag", before.max_lag != after.max_lag),
+        ("cutover.max_downtime", before.max_downtime != after.max_downtime),
+        ("cutover.source_writes", before.source_writes != after.source_writes),
+        ("cutover.source_after", before.source_after != after.source_after),
     ];
-    all.into_iter().filter(|(_, its_reach, differs)| *differs && *its_reach == reach).map(|(path, _, _)| path).collect()
+    all.into_iter()
+        .filter(|(path, differs)| *differs && needs_new_generation(path) == fixed)
+        .map(|(path, _)| path.trim_end_matches('.'))
+        .collect()
 }

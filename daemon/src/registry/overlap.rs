@@ -4,7 +4,7 @@ use lifecycle::State;
 use schemas::fault::{Fault, FaultCode};
 use schemas::spec::MigrationSpec;
 
-use super::Staged;
+use super::book::Staged;
 use crate::journal::Record;
 
 /// Refuses staged runs that would write where another run is at work.

@@ -41,7 +41,9 @@ pub(super) async fn carry_out(
         Effect::DropEarlier => {
             engine.drop_namespaces(DropWhat::Created(orders.run.replaces())).await.map(|()| Event::EarlierDropped)
         }
-        Effect::DropExisting => engine.drop_namespaces(DropWhat::ExistingInScope).await.map(|()| Event::ExistingDropped),
+        Effect::DropExisting => {
+            engine.drop_namespaces(DropWhat::Listed(orders.run.agreed_drops.clone())).await.map(|()| Event::ExistingDropped)
+        }
         Effect::StartSync => {
             let (sender, reports) = mpsc::channel(REPORTS);
             engine.start_sync(sender).await?;

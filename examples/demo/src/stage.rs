@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use rig::programs::workspace_folder;
 use rig::{Auth, Cutover, Cutoverd, ReplicaSet, User, cutoverd};
-use tempfile::TempDir;
 
 /// The migration's label in the example.
 pub(crate) const MIGRATION: &str = "orders";
@@ -22,7 +21,6 @@ pub(crate) struct Stage {
     pub(crate) destination: ReplicaSet,
     pub(crate) cutover: Cutover,
     pub(crate) daemon: Cutoverd,
-    folder: TempDir,
 }
 
 impl Stage {
@@ -57,14 +55,15 @@ impl Stage {
             .env("ORDERS_SOURCE_PASSWORD", SOURCE_PASSWORD)
             .env("ORDERS_DESTINATION_PASSWORD", DESTINATION_PASSWORD);
         let daemon = Cutoverd::start(environment).await?;
-        let folder = tempfile::Builder::new().prefix("cutover-demo-").tempdir().context("failed to create a folder")?;
+        let folder = daemon.folder().join("orders");
+        fs::create_dir(&folder).context("failed to create a folder for the HCL")?;
         let example = workspace_folder().join("examples/orders/main.hcl");
-        fs::copy(&example, folder.path().join("main.hcl")).with_context(|| format!("failed to copy {}", example.display()))?;
-        let cutover = Cutover::new(folder.path())
+        fs::copy(&example, folder.join("main.hcl")).with_context(|| format!("failed to copy {}", example.display()))?;
+        let cutover = Cutover::new(folder)
             .daemon(&daemon)
             .env("CUTOVER_VAR_source_uri", source.uri())
             .env("CUTOVER_VAR_destination_uri", destination.uri());
-        Ok(Self { source, destination, cutover, daemon, folder })
+        Ok(Self { source, destination, cutover, daemon })
     }
 
     /// The user that the application is: it may write, unless the server blocks its users' writes.
@@ -74,7 +73,7 @@ impl Stage {
 
     /// The HCL that the demo edits.
     pub(crate) fn hcl(&self) -> PathBuf {
-        self.folder.path().join("main.hcl")
+        self.cutover.folder().join("main.hcl")
     }
 }
 

@@ -90,7 +90,11 @@ async fn play(stage: &Stage, options: &Options) -> Result<bool> {
 async fn show(stage: &Stage, arguments: &[&str]) -> Result<Output> {
     println!("$ cutover {}", arguments.join(" "));
     let output = stage.cutover.run(arguments).await?;
-    for line in output.stdout.lines().chain(output.stderr.lines()) {
+    // Applying prints the plan once more; what it then did follows the plan's last line.
+    let is_last_of_plan = |line: &str| arguments[0] == "apply" && line.starts_with("Plan: ");
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    let told_already = lines.iter().position(|line| is_last_of_plan(line)).map_or(0, |last| last + 1);
+    for line in lines[told_already..].iter().copied().chain(output.stderr.lines()) {
         println!("  {line}");
     }
     ensure!(output.code == 0 || output.code == 2, "cutover {} ended with exit code {}", arguments.join(" "), output.code);

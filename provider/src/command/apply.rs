@@ -11,7 +11,7 @@ use schemas::status::MigrationStatus;
 use serde::Serialize;
 
 use super::{Context, narrow, plan};
-use crate::apply::{Applied, apply};
+use crate::apply::{Applied, Drops, apply};
 use crate::cli::{Apply, Format};
 use crate::daemon_client::DaemonClient;
 use crate::exit_code::{ExitCode, Failure};
@@ -37,13 +37,14 @@ struct Prepared {
     client: DaemonClient,
     plan: Plan,
     specs: BTreeMap<MigrationName, MigrationSpec>,
+    drops: Drops,
     saved: bool,
 }
 
 pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, Failure> {
     let prepared =
         if request.from.is_file() { from_file(request, context).await? } else { from_directory(request, context).await? };
-    let Prepared { client, plan, specs, saved } = prepared;
+    let Prepared { client, plan, specs, drops, saved } = prepared;
     let text = Format { json: false, markdown: false };
     if plan.has_errors() {
         if request.json {
@@ -70,7 +71,7 @@ pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, 
         if !request.auto_approve && !saved {
             confirm(request, context)?;
         }
-        applied = apply(&client, &plan, &specs, actor::from_environment()).await?;
+        applied = apply(&client, &plan, &specs, &drops, actor::from_environment()).await?;
         if !request.json {
             for one in &applied {
                 context.output.result(&told(one))?;
@@ -104,7 +105,8 @@ async fn from_directory(request: &Apply, context: &Context) -> Result<Prepared, 
     let inspections = observe::inspections(&client, &declared.workspace, declared.specs(), &observed).await?;
     let plan = crate::plan::plan(&declared, &observed, &inspections, clock::now());
     let specs = declared.migrations.into_iter().map(|(name, one)| (name, one.spec)).collect();
-    Ok(Prepared { client, plan, specs, saved: false })
+    let drops = inspections.into_iter().map(|(name, found)| (name, found.drops)).collect();
+    Ok(Prepared { client, plan, specs, drops, saved: false })
 }
 
 /// A saved plan is checked against everything that it was made from, and then is what it is.
@@ -129,7 +131,7 @@ async fn from_file(request: &Apply, context: &Context) -> Result<Prepared, Failu
     saved.check_observed(&observed)?;
     let inspections = observe::inspections(&client, &workspace, saved.specs.values(), &observed).await?;
     saved.check_inspections(&inspections)?;
-    Ok(Prepared { client, plan: saved.plan, specs: saved.specs, saved: true })
+    Ok(Prepared { client, plan: saved.plan, specs: saved.specs, drops: saved.drops, saved: true })
 }
 
 fn confirm(request: &Apply, context: &Context) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! What an action will do to data, in words. Every figure is the daemon's; what is not known is said to be unknown.
 
-use schemas::hcl::{self, Declared};
+use schemas::hcl::Declared;
 use schemas::namespace::Namespace;
 use schemas::observed::{Forecast, Inspection, Observed};
 use schemas::phase::Phase;
@@ -132,9 +132,6 @@ fn writes(wanted: &Declared) -> String {
 }
 
 fn write_block(spec: &MigrationSpec, inspection: Option<&Inspection>) -> String {
-    if !hcl::is_supported("destination.block_writes") && spec.destination.block_writes.is_none() {
-        return "does not keep others from writing to the destination: this version cannot do so yet".to_owned();
-    }
     let access_control = inspection.and_then(|found| found.destination_access_control);
     match (spec.destination.block_writes, access_control) {
         (Some(false), _) => {

@@ -5,13 +5,9 @@ use schemas::hcl::{Declared, Diagnostic, Place, Severity};
 use schemas::id::MigrationName;
 use schemas::observed::{Check, Observed, Outcome};
 use schemas::phase::Phase;
+use schemas::spec::needs_new_generation;
 
 use super::AttributeChange;
-
-/// Attributes that a run is built on, blocks with a dot at their end: they change only with a new generation.
-///
-/// All others take effect on the run as it is: how fast it copies, whether it is held, when and how it cuts over.
-const FIXED: [&str; 6] = ["source.", "destination.", "namespaces.", "copy.indexes", "sharding.", "verify."];
 
 /// Whether a run in this phase is cutting over, so that it takes no other change until it is done.
 pub(super) const fn cuts_over(phase: Phase) -> bool {
@@ -28,12 +24,10 @@ fn refuse(wanted: &Declared, path: &str, fault: Fault) -> Diagnostic {
 
 /// The changes of attributes that a run is built on.
 pub(super) fn fixed_attributes(wanted: &Declared, existing: &Observed, changes: &[AttributeChange]) -> Vec<Diagnostic> {
-    let fixed =
-        |path: &str| FIXED.iter().any(|fixed| if fixed.ends_with('.') { path.starts_with(fixed) } else { path == *fixed });
     let next = existing.status.generation.0.saturating_add(1);
     changes
         .iter()
-        .filter(|change| fixed(&change.path))
+        .filter(|change| needs_new_generation(&change.path))
         .map(|change| {
             let message = if change.sensitive {
                 format!("{} cannot be changed on a run that exists ({})", change.path, existing.status.run)

@@ -24,7 +24,6 @@ pub(crate) const NOT_YET: &[(&str, When)] = &[
     ("copy.indexes", When::Is("before_copy")),
     ("sharding", When::Present),
     ("verify.mode", When::Is("full")),
-    ("destination.block_writes", When::Is("true")),
 ];
 
 /// Whether the block at this path is refused.

@@ -1,0 +1,250 @@
+//! Guards the destination while a run goes on: a user of the run's own, a block on everybody else's writes, and a marker that
+//! tells a person with a shell what is going on.
+//!
+//! The user is made where the given one may make users. It may do what a sync does and nothing else, from this daemon's address
+//! only. Its password is never stored: a daemon that starts again gives it a new one.
+
+use mongodb::bson::{Document, RawDocumentBuf, doc, rawdoc};
+use rand::Rng as _;
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::{MigrationName, RunId, Workspace};
+use schemas::namespace::OWN_DATABASE;
+
+use crate::mongo::connect::Login;
+use crate::mongo::{Deployment, ServerVersion, append, error};
+
+/// The first version that can block its users' writes.
+pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
+/// How long a server may take to block writes, in milliseconds: it waits for those under way. It gives up itself, so that no request
+/// lands later than its answer.
+const BLOCK_MS: i64 = 20_000;
+/// The collection of the marker in [`OWN_DATABASE`].
+const MARKER: &str = "marker";
+
+/// The server's codes: not permitted; the role or user exists already; it does not exist.
+const UNAUTHORIZED: i32 = 13;
+const ROLE_EXISTS: i32 = 51002;
+const USER_EXISTS: i32 = 51003;
+const USER_NOT_FOUND: i32 = 11;
+const ROLE_NOT_FOUND: i32 = 31;
+
+/// What a sync does to collections.
+const ON_COLLECTIONS: [&str; 17] = [
+    "bypassDocumentValidation",
+    "changeStream",
+    "collMod",
+    "collStats",
+    "convertToCapped",
+    "createCollection",
+    "createIndex",
+    "dropCollection",
+    "dropDatabase",
+    "dropIndex",
+    "find",
+    "insert",
+    "listCollections",
+    "listIndexes",
+    "remove",
+    "renameCollectionSameDB",
+    "update",
+];
+
+/// What a sync does to the cluster.
+const ON_CLUSTER: [&str; 4] = ["bypassWriteBlockingMode", "listDatabases", "serverStatus", "setUserWriteBlockMode"];
+
+/// The name of a run's own user and role.
+fn own_name(run: &RunId) -> String {
+    format!("cutover_{run}")
+}
+
+fn fault(destination: &Deployment, doing: &str) -> impl Fn(mongodb::error::Error) -> Fault {
+    let (destination, doing) = (destination.clone(), doing.to_owned());
+    move |e| destination.fault(&doing, &e)
+}
+
+/// Makes the run's own user, or gives it a new password. `None`: the given user may not make one, and works itself.
+pub async fn make_user(destination: &Deployment, run: &RunId) -> Result<Option<Login>, Fault> {
+    let name = own_name(run);
+    let address = own_address(destination).await?;
+    let restrictions = || vec![doc! { "clientSource": [&address] }];
+    let actions = |list: &[&str]| list.iter().copied().map(mongodb::bson::Bson::from).collect::<Vec<_>>();
+    let role = doc! {
+        "createRole": &name,
+        "privileges": [
+            { "resource": { "db": "", "collection": "" }, "actions": actions(&ON_COLLECTIONS) },
+            { "resource": { "cluster": true }, "actions": actions(&ON_CLUSTER) },
+        ],
+        "roles": [],
+        "authenticationRestrictions": restrictions(),
+        "writeConcern": { "w": "majority" },
+    };
+    match run_unless(destination, role, ROLE_EXISTS).await {
+        Ok(()) => {}
+        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => return Ok(None),
+        Err(e) => return Err(destination.fault("making the run's own role", &e)),
+    }
+    let password: String = {
+        let mut random = rand::rng();
+        (0..32).map(|_| char::from(random.sample(rand::distr::Alphanumeric))).collect()
+    };
+    let settings = |command: &str| -> Document {
+        doc! {
+            command: &name,
+            "pwd": &password,
+            "roles": [{ "role": &name, "db": "admin" }],
+            "authenticationRestrictions": restrictions(),
+            "writeConcern": { "w": "majority" },
+        }
+    };
+    match destination.command("admin", settings("createUser")).await {
+        Ok(_) => {}
+        Err(e) if error::code(&e) == Some(USER_EXISTS) => {
+            destination
+                .command("admin", settings("updateUser"))
+                .await
+                .map_err(fault(destination, "giving the run's own user a new password"))?;
+        }
+        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => {
+            drop_role(destination, &name).await?;
+            return Ok(None);
+        }
+        Err(e) => return Err(destination.fault("making the run's own user", &e)),
+    }
+    Ok(Some(Login { username: name, password }))
+}
+
+/// Drops the run's own user and role; what is not there is a success.
+pub async fn drop_user(destination: &Deployment, run: &RunId) -> Result<(), Fault> {
+    let name = own_name(run);
+    let user = doc! { "dropUser": &name, "writeConcern": { "w": "majority" } };
+    match run_unless(destination, user, USER_NOT_FOUND).await {
+        Ok(()) => drop_role(destination, &name).await,
+        // Who may not drop users could not make one.
+        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(()),
+        Err(e) => Err(destination.fault("dropping the run's own user", &e)),
+    }
+}
+
+async fn drop_role(destination: &Deployment, name: &str) -> Result<(), Fault> {
+    let role = doc! { "dropRole": name, "writeConcern": { "w": "majority" } };
+    run_unless(destination, role, ROLE_NOT_FOUND).await.map_err(fault(destination, "dropping the run's own role"))
+}
+
+async fn run_unless(destination: &Deployment, command: Document, accepted: i32) -> Result<(), mongodb::error::Error> {
+    match destination.command("admin", command).await {
+        Ok(_) => Ok(()),
+        Err(e) if error::code(&e) == Some(accepted) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// This daemon's address as the server sees it.
+async fn own_address(destination: &Deployment) -> Result<String, Fault> {
+    let reply = destination
+        .command("admin", doc! { "whatsmyuri": 1 })
+        .await
+        .map_err(fault(destination, "asking for this daemon's address"))?;
+    let you = reply.get_str("you").unwrap_or_default();
+    match you.rsplit_once(':') {
+        Some((address, _)) if !address.is_empty() => Ok(address.trim_matches(['[', ']']).to_owned()),
+        _ => Err(Fault::new(
+            FaultCode::Internal,
+            format!("the destination ({}) does not tell this daemon's address", destination.hosts),
+        )),
+    }
+}
+
+/// Blocks the writes of everybody who may not bypass it, or lifts the block.
+pub async fn set_write_block(deployment: &Deployment, on: bool) -> Result<(), mongodb::error::Error> {
+    let set = doc! { "setUserWriteBlockMode": 1, "global": on, "maxTimeMS": BLOCK_MS };
+    deployment.command("admin", set).await.map(drop)
+}
+
+/// Whether the given user can block others' writes and write on: it makes a user that can, or can itself.
+pub async fn may_block(destination: &Deployment) -> bool {
+    let status = destination.command("admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await;
+    let Ok(status) = status else { return false };
+    let granted = |action: &str| {
+        status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUserPrivileges")).is_ok_and(|all| {
+            all.iter().filter_map(|one| one.as_document()).any(|one| {
+                one.get_array("actions").is_ok_and(|actions| actions.iter().any(|granted| granted.as_str() == Some(action)))
+            })
+        })
+    };
+    let makes_users = ["createUser", "createRole", "grantRole", "setAuthenticationRestriction"].into_iter().all(granted);
+    makes_users || ["setUserWriteBlockMode", "bypassWriteBlockingMode"].into_iter().all(granted)
+}
+
+/// Whether a deployment blocks its users' writes; `None` where that may not be seen.
+pub async fn is_write_blocked(deployment: &Deployment) -> Result<Option<bool>, Fault> {
+    let look = doc! { "serverStatus": 1, "metrics": 0, "wiredTiger": 0, "tcmalloc": 0 };
+    match deployment.command("admin", look).await {
+        Ok(status) => {
+            Ok(Some(status.get_document("repl").and_then(|repl| repl.get_i32("userWriteBlockMode")).is_ok_and(|mode| mode == 2)))
+        }
+        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(None),
+        Err(e) => Err(deployment.fault("looking whether writes are blocked", &e)),
+    }
+}
+
+/// What the marker says.
+#[derive(Debug, Clone)]
+pub struct Marker<'a> {
+    /// The run.
+    pub run: &'a RunId,
+    /// Its migration.
+    pub migration: &'a MigrationName,
+    /// Its workspace.
+    pub workspace: &'a Workspace,
+    /// Whether others' writes are blocked meanwhile.
+    pub blocks_writes: bool,
+}
+
+/// Puts the marker where a person who looks around finds it.
+pub async fn put_marker(destination: &Deployment, marker: &Marker<'_>) -> Result<(), Fault> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut set = rawdoc! {
+        "migration": marker.migration.as_str(),
+        "workspace": marker.workspace.as_str(),
+        "by": format!("cutoverd on {host}, process {}", std::process::id()),
+        "blocks_writes": marker.blocks_writes,
+        "message": "A migration by cutover writes to this deployment. Until it has cut over, this is no valid copy of its source, and \
+                    what others write may be lost. See `cutover status` on the host named here.",
+    };
+    append(&mut set, "since", mongodb::bson::DateTime::now());
+    let statement = rawdoc! { "q": { "_id": marker.run.as_str() }, "u": { "$set": set }, "upsert": true };
+    let mut update = crate::mongo::command("update", MARKER);
+    let mut updates = mongodb::bson::RawArrayBuf::new();
+    updates.push(&*statement);
+    append(&mut update, "updates", &*updates);
+    append(&mut update, "writeConcern", &*rawdoc! { "w": "majority" });
+    destination.raw_command(OWN_DATABASE, update).await.map(drop).map_err(fault(destination, "putting the marker"))
+}
+
+/// Other runs' markers that say that they block writes.
+pub async fn other_blockers(destination: &Deployment, run: Option<&RunId>) -> Result<Vec<String>, Fault> {
+    let own = run.map_or("", RunId::as_str);
+    let find: RawDocumentBuf = rawdoc! { "find": MARKER, "filter": { "blocks_writes": true, "_id": { "$ne": own } } };
+    let found = destination.collect(OWN_DATABASE, find).await.map_err(fault(destination, "reading the markers of runs"))?;
+    Ok(found.iter().filter_map(|marker| marker.get_str("_id").ok().map(str::to_owned)).collect())
+}
+
+/// Removes the run's marker, and the database where it was the last.
+pub async fn remove_marker(destination: &Deployment, run: &RunId) -> Result<(), Fault> {
+    let delete =
+        doc! { "delete": MARKER, "deletes": [{ "q": { "_id": run.as_str() }, "limit": 1 }], "writeConcern": { "w": "majority" } };
+    destination.command(OWN_DATABASE, delete).await.map_err(fault(destination, "removing the marker"))?;
+    let left = destination
+        .collect(OWN_DATABASE, rawdoc! { "find": MARKER, "limit": 1, "projection": { "_id": 1 } })
+        .await
+        .map_err(fault(destination, "reading the markers of runs"))?;
+    if left.is_empty() {
+        let drop = doc! { "drop": MARKER, "writeConcern": { "w": "majority" } };
+        match destination.command(OWN_DATABASE, drop).await {
+            Ok(_) => {}
+            Err(e) if error::code(&e) == Some(super::catalog::NAMESPACE_NOT_FOUND) => {}
+            Err(e) => return Err(destination.fault("removing the markers' collection", &e)),
+        }
+    }
+    Ok(())
+}
