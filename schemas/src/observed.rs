@@ -127,8 +127,15 @@ pub enum MismatchKind {
 
 impl MismatchKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Missing, Self::Extra, Self::Different, Self::MissingCollection, Self::ExtraCollection, Self::Options, Self::Indexes];
+    pub const ALL: [Self; 7] = [
+        Self::Missing,
+        Self::Extra,
+        Self::Different,
+        Self::MissingCollection,
+        Self::ExtraCollection,
+        Self::Options,
+        Self::Indexes,
+    ];
 
     /// Its name in JSON.
     #[must_use]

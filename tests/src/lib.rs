@@ -16,10 +16,12 @@ pub mod mongod;
 pub mod ports;
 pub mod programs;
 pub mod replica_set;
+pub mod terraform;
 pub mod tls;
 pub mod workload;
 
 pub use cutover::{Cutover, Output};
 pub use cutoverd::Cutoverd;
 pub use replica_set::{Auth, Options, ReplicaSet, TlsMode, User};
+pub use terraform::Terraform;
 pub use workload::{FillOptions, Writer, WriterOptions, fill};

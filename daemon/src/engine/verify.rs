@@ -331,11 +331,9 @@ impl Verifier {
         let mut find = find_ids(namespace, &queued);
         let theirs = sides.destination.collect(&namespace.db, find.clone());
         match sides.progress.applied() {
-            Some(applied) => append(
-                &mut find,
-                "readConcern",
-                &*rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) },
-            ),
+            Some(applied) => {
+                append(&mut find, "readConcern", &*rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) })
+            }
             None => append(&mut find, "readConcern", &*rawdoc! { "level": "majority" }),
         }
         let ours = sides.source.collect(&namespace.db, find);

@@ -37,6 +37,12 @@ pub(crate) const WAIT: BlockSchema = BlockSchema {
 /// The attribute of [`WAIT`].
 pub(crate) const WAIT_FOR: &str = "wait_for";
 
+/// The attribute with what a run drops. It is known when it is planned, and Terraform holds the apply to it: a list that has
+/// changed in between is refused.
+pub(crate) const DROPS: &str = "drops";
+
+const DROPS_DESCRIPTION: &str = "The namespaces on the destination that the run dropped before its copy (`existing_data = \"drop\"`), as its plan listed them.";
+
 /// How long each act may take. Not in the HCL: there it is `cutover apply --timeout D`.
 pub(crate) const TIMEOUTS: BlockSchema = BlockSchema {
     name: "timeouts",
@@ -86,6 +92,7 @@ pub(crate) fn migration() -> Block {
         .to_owned();
     block.attributes.extend(WAIT.attributes.iter().map(Attribute::of));
     block.attributes.extend(status_attributes());
+    block.attributes.push(Attribute::computed(DROPS, Type::List(Box::new(Type::Text)), DROPS_DESCRIPTION));
     block.blocks.push(NestedBlock { name: TIMEOUTS.name, times: TIMEOUTS.times, block: Block::of(&TIMEOUTS) });
     block
 }
@@ -143,7 +150,7 @@ pub(crate) fn preflight_data() -> Block {
             "How large it is and how long the copy will take, with each shard's oplog against that; null where the source cannot be read.",
         ),
         Attribute::computed(
-            "drops",
+            DROPS,
             Type::List(Box::new(Type::Text)),
             "The namespaces on the destination that a run would drop first (`existing_data = \"drop\"`).",
         ),
@@ -218,7 +225,7 @@ pub(crate) fn status_values(observed: &Observed) -> Vec<(&'static str, Value)> {
 /// The computed attributes that stay what they are for as long as a run does.
 #[must_use]
 pub(crate) fn is_fixed(name: &str) -> bool {
-    matches!(name, "id" | "workspace" | "run")
+    matches!(name, "id" | "workspace" | "run" | DROPS)
 }
 
 /// A spec as JSON by the names of the HCL's blocks and attributes.

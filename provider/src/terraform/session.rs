@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::hcl::schema::DAEMON;
@@ -11,6 +12,7 @@ use schemas::observed::{Inspection, Observed};
 use schemas::spec::MigrationSpec;
 use schemas::wire::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::declare;
 use super::value::Value;
@@ -31,6 +33,9 @@ pub(crate) enum Settings {
     },
 }
 
+/// How long live checks are good for: the two plans of one replacement follow each other at once.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// One process's knowledge.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -38,8 +43,9 @@ pub(crate) struct Session {
     stopped: watch::Sender<bool>,
     /// The runs that were there already when they were to be created.
     adopted: Mutex<BTreeSet<RunId>>,
-    /// Live checks measure the same disks and networks: one at a time.
-    inspecting: tokio::sync::Mutex<()>,
+    /// Live checks measure the same disks and networks: one at a time. What they found is good for a while: a replacement is
+    /// planned twice.
+    inspected: tokio::sync::Mutex<Option<(MigrationSpec, Instant, Inspection)>>,
 }
 
 impl Default for Session {
@@ -48,7 +54,7 @@ impl Default for Session {
             settings: Mutex::new(Settings::Unknown),
             stopped: watch::Sender::new(false),
             adopted: Mutex::default(),
-            inspecting: tokio::sync::Mutex::default(),
+            inspected: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -133,8 +139,16 @@ impl Session {
 
     /// Runs the live checks of a declaration.
     pub(crate) async fn inspect(&self, daemon: &Connected, spec: &MigrationSpec) -> Result<Inspection, Fault> {
-        let _turn = self.inspecting.lock().await;
-        daemon.client.inspect(&daemon.workspace, spec).await.map_err(in_terraforms_terms)
+        let mut last = self.inspected.lock().await;
+        if let Some((of, at, inspection)) = last.as_ref()
+            && of == spec
+            && at.elapsed() < FRESH
+        {
+            return Ok(inspection.clone());
+        }
+        let inspection = daemon.client.inspect(&daemon.workspace, spec).await.map_err(in_terraforms_terms)?;
+        *last = Some((spec.clone(), Instant::now(), inspection.clone()));
+        Ok(inspection)
     }
 }
 

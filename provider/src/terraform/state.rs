@@ -31,8 +31,8 @@ pub(crate) fn of_observed(prior: &Value, observed: &Observed, folder: &Path) -> 
     for (name, value) in status_values(observed) {
         entries.insert(name.to_owned(), value);
     }
-    // How to wait is the configuration's alone.
-    for name in [catalog::WAIT_FOR, catalog::TIMEOUTS.name] {
+    // How to wait is the configuration's alone, and what was dropped was settled by the plan.
+    for name in [catalog::WAIT_FOR, catalog::TIMEOUTS.name, catalog::DROPS] {
         entries.insert(name.to_owned(), prior.get(name).clone());
     }
     schema.take(&Value::Object(entries))
@@ -159,6 +159,13 @@ pub(crate) fn with_unknown_status(planned: &Value, keeps_run: bool) -> Value {
             entries.insert(attribute.name.to_owned(), Value::Unknown);
         }
     }
+    Value::Object(entries)
+}
+
+/// The planned state with the list of what the new run drops.
+pub(crate) fn dropping(planned: &Value, namespaces: Vec<String>) -> Value {
+    let mut entries = as_object(planned.clone());
+    entries.insert(catalog::DROPS.to_owned(), Value::List(namespaces.into_iter().map(Value::Text).collect()));
     Value::Object(entries)
 }
 

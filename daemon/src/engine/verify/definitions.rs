@@ -48,16 +48,17 @@ pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
             mismatches.push(mismatch(&info.namespace, MismatchKind::Options, paths));
         }
     }
-    let indexes = both.into_iter().filter(|(info, _)| info.kind == Kind::Collection).map(|(info, _)| -> Piece<'_, Option<Mismatch>> {
-        Box::pin(async move {
-            let (ours, theirs) = tokio::try_join!(
-                catalog::indexes(&sides.source, &info.namespace),
-                catalog::indexes(&sides.destination, &info.namespace)
-            )?;
-            let names = indexes_that_differ(&ours, &theirs);
-            Ok((!names.is_empty()).then(|| mismatch(&info.namespace, MismatchKind::Indexes, names)))
-        })
-    });
+    let indexes =
+        both.into_iter().filter(|(info, _)| info.kind == Kind::Collection).map(|(info, _)| -> Piece<'_, Option<Mismatch>> {
+            Box::pin(async move {
+                let (ours, theirs) = tokio::try_join!(
+                    catalog::indexes(&sides.source, &info.namespace),
+                    catalog::indexes(&sides.destination, &info.namespace)
+                )?;
+                let names = indexes_that_differ(&ours, &theirs);
+                Ok((!names.is_empty()).then(|| mismatch(&info.namespace, MismatchKind::Indexes, names)))
+            })
+        });
     mismatches.extend(concurrent::all(AT_ONCE, indexes.collect()).await?.into_iter().flatten());
     mismatches.sort_by(|a, b| (&a.namespace, a.kind.as_str()).cmp(&(&b.namespace, b.kind.as_str())));
     Ok(mismatches)
@@ -74,7 +75,8 @@ fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocument>)
         fields
     };
     let (ours, theirs) = (fields(ours), fields(theirs));
-    let mut names: Vec<String> = ours.keys().chain(theirs.keys()).filter(|name| ours.get(*name) != theirs.get(*name)).cloned().collect();
+    let mut names: Vec<String> =
+        ours.keys().chain(theirs.keys()).filter(|name| ours.get(*name) != theirs.get(*name)).cloned().collect();
     names.sort();
     names.dedup();
     names

@@ -14,7 +14,8 @@ pub fn paths(ours: &RawDocument, theirs: &RawDocument) -> Vec<String> {
     let mut found = Vec::new();
     walk("", ours, theirs, 0, &mut found);
     if found.is_empty() {
-        let names = |document: &RawDocument| document.iter().flatten().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>();
+        let names =
+            |document: &RawDocument| document.iter().flatten().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>();
         found.push(if names(ours) == names(theirs) { "(bytes)" } else { "(field order)" }.to_owned());
     }
     found.truncate(MOST_PATHS);

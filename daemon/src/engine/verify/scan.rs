@@ -114,7 +114,11 @@ impl<'a> Reader<'a> {
         let cursor = match deployment.batches(&namespace.db, find, size).await {
             Ok(cursor) => Some(cursor),
             // A hint on a collection that does not exist: there is nothing.
-            Err(e) if crate::mongo::error::code(&e) == Some(BAD_HINT) && catalog::find(deployment, namespace).await?.is_none() => None,
+            Err(e)
+                if crate::mongo::error::code(&e) == Some(BAD_HINT) && catalog::find(deployment, namespace).await?.is_none() =>
+            {
+                None
+            }
             Err(e) => return Err(deployment.fault(&format!("reading {namespace}"), &e)),
         };
         Ok(Self { deployment, namespace, cursor, ahead: VecDeque::new() })

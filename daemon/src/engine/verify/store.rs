@@ -285,7 +285,9 @@ impl Store {
             let mut statement = c.prepare("SELECT number, min, max FROM part WHERE ns = ?1 AND done = 0 ORDER BY number")?;
             let bound = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok());
             let parts: rusqlite::Result<Vec<Part>> = statement
-                .query_map([&namespace], |row| Ok(Part { number: row.get(0)?, min: bound(row.get(1)?), max: bound(row.get(2)?) }))?
+                .query_map([&namespace], |row| {
+                    Ok(Part { number: row.get(0)?, min: bound(row.get(1)?), max: bound(row.get(2)?) })
+                })?
                 .collect();
             parts.map(Some)
         })

@@ -19,7 +19,7 @@ use crate::terraform::log::{self, Level};
 use crate::terraform::service::Problems;
 use crate::terraform::session::{Connected, Session, in_terraforms_terms};
 use crate::terraform::value::Value;
-use crate::terraform::{declare, diagnostic, state};
+use crate::terraform::{catalog, declare, diagnostic, state};
 use crate::{actor, wait};
 
 /// A cancelled run stops its workers and frees the destination: seconds, unless a server is away.
@@ -72,7 +72,13 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
             session.adopt(run);
         }
     } else {
-        let taken = hand_over(&daemon, &name, note.serial, wire::to_json(&wanted.spec)).await?;
+        let drops = match change.planned.get(catalog::DROPS) {
+            Value::List(names) if change.prior.is_null() => names.iter().filter_map(Value::as_text).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        let declared =
+            v1::Change { name: name.to_string(), expected_serial: note.serial.0, spec: wire::to_json(&wanted.spec), drops };
+        let taken = hand_over(&daemon, declared).await?;
         let serial = taken.serial.to_string();
         let fields = [("migration", name.as_str()), ("action", action.as_str()), ("serial", &serial), ("run", &taken.run)];
         log::line(Level::Info, "the daemon has taken the change", &fields);
@@ -95,8 +101,8 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
     Ok(Applied { state: state::settled(&change.planned, observed.as_ref()), diagnostics })
 }
 
-async fn hand_over(daemon: &Connected, name: &MigrationName, serial: Serial, spec: String) -> Result<v1::Applied, Problems> {
-    let change = v1::Change { name: name.to_string(), expected_serial: serial.0, spec };
+async fn hand_over(daemon: &Connected, change: v1::Change) -> Result<v1::Applied, Problems> {
+    let name = change.name.clone();
     let taken = daemon.client.apply(&daemon.workspace, vec![change], actor::from_environment()).await;
     let taken = taken.map_err(|fault| problems(in_terraforms_terms(fault)))?.into_iter().next();
     taken.ok_or_else(|| problems(Fault::new(FaultCode::Internal, format!("the daemon did not answer for {name}"))))
@@ -154,7 +160,8 @@ async fn remove(session: &Session, change: Change) -> Result<Applied, Problems> 
     let existing = daemon.observe(&name).await.map_err(problems)?;
     let Some(existing) = existing.filter(|existing| is_to_go(session, prior, existing)) else { return Ok(gone()) };
     let serial = prior.get("serial").as_u64().map_or(existing.status.serial, Serial);
-    hand_over(&daemon, &name, serial, String::new()).await?;
+    let removed = v1::Change { name: name.to_string(), expected_serial: serial.0, ..v1::Change::default() };
+    hand_over(&daemon, removed).await?;
     let limit = Waiting::of(prior).delete.unwrap_or(DELETE_LIMIT).get();
     let left = tokio::select! {
         left = tokio::time::timeout(limit, until_stopped(&daemon, &name)) => left.ok(),

@@ -66,16 +66,20 @@ pub(crate) async fn plan(session: &Session, prior: &Value, config: &Value) -> Re
         let gone = removal(session, prior).await?;
         return Ok(Planned { diagnostics: gone.diagnostics, ..unsettled().replaced_for("name") });
     }
-    let raised = asked.get("generation").as_u64() > prior.get("generation").as_u64();
-    if !prior.is_null() && asked.get("generation").is_known() && raised {
-        // Terraform plans once more, for the new one alone: that says what is dropped.
-        return Ok(unsettled().replaced_for("generation"));
-    }
+    let raised = !prior.is_null()
+        && asked.get("generation").is_known()
+        && asked.get("generation").as_u64() > prior.get("generation").as_u64();
+    let replaced = |planned: Planned| if raised { planned.replaced_for("generation") } else { planned };
     let (Some(wanted), Some(daemon)) = (checked.made, daemon) else {
         // What is not known yet is checked when it is: Terraform plans again before it applies.
-        return Ok(Planned::of(state::with_unknown_status(&asked, !prior.is_null())));
+        return Ok(replaced(Planned::of(state::with_unknown_status(&asked, !prior.is_null() && !raised))));
     };
-    known(session, &daemon, wanted, asked, prior).await
+    let planned = known(session, &daemon, wanted, asked, prior).await?;
+    if raised {
+        // Terraform plans once more, for the new one alone; but the warnings that it shows are these.
+        return Ok(Planned { state: state::with_unknown_status(&planned.state, false), ..replaced(planned) });
+    }
+    Ok(planned)
 }
 
 /// Plans what is known in full.
@@ -130,7 +134,12 @@ async fn known(
     let drops = change.action != Action::Create || spec.destination.existing_data == ExistingData::Drop;
     diagnostics.extend(effects(change).filter(|_| drops));
     let state = if prior.is_null() {
-        asked
+        // What the earlier run created goes with it, and may grow until then: the list is of everything else.
+        let created = existing.map(|existing| existing.created_namespaces.as_slice()).unwrap_or_default();
+        let found = inspections.get(&spec.name).map(|found| found.drops.as_slice()).unwrap_or_default();
+        let mut drops: Vec<String> = found.iter().filter(|one| !created.contains(one)).map(ToString::to_string).collect();
+        drops.sort_unstable();
+        state::dropping(&asked, drops)
     } else {
         let reworded = state::in_prior_words(&asked, prior, &spec, &folder);
         if change.action == Action::NoOp && state::asks_the_same(&catalog::migration(), &reworded, prior) {
