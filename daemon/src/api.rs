@@ -4,11 +4,13 @@ mod caller;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Serial, ShardName, Workspace};
 use schemas::namespace::Namespace;
+use schemas::phase::Phase;
 use schemas::spec::MigrationSpec;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
@@ -31,6 +33,9 @@ const MOST_CHANGES: usize = 1_000;
 
 /// Mismatches that one answer lists; status has their number.
 const MOST_MISMATCHES: usize = 10_000;
+
+/// How long a look at a source may hold up an answer that does without it.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Records that wait for a slow reader of `Events`.
 const ENTRIES_AHEAD: usize = 64;
@@ -85,22 +90,27 @@ impl Cutover for Api {
         let request = request.into_inner();
         let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
         let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
-        let mut answer = Vec::with_capacity(views.len());
-        for view in views {
-            let record = &view.record;
+        let observed = views.into_iter().map(|view| async {
+            let record = view.record.clone();
+            let run = record.run.id.clone();
             // A run that is over is not open; what it did is in its checkpoints.
-            let progress = match self.engines.progress(&record.run.id) {
+            let progress = match self.engines.progress(&run) {
                 Some(progress) => Some(progress),
-                None => self
-                    .engines
-                    .of_run(&record.key.workspace, &record.run, &record.spec)
-                    .await
-                    .ok()
-                    .map(|engine| engine.progress()),
+                None => {
+                    let opened = self.engines.of_run(&record.key.workspace, &record.run, &record.spec).await;
+                    opened.ok().map(|engine| engine.progress())
+                }
             };
-            answer.push(to_json(&observed(view, progress)));
-        }
-        Ok(Response::new(ObserveResponse { format_version: FORMAT_VERSION, observed: answer }))
+            let mut observed = observed(view, progress);
+            // Whether an extension helps is for its plan to say, and nothing else looks while the run stands still.
+            if observed.status.phase == Phase::Expired {
+                observed.resume_point_held =
+                    tokio::time::timeout(LOOK_PATIENCE, self.engines.resume_point_held(&run)).await.ok().flatten();
+            }
+            to_json(&observed)
+        });
+        let observed = futures_util::future::join_all(observed).await;
+        Ok(Response::new(ObserveResponse { format_version: FORMAT_VERSION, observed }))
     }
 
     async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {

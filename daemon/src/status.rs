@@ -73,6 +73,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         created_namespaces,
         deferred_settings: progress.deferred_settings,
         expected_downtime_seconds: progress.expected_downtime_seconds,
+        resume_point_held: None,
         status,
     }
 }

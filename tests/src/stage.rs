@@ -1,5 +1,7 @@
 //! What a migration plays on: two deployments, a daemon, and a folder with the HCL that declares it.
 
+mod ask;
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS shard (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
 CREATE TABLE IF NOT EXISTS collection (
     shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
@@ -486,6 +487,42 @@ impl Checkpoints {
                 None => c.execute("DELETE FROM recopied WHERE ns = ?1", [namespace]),
             }
             .map(drop)
+        })
+        .await
+    }
+
+    /// Indexes of the destination that refuse duplicates and are still to be made unique.
+    pub async fn unfinished_unique(&self) -> Result<Vec<(Namespace, String)>, Fault> {
+        let rows: Vec<(String, String)> = self
+            .with(|c| {
+                c.prepare("SELECT ns, name FROM unfinished_unique ORDER BY ns, name")?
+                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect()
+            })
+            .await?;
+        Ok(rows.into_iter().filter_map(|(ns, name)| Some((ns.parse().ok()?, name))).collect())
+    }
+
+    /// Stores that these are still to be made unique.
+    pub async fn store_unfinished_unique(&self, indexes: Vec<(Namespace, String)>) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for (namespace, name) in &indexes {
+                transaction.execute(
+                    "INSERT OR IGNORE INTO unfinished_unique (ns, name) VALUES (?1, ?2)",
+                    params![namespace.to_string(), name],
+                )?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Stores that an index is unique.
+    pub async fn store_finished_unique(&self, namespace: &Namespace, name: &str) -> Result<(), Fault> {
+        let (namespace, name) = (namespace.to_string(), name.to_owned());
+        self.with(move |c| {
+            c.execute("DELETE FROM unfinished_unique WHERE ns = ?1 AND name = ?2", params![namespace, name]).map(drop)
         })
         .await
     }

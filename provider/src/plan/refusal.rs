@@ -112,6 +112,21 @@ pub(super) fn removed_while_cutting_over(existing: &Observed) -> Diagnostic {
     about(&status.name, &fault, None)
 }
 
+/// An extension of a run that has nowhere to go on from.
+pub(super) fn resume_point_lost(wanted: &Declared, existing: &Observed, path: &str) -> Diagnostic {
+    let status = &existing.status;
+    let fault = Fault::new(
+        FaultCode::ResumePointLost,
+        format!(
+            "the window of {} cannot be extended any more: the source's oplog no longer holds the point at which run {} stood when it \
+             closed, so that what was written since cannot be applied",
+            status.name, status.run
+        ),
+    )
+    .with_remedy(format!("write generation = {} to run again from scratch", status.generation.0.saturating_add(1)));
+    refuse(wanted, path, fault)
+}
+
 const ACKNOWLEDGE: &str = "cutover.acknowledge";
 
 /// An acknowledgement of a run that does not exist yet.
