@@ -25,6 +25,7 @@ pub mod progress;
 pub mod run;
 pub mod sync;
 pub mod tail;
+pub mod verify;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::id::{RunId, ShardName, Workspace};
 use schemas::namespace::Namespace;
-use schemas::observed::Inspection;
+use schemas::observed::{Inspection, Mismatch};
 use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress, VerificationProgress};
 use tokio::sync::mpsc;
@@ -127,6 +128,12 @@ pub trait RunEngine: Send + Sync + 'static {
     ///
     /// Also called for a run that was cancelled, or is replaced by a new generation: settings then stay as they are.
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// The open mismatches of the verification, at most `most`.
+    fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
+        let _ = most;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// A cheap snapshot of where the run is. `created_namespaces` names one before it is created.
     fn progress(&self) -> EngineProgress;

@@ -12,6 +12,7 @@ pub mod id;
 pub mod namespace;
 pub mod observed;
 pub mod phase;
+pub mod plugin_protocol;
 pub mod spec;
 pub mod status;
 pub mod time;

@@ -19,6 +19,7 @@ pub mod ports;
 pub mod programs;
 pub mod replica_set;
 pub mod stage;
+pub mod terraform;
 pub mod tls;
 pub mod workload;
 
@@ -27,4 +28,5 @@ pub use cutoverd::Cutoverd;
 pub use declaration::Declaration;
 pub use replica_set::{Auth, Options, ReplicaSet, TlsMode, User};
 pub use stage::Stage;
+pub use terraform::Terraform;
 pub use workload::{FillOptions, Writer, WriterOptions, fill};

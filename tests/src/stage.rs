@@ -2,12 +2,12 @@
 
 mod ask;
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::cutover::{Cutover, Output};
 use crate::cutoverd::{self, Cutoverd};
@@ -31,7 +31,6 @@ pub struct Stage {
     pub daemon: Cutoverd,
     /// The command line, run in the folder of the HCL.
     pub cutover: Cutover,
-    folder: TempDir,
 }
 
 impl Stage {
@@ -42,9 +41,11 @@ impl Stage {
     pub async fn set(source: Options, destination: Options, daemon: cutoverd::Config) -> Result<Self> {
         let (source, destination, daemon) =
             tokio::try_join!(ReplicaSet::start(source), ReplicaSet::start(destination), Cutoverd::start(daemon))?;
-        let folder = tempfile::Builder::new().prefix("cutover-hcl-").tempdir().context("failed to create a folder")?;
-        let cutover = Cutover::new(folder.path()).daemon(&daemon);
-        Ok(Self { source, destination, daemon, cutover, folder })
+        // In the daemon's own folder, which goes with it however the test ends.
+        let folder = daemon.folder().join("hcl");
+        fs::create_dir(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        let cutover = Cutover::new(folder).daemon(&daemon);
+        Ok(Self { source, destination, daemon, cutover })
     }
 
     /// Starts two replica sets of one member without access control, and a daemon.
@@ -59,7 +60,7 @@ impl Stage {
     /// The folder of the HCL.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.cutover.folder()
     }
 
     /// The least that declares the migration between the two deployments.

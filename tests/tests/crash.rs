@@ -100,7 +100,7 @@ async fn three_kills_in_the_copy_and_three_in_the_tail_lose_nothing() {
     let (source, destination) = (stage.source.client().await.unwrap(), stage.destination.client().await.unwrap());
     fill(&source, &FillOptions { documents: 2_000, ..FillOptions::default() }).await.unwrap();
     fill_uniform(&source, "bulk", "data", DOCUMENTS, DOCUMENT_BYTES as usize).await.unwrap();
-    let writer = Writer::start(&source, WriterOptions { rate: 200, ..WriterOptions::default() }).await.unwrap();
+    let writer = Writer::start(&source, WriterOptions { rate: 200, ddl: true, ..WriterOptions::default() }).await.unwrap();
 
     // The copy, slowed so that it lasts.
     fail_point(&destination, doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 150 }).await;
@@ -143,7 +143,7 @@ async fn three_kills_in_the_copy_and_three_in_the_tail_lose_nothing() {
     assert!(repeated * DOCUMENT_BYTES <= repeated_at_most, "{repeated} documents were copied again");
 
     // The tail, slowed so that rounds are in flight.
-    let slow = doc! { "failCommands": ["insert", "update", "delete"], "blockConnection": true, "blockTimeMS": 100 };
+    let slow = doc! { "failCommands": ["insert", "update", "delete"], "blockConnection": true, "blockTimeMS": 10 };
     fail_point(&destination, slow).await;
     no_fail_point(&source).await;
     let mut applied = 0;

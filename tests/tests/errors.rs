@@ -298,7 +298,7 @@ async fn a_server_that_is_away_for_a_while_is_told_and_waited_for() {
     stage.source.kill_member(0).await.unwrap();
     let away = poll("the error", async || {
         let status = stage.cutover.status(MIGRATION).await.unwrap();
-        (status["ready"]["value"] == false && status["error"].is_object()).then_some(status)
+        (status["ready"]["value"] == false && status["error"].is_object() && status["phase"] == "catching_up").then_some(status)
     })
     .await;
     let error = &away["error"];

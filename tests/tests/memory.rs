@@ -1,5 +1,4 @@
 //! Memory is bounded by configuration, never by the data.
-#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 use std::time::Instant;
 

@@ -90,6 +90,7 @@ impl Tail {
             catalog::drop(&self.destination, namespace).await?;
         }
         self.set_traits(namespace, None);
+        self.verifier.gone(namespace).await?;
         self.set_recopied(namespace, None).await
     }
 
@@ -118,6 +119,7 @@ impl Tail {
                     Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {}
                     Err(e) => return Err(self.destination.fault(&format!("renaming {from} to {to}"), &e)),
                 }
+                self.verifier.renamed(from, to).await?;
                 let traits = self.traits_of(from);
                 self.set_traits(from, None);
                 self.set_traits(to, Some(traits));
@@ -168,6 +170,7 @@ impl Tail {
         let specs = catalog::indexes(&self.source, namespace).await?;
         index::build(&self.destination, namespace, &specs, info.has_collation()).await?;
         self.set_traits(namespace, Some(Traits { collated: info.has_collation(), capped: info.is_capped() }));
+        self.verifier.copied_again(namespace).await?;
         let time = self.source.majority_optime().await?;
         self.set_recopied(namespace, Some(Recopied { whole: true, time })).await
     }

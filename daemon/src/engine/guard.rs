@@ -17,6 +17,9 @@ use crate::mongo::{Deployment, ServerVersion, append, error};
 
 /// The first version that can block its users' writes.
 pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
+/// How long a server may take to block writes, in milliseconds: it waits for those under way. It gives up itself, so that no request
+/// lands later than its answer.
+const BLOCK_MS: i64 = 20_000;
 /// The collection of the marker in [`OWN_DATABASE`].
 const MARKER: &str = "marker";
 
@@ -155,7 +158,8 @@ async fn own_address(destination: &Deployment) -> Result<String, Fault> {
 
 /// Blocks the writes of everybody who may not bypass it, or lifts the block.
 pub async fn set_write_block(deployment: &Deployment, on: bool) -> Result<(), mongodb::error::Error> {
-    deployment.command("admin", doc! { "setUserWriteBlockMode": 1, "global": on }).await.map(drop)
+    let set = doc! { "setUserWriteBlockMode": 1, "global": on, "maxTimeMS": BLOCK_MS };
+    deployment.command("admin", set).await.map(drop)
 }
 
 /// The actions that the user may take somewhere.

@@ -79,7 +79,8 @@ fn specification(spec: &RawDocument, collated: bool, relaxed: bool) -> RawDocume
 }
 
 /// What tells two indexes of a collection apart for the server, once neither is unique.
-fn identity(spec: &RawDocument) -> Vec<u8> {
+#[must_use]
+pub fn identity(spec: &RawDocument) -> Vec<u8> {
     let mut identity = Vec::new();
     for field in ["key", "collation", "partialFilterExpression"] {
         if let Ok(document) = spec.get_document(field) {

@@ -9,7 +9,7 @@ use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
-use schemas::observed::Inspection;
+use schemas::observed::{Inspection, Mismatch};
 use schemas::spec::{MigrationSpec, SourceWrites};
 use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
@@ -20,6 +20,7 @@ use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
+use super::verify::{Sides, Verifier};
 use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
 };
@@ -31,6 +32,9 @@ const HEALTH_EVERY: Duration = Duration::from_millis(500);
 const OPLOG_EVERY: u32 = 60;
 /// Between two looks at how far the tail has come, while a cutover waits for it.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Slices of the queue that are rechecked before the source is blocked, at most, and what is few enough to be left for then.
+const RECHECK_PASSES: u32 = 200;
+const RECHECK_FEW: usize = 100;
 /// Collections whose settings are given back at once.
 const RESTORES: usize = 8;
 /// Indexes made unique at once behind its users' backs: each reads a whole index while they work.
@@ -49,9 +53,11 @@ impl Engine for MongoEngine {
         let checkpoints = Checkpoints::open(&context.run_dir)?;
         let progress = Arc::new(Progress::new(context.spec.verify.mode));
         checkpoints.restore(&progress)?;
+        let verifier = Arc::new(Verifier::open(context.spec.verify.mode, &context.run_dir)?);
         Ok(Arc::new(MongoRun {
             checkpoints,
             progress,
+            verifier,
             gate: Arc::default(),
             source: tokio::sync::Mutex::default(),
             destination: tokio::sync::Mutex::default(),
@@ -75,6 +81,8 @@ struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
     reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+    /// What it has reached, for a shell that comes later.
+    reached: Arc<Mutex<Vec<Milestone>>>,
 }
 
 /// One run.
@@ -83,6 +91,7 @@ pub struct MongoRun {
     context: EngineContext,
     checkpoints: Checkpoints,
     progress: Arc<Progress>,
+    verifier: Arc<Verifier>,
     gate: Arc<RwLock<()>>,
     source: tokio::sync::Mutex<Option<Arc<Deployment>>>,
     /// As the declared user.
@@ -133,6 +142,17 @@ impl MongoRun {
     /// Both sides, for what a run does until it is cleaned up.
     async fn pair(&self) -> Result<Pair, Fault> {
         Ok(Pair { source: self.source().await?, destination: self.writer().await? })
+    }
+
+    /// What the verification works on.
+    fn sides(&self, pair: &Pair) -> Sides {
+        Sides {
+            source: Arc::clone(&pair.source),
+            destination: Arc::clone(&pair.destination),
+            spec: Arc::clone(&self.context.spec),
+            progress: Arc::clone(&self.progress),
+            gate: Arc::clone(&self.gate),
+        }
     }
 
     /// Whether others are kept from writing to the destination.
@@ -278,7 +298,18 @@ struct Reporter {
     source: Arc<Deployment>,
     progress: Arc<Progress>,
     checkpoints: Checkpoints,
+    verifier: Arc<Verifier>,
     reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+    reached: Arc<Mutex<Vec<Milestone>>>,
+}
+
+impl Milestone {
+    const fn report(self) -> SyncReport {
+        match self {
+            Self::Copied => SyncReport::CopyFinished,
+            Self::Indexed => SyncReport::IndexesBuilt,
+        }
+    }
 }
 
 impl Reporter {
@@ -295,17 +326,17 @@ impl Reporter {
         let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
         loop {
             tokio::select! {
-                Some(milestone) = milestones.recv() => match milestone {
-                    Milestone::Copied => {
-                        if let Some(name) = self.progress.shard_name() {
-                            copied = self.checkpoints.shard(&name).await.ok().flatten().and_then(|row| row.copied);
+                Some(milestone) = milestones.recv() => {
+                    match milestone {
+                        Milestone::Copied => {
+                            if let Some(name) = self.progress.shard_name() {
+                                copied = self.checkpoints.shard(&name).await.ok().flatten().and_then(|row| row.copied);
+                            }
                         }
-                        self.send(SyncReport::CopyFinished).await;
+                        Milestone::Indexed => indexed = true,
                     }
-                    Milestone::Indexed => {
-                        indexed = true;
-                        self.send(SyncReport::IndexesBuilt).await;
-                    }
+                    self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(milestone);
+                    self.send(milestone.report()).await;
                 },
                 _ = ticks.tick() => {
                     if count.is_multiple_of(OPLOG_EVERY) {
@@ -313,7 +344,7 @@ impl Reporter {
                     }
                     count = count.wrapping_add(1);
                     let seen = self.source.majority_optime().await;
-                    let mut blockers = Vec::new();
+                    let mut blockers = self.verifier.blockers();
                     let lag = match seen {
                         Ok(optime) => {
                             self.progress.set_source(optime);
@@ -327,10 +358,8 @@ impl Reporter {
                     if let Some(fault) = self.progress.error() {
                         blockers.push(format!("{fault}"));
                     }
-                    if indexed {
-                        let caught_up = copied.is_some() && self.progress.applied() >= copied;
-                        self.send(SyncReport::Health { lag, caught_up, blockers }).await;
-                    }
+                    let caught_up = indexed && copied.is_some() && self.progress.applied() >= copied;
+                    self.send(SyncReport::Health { lag, caught_up, blockers }).await;
                 }
             }
         }
@@ -369,18 +398,26 @@ impl RunEngine for MongoRun {
 
     fn start_sync(&self, reports: mpsc::Sender<SyncReport>) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            {
+            let already = {
                 let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(running) = running.as_ref().filter(|running| !running.task.is_finished()) {
-                    *running.reports.lock().unwrap_or_else(PoisonError::into_inner) = reports;
-                    return Ok(());
+                running.as_ref().filter(|running| !running.task.is_finished()).map(|running| {
+                    *running.reports.lock().unwrap_or_else(PoisonError::into_inner) = reports.clone();
+                    running.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+                })
+            };
+            if let Some(reached) = already {
+                for milestone in reached {
+                    // A shell that has gone again asks again.
+                    let _ = reports.send(milestone.report()).await;
                 }
+                return Ok(());
             }
             let pair = self.pair().await?;
             self.guard_destination(&pair.destination).await?;
             let reports = Arc::new(Mutex::new(reports));
             let stop = CancellationToken::new();
-            let (milestones, reached) = mpsc::unbounded_channel();
+            let (milestones, arriving) = mpsc::unbounded_channel();
+            let reached = Arc::new(Mutex::new(Vec::new()));
             let sync = Sync {
                 source: Arc::clone(&pair.source),
                 destination: pair.destination,
@@ -388,6 +425,7 @@ impl RunEngine for MongoRun {
                 checkpoints: self.checkpoints.clone(),
                 progress: Arc::clone(&self.progress),
                 gate: Arc::clone(&self.gate),
+                verifier: Arc::clone(&self.verifier),
                 stop: stop.clone(),
                 milestones,
             };
@@ -395,12 +433,14 @@ impl RunEngine for MongoRun {
                 source: pair.source,
                 progress: Arc::clone(&self.progress),
                 checkpoints: self.checkpoints.clone(),
+                verifier: Arc::clone(&self.verifier),
                 reports: Arc::clone(&reports),
+                reached: Arc::clone(&reached),
             };
             let task = tokio::spawn(async move {
                 let ended = tokio::select! {
                     ended = sync.run() => ended,
-                    () = reporter.watch(reached) => Ok(()),
+                    () = reporter.watch(arriving) => Ok(()),
                 };
                 if let Err(fault) = ended {
                     tracing::warn!(code = %fault.code, error = %fault.message, "the sync stopped");
@@ -408,7 +448,7 @@ impl RunEngine for MongoRun {
                     reporter.send(SyncReport::Failed(fault)).await;
                 }
             });
-            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports });
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports, reached });
             Ok(())
         })
     }
@@ -422,6 +462,10 @@ impl RunEngine for MongoRun {
                 && error.is_panic()
             {
                 tracing::error!("the sync panicked");
+            }
+            // What it was trying to get over is nobody's trouble while it does not run.
+            if self.progress.error().is_some_and(|fault| fault.retryable) {
+                self.progress.set_error(None);
             }
             // What it left under way ends before anybody goes on; where that cannot be seen, the next start looks again.
             let writer = self.writer.lock().await.clone();
@@ -460,6 +504,13 @@ impl RunEngine for MongoRun {
                 .flat_map(|(namespace, specs)| specs.into_iter().map(move |spec| (namespace.clone(), spec)))
                 .filter(|(_, spec)| index::is_unique(spec))
                 .collect();
+            // What has changed lately is compared now, so that little is left to compare while the source is blocked.
+            let sides = self.sides(&pair);
+            for _ in 0..RECHECK_PASSES {
+                if self.verifier.recheck(&sides, false).await? < RECHECK_FEW {
+                    break;
+                }
+            }
             for (namespace, spec) in &unique {
                 // Between two rounds the destination is what the source was at one moment, so that what is unique there is unique
                 // here. The tail goes on between two indexes, so that it does not fall behind by the time that all of them take.
@@ -504,6 +555,11 @@ impl RunEngine for MongoRun {
     fn drain(&self) -> BoxFuture<'_, Result<ClusterTime, Fault>> {
         Box::pin(async move {
             let pair = self.pair().await?;
+            if self.context.spec.cutover.source_writes == SourceWrites::Block {
+                // Once more: a failover to a member restored from a backup, or a person, can have lifted it since.
+                let source = &pair.source;
+                guard::set_write_block(source, true).await.map_err(|e| source.fault("blocking the writes", &e))?;
+            }
             let last = pair.source.oplog_note("cutover: final").await?;
             self.applied_through(last).await?;
             if self.context.spec.cutover.source_writes == SourceWrites::Observe {
@@ -520,6 +576,7 @@ impl RunEngine for MongoRun {
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
                 capped::mend(&pair.source, &pair.destination, &self.progress, info, timestamp(last)).await?;
             }
+            self.verifier.finish(&self.sides(&pair)).await?;
             if self.context.spec.cutover.source_writes == SourceWrites::Block {
                 fence::check_up(&pair.source).await?;
             }
@@ -585,6 +642,12 @@ impl RunEngine for MongoRun {
     }
 
     fn progress(&self) -> EngineProgress {
-        self.progress.snapshot()
+        let mut progress = self.progress.snapshot();
+        progress.verification = self.verifier.progress(progress.copy.documents_total);
+        progress
+    }
+
+    fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
+        Box::pin(self.verifier.mismatches(most))
     }
 }

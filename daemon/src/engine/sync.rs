@@ -19,6 +19,7 @@ use super::concurrent::{self, Piece};
 use super::copy::{Copier, batch_size};
 use super::progress::Progress;
 use super::tail::{Tail, Traits};
+use super::verify::{Sides, Verifier};
 use super::{index, partition};
 use crate::mongo::{Deployment, Topology, timestamp};
 
@@ -50,6 +51,8 @@ pub struct Sync {
     pub progress: Arc<Progress>,
     /// Held for writing, it stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
+    /// Proves the copy.
+    pub verifier: Arc<Verifier>,
     /// Ends it.
     pub stop: CancellationToken,
     /// Raised when the copy is done, and with `true` when the indexes are.
@@ -83,13 +86,29 @@ impl Sync {
             }
             row = self.until_copied(&shard) => row?,
         };
-        self.patiently(|| {
+        let copied = row.copied.unwrap_or(row.start);
+        let tail = self.patiently(|| {
             Box::pin(async {
                 let row = self.checkpoints.shard(&shard).await?.unwrap_or_else(|| row.clone());
                 self.tail(&shard, &row).await
             })
-        })
-        .await
+        });
+        let verify = self.patiently(|| Box::pin(async { self.verifier.run(&self.sides(), copied).await }));
+        tokio::select! {
+            ended = tail => ended,
+            ended = verify => ended,
+        }
+    }
+
+    /// What the verification works on.
+    fn sides(&self) -> Sides {
+        Sides {
+            source: Arc::clone(&self.source),
+            destination: Arc::clone(&self.destination),
+            spec: Arc::clone(&self.spec),
+            progress: Arc::clone(&self.progress),
+            gate: Arc::clone(&self.gate),
+        }
     }
 
     /// The source's name in status and checkpoints.
@@ -387,7 +406,6 @@ impl Sync {
             .map(|(namespace, info)| (namespace, Traits { collated: info.has_collation(), capped: info.is_capped() }))
             .collect();
         let recopied = self.checkpoints.recopied().await?.into_iter().collect();
-        self.progress.set_error(None);
         let tail = Tail {
             source: Arc::clone(&self.source),
             destination: Arc::clone(&self.destination),
@@ -399,6 +417,7 @@ impl Sync {
             traits: Mutex::new(traits),
             recopied: Mutex::new(recopied),
             gate: Arc::clone(&self.gate),
+            verifier: Arc::clone(&self.verifier),
             stop: self.stop.clone(),
         };
         tail.follow(row).await

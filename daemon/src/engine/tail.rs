@@ -10,7 +10,7 @@
 //! never passes an event that is not. Before and after a definition it is synced to disk: a rename must not meet again what came
 //! before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use super::apply::{Applier, Order};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow};
 use super::event::{Change, Event, What, token_time};
 use super::progress::Progress;
+use super::verify::Verifier;
 use super::{fold, key};
 use crate::mongo::{Deployment, ServerVersion, append, primary, timestamp};
 
@@ -80,6 +81,8 @@ pub struct Tail {
     pub recopied: Mutex<HashMap<Namespace, Recopied>>,
     /// Held for reading while a round is applied: a writer stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
+    /// Is told of what was changed.
+    pub verifier: Arc<Verifier>,
     /// Ends it between two rounds.
     pub stop: CancellationToken,
 }
@@ -199,6 +202,8 @@ impl Tail {
                 position.pass(token, time);
             }
             self.progress.set_applied(position.time, position.events);
+            // Only now both sides have shown that they work.
+            self.progress.set_error(None);
             if position.stored.elapsed() >= CHECKPOINT_EVERY {
                 self.store(&mut position, false).await?;
             }
@@ -247,6 +252,8 @@ impl Tail {
         let mut workers: Vec<HashMap<Namespace, Vec<(u64, Change)>>> = (0..WORKERS).map(|_| HashMap::new()).collect();
         let mut seen: HashMap<Namespace, bool> = HashMap::new();
         let mut in_scope_changes = false;
+        let tracking = self.verifier.is_tracking();
+        let mut changed: HashMap<Namespace, HashSet<Vec<u8>>> = HashMap::new();
         for change in changes {
             let in_scope = match seen.get(&change.namespace) {
                 Some(in_scope) => *in_scope,
@@ -260,6 +267,10 @@ impl Tail {
                 continue;
             }
             in_scope_changes = true;
+            if tracking && !self.traits_of(&change.namespace).capped {
+                // A capped collection is compared whole, in its order, at the cutover.
+                changed.entry(change.namespace.clone()).or_default().insert(change.id.as_bytes().to_vec());
+            }
             let traits = self.traits_of(&change.namespace);
             let id = change.id.get("_id").ok().flatten().unwrap_or(mongodb::bson::RawBsonRef::Null);
             let hash = key::hash(id, traits.collated);
@@ -292,8 +303,11 @@ impl Tail {
             }
             Ok::<(), Fault>(())
         }))
-        .await
-        .map(drop)
+        .await?;
+        let changed = changed.into_iter().flat_map(|(namespace, ids)| {
+            ids.into_iter().filter_map(move |id| Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?)))
+        });
+        self.verifier.changed(changed.collect()).await
     }
 
     /// A first change makes the collection where there is none: the run is then its maker.

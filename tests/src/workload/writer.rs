@@ -293,8 +293,9 @@ fn is_conflict(error: &Error) -> bool {
 /// Whether the server was away, stepping down or being elected.
 fn is_passing(error: &Error) -> bool {
     /// NotWritablePrimary, InterruptedAtShutdown, InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk,
-    /// NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, HostUnreachable, NetworkTimeout, NoSuchTransaction.
-    const CODES: [i32; 10] = [10_107, 11_600, 11_602, 13_435, 13_436, 189, 91, 6, 89, 251];
+    /// NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, HostUnreachable, NetworkTimeout, NoSuchTransaction,
+    /// IndexBuildAborted.
+    const CODES: [i32; 11] = [10_107, 11_600, 11_602, 13_435, 13_436, 189, 91, 6, 89, 251, 276];
     let away = matches!(
         error.kind.as_ref(),
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::ServerSelection { .. }
