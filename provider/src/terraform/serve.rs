@@ -74,7 +74,7 @@ pub async fn serve() -> io::Result<()> {
 }
 
 /// Serves whoever was told the address by hand (`TF_REATTACH_PROVIDERS`), until an interrupt.
-pub async fn serve_for_debugger(address: &str) -> io::Result<()> {
+pub(crate) async fn serve_for_debugger(address: &str) -> io::Result<()> {
     let (folder, listener) = listen()?;
     let reattach = serde_json::json!({
         address: {
