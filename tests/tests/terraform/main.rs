@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 mod alone;
+mod hold;
 mod life;
 mod scene;
+mod several;
