@@ -1,7 +1,8 @@
 //! The plugin's process: its socket, its handshake line, and its end, whoever ends it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,11 +108,11 @@ fn listen() -> io::Result<(TempDir, UnixListener)> {
     if parent.as_os_str().len() + "/tf-cutover-XXXXXX/".len() + SOCKET.len() > LONGEST_SOCKET {
         parent = Path::new("/tmp").to_owned();
     }
-    // Its mode is 0700.
-    let folder = tempfile::Builder::new().prefix("tf-cutover-").tempdir_in(&parent)?;
+    let owners = Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix("tf-cutover-").permissions(owners).tempdir_in(&parent)?;
     let socket = folder.path().join(SOCKET);
     let listener = UnixListener::bind(&socket)?;
-    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
     Ok((folder, listener))
 }
 

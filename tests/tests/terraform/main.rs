@@ -4,5 +4,6 @@
 mod alone;
 mod hold;
 mod life;
+mod packaging;
 mod scene;
 mod several;
