@@ -4,17 +4,19 @@ mod caller;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Serial, ShardName, Workspace};
 use schemas::namespace::Namespace;
+use schemas::phase::Phase;
 use schemas::spec::MigrationSpec;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
 use schemas::wire::v1::{
     ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, GetDaemonRequest,
-    GetDaemonResponse, InspectRequest, InspectResponse, ObserveRequest, ObserveResponse,
+    GetDaemonResponse, InspectRequest, InspectResponse, MismatchesRequest, MismatchesResponse, ObserveRequest, ObserveResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -28,6 +30,12 @@ use crate::status::observed;
 
 /// Changes that one request may carry: far more than one HCL directory has.
 const MOST_CHANGES: usize = 1_000;
+
+/// Mismatches that one answer lists; status has their number.
+const MOST_MISMATCHES: usize = 10_000;
+
+/// How long a look at a source may hold up an answer that does without it.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Records that wait for a slow reader of `Events`.
 const ENTRIES_AHEAD: usize = 64;
@@ -82,13 +90,26 @@ impl Cutover for Api {
         let request = request.into_inner();
         let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
         let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
-        let observed = views
-            .into_iter()
-            .map(|view| {
-                let progress = self.engines.progress(&view.record.run.id);
-                to_json(&observed(view, progress))
-            })
-            .collect();
+        let observed = views.into_iter().map(|view| async {
+            let record = view.record.clone();
+            let run = record.run.id.clone();
+            // A run that is over is not open; what it did is in its checkpoints.
+            let progress = match self.engines.progress(&run) {
+                Some(progress) => Some(progress),
+                None => {
+                    let opened = self.engines.of_run(&record.key.workspace, &record.run, &record.spec).await;
+                    opened.ok().map(|engine| engine.progress())
+                }
+            };
+            let mut observed = observed(view, progress);
+            // Whether an extension helps is for its plan to say, and nothing else looks while the run stands still.
+            if observed.status.phase == Phase::Expired {
+                observed.resume_point_held =
+                    tokio::time::timeout(LOOK_PATIENCE, self.engines.resume_point_held(&run)).await.ok().flatten();
+            }
+            to_json(&observed)
+        });
+        let observed = futures_util::future::join_all(observed).await;
         Ok(Response::new(ObserveResponse { format_version: FORMAT_VERSION, observed }))
     }
 
@@ -152,6 +173,23 @@ impl Cutover for Api {
         };
         let message = self.registry.act(workspace(request.workspace)?, name(request.name)?, act, actor).await.map_err(refuse)?;
         Ok(Response::new(ActResponse { message }))
+    }
+
+    async fn mismatches(&self, request: Request<MismatchesRequest>) -> Result<Response<MismatchesResponse>, Status> {
+        caller::uid(&request)?;
+        let request = request.into_inner();
+        let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
+        let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await.map_err(refuse)?;
+        let Some(view) = views.into_iter().next() else {
+            return Err(refuse(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {}", key.name))));
+        };
+        let record = view.record;
+        let engine = self.engines.of_run(&key.workspace, &record.run, &record.spec).await.map_err(refuse)?;
+        let mismatches = engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?;
+        Ok(Response::new(MismatchesResponse {
+            mismatches: mismatches.iter().map(to_json).collect(),
+            progress: to_json(&engine.progress().verification),
+        }))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;

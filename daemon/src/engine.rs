@@ -14,6 +14,7 @@ pub mod concurrent;
 pub mod copy;
 pub mod define;
 pub mod event;
+pub mod fence;
 pub mod fold;
 pub mod guard;
 pub mod index;
@@ -95,16 +96,17 @@ pub trait RunEngine: Send + Sync + 'static {
     /// Stops all of that and waits until it has stopped, with its checkpoints written.
     fn stop_sync(&self) -> BoxFuture<'_, ()>;
 
-    /// Tells whether the source still holds what comes after the checkpoints.
-    fn resume_point_held(&self) -> BoxFuture<'_, Result<bool, Fault>>;
+    /// Tells whether the source still holds what comes after the checkpoints; `None` where that may not be seen.
+    fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>>;
 
-    /// Makes the checks that a cutover needs before the source is blocked: privileges, unique indexes tried dry.
+    /// Makes the checks that a cutover needs before the source is blocked: that it can be, unique indexes tried dry.
     fn prepare_cutover(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Blocks the source's writes. Never dropped before it ends: a request still on its way could land after an unblock.
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Lifts the block, and makes sure that it is lifted. A source that is not blocked, or cannot be, is a success.
+    /// Lifts the block, and makes sure that it is lifted, also after a request to block that is still under way. A source that is
+    /// not blocked, or cannot be, is a success.
     fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Waits until no write in scope has reached the source for `quiet_for`; the caller drops it when it has waited enough.

@@ -103,6 +103,12 @@ impl Engines {
         Some(engine.progress())
     }
 
+    /// Whether the source still holds what comes after an open run's checkpoints; `None` where that cannot be seen now.
+    pub async fn resume_point_held(&self, run: &RunId) -> Option<bool> {
+        let engine = Arc::clone(&self.lock().get(run)?.engine);
+        engine.resume_point_held().await.ok().flatten()
+    }
+
     /// Lets go of a run whose sync has stopped.
     pub fn close(&self, run: &RunId) {
         self.lock().remove(run);

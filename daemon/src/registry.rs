@@ -30,6 +30,7 @@ use book::Book;
 
 pub use act::ByHandAct;
 pub use apply::{Applied, DeclaredChange};
+pub(crate) use overlap::share_source;
 
 /// What a migration's supervisor is to do from now on.
 #[derive(Debug, Clone)]

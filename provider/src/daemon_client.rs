@@ -8,8 +8,9 @@ use hyper_util::rt::TokioIo;
 use schemas::fault::{Fault, FaultCode};
 use schemas::history::Entry;
 use schemas::id::{MigrationName, Workspace};
-use schemas::observed::{Inspection, Observed};
+use schemas::observed::{Inspection, Mismatch, Observed};
 use schemas::spec::MigrationSpec;
+use schemas::status::VerificationProgress;
 use schemas::wire::v1::cutover_client::CutoverClient;
 use schemas::wire::{self, v1};
 use tokio::net::UnixStream;
@@ -121,6 +122,20 @@ impl DaemonClient {
         };
         let mut client = self.client.clone();
         Ok(self.answer(ANSWER_TIMEOUT, client.act(request)).await?.message)
+    }
+
+    /// The open mismatches of a migration's verification, and where it stands.
+    pub async fn mismatches(
+        &self,
+        workspace: Option<&Workspace>,
+        name: &MigrationName,
+    ) -> Result<(Vec<Mismatch>, VerificationProgress), Fault> {
+        let request =
+            v1::MismatchesRequest { workspace: workspace.map(ToString::to_string).unwrap_or_default(), name: name.to_string() };
+        let mut client = self.client.clone();
+        let answer = self.answer(ANSWER_TIMEOUT, client.mismatches(request)).await?;
+        let mismatches = answer.mismatches.iter().map(|json| wire::from_json("a mismatch", json)).collect::<Result<_, _>>()?;
+        Ok((mismatches, wire::from_json("the verification's progress", &answer.progress)?))
     }
 
     /// The journal of one migration; with `follow` it goes on as long as somebody reads.

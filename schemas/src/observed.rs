@@ -26,6 +26,10 @@ pub struct Observed {
     pub deferred_settings: Vec<String>,
     /// The daemon's expectation of a cutover's downtime now, in seconds.
     pub expected_downtime_seconds: Option<f64>,
+    /// Whether the source still holds the place from which an expired run would go on; `None` where that was not looked at, or
+    /// cannot be seen.
+    #[serde(default)]
+    pub resume_point_held: Option<bool>,
 }
 
 /// What people did by hand: the drift that the daemon itself knows of.
@@ -164,6 +168,7 @@ pub struct Mismatch {
     /// Where.
     pub namespace: Namespace,
     /// The document's `_id` as text; `null` for what is not a document.
+    #[serde(rename = "_id")]
     pub id: Option<String>,
     /// In what way.
     pub kind: MismatchKind,

@@ -162,9 +162,10 @@ impl Tail {
         self.note_created(vec![namespace.clone()]).await?;
         catalog::create(&self.destination, &namespace.db, info.create_command()).await?;
         let (documents, bytes) = catalog::size(&self.source, namespace).await?;
+        let (source, _) = self.source.pinned().await?;
         let copier =
-            Copier { source: &self.source, destination: &self.destination, progress: &self.progress, start: timestamp(start) };
-        for part in partition::split(&self.source, &info, bytes).await? {
+            Copier { source: &source, destination: &self.destination, progress: &self.progress, start: timestamp(start) };
+        for part in partition::split(&source, &info, bytes).await? {
             copier.copy(namespace, &part, batch_size(documents, bytes)).await?;
         }
         let specs = catalog::indexes(&self.source, namespace).await?;

@@ -171,8 +171,17 @@ fn index_change(name: &str, option: &str, value: impl mongodb::bson::raw::BindRa
     change
 }
 
-/// Gives a collection's indexes the form that they have on the source.
-pub async fn restore(source: &Deployment, destination: &Deployment, namespace: &Namespace, collated: bool) -> Result<(), Fault> {
+/// Gives a collection's indexes the form that they have on the source, as far as its users rely on it from their first write on.
+///
+/// Returns the names of those that refuse duplicates from now on and are still to be made unique, by [`finish_unique`]: that reads
+/// the whole index, which nobody should have to wait for.
+pub async fn restore(
+    source: &Deployment,
+    destination: &Deployment,
+    namespace: &Namespace,
+    collated: bool,
+) -> Result<Vec<String>, Fault> {
+    let mut unfinished = Vec::new();
     let wanted = catalog::indexes(source, namespace).await?;
     let found = catalog::indexes(destination, namespace).await?;
     let on_destination = |wanted: &RawDocument| found.iter().find(|spec| name(spec) == name(wanted));
@@ -191,7 +200,8 @@ pub async fn restore(source: &Deployment, destination: &Deployment, namespace: &
             }
             Some(there) => {
                 if is_unique(spec) && !is_unique(there) {
-                    make_unique(destination, namespace, spec, collated).await?;
+                    refuse_duplicates(destination, namespace, spec, collated).await?;
+                    unfinished.push(name(spec).to_owned());
                 }
                 for option in ["expireAfterSeconds", "hidden"] {
                     give_back(destination, namespace, spec, there, option).await?;
@@ -210,7 +220,7 @@ pub async fn restore(source: &Deployment, destination: &Deployment, namespace: &
             .await
             .map_err(|e| destination.fault(&format!("preparing index {} of {namespace}", name(spec)), &e))?;
     }
-    Ok(())
+    Ok(unfinished)
 }
 
 async fn give_back(
@@ -237,16 +247,33 @@ async fn give_back(
         .map_err(|e| destination.fault(&format!("giving {option} back to index {} of {namespace}", name(spec)), &e))
 }
 
-async fn make_unique(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, collated: bool) -> Result<(), Fault> {
+/// Has an index refuse duplicates. From 6.0 on it is only prepared, which takes no time; before, it is built anew.
+async fn refuse_duplicates(
+    destination: &Deployment,
+    namespace: &Namespace,
+    spec: &RawDocument,
+    collated: bool,
+) -> Result<(), Fault> {
     let fault = |e: mongodb::error::Error| unique_fault(destination, namespace, spec, &e);
     if destination.version >= UNIQUE_BY_COLLMOD {
-        modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await.map_err(fault)?;
-        modify(destination, namespace, index_change(name(spec), "unique", true)).await.map_err(fault)
+        modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await.map_err(fault)
     } else {
         drop_one(destination, namespace, name(spec)).await?;
         let mut indexes = RawArrayBuf::new();
         indexes.push(&*specification(spec, collated, false));
         run_create(destination, namespace, &indexes).await.map_err(fault)
+    }
+}
+
+/// Makes an index unique that refuses duplicates already. One that its users have dropped meanwhile is theirs to drop.
+pub async fn finish_unique(destination: &Deployment, namespace: &Namespace, index: &str) -> Result<(), Fault> {
+    if destination.version < UNIQUE_BY_COLLMOD {
+        return Ok(());
+    }
+    match modify(destination, namespace, index_change(index, "unique", true)).await {
+        Ok(()) => Ok(()),
+        Err(e) if matches!(error::code(&e), Some(INDEX_NOT_FOUND | NAMESPACE_NOT_FOUND)) => Ok(()),
+        Err(e) => Err(unique_fault(destination, namespace, &rawdoc! { "name": index }, &e)),
     }
 }
 

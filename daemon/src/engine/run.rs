@@ -21,7 +21,9 @@ use super::concurrent::{self, Piece};
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
 use super::verify::{Sides, Verifier};
-use super::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, guard, index, preflight};
+use super::{
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
+};
 use crate::mongo::{Deployment, Side, append, command, connect, timestamp};
 
 /// Between two reports of a running sync's health.
@@ -35,6 +37,8 @@ const RECHECK_PASSES: u32 = 200;
 const RECHECK_FEW: usize = 100;
 /// Collections whose settings are given back at once.
 const RESTORES: usize = 8;
+/// Indexes made unique at once behind its users' backs: each reads a whole index while they work.
+const FINISHES: usize = 2;
 
 /// Moves data between real deployments.
 #[derive(Debug, Default)]
@@ -152,21 +156,26 @@ impl MongoRun {
     }
 
     /// Whether others are kept from writing to the destination.
-    async fn blocks_destination(&self, destination: &Deployment) -> bool {
+    async fn blocks_destination(&self, destination: &Deployment) -> Result<bool, Fault> {
         let wanted = self.context.spec.destination.block_writes.unwrap_or(true);
-        wanted && destination.is_authenticated && destination.version >= guard::WRITE_BLOCK && guard::may_block(destination).await
+        let able = destination.is_authenticated && destination.version >= guard::WRITE_BLOCK;
+        Ok(wanted && able && guard::may_block(destination).await?)
     }
 
-    /// Blocks others' writes on the destination and says so there.
-    async fn guard_destination(&self, writer: &Deployment) -> Result<(), Fault> {
-        let blocks_writes = self.blocks_destination(&*self.destination().await?).await;
-        let marker = guard::Marker {
+    /// What a person with a shell is told on the destination.
+    fn marker(&self, blocks_writes: bool) -> guard::Marker<'_> {
+        guard::Marker {
             run: &self.context.run,
             migration: &self.context.spec.name,
             workspace: &self.context.workspace,
             blocks_writes,
-        };
-        guard::put_marker(writer, &marker).await?;
+        }
+    }
+
+    /// Blocks others' writes on the destination and says so there.
+    async fn guard_destination(&self, writer: &Deployment) -> Result<(), Fault> {
+        let blocks_writes = self.blocks_destination(&*self.destination().await?).await?;
+        guard::put_marker(writer, &self.marker(blocks_writes)).await?;
         if blocks_writes {
             guard::set_write_block(writer, true).await.map_err(|e| writer.fault("blocking others' writes", &e))?;
         }
@@ -234,6 +243,22 @@ impl MongoRun {
             }
         }
         Ok(())
+    }
+
+    /// Makes the indexes unique that only refuse duplicates so far, behind the back of the destination's users.
+    async fn finish_indexes(&self) -> Result<(), Fault> {
+        let unfinished = self.checkpoints.unfinished_unique().await?;
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        let writer = &*self.writer().await?;
+        let finishes = unfinished.into_iter().map(|(namespace, index)| -> Piece<'_, ()> {
+            Box::pin(async move {
+                index::finish_unique(writer, &namespace, &index).await?;
+                self.checkpoints.store_finished_unique(&namespace, &index).await
+            })
+        });
+        concurrent::all(FINISHES, finishes.collect()).await.map(drop)
     }
 
     /// The collections of the source in scope.
@@ -438,6 +463,10 @@ impl RunEngine for MongoRun {
             {
                 tracing::error!("the sync panicked");
             }
+            // What it was trying to get over is nobody's trouble while it does not run.
+            if self.progress.error().is_some_and(|fault| fault.retryable) {
+                self.progress.set_error(None);
+            }
             // What it left under way ends before anybody goes on; where that cannot be seen, the next start looks again.
             let writer = self.writer.lock().await.clone();
             if let Some(writer) = writer
@@ -448,19 +477,22 @@ impl RunEngine for MongoRun {
         })
     }
 
-    fn resume_point_held(&self) -> BoxFuture<'_, Result<bool, Fault>> {
+    fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
         Box::pin(async move {
             let source = self.source().await?;
-            let Some(name) = self.progress.shard_name() else { return Ok(true) };
-            let Some(row) = self.checkpoints.shard(&name).await? else { return Ok(true) };
-            // Where the oplog may not be read, the stream itself tells when it is opened.
-            Ok(source.oplog_start().await.is_none_or(|oldest| oldest <= row.applied.unwrap_or(row.start)))
+            // A run that has stored no start point has nothing to lose.
+            let Some(name) = self.progress.shard_name() else { return Ok(Some(true)) };
+            let Some(row) = self.checkpoints.shard(&name).await? else { return Ok(Some(true)) };
+            Ok(source.oplog_start().await.map(|oldest| oldest <= row.applied.unwrap_or(row.start)))
         })
     }
 
     fn prepare_cutover(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let pair = self.pair().await?;
+            if self.context.spec.cutover.source_writes == SourceWrites::Block {
+                fence::check_available(&pair.source).await?;
+            }
             let collections = self.collections(&pair).await?;
             let listings = collections.into_iter().map(|info| -> Piece<'_, (Namespace, Vec<RawDocumentBuf>)> {
                 let source = Arc::clone(&pair.source);
@@ -479,12 +511,10 @@ impl RunEngine for MongoRun {
                     break;
                 }
             }
-            if unique.is_empty() {
-                return Ok(());
-            }
-            // Between two rounds the destination is what the source was at one moment, so that what is unique there is unique here.
-            let _standing_still = self.gate.write().await;
             for (namespace, spec) in &unique {
+                // Between two rounds the destination is what the source was at one moment, so that what is unique there is unique
+                // here. The tail goes on between two indexes, so that it does not fall behind by the time that all of them take.
+                let _standing_still = self.gate.write().await;
                 index::try_unique(&pair.destination, namespace, spec).await?;
             }
             Ok(())
@@ -492,22 +522,13 @@ impl RunEngine for MongoRun {
     }
 
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move {
-            let source = self.source().await?;
-            guard::set_write_block(&source, true).await.map_err(|e| source.fault("blocking the writes", &e))
-        })
+        Box::pin(async move { fence::put_up(&*self.source().await?, self.context.spec.cutover.max_downtime.get()).await })
     }
 
     fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            if self.context.spec.cutover.source_writes == SourceWrites::Observe {
-                return Ok(());
-            }
-            let source = self.source().await?;
-            if source.version < guard::WRITE_BLOCK {
-                return Ok(());
-            }
-            guard::set_write_block(&source, false).await.map_err(|e| source.fault("unblocking the writes", &e))
+            // Whatever is declared by now: the lifecycle asks only where a block may be up.
+            fence::lift(&*self.source().await?).await
         })
     }
 
@@ -556,6 +577,9 @@ impl RunEngine for MongoRun {
                 capped::mend(&pair.source, &pair.destination, &self.progress, info, timestamp(last)).await?;
             }
             self.verifier.finish(&self.sides(&pair)).await?;
+            if self.context.spec.cutover.source_writes == SourceWrites::Block {
+                fence::check_up(&pair.source).await?;
+            }
             Ok(last)
         })
     }
@@ -564,13 +588,16 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let pair = self.pair().await?;
             let collections = self.collections(&pair).await?;
-            let restores = collections.into_iter().map(|info| -> Piece<'_, ()> {
+            let restores = collections.into_iter().map(|info| -> Piece<'_, Vec<(Namespace, String)>> {
                 let pair = pair.clone();
-                Box::pin(
-                    async move { index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await },
-                )
+                Box::pin(async move {
+                    let unfinished =
+                        index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await?;
+                    Ok(unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect())
+                })
             });
-            concurrent::all(RESTORES, restores.collect()).await.map(drop)
+            let unfinished = concurrent::all(RESTORES, restores.collect()).await?;
+            self.checkpoints.store_unfinished_unique(unfinished.into_iter().flatten().collect()).await
         })
     }
 
@@ -578,9 +605,11 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             // The declared user may have been made for this; the run's own has it among its few privileges.
             let destination = self.destination().await?;
-            if self.blocks_destination(&destination).await {
+            if self.blocks_destination(&destination).await? {
                 let writer = self.writer().await?;
                 guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
+                // A run whose window has closed leaves it behind, and must not be taken for one that keeps others out.
+                guard::put_marker(&writer, &self.marker(false)).await?;
             }
             // Without the privilege to look, the writes that were applied are the proof.
             if guard::is_write_blocked(&destination).await? == Some(true) {
@@ -596,8 +625,7 @@ impl RunEngine for MongoRun {
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             match ending {
-                // Everything was given back before the destination was opened.
-                Ending::Completed => {}
+                Ending::Completed => self.finish_indexes().await?,
                 // The data stays as it is, to be tested on.
                 Ending::Cancelled => {}
             }

@@ -17,10 +17,11 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, CollectionRow, Part, ShardRow, Stage};
 use super::concurrent::{self, Piece};
 use super::copy::{Copier, batch_size};
+use super::index;
+use super::partition::{self, Sample};
 use super::progress::Progress;
 use super::tail::{Tail, Traits};
 use super::verify::{Sides, Verifier};
-use super::{index, partition};
 use crate::mongo::{Deployment, Topology, timestamp};
 
 /// Collections created, listed or sized at once: small commands, each mostly a wait.
@@ -73,6 +74,12 @@ struct Work {
     row: CollectionRow,
     info: CollectionInfo,
     left: Mutex<usize>,
+}
+
+/// The source's member that documents are copied from.
+struct Member {
+    source: Deployment,
+    name: String,
 }
 
 impl Sync {
@@ -209,12 +216,14 @@ impl Sync {
 
     async fn copy(&self, shard: &str, row: &ShardRow) -> Result<ShardRow, Fault> {
         let catalogue = self.catalogue(shard).await?;
+        let member = self.source.pinned().await.map(|(source, name)| Member { source, name })?;
+        self.split_anew(shard, &member, &catalogue).await?;
         self.count(shard, &catalogue).await?;
-        self.create(shard, &catalogue, row.copied.is_some()).await?;
+        self.create(shard, &member, &catalogue, row.copied.is_some()).await?;
 
         let (finished, to_index) = mpsc::unbounded_channel();
         let (copied, ()) = tokio::try_join!(
-            self.copy_parts(shard, row, &catalogue, finished),
+            self.copy_parts(shard, row, &member.source, &catalogue, finished),
             self.index_finished(shard, &catalogue, to_index)
         )?;
         let _ = self.milestones.send(Milestone::Indexed);
@@ -227,15 +236,11 @@ impl Sync {
         &self,
         shard: &str,
         row: &ShardRow,
+        source: &Deployment,
         catalogue: &[Work],
         finished: mpsc::UnboundedSender<usize>,
     ) -> Result<ClusterTime, Fault> {
-        let copier = Copier {
-            source: &self.source,
-            destination: &self.destination,
-            progress: &self.progress,
-            start: timestamp(row.start),
-        };
+        let copier = Copier { source, destination: &self.destination, progress: &self.progress, start: timestamp(row.start) };
         let mut parts: Vec<Piece<'_, ()>> = Vec::new();
         for (place, work) in catalogue.iter().enumerate() {
             if work.info.kind != Kind::Collection || work.row.stage >= Stage::Copied {
@@ -347,7 +352,7 @@ impl Sync {
     }
 
     /// Makes every collection, and splits it; makes the views. What exists already and is not this run's is an error.
-    async fn create(&self, shard: &str, catalogue: &[Work], copied: bool) -> Result<(), Fault> {
+    async fn create(&self, shard: &str, member: &Member, catalogue: &[Work], copied: bool) -> Result<(), Fault> {
         let known = self.checkpoints.created().await?;
         self.progress.add_created(known.iter().cloned());
         let new: Vec<_> = catalogue.iter().filter(|work| work.row.stage == Stage::Listed).collect();
@@ -369,20 +374,41 @@ impl Sync {
         let namespaces: Vec<_> = new.iter().map(|work| work.row.namespace.clone()).collect();
         self.checkpoints.store_created(namespaces.clone()).await?;
         self.progress.add_created(namespaces);
-        let creations = new.into_iter().map(|work| -> Piece<'_, ()> { Box::pin(self.create_one(shard, work)) });
+        let creations = new.into_iter().map(|work| -> Piece<'_, ()> { Box::pin(self.create_one(shard, member, work)) });
         concurrent::all(SMALL_COMMANDS, creations.collect()).await.map(drop)
     }
 
-    async fn create_one(&self, shard: &str, work: &Work) -> Result<(), Fault> {
+    async fn create_one(&self, shard: &str, member: &Member, work: &Work) -> Result<(), Fault> {
         let namespace = &work.row.namespace;
         catalog::create(&self.destination, &namespace.db, work.info.create_command()).await?;
         match work.info.kind {
-            Kind::Collection => {
-                let parts = partition::split(&self.source, &work.info, work.row.bytes).await?;
-                self.checkpoints.store_parts(shard, namespace, parts).await
-            }
+            Kind::Collection => self.split(shard, member, work).await,
             Kind::View | Kind::TimeSeries => self.checkpoints.store_stage(shard, namespace, Stage::Indexed).await,
         }
+    }
+
+    async fn split(&self, shard: &str, member: &Member, work: &Work) -> Result<(), Fault> {
+        let parts = partition::split(&member.source, &work.info, work.row.bytes).await?;
+        self.checkpoints.store_parts(shard, &work.row.namespace, &member.name, parts).await
+    }
+
+    /// Splits what was split on another member, since an election, or before the member was synced anew. Those collections are read
+    /// again whole: which of their documents the finished parts held cannot be told by other record ids.
+    async fn split_anew(&self, shard: &str, member: &Member, catalogue: &[Work]) -> Result<(), Fault> {
+        for work in catalogue.iter().filter(|work| work.info.kind == Kind::Collection && work.row.stage == Stage::Split) {
+            let namespace = &work.row.namespace;
+            let bounds = self.checkpoints.bounds(shard, namespace).await?;
+            if bounds.is_empty() {
+                continue;
+            }
+            let bounds: Vec<Sample> = bounds.into_iter().map(|(record, id)| Sample { record, id }).collect();
+            let same_member = self.checkpoints.split_on(shard, namespace).await?.as_ref() == Some(&member.name);
+            if !same_member || !partition::hold(&member.source, namespace, &bounds).await? {
+                tracing::info!(%namespace, member = member.name, "read from another member than before; its copy begins anew");
+                self.split(shard, member, work).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn build_indexes(&self, shard: &str, work: &Work) -> Result<(), Fault> {
@@ -406,7 +432,6 @@ impl Sync {
             .map(|(namespace, info)| (namespace, Traits { collated: info.has_collation(), capped: info.is_capped() }))
             .collect();
         let recopied = self.checkpoints.recopied().await?.into_iter().collect();
-        self.progress.set_error(None);
         let tail = Tail {
             source: Arc::clone(&self.source),
             destination: Arc::clone(&self.destination),

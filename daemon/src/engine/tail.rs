@@ -202,6 +202,8 @@ impl Tail {
                 position.pass(token, time);
             }
             self.progress.set_applied(position.time, position.events);
+            // Only now both sides have shown that they work.
+            self.progress.set_error(None);
             if position.stored.elapsed() >= CHECKPOINT_EVERY {
                 self.store(&mut position, false).await?;
             }
@@ -265,7 +267,8 @@ impl Tail {
                 continue;
             }
             in_scope_changes = true;
-            if tracking {
+            if tracking && !self.traits_of(&change.namespace).capped {
+                // A capped collection is compared whole, in its order, at the cutover.
                 changed.entry(change.namespace.clone()).or_default().insert(change.id.as_bytes().to_vec());
             }
             let traits = self.traits_of(&change.namespace);

@@ -29,12 +29,16 @@ use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::VerificationProgress;
 use tokio::sync::RwLock;
 
+use super::concurrent::{self, Piece};
 use super::progress::Progress;
 use crate::mongo::{Deployment, append, command, error, timestamp};
 use store::{Queued, Store};
 
 /// Documents rechecked at once: the tail stands still for as long as it takes to read them on both sides.
-const RECHECK_DOCUMENTS: usize = 400;
+const RECHECK_DOCUMENTS: usize = 1_000;
+/// Above this lag comparing waits, and for how long before it looks again: the tail goes first.
+const YIELD_AT: Duration = Duration::from_secs(3);
+const YIELD_FOR: Duration = Duration::from_millis(200);
 /// Pause before the next look at an empty queue.
 const IDLE: Duration = Duration::from_millis(100);
 /// Open mismatches are compared again this often: somebody may have mended them.
@@ -45,6 +49,10 @@ const DEFINITIONS_EVERY: Duration = Duration::from_secs(15);
 const SNAPSHOT_GONE: [i32; 2] = [239, 246];
 /// Exact comparisons that a document fails before it is a mismatch. One can fall between two events of one transaction.
 const FAILURES: u32 = 2;
+/// The same where the source cannot be read as of the time that is applied, and so may only be ahead.
+const INEXACT_FAILURES: u32 = 10;
+/// Namespaces compared at once in a recheck.
+const AT_ONCE: usize = 8;
 
 /// What the verification does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,7 +248,7 @@ impl Verifier {
         if self.mode == VerifyMode::Off {
             return std::future::pending().await;
         }
-        while sides.progress.applied() < Some(copied) {
+        while sides.progress.applied() < Some(copied) || is_behind(sides) {
             tokio::time::sleep(IDLE).await;
         }
         if !self.is_tracking() {
@@ -250,25 +258,46 @@ impl Verifier {
             self.tracking.store(true, Ordering::Release);
         }
         self.set_stage(Stage::Comparing);
-        self.compare_definitions(sides).await?;
-        scan::all(self, sides).await?;
+        // What changes meanwhile is compared meanwhile, so that the queue does not grow with the scan.
+        tokio::select! {
+            scanned = async {
+                self.compare_definitions(sides).await?;
+                scan::all(self, sides).await
+            } => scanned?,
+            stopped = self.keep_rechecking(sides, None) => return stopped,
+        }
+        // What the scan found unequal is compared exactly before anything is said of it.
+        let scanned = self.store.last_place().await?;
+        self.keep_rechecking(sides, Some(scanned)).await
+    }
+
+    /// Works the queue off, for ever. `scanned`: the last place of it that came from the scan.
+    async fn keep_rechecking(self: &Arc<Self>, sides: &Sides, mut scanned: Option<i64>) -> Result<(), Fault> {
         let mut definitions_at = Instant::now();
         let mut revisited = Instant::now();
         loop {
-            if self.rescan.swap(false, Ordering::AcqRel) {
+            if scanned.is_some() && self.rescan.swap(false, Ordering::AcqRel) {
                 self.set_stage(Stage::Comparing);
                 scan::all(self, sides).await?;
+                scanned = Some(self.store.last_place().await?);
+            }
+            if let Some(scanned) = scanned
+                && self.store.next(1).await?.first().is_none_or(|oldest| oldest.seq > scanned)
+            {
+                self.set_stage(Stage::Rechecking);
+            }
+            while is_behind(sides) {
+                tokio::time::sleep(YIELD_FOR).await;
             }
             let left = self.recheck(sides, false).await?;
             if left == 0 {
-                self.set_stage(Stage::Rechecking);
                 if revisited.elapsed() >= REVISIT {
                     self.store.requeue_mismatches().await?;
                     revisited = Instant::now();
                 }
                 tokio::time::sleep(IDLE).await;
             }
-            if definitions_at.elapsed() >= DEFINITIONS_EVERY {
+            if scanned.is_some() && definitions_at.elapsed() >= DEFINITIONS_EVERY {
                 self.compare_definitions(sides).await?;
                 definitions_at = Instant::now();
             }
@@ -305,47 +334,50 @@ impl Verifier {
                 return Ok(done);
             }
             done += slice.len();
-            let before = self.pending.load(Ordering::Relaxed);
             let mut by_namespace: BTreeMap<Namespace, Vec<Queued>> = BTreeMap::new();
             for queued in slice {
                 by_namespace.entry(queued.namespace.clone()).or_default().push(queued);
             }
             {
                 let _standing_still = sides.gate.write().await;
-                for (namespace, queued) in by_namespace {
-                    self.compare_exactly(sides, &namespace, queued).await?;
-                }
+                let comparisons = by_namespace.into_iter().map(|(namespace, queued)| -> Piece<'_, ()> {
+                    Box::pin(async move { self.compare_exactly(sides, &namespace, queued).await })
+                });
+                concurrent::all(AT_ONCE, comparisons.collect()).await?;
             }
             self.count().await?;
             if !all {
                 return Ok(done);
-            }
-            if self.pending.load(Ordering::Relaxed) >= before {
-                tokio::time::sleep(IDLE).await;
             }
         }
     }
 
     /// Compares documents while the tail stands still: the destination is what the source was at the time that is applied.
     async fn compare_exactly(&self, sides: &Sides, namespace: &Namespace, queued: Vec<Queued>) -> Result<(), Fault> {
-        let mut find = find_ids(namespace, &queued);
-        let theirs = sides.destination.collect(&namespace.db, find.clone());
-        match sides.progress.applied() {
-            Some(applied) => {
-                append(&mut find, "readConcern", &*rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) })
-            }
-            None => append(&mut find, "readConcern", &*rawdoc! { "level": "majority" }),
-        }
-        let ours = sides.source.collect(&namespace.db, find);
         let doing = format!("comparing {namespace}");
-        let (ours, theirs) = tokio::join!(ours, theirs);
-        let ours = match ours {
-            Ok(ours) => by_id(ours),
-            // A definition newer than what is applied: the tail gets there, and they stay queued until then.
-            Err(e) if error::code(&e).is_some_and(|code| SNAPSHOT_GONE.contains(&code)) => return Ok(()),
-            Err(e) => return Err(sides.source.fault(&doing, &e)),
+        let theirs = async {
+            let found = sides.destination.collect(&namespace.db, find_ids(namespace, &queued)).await;
+            found.map_err(|e| sides.destination.fault(&doing, &e))
         };
-        let theirs = by_id(theirs.map_err(|e| sides.destination.fault(&doing, &e))?);
+        let ours = async {
+            let mut find = find_ids(namespace, &queued);
+            let Some(applied) = sides.progress.applied() else { return Ok((Vec::new(), false)) };
+            append(&mut find, "readConcern", &*rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) });
+            let found = match sides.source.collect(&namespace.db, find).await {
+                Ok(found) => return Ok((found, true)),
+                // Capped collections have no snapshots, and one whose definition has just changed none that is old enough.
+                Err(e) if error::code(&e).is_some_and(|code| SNAPSHOT_GONE.contains(&code)) => {
+                    let mut find = find_ids(namespace, &queued);
+                    append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
+                    sides.source.collect(&namespace.db, find).await
+                }
+                Err(e) => Err(e),
+            };
+            found.map(|found| (found, false)).map_err(|e| sides.source.fault(&doing, &e))
+        };
+        let ((ours, exact), theirs) = tokio::try_join!(ours, theirs)?;
+        let (ours, theirs) = (by_id(ours), by_id(theirs));
+        let failures = if exact { FAILURES } else { INEXACT_FAILURES };
         let mut verdicts = Vec::with_capacity(queued.len());
         for one in queued {
             let (ours, theirs) = (ours.get(one.id.as_bytes()), theirs.get(one.id.as_bytes()));
@@ -356,11 +388,16 @@ impl Verifier {
                 (None, Some(_)) => Some((MismatchKind::Extra, Vec::new())),
                 (Some(ours), Some(theirs)) => Some((MismatchKind::Different, difference::paths(ours, theirs))),
             };
-            let is_open = one.failures + 1 >= FAILURES;
+            let is_open = one.failures + 1 >= failures;
             verdicts.push((one, found.map(|(kind, paths)| store::Failure { kind, paths, is_open })));
         }
         self.store.judge(verdicts).await
     }
+}
+
+/// Whether the tail has so much to do that comparing waits.
+pub(super) fn is_behind(sides: &Sides) -> bool {
+    sides.progress.lag().is_some_and(|lag| lag > YIELD_AT)
 }
 
 fn by_id(documents: Vec<RawDocumentBuf>) -> BTreeMap<Vec<u8>, RawDocumentBuf> {

@@ -55,6 +55,11 @@ fn share_destination(a: &MigrationSpec, b: &MigrationSpec) -> bool {
     hosts(&a.destination.connection.uri) == hosts(&b.destination.connection.uri)
 }
 
+/// Whether both read from one deployment. Different spellings of one are taken for two.
+pub(crate) fn share_source(a: &MigrationSpec, b: &MigrationSpec) -> bool {
+    hosts(&a.source.connection.uri) == hosts(&b.source.connection.uri)
+}
+
 /// The hosts of a connection string, in order and in lower case.
 fn hosts(uri: &str) -> Vec<String> {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);

@@ -198,8 +198,8 @@ impl RunEngine for FakeRun {
         })
     }
 
-    fn resume_point_held(&self) -> BoxFuture<'_, Result<bool, Fault>> {
-        Box::pin(async move { Ok(self.world.call("resume_point_held")?.resume_point_held) })
+    fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
+        Box::pin(async move { Ok(Some(self.world.call("resume_point_held")?.resume_point_held)) })
     }
 
     fn prepare_cutover(&self) -> BoxFuture<'_, Result<(), Fault>> {

@@ -101,6 +101,13 @@ pub(super) fn existing(wanted: &Declared, existing: &Observed, inspection: Optio
     if held.is_some() && wanted.spec.paused && matches!(status.phase, Phase::Failed | Phase::Expired | Phase::Completed) {
         return refused(refusal::cannot_be_held(wanted, existing));
     }
+    if status.phase == Phase::Expired
+        && existing.resume_point_held == Some(false)
+        && effects::deadline(&wanted.spec, existing).is_some_and(|deadline| deadline > now)
+        && let Some(path) = edited.iter().find(|path| matches!(**path, "cutover.extensions" | "cutover.window"))
+    {
+        return refused(refusal::resume_point_lost(wanted, existing, path));
+    }
     (change(wanted, existing, changes, acknowledged, held, now), Vec::new())
 }
 

@@ -63,10 +63,14 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
     let error = status.error.as_ref();
     match status.phase {
         Phase::Expired => {
-            let message = format!(
-                "the window of {name} closed{} without an acknowledgement; raise cutover.extensions or `generation`",
-                status.window.expires_at.map(|at| format!(" at {at}")).unwrap_or_default()
-            );
+            let closed = status.window.expires_at.map(|at| format!(" at {at}")).unwrap_or_default();
+            let way_on = match existing.resume_point_held {
+                Some(false) => {
+                    "the source's oplog no longer holds the place to go on from, so that only a raised `generation` helps"
+                }
+                Some(true) | None => "raise cutover.extensions or `generation`",
+            };
+            let message = format!("the window of {name} closed{closed} without an acknowledgement; {way_on}");
             add(DriftKind::Expired, "phase", json!(Phase::Ready), json!(Phase::Expired), message);
         }
         Phase::Failed => {

@@ -23,7 +23,6 @@ pub(crate) const NOT_YET: &[(&str, When)] = &[
     ("copy.rate_limit", When::Set),
     ("copy.indexes", When::Is("before_copy")),
     ("sharding", When::Present),
-    ("verify.mode", When::Is("full")),
 ];
 
 /// Whether the block at this path is refused.

@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
@@ -15,7 +14,7 @@ use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
 use super::store::Part;
-use super::{Sides, Verifier, only_id};
+use super::{Sides, Verifier, YIELD_FOR, is_behind, only_id};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::copy::batch_size;
@@ -29,9 +28,6 @@ const SAMPLES_PER_PART: u64 = 10;
 const AT_ONCE: usize = 2;
 /// Documents without a partner that are held; more than that are queued as they are.
 const UNPAIRED: usize = 2_000;
-/// Above this lag the scan waits.
-const YIELD_AT: Duration = Duration::from_secs(3);
-const YIELD_FOR: Duration = Duration::from_millis(200);
 /// The server's code for a collection that is gone, or an index that is.
 const BAD_HINT: i32 = 2;
 
@@ -153,7 +149,7 @@ async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace,
     let mut alone: [HashMap<Vec<u8>, RawDocumentBuf>; 2] = [HashMap::new(), HashMap::new()];
     let mut unequal: Vec<RawDocumentBuf> = Vec::new();
     loop {
-        while sides.progress.lag().is_some_and(|lag| lag > YIELD_AT) {
+        while is_behind(sides) {
             tokio::time::sleep(YIELD_FOR).await;
         }
         tokio::try_join!(ours.fill(), theirs.fill())?;

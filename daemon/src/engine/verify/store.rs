@@ -187,6 +187,11 @@ impl Store {
         .await
     }
 
+    /// The newest place in the queue; 0 where it is empty.
+    pub async fn last_place(&self) -> Result<i64, Fault> {
+        self.with(|c| c.query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))).await
+    }
+
     /// Stores how comparisons ended. A document that has changed meanwhile has another place in the queue, and stays in it.
     pub async fn judge(&self, verdicts: Vec<(Queued, Option<Failure>)>) -> Result<(), Fault> {
         self.with(move |c| {
