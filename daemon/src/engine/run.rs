@@ -500,8 +500,7 @@ impl RunEngine for MongoRun {
             let pair = self.pair().await?;
             if self.context.spec.cutover.source_writes == SourceWrites::Block {
                 // Once more: a failover to a member restored from a backup, or a person, can have lifted it since.
-                let source = &pair.source;
-                guard::set_write_block(source, true).await.map_err(|e| source.fault("blocking the writes", &e))?;
+                fence::put_up(&pair.source, self.context.spec.cutover.max_downtime.get()).await?;
             }
             let last = pair.source.oplog_note("cutover: final").await?;
             self.applied_through(last).await?;
