@@ -2,6 +2,7 @@
 
 mod caller;
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
 use schemas::wire::v1::{
     ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, GetDaemonRequest,
-    GetDaemonResponse, InspectRequest, InspectResponse, MismatchesRequest, MismatchesResponse, ObserveRequest, ObserveResponse,
+    GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, MismatchesRequest,
+    MismatchesResponse, ObserveRequest, ObserveResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -26,6 +28,7 @@ use tonic::{Request, Response, Status};
 
 use crate::engines::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry};
+use crate::secret_store::SecretStore;
 use crate::status::observed;
 
 /// Changes that one request may carry: far more than one HCL directory has.
@@ -45,6 +48,7 @@ const ENTRIES_AHEAD: usize = 64;
 pub struct Api {
     registry: Registry,
     engines: Arc<Engines>,
+    secrets: SecretStore,
     state_dir: String,
     stop: CancellationToken,
 }
@@ -52,8 +56,9 @@ pub struct Api {
 impl Api {
     /// From its parts; `stop` ends the streams.
     #[must_use]
-    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: String, stop: CancellationToken) -> Self {
-        Self { registry, engines, state_dir, stop }
+    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, stop: CancellationToken) -> Self {
+        let path = state_dir.display().to_string();
+        Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, stop }
     }
 }
 
@@ -117,7 +122,8 @@ impl Cutover for Api {
         caller::uid(&request)?;
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
-        let spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
+        let mut spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
+        let tried_out = self.secrets.try_out(&mut spec, &request.secrets).map_err(refuse)?;
         // What earlier runs of this migration made there is dropped by a new one, and so is no obstacle to it.
         let views = self.registry.observe(workspace(request.workspace)?, Some(spec.name.clone())).await.map_err(refuse)?;
         let ours = views
@@ -128,7 +134,19 @@ impl Cutover for Api {
             })
             .collect();
         let inspection = self.engines.inspect(&spec, &ours).await;
+        drop(tried_out);
         Ok(Response::new(InspectResponse { inspection: to_json(&inspection) }))
+    }
+
+    async fn keep_secrets(&self, request: Request<KeepSecretsRequest>) -> Result<Response<KeepSecretsResponse>, Status> {
+        caller::uid(&request)?;
+        let request = request.into_inner();
+        let workspace = Workspace::new(request.workspace).map_err(invalid)?;
+        let name = name(request.name)?;
+        let views = self.registry.observe(Some(workspace.clone()), Some(name.clone())).await.map_err(refuse)?;
+        let declared = views.first().map(|view| &*view.record.spec);
+        self.secrets.keep(&workspace, &name, &request.secrets, declared).map_err(refuse)?;
+        Ok(Response::new(KeepSecretsResponse {}))
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {

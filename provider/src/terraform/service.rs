@@ -147,7 +147,8 @@ impl Provider for Service {
         answer(async move {
             let request = request.into_inner();
             known_type(&request.type_name)?;
-            Ok(Answer::carrying(configuration::of_migration(&value(request.config.as_ref())?)))
+            let write_only = request.client_capabilities.is_some_and(|client| client.write_only_attributes_allowed);
+            Ok(Answer::carrying(configuration::of_migration(&value(request.config.as_ref())?, write_only)))
         })
         .await
     }

@@ -129,18 +129,79 @@ async fn no_secret_is_in_a_plan_a_state_or_a_log() {
         scene.sides(login)
     );
     scene.terraform.write("main.tf", &module).unwrap();
-    scene.terraform = scene.terraform.env("TF_LOG", "trace");
+    scene.terraform.set("TF_LOG", "trace");
     let planned = scene.terraform.run(["plan", "-out=saved.tfplan"]).await.unwrap();
     ends(&planned, 0);
     let applied = scene.terraform.run(["apply", "saved.tfplan"]).await.unwrap();
     ends(&applied, 0);
     // The progress is in the log, in Terraform's own form.
     says(&applied, "the daemon has taken the change");
-    scene.terraform = scene.terraform.env("TF_LOG", "");
+    scene.terraform.set("TF_LOG", "");
     let shown = scene.terraform.succeed(["show", "-json", "saved.tfplan"]).await.unwrap();
     let state = std::fs::read_to_string(scene.terraform.folder().join("terraform.tfstate")).unwrap();
     assert!(state.contains("THE_PASSWORD") && shown.stdout.contains("THE_PASSWORD"), "the reference is there");
     for text in [planned.to_string(), applied.to_string(), shown.to_string(), state, scene.daemon.log()] {
+        assert!(!text.contains(PASSWORD), "the password is in what was written");
+    }
+}
+
+#[tokio::test]
+async fn a_write_only_password_goes_to_the_daemon_and_nowhere_else() {
+    let mut scene = Scene::with_users().await.unwrap();
+    let module = |login: &str| {
+        let login = format!("    username = \"migrator\"\n{login}");
+        format!(
+            "{}variable \"password\" {{\n  type = string\n  ephemeral = true\n}}\nresource \"cutover_migration\" \"orders\" {{\n  name = \
+             \"orders\"\n  wait_for = \"ready\"\n{}}}\n",
+            provider(&scene.daemon.endpoint()),
+            scene.sides(&login)
+        )
+    };
+    let given = |version: u32| module(&format!("    password_wo = var.password\n    password_wo_version = {version}\n"));
+    let (without, first, second) = (module("    password_wo = var.password\n"), given(1), given(2));
+
+    scene.terraform.write("main.tf", &without).unwrap();
+    let output = scene.terraform.run(["validate"]).await.unwrap();
+    ends(&output, 1);
+    says(&output, "password_wo needs password_wo_version");
+
+    // The live checks try it out before anything is kept.
+    scene.terraform.write("main.tf", &first).unwrap();
+    scene.terraform.set("TF_VAR_password", "another-one");
+    let planned = scene.terraform.plan().await.unwrap();
+    ends(&planned, 1);
+    says(&planned, "[CUT0014]");
+    let secrets = scene.daemon.state_folder().join("secrets");
+    assert_eq!(std::fs::read_dir(&secrets).unwrap().count(), 0, "what was tried out is left behind");
+
+    scene.terraform.set("TF_VAR_password", PASSWORD);
+    scene.terraform.set("TF_LOG", "trace");
+    let applied = scene.terraform.apply().await.unwrap();
+    ends(&applied, 0);
+    scene.terraform.set("TF_LOG", "");
+    ends(&scene.terraform.plan().await.unwrap(), 0);
+    let attributes = scene.terraform.attributes(ADDRESS).await.unwrap();
+    assert_eq!((&attributes["phase"], &attributes["source"]["password_wo"]), (&json!("ready"), &json!(null)), "{attributes:#}");
+    let kept = |version: u32| secrets.join(WORKSPACE).join("orders").join(format!("source-{version}"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(kept(1)).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    // A new version changes the run in place.
+    scene.terraform.write("main.tf", &second).unwrap();
+    let planned = scene.terraform.plan().await.unwrap();
+    ends(&planned, 2);
+    says(&planned, "Plan: 0 to add, 1 to change, 0 to destroy.");
+    ends(&scene.terraform.apply().await.unwrap(), 0);
+    ends(&scene.terraform.plan().await.unwrap(), 0);
+    assert!(kept(2).exists());
+
+    // What nobody refers to is thrown away by the daemon's next start.
+    scene.daemon.terminate().await.unwrap();
+    scene.daemon.restart().await.unwrap();
+    assert!(kept(2).exists() && !kept(1).exists());
+    ends(&scene.terraform.plan().await.unwrap(), 0);
+    let state = std::fs::read_to_string(scene.terraform.folder().join("terraform.tfstate")).unwrap();
+    for text in [applied.to_string(), planned.to_string(), state, scene.daemon.log()] {
         assert!(!text.contains(PASSWORD), "the password is in what was written");
     }
 }
