@@ -139,7 +139,10 @@ pub(super) fn acknowledged_before_start(wanted: &Declared, why: &str) -> Diagnos
 /// An acknowledgement of a run that cannot cut over now.
 pub(super) fn not_ready(wanted: &Declared, existing: &Observed) -> Diagnostic {
     let status = &existing.status;
-    let mut message = format!("run {} of {} is {}, not ready", status.run, status.name, status.phase);
+    let mut message = match status.phase {
+        Phase::Ready => format!("run {} of {} cannot cut over at the moment", status.run, status.name),
+        phase => format!("run {} of {} is {phase}, not ready", status.run, status.name),
+    };
     if let Some(error) = status.error.as_ref().filter(|_| status.ready.reasons.is_empty()) {
         message = format!("{message}: {}", error.message);
     } else if !status.ready.reasons.is_empty() {
