@@ -70,6 +70,13 @@ impl Stage {
         Declaration::new(MIGRATION, &self.source.uri(), &self.destination.uri())
     }
 
+    /// The least that declares a migration of one database between the two deployments.
+    #[must_use]
+    pub fn declaration_of(&self, name: &str, db: &str) -> Declaration {
+        Declaration::new(name, &self.source.uri(), &self.destination.uri())
+            .set("namespaces.include", format_args!("[\"{db}.*\"]"))
+    }
+
     /// Writes a declaration and applies it.
     ///
     /// # Errors

@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use mongodb::Client;
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::doc;
 use rig::compare::{Scope, compare};
-use rig::workload::{Notes, WhenRefused};
+use rig::workload::{Notes, WhenRefused, fill_small};
 use rig::{Declaration, Stage, cutoverd, fence};
 use serde_json::Value;
 
@@ -52,26 +52,9 @@ impl Lane {
     async fn lay(&mut self) -> (Declaration, String) {
         self.number += 1;
         let db = format!("d{}", self.number);
-        let database = self.source.database(&db);
-        let items: Vec<Document> =
-            (0..300_i64).map(|n| doc! { "_id": n, "sku": format!("sku-{n}"), "at": DateTime::now(), "n": n }).collect();
-        database.collection("items").insert_many(items).await.unwrap();
-        let indexes = vec![
-            doc! { "key": { "sku": 1 }, "name": "sku", "unique": true },
-            doc! { "key": { "at": 1 }, "name": "expiry", "expireAfterSeconds": 86_400 },
-            doc! { "key": { "n": 1 }, "name": "hidden", "hidden": true },
-        ];
-        database.run_command(doc! { "createIndexes": "items", "indexes": indexes }).await.unwrap();
-        database.run_command(doc! { "create": "log", "capped": true, "size": 1 << 20, "max": 50 }).await.unwrap();
-        let lines: Vec<Document> = (0..80_i64).map(|n| doc! { "_id": -n, "line": n }).collect();
-        database.collection("log").insert_many(lines).await.unwrap();
-        database
-            .run_command(doc! { "create": "low", "viewOn": "items", "pipeline": [{ "$match": { "n": { "$lt": 5 } } }] })
-            .await
-            .unwrap();
+        fill_small(&self.source, &db).await.unwrap();
         let name = format!("m{}", self.number);
-        let declaration = Declaration::new(&name, &self.stage.source.uri(), &self.stage.destination.uri())
-            .set("namespaces.include", format_args!("[\"{db}.*\"]"));
+        let declaration = self.stage.declaration_of(&name, &db);
         (declaration, db)
     }
 
@@ -144,6 +127,12 @@ impl Lane {
         self.stage.daemon.restart_with(cutoverd::Config::default().env(CRASH_AT, place)).await.unwrap();
         let noted = if course == Course::Observed {
             // The application is stopped by its owners, who then acknowledge.
+            let writing = notes.as_ref().unwrap();
+            let start = Instant::now();
+            while writing.acknowledged() < 50 {
+                assert!(start.elapsed() < PATIENCE, "the application does not write");
+                tokio::time::sleep(POLL).await;
+            }
             let noted = notes.take().unwrap().stop().await.unwrap();
             assert!(!noted.numbers.is_empty());
             Some(noted)

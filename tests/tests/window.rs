@@ -122,12 +122,12 @@ async fn it_closes_while_the_daemon_is_up_and_an_extension_goes_on_from_the_chec
     let other = stage.destination.client_as(&application).await.unwrap();
     lay(&source).await;
     let notes = Notes::start(&source, "shop", WhenRefused::Stop);
-    let declaration = as_root(stage.declaration()).text("cutover.window", "6s");
+    let declaration = as_root(stage.declaration()).text("cutover.window", "10s");
     stage.apply(&declaration).await.unwrap();
     let ready = stage.wait_for("ready").await.unwrap();
     let token = ready["acknowledge_token"].as_str().unwrap().to_owned();
     let left = remaining(&ready);
-    assert!(left > 0.0 && left <= 6.0, "{ready:#}");
+    assert!(left > 0.0 && left <= 10.0, "{ready:#}");
     assert!(fence::is_blocked(&destination).await.unwrap(), "others are kept from writing to the destination");
     let mine = other.database("mine").collection("x");
     assert!(mine.insert_one(doc! { "_id": 0 }).await.is_err());

@@ -111,6 +111,14 @@ impl Notes {
     /// # Errors
     /// When a note failed in another way than by a refusal.
     pub async fn stop(mut self) -> Result<Noted> {
+        self.halt().await
+    }
+
+    /// As [`Self::stop`], and its counts can still be read. Only once.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub async fn halt(&mut self) -> Result<Noted> {
         let _ = self.stop.send(true);
         let numbers = (&mut self.task).await.context("the application panicked")??;
         Ok(Noted { db: self.db.clone(), numbers, refused: self.refused() })
