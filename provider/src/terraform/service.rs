@@ -304,3 +304,15 @@ impl Provider for Service {
         Ok(Response::new(pb::StopProviderResponse::default()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::plugin_protocol::tfplugin6 as pb;
+
+    #[tokio::test]
+    async fn a_panic_is_a_diagnostic() {
+        let answered = super::answer::<pb::ReadResourceResponse>(async { panic!("the state is no object") }).await;
+        let answer = answered.expect("never an error of the transport").into_inner();
+        assert!(answer.diagnostics[0].detail.contains("the state is no object"), "{answer:?}");
+    }
+}
