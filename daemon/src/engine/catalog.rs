@@ -121,7 +121,7 @@ pub fn options_of_owner(of_buckets: &RawDocument) -> RawDocumentBuf {
 }
 
 /// Options that `listCollections` or an event shows and `create` does not take, or not during the sync: expiry is held off.
-const NOT_CREATABLE: [&str; 6] = ["uuid", "idIndex", "temp", "flags", "autoIndexId", "expireAfterSeconds"];
+const NOT_CREATABLE: [&str; 5] = ["uuid", "idIndex", "temp", "flags", "expireAfterSeconds"];
 
 /// The `create` command for these options.
 #[must_use]
@@ -134,11 +134,11 @@ pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Optio
         }
     }
     // A clustered collection has no index on _id of its own. The server wants its namespace left out of the specification.
-    let clustered = options.is_some_and(|options| matches!(options.get("clusteredIndex"), Ok(Some(_))));
-    let is_view = options.is_some_and(|options| matches!(options.get("viewOn"), Ok(Some(_))));
+    // Neither have views and measurements, and of an old `autoIndexId` the server takes no specification.
+    let without = ["clusteredIndex", "viewOn", "timeseries", "autoIndexId"];
+    let has_own = options.is_some_and(|options| without.iter().any(|option| matches!(options.get(option), Ok(Some(_)))));
     if let Some(index) = id_index
-        && !clustered
-        && !is_view
+        && !has_own
     {
         let mut copy = RawDocumentBuf::new();
         for (key, value) in index.iter().flatten().filter(|(key, _)| key.as_str() != "ns") {

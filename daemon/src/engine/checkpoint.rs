@@ -183,6 +183,21 @@ impl Checkpoints {
         .map_err(|error| Fault::new(FaultCode::Internal, format!("a checkpoint's task: {error}")))?
     }
 
+    /// Like [`Self::with`], for what is only done again where a power cut takes it back: it waits for no disk. A later statement
+    /// that does wait takes it along.
+    async fn with_repeatable<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.with(move |c| {
+            c.pragma_update(None, "synchronous", "normal")?;
+            let done = work(c);
+            c.pragma_update(None, "synchronous", "full")?;
+            done
+        })
+        .await
+    }
+
     /// Sets the counters to what is stored, so that a run that is opened again shows where it was.
     pub fn restore(&self, progress: &super::progress::Progress) -> Result<(), Fault> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -328,7 +343,7 @@ impl Checkpoints {
     /// Stores how far a collection has come.
     pub async fn store_stage(&self, shard: &str, namespace: &Namespace, stage: Stage) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
-        self.with(move |c| {
+        self.with_repeatable(move |c| {
             c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()])
                 .map(drop)
         })
@@ -338,7 +353,7 @@ impl Checkpoints {
     /// Stores a collection's parts, drawn on this member, in place of what was there, and that it is split.
     pub async fn store_parts(&self, shard: &str, namespace: &Namespace, member: &str, parts: Vec<Part>) -> Result<(), Fault> {
         let (shard, namespace, member) = (shard.to_owned(), namespace.to_string(), member.to_owned());
-        self.with(move |c| {
+        self.with_repeatable(move |c| {
             let transaction = c.transaction()?;
             transaction.execute("DELETE FROM part WHERE shard = ?1 AND ns = ?2", params![shard, namespace])?;
             transaction.execute(
@@ -421,7 +436,7 @@ impl Checkpoints {
         bytes: u64,
     ) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
-        self.with(move |c| {
+        self.with_repeatable(move |c| {
             c.execute(
                 "UPDATE part SET done = 1, documents = ?4, bytes = ?5 WHERE shard = ?1 AND ns = ?2 AND number = ?3",
                 params![shard, namespace, number, documents, bytes],

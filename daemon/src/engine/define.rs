@@ -9,7 +9,7 @@
 
 use std::sync::PoisonError;
 
-use mongodb::bson::{RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
@@ -79,7 +79,9 @@ impl Tail {
 
     async fn create(&self, namespace: &Namespace, options: &RawDocument, nature: Nature) -> Result<(), Fault> {
         self.note_created(vec![namespace.clone()]).await?;
-        let id_index = options.get_document("idIndex").ok();
+        // The server leaves out an index on `_id` of the old version, and tells every other one.
+        let old = rawdoc! { "v": 1, "key": { "_id": 1 }, "name": "_id_" };
+        let id_index = options.get_document("idIndex").unwrap_or(&old);
         let mut wrapped = RawDocumentBuf::new();
         append(&mut wrapped, "name", namespace.collection.as_str());
         append(&mut wrapped, "options", options);
@@ -91,7 +93,7 @@ impl Tail {
         let made = catalog::create(
             &self.destination,
             &namespace.db,
-            catalog::create_command(&namespace.collection, Some(options), id_index),
+            catalog::create_command(&namespace.collection, Some(options), Some(id_index)),
         )
         .await?;
         let capped = options.get_bool("capped").unwrap_or(false);
