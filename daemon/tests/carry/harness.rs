@@ -12,7 +12,6 @@ use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestam
 use rig::compare::{Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
 use schemas::cluster_time::ClusterTime;
-use schemas::fault::Fault;
 use schemas::id::{Generation, MigrationName, RunId, Workspace};
 use schemas::spec::*;
 use tempfile::TempDir;
@@ -87,9 +86,8 @@ async fn set_write_block(client: &Client, on: bool) -> Result<()> {
 pub(crate) struct Run {
     engine: Arc<dyn RunEngine>,
     reports: mpsc::Receiver<SyncReport>,
-    spec: MigrationSpec,
-    tuning: Tuning,
-    dir: TempDir,
+    /// Its checkpoints, for as long as it is there.
+    _dir: TempDir,
     source: Client,
     caught_up: bool,
 }
@@ -102,20 +100,11 @@ impl Run {
     pub(crate) async fn start_with(pair: &Pair, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let (engine, reports) = open(&spec, &tuning, dir.path()).await?;
-        Ok(Self { engine, reports, spec, tuning, dir, source: pair.from.clone(), caught_up: false })
+        Ok(Self { engine, reports, _dir: dir, source: pair.from.clone(), caught_up: false })
     }
 
     pub(crate) fn engine(&self) -> &dyn RunEngine {
         &*self.engine
-    }
-
-    /// Stops the engine, forgets it, and opens it again on its checkpoints.
-    pub(crate) async fn restart(&mut self) -> Result<()> {
-        self.engine.stop_sync().await;
-        self.look()?;
-        let (engine, reports) = open(&self.spec, &self.tuning, self.dir.path()).await?;
-        (self.engine, self.reports, self.caught_up) = (engine, reports, false);
-        Ok(())
     }
 
     /// Takes note of what the sync has told.
@@ -128,19 +117,6 @@ impl Run {
             }
         }
         Ok(())
-    }
-
-    /// Waits for the fault that ends the sync.
-    pub(crate) async fn failure(&mut self) -> Result<Fault> {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let SyncReport::Failed(fault) =
-                tokio::time::timeout(PATIENCE, self.reports.recv()).await?.context("the sync is gone")?
-            {
-                return Ok(fault);
-            }
-        }
-        bail!("the sync goes on")
     }
 
     /// Waits until all that the source holds now is applied.
@@ -179,10 +155,6 @@ impl Run {
         let report = pair.compare().await?;
         ensure!(report.is_equal(), "{report}");
         Ok(report)
-    }
-
-    pub(crate) async fn stop(&self) {
-        self.engine.stop_sync().await;
     }
 }
 
