@@ -37,7 +37,7 @@ pub async fn mend(
     let (documents, bytes) = catalog::size(source, namespace).await?;
     let copier = Copier { source, destination, progress, start: as_of };
     for part in partition::split(source, info, bytes).await? {
-        copier.copy(namespace, &part, batch_size(documents, bytes)).await?;
+        copier.copy(namespace, &part, batch_size(documents, bytes, 1)).await?;
     }
     let specs = catalog::indexes(source, namespace).await?;
     index::build(destination, namespace, &specs, info.has_collation()).await

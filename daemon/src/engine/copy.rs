@@ -18,9 +18,16 @@ use super::partition;
 use super::progress::Progress;
 use crate::mongo::{Deployment, append, command, error};
 
-/// What a batch should weigh: large enough that a command's fixed cost vanishes, small enough that a handful in flight fit into the
-/// memory bound.
-const BATCH_BYTES: u64 = 4 << 20;
+/// What the batches of all readers should weigh together. Each is held about six times: being read, read, in its command, in the
+/// command that is sent, as what is sent, and as what the allocator has not given back.
+const BATCHES_BYTES: u64 = 16 << 20;
+
+/// What one batch should weigh: large enough that a command's fixed cost is small beside it, and no larger than pays.
+const BATCH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=2 << 20;
+
+/// A reply is as large as this where a stretch of large documents follows on many small ones, up to the server's 16 MB. It is then
+/// written in pieces, and the next one is not read meanwhile.
+const LARGE_BYTES: usize = 8 << 20;
 
 /// Documents in one insert command at most: the server's `maxWriteBatchSize`.
 const BATCH_DOCUMENTS: u64 = 100_000;
@@ -52,11 +59,12 @@ pub struct Copier<'a> {
     pub start: Timestamp,
 }
 
-/// How many documents a batch asks for, so that it weighs about [`BATCH_BYTES`].
+/// How many documents a batch asks for, of documents of this mean size, where so many readers share the memory.
 #[must_use]
-pub fn batch_size(documents: u64, bytes: u64) -> u32 {
+pub fn batch_size(documents: u64, bytes: u64, readers: usize) -> u32 {
     let mean = bytes.checked_div(documents).unwrap_or(1024).max(16);
-    u32::try_from((BATCH_BYTES / mean).clamp(1, BATCH_DOCUMENTS)).expect("bounded by BATCH_DOCUMENTS")
+    let weight = (BATCHES_BYTES / (readers as u64).max(1)).clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end());
+    u32::try_from((weight / mean).clamp(1, BATCH_DOCUMENTS)).expect("bounded by BATCH_DOCUMENTS")
 }
 
 impl Copier<'_> {
@@ -113,12 +121,18 @@ impl Copier<'_> {
         // One batch is read while the one before is written.
         let mut writing: Option<RawBatch> = None;
         loop {
-            let (next, written) = tokio::join!(cursor.next(), async {
-                match &writing {
-                    Some(batch) => self.write_batch(namespace, part, batch).await.map(Some),
-                    None => Ok(None),
-                }
-            });
+            let is_large = writing.as_ref().is_some_and(|batch| batch.as_raw_document().as_bytes().len() > LARGE_BYTES);
+            let write = async |batch: Option<&RawBatch>| match batch {
+                Some(batch) => self.write_batch(namespace, part, batch).await.map(Some),
+                None => Ok(None),
+            };
+            let (next, written) = if is_large {
+                let written = write(writing.take().as_ref()).await;
+                let is_over = written.as_ref().map_or(true, |written| written.as_ref().is_some_and(|written| written.was_last));
+                (if is_over { None } else { cursor.next().await }, written)
+            } else {
+                tokio::join!(cursor.next(), write(writing.as_ref()))
+            };
             if let Some(written) = written? {
                 copied.documents += written.documents;
                 copied.bytes += written.bytes;
@@ -147,10 +161,14 @@ impl Copier<'_> {
             documents
         };
         let (count, bytes) = weigh(documents);
-        if count > 0 {
+        if documents.as_bytes().len() > LARGE_BYTES {
+            for piece in pieces(documents) {
+                insert(self.destination, namespace, &piece, Existing::Keep).await.map_err(ScanError::Fault)?;
+            }
+        } else if count > 0 {
             insert(self.destination, namespace, documents, Existing::Keep).await.map_err(ScanError::Fault)?;
-            self.progress.add_copied(count, bytes);
         }
+        self.progress.add_copied(count, bytes);
         Ok(Written { documents: count, bytes, was_last })
     }
 }
@@ -196,6 +214,22 @@ fn cut_behind(documents: &RawArray, until_id: Option<&RawDocument>) -> RawArrayB
         }
     }
     kept
+}
+
+/// The documents in commands of about the usual size, each made when it is asked for.
+fn pieces(documents: &RawArray) -> impl Iterator<Item = RawArrayBuf> {
+    let most = usize::try_from(*BATCH_BYTES.end()).unwrap_or(usize::MAX);
+    let mut left = documents.into_iter().flatten().peekable();
+    std::iter::from_fn(move || {
+        left.peek()?;
+        let mut piece = RawArrayBuf::new();
+        while piece.as_bytes().len() < most
+            && let Some(value) = left.next()
+        {
+            piece.push(value);
+        }
+        Some(piece)
+    })
 }
 
 fn weigh(documents: &RawArray) -> (u64, u64) {
@@ -357,14 +391,28 @@ pub async fn insert(
 
 #[cfg(test)]
 mod tests {
-    use super::{batch_size, cut_behind, weigh};
+    use super::{batch_size, cut_behind, pieces, weigh};
     use mongodb::bson::{RawArrayBuf, rawdoc};
 
     #[test]
     fn batches_weigh_a_few_megabytes() {
-        assert_eq!(batch_size(0, 0), 4096);
-        assert_eq!(batch_size(1, 16 << 20), 1);
-        assert_eq!(batch_size(1_000_000, 16_000_000), 100_000);
+        assert_eq!(batch_size(0, 0, 4), 4096);
+        assert_eq!(batch_size(1, 16 << 20, 4), 1);
+        assert_eq!(batch_size(1_000_000, 16_000_000, 1), 100_000);
+        for readers in [4, 8, 16, 64] {
+            assert_eq!(u64::from(batch_size(1, 1024, readers)) * 1024 * readers as u64, 16 << 20);
+        }
+    }
+
+    #[test]
+    fn a_large_batch_is_written_in_pieces_with_every_document() {
+        let mut documents = RawArrayBuf::new();
+        for n in 0..25 {
+            documents.push(&*rawdoc! { "_id": n, "text": "x".repeat(1 << 20) });
+        }
+        let pieces: Vec<RawArrayBuf> = pieces(&documents).collect();
+        assert_eq!(pieces.iter().map(|piece| weigh(piece).0).collect::<Vec<_>>(), [4, 4, 4, 4, 4, 4, 1]);
+        assert_eq!(pieces.iter().map(|piece| weigh(piece).1).sum::<u64>(), weigh(&documents).1);
     }
 
     #[test]

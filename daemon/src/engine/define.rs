@@ -166,7 +166,7 @@ impl Tail {
         let copier =
             Copier { source: &source, destination: &self.destination, progress: &self.progress, start: timestamp(start) };
         for part in partition::split(&source, &info, bytes).await? {
-            copier.copy(namespace, &part, batch_size(documents, bytes)).await?;
+            copier.copy(namespace, &part, batch_size(documents, bytes, 1)).await?;
         }
         let specs = catalog::indexes(&self.source, namespace).await?;
         index::build(&self.destination, namespace, &specs, info.has_collation()).await?;

@@ -279,7 +279,7 @@ impl Sync {
     /// Copies one part; `true`: it was its collection's last.
     async fn copy_part(&self, shard: &str, copier: &Copier<'_>, work: &Work, part: &Part) -> Result<bool, Fault> {
         let namespace = &work.row.namespace;
-        let copied = copier.copy(namespace, part, batch_size(work.row.documents, work.row.bytes)).await?;
+        let copied = copier.copy(namespace, part, batch_size(work.row.documents, work.row.bytes, self.readers())).await?;
         self.checkpoints.store_part_done(shard, namespace, part.number, copied.documents, copied.bytes).await?;
         let is_last = {
             let mut left = work.left.lock().unwrap_or_else(PoisonError::into_inner);

@@ -47,7 +47,7 @@ pub async fn all(verifier: &Arc<Verifier>, sides: &Sides) -> Result<(), Fault> {
                 parts
             }
         };
-        let size = batch_size(documents, bytes);
+        let size = batch_size(documents, bytes, 2 * AT_ONCE);
         for part in parts {
             let namespace = info.namespace.clone();
             work.push(Box::pin(async move { compare(verifier, sides, &namespace, &part, size).await }));
