@@ -43,7 +43,7 @@ fn open(spec: MigrationSpec, dir: &std::path::Path) -> Result<Arc<dyn RunEngine>
         run_dir: dir.to_owned(),
         replaces: Arc::from([]),
     };
-    Ok(MongoEngine.open(context)?)
+    Ok(MongoEngine::default().open(context)?)
 }
 
 async fn until_caught_up(reports: &mut mpsc::Receiver<SyncReport>, engine: &dyn RunEngine) -> Result<()> {
@@ -238,6 +238,8 @@ async fn definitions_and_restarts_lose_nothing() -> Result<()> {
     engine.drain().await?;
     engine.stop_sync().await;
     engine.restore_settings().await?;
+    engine.open_destination().await?;
+    engine.clean_up(Ending::Completed).await?;
     let stats = writer.stop().await?;
     println!("{} operations, {:?}", stats.operations, stats.by_kind);
     let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
@@ -272,6 +274,8 @@ async fn a_busy_replica_set_arrives_byte_for_byte() -> Result<()> {
     engine.restore_settings().await?;
     println!("restored in {:?}", began.elapsed());
     engine.open_destination().await?;
+    println!("opened in {:?}", began.elapsed());
+    engine.clean_up(Ending::Completed).await?;
     let stats = writer.stop().await?;
     println!("{stats:?}");
     let report = compare(&client, &destination.client().await?, &Scope::default()).await?;

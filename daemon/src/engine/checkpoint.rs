@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS shard (
     token BLOB, applied_t INTEGER, applied_i INTEGER, events INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
 CREATE TABLE IF NOT EXISTS collection (
@@ -458,6 +459,17 @@ impl Checkpoints {
             transaction.commit()
         })
         .await
+    }
+
+    /// Namespaces with documents in which a name occurs twice.
+    pub async fn doubled(&self) -> Result<Vec<Namespace>, Fault> {
+        self.namespaces("SELECT ns FROM doubled ORDER BY ns").await
+    }
+
+    /// Stores that a namespace has such documents.
+    pub async fn store_doubled(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with(move |c| c.execute("INSERT OR IGNORE INTO doubled (ns) VALUES (?1)", [namespace]).map(drop)).await
     }
 
     /// Namespaces that were copied again by themselves.

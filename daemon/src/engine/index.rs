@@ -157,6 +157,32 @@ pub async fn drop_one(destination: &Deployment, namespace: &Namespace, name: &st
     }
 }
 
+/// Lets values in that a unique index would refuse: only what a trial or a restoration that a crash cut short has left is unique
+/// during the sync.
+pub async fn let_duplicates_in(destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    for spec in catalog::indexes(destination, namespace).await? {
+        if is_unique(&spec) {
+            drop_one(destination, namespace, name(&spec)).await?;
+        } else if has(&spec, "prepareUnique") {
+            modify(destination, namespace, index_change(name(&spec), "prepareUnique", false))
+                .await
+                .map_err(|e| destination.fault(&format!("relaxing index {} of {namespace}", name(&spec)), &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops the indexes that the source no longer has.
+pub async fn drop_gone(source: &Deployment, destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    let wanted = catalog::indexes(source, namespace).await?;
+    for spec in catalog::indexes(destination, namespace).await? {
+        if !wanted.iter().any(|wanted| name(wanted) == name(&spec) && identity(wanted) == identity(&spec)) {
+            drop_one(destination, namespace, name(&spec)).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn modify(destination: &Deployment, namespace: &Namespace, change: RawDocumentBuf) -> Result<(), mongodb::error::Error> {
     let mut modify = command("collMod", &namespace.collection);
     append(&mut modify, "index", &*change);
@@ -204,7 +230,7 @@ pub async fn restore(
                     unfinished.push(name(spec).to_owned());
                 }
                 for option in ["expireAfterSeconds", "hidden"] {
-                    give_back(destination, namespace, spec, there, option).await?;
+                    give_back(destination, namespace, spec, there, option, collated).await?;
                 }
             }
         }
@@ -229,6 +255,7 @@ async fn give_back(
     spec: &RawDocument,
     there: &RawDocument,
     option: &str,
+    collated: bool,
 ) -> Result<(), Fault> {
     let value = match (spec.get(option).ok().flatten(), there.get(option).ok().flatten()) {
         (wanted, found) if wanted == found => return Ok(()),
@@ -238,7 +265,7 @@ async fn give_back(
         (None, _) => {
             drop_one(destination, namespace, name(spec)).await?;
             let mut indexes = RawArrayBuf::new();
-            indexes.push(spec);
+            indexes.push(&*specification(spec, collated, false));
             return create_indexes(destination, namespace, &indexes).await;
         }
     };
@@ -283,10 +310,19 @@ pub async fn try_unique(destination: &Deployment, namespace: &Namespace, spec: &
     if destination.version < UNIQUE_BY_COLLMOD {
         return Ok(());
     }
-    let prepare = |on: bool| modify(destination, namespace, index_change(name(spec), "prepareUnique", on));
+    // One that waits for the end because a plain one has its keys is tried on that one.
+    let found = catalog::indexes(destination, namespace).await?;
+    let Some(tried) = found
+        .iter()
+        .find(|there| name(there) == name(spec))
+        .or_else(|| found.iter().find(|there| identity(there) == identity(spec)))
+    else {
+        return Ok(());
+    };
+    let prepare = |on: bool| modify(destination, namespace, index_change(name(tried), "prepareUnique", on));
     prepare(true).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
     let mut dry = command("collMod", &namespace.collection);
-    append(&mut dry, "index", &*index_change(name(spec), "unique", true));
+    append(&mut dry, "index", &*index_change(name(tried), "unique", true));
     append(&mut dry, "dryRun", true);
     let tried = destination.raw_command(&namespace.db, dry).await;
     prepare(false).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;

@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, CollectionRow, Part, ShardRow, Stage};
 use super::concurrent::{self, Piece};
-use super::copy::{Copier, batch_size};
+use super::copy::{Copied, Copier};
+use super::doubled::Doubled;
 use super::index;
 use super::partition::{self, Sample};
 use super::progress::Progress;
 use super::tail::{Tail, Traits};
+use super::tuning::Tuning;
 use super::verify::{Sides, Verifier};
 use crate::mongo::{Deployment, Topology, timestamp};
 
@@ -56,6 +58,8 @@ pub struct Sync {
     pub verifier: Arc<Verifier>,
     /// Ends it.
     pub stop: CancellationToken,
+    /// Its bounds.
+    pub tuning: Tuning,
     /// Raised when the copy is done, and with `true` when the indexes are.
     pub milestones: mpsc::UnboundedSender<Milestone>,
 }
@@ -186,12 +190,12 @@ impl Sync {
     }
 
     async fn listed(&self, info: CollectionInfo) -> Result<CollectionRow, Fault> {
-        if let Some(fault) = catalog::unsupported(&info) {
+        if let Some(fault) = catalog::unsupported(&info, self.source.version) {
             return Err(fault);
         }
         let (documents, bytes) = match info.kind {
             Kind::View => (0, 0),
-            Kind::Collection | Kind::TimeSeries => catalog::size(&self.source, &info.namespace).await?,
+            Kind::Collection | Kind::TimeSeries => catalog::size(&self.source, &info.data()).await?,
         };
         Ok(CollectionRow { namespace: info.namespace, info: info.raw, documents, bytes, stage: Stage::Listed })
     }
@@ -240,10 +244,18 @@ impl Sync {
         catalogue: &[Work],
         finished: mpsc::UnboundedSender<usize>,
     ) -> Result<ClusterTime, Fault> {
-        let copier = Copier { source, destination: &self.destination, progress: &self.progress, start: timestamp(row.start) };
+        let doubled = Doubled::load(&self.checkpoints).await?;
+        let copier = Copier {
+            source,
+            destination: &self.destination,
+            progress: &self.progress,
+            doubled: &doubled,
+            start: timestamp(row.start),
+            tuning: &self.tuning,
+        };
         let mut parts: Vec<Piece<'_, ()>> = Vec::new();
         for (place, work) in catalogue.iter().enumerate() {
-            if work.info.kind != Kind::Collection || work.row.stage >= Stage::Copied {
+            if !work.info.has_documents() || work.row.stage >= Stage::Copied {
                 let _ = finished.send(place);
                 continue;
             }
@@ -279,7 +291,14 @@ impl Sync {
     /// Copies one part; `true`: it was its collection's last.
     async fn copy_part(&self, shard: &str, copier: &Copier<'_>, work: &Work, part: &Part) -> Result<bool, Fault> {
         let namespace = &work.row.namespace;
-        let copied = copier.copy(namespace, part, batch_size(work.row.documents, work.row.bytes, self.readers())).await?;
+        let batch_size = self.tuning.batch_size(work.row.documents, work.row.bytes, self.readers());
+        let copied = match copier.copy(&work.info.data(), part, batch_size).await {
+            Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
+                tracing::info!(%namespace, error = %fault.message, "no longer what it was listed as; the tail tells what it is");
+                Copied::default()
+            }
+            copied => copied?,
+        };
         self.checkpoints.store_part_done(shard, namespace, part.number, copied.documents, copied.bytes).await?;
         let is_last = {
             let mut left = work.left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -290,6 +309,11 @@ impl Sync {
             self.collection_copied(shard, work).await?;
         }
         Ok(is_last)
+    }
+
+    /// Whether the source has something else under the name by now, or nothing.
+    async fn is_another_now(&self, info: &CollectionInfo) -> Result<bool, Fault> {
+        Ok(catalog::find(&self.source, &info.namespace).await?.is_none_or(|now| now.kind != info.kind))
     }
 
     /// Builds the indexes of collections as they come, until no more will.
@@ -331,7 +355,7 @@ impl Sync {
 
     /// Sets the counters to what the checkpoints say.
     async fn count(&self, shard: &str, catalogue: &[Work]) -> Result<(), Fault> {
-        let collections: Vec<&Work> = catalogue.iter().filter(|work| work.info.kind == Kind::Collection).collect();
+        let collections: Vec<&Work> = catalogue.iter().filter(|work| work.info.has_documents()).collect();
         let sum = |of: fn(&CollectionRow) -> u64| collections.iter().map(|work| of(&work.row)).sum::<u64>();
         self.progress.set_copy_totals(collections.len() as u64, sum(|row| row.documents), sum(|row| row.bytes));
         let done = collections.iter().filter(|work| work.row.stage >= Stage::Copied).count();
@@ -382,13 +406,19 @@ impl Sync {
         let namespace = &work.row.namespace;
         catalog::create(&self.destination, &namespace.db, work.info.create_command()).await?;
         match work.info.kind {
-            Kind::Collection => self.split(shard, member, work).await,
-            Kind::View | Kind::TimeSeries => self.checkpoints.store_stage(shard, namespace, Stage::Indexed).await,
+            Kind::Collection | Kind::TimeSeries => self.split(shard, member, work).await,
+            Kind::View => self.checkpoints.store_stage(shard, namespace, Stage::Indexed).await,
         }
     }
 
     async fn split(&self, shard: &str, member: &Member, work: &Work) -> Result<(), Fault> {
-        let parts = partition::split(&member.source, &work.info, work.row.bytes).await?;
+        let parts = match partition::split(&member.source, &work.info, work.row.bytes, &self.tuning).await {
+            Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
+                tracing::info!(namespace = %work.row.namespace, error = %fault.message, "no longer what it was listed as");
+                Vec::new()
+            }
+            parts => parts?,
+        };
         self.checkpoints.store_parts(shard, &work.row.namespace, &member.name, parts).await
     }
 
@@ -413,7 +443,7 @@ impl Sync {
 
     async fn build_indexes(&self, shard: &str, work: &Work) -> Result<(), Fault> {
         let namespace = &work.row.namespace;
-        if work.info.kind != Kind::Collection || work.row.stage >= Stage::Indexed {
+        if !work.info.has_documents() || work.row.stage >= Stage::Indexed {
             return Ok(());
         }
         let specs = catalog::indexes(&self.source, namespace).await?;
@@ -429,7 +459,7 @@ impl Sync {
         let traits: HashMap<_, _> = catalog::list(&self.destination, &self.spec.namespaces.scope)
             .await?
             .into_iter()
-            .map(|(namespace, info)| (namespace, Traits { collated: info.has_collation(), capped: info.is_capped() }))
+            .map(|(namespace, info)| (namespace, Traits::of(&info)))
             .collect();
         let recopied = self.checkpoints.recopied().await?.into_iter().collect();
         let tail = Tail {
@@ -442,9 +472,11 @@ impl Sync {
             copied,
             traits: Mutex::new(traits),
             recopied: Mutex::new(recopied),
+            doubled: Doubled::load(&self.checkpoints).await?,
             gate: Arc::clone(&self.gate),
             verifier: Arc::clone(&self.verifier),
             stop: self.stop.clone(),
+            tuning: self.tuning.clone(),
         };
         tail.follow(row).await
     }

@@ -26,14 +26,20 @@ pub(crate) type Problems = Vec<pb::Diagnostic>;
 
 /// An answer that can carry diagnostics.
 trait Answer: Default + Send + 'static {
-    fn carrying(problems: Problems) -> Self;
+    fn diagnostics(&mut self) -> &mut Problems;
+
+    fn carrying(problems: Problems) -> Self {
+        let mut answer = Self::default();
+        *answer.diagnostics() = problems;
+        answer
+    }
 }
 
 macro_rules! answers {
     ($($answer:ident),*) => {$(
         impl Answer for pb::$answer {
-            fn carrying(diagnostics: Problems) -> Self {
-                Self { diagnostics, ..Self::default() }
+            fn diagnostics(&mut self) -> &mut Problems {
+                &mut self.diagnostics
             }
         }
     )*};
