@@ -270,9 +270,10 @@ impl Tail {
             progress: &self.progress,
             doubled: &self.doubled,
             start: timestamp(start),
+            tuning: &self.tuning,
         };
         for part in partition::split(&source, info, bytes, &self.tuning).await? {
-            copier.copy(&info.data(), &part, self.tuning.batch_size(documents, bytes)).await?;
+            copier.copy(&info.data(), &part, self.tuning.batch_size(documents, bytes, 1)).await?;
         }
         let time = self.source.majority_optime().await?;
         self.set_recopied(&info.namespace, Some(Recopied { whole: true, time })).await

@@ -251,6 +251,7 @@ impl Sync {
             progress: &self.progress,
             doubled: &doubled,
             start: timestamp(row.start),
+            tuning: &self.tuning,
         };
         let mut parts: Vec<Piece<'_, ()>> = Vec::new();
         for (place, work) in catalogue.iter().enumerate() {
@@ -290,7 +291,7 @@ impl Sync {
     /// Copies one part; `true`: it was its collection's last.
     async fn copy_part(&self, shard: &str, copier: &Copier<'_>, work: &Work, part: &Part) -> Result<bool, Fault> {
         let namespace = &work.row.namespace;
-        let batch_size = self.tuning.batch_size(work.row.documents, work.row.bytes);
+        let batch_size = self.tuning.batch_size(work.row.documents, work.row.bytes, self.readers());
         let copied = match copier.copy(&work.info.data(), part, batch_size).await {
             Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
                 tracing::info!(%namespace, error = %fault.message, "no longer what it was listed as; the tail tells what it is");

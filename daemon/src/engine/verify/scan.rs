@@ -49,7 +49,7 @@ pub async fn all(verifier: &Arc<Verifier>, sides: &Sides) -> Result<(), Fault> {
                 parts
             }
         };
-        let size = Tuning::default().batch_size(documents, bytes);
+        let size = Tuning::default().batch_size(documents, bytes, 2 * AT_ONCE);
         for part in parts {
             let namespace = data.clone();
             work.push(Box::pin(async move { compare(verifier, sides, &namespace, &part, size).await }));
