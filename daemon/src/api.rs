@@ -2,6 +2,7 @@
 
 mod caller;
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
 use schemas::wire::v1::{
     ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, GetDaemonRequest,
-    GetDaemonResponse, InspectRequest, InspectResponse, MismatchesRequest, MismatchesResponse, ObserveRequest, ObserveResponse,
+    GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, MismatchesRequest,
+    MismatchesResponse, ObserveRequest, ObserveResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -24,8 +26,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::engine::EngineProgress;
 use crate::engines::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry};
+use crate::secret_store::SecretStore;
 use crate::status::observed;
 
 /// Changes that one request may carry: far more than one HCL directory has.
@@ -45,6 +49,7 @@ const ENTRIES_AHEAD: usize = 64;
 pub struct Api {
     registry: Registry,
     engines: Arc<Engines>,
+    secrets: SecretStore,
     state_dir: String,
     stop: CancellationToken,
 }
@@ -52,8 +57,9 @@ pub struct Api {
 impl Api {
     /// From its parts; `stop` ends the streams.
     #[must_use]
-    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: String, stop: CancellationToken) -> Self {
-        Self { registry, engines, state_dir, stop }
+    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, stop: CancellationToken) -> Self {
+        let path = state_dir.display().to_string();
+        Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, stop }
     }
 }
 
@@ -93,14 +99,8 @@ impl Cutover for Api {
         let observed = views.into_iter().map(|view| async {
             let record = view.record.clone();
             let run = record.run.id.clone();
-            // A run that is over is not open; what it did is in its checkpoints.
-            let progress = match self.engines.progress(&run) {
-                Some(progress) => Some(progress),
-                None => {
-                    let opened = self.engines.of_run(&record.key.workspace, &record.run, &record.spec).await;
-                    opened.ok().map(|engine| engine.progress())
-                }
-            };
+            let engine = self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await;
+            let progress = engine.map(|engine| engine.progress());
             let mut observed = observed(view, progress);
             // Whether an extension helps is for its plan to say, and nothing else looks while the run stands still.
             if observed.status.phase == Phase::Expired {
@@ -117,7 +117,8 @@ impl Cutover for Api {
         caller::uid(&request)?;
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
-        let spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
+        let mut spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
+        let tried_out = self.secrets.try_out(&mut spec, &request.secrets).map_err(refuse)?;
         // What earlier runs of this migration made there is dropped by a new one, and so is no obstacle to it.
         let views = self.registry.observe(workspace(request.workspace)?, Some(spec.name.clone())).await.map_err(refuse)?;
         let ours = views
@@ -128,7 +129,19 @@ impl Cutover for Api {
             })
             .collect();
         let inspection = self.engines.inspect(&spec, &ours).await;
+        drop(tried_out);
         Ok(Response::new(InspectResponse { inspection: to_json(&inspection) }))
+    }
+
+    async fn keep_secrets(&self, request: Request<KeepSecretsRequest>) -> Result<Response<KeepSecretsResponse>, Status> {
+        caller::uid(&request)?;
+        let request = request.into_inner();
+        let workspace = Workspace::new(request.workspace).map_err(invalid)?;
+        let name = name(request.name)?;
+        let views = self.registry.observe(Some(workspace.clone()), Some(name.clone())).await.map_err(refuse)?;
+        let declared = views.first().map(|view| &*view.record.spec);
+        self.secrets.keep(&workspace, &name, &request.secrets, declared).map_err(refuse)?;
+        Ok(Response::new(KeepSecretsResponse {}))
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
@@ -184,11 +197,13 @@ impl Cutover for Api {
             return Err(refuse(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {}", key.name))));
         };
         let record = view.record;
-        let engine = self.engines.of_run(&key.workspace, &record.run, &record.spec).await.map_err(refuse)?;
-        let mismatches = engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?;
+        let (mismatches, verification) = match self.engines.for_reading(&key.workspace, &record.run, &record.spec).await {
+            Some(engine) => (engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?, engine.progress().verification),
+            None => (Vec::new(), EngineProgress::none(record.spec.verify.mode).verification),
+        };
         Ok(Response::new(MismatchesResponse {
             mismatches: mismatches.iter().map(to_json).collect(),
-            progress: to_json(&engine.progress().verification),
+            progress: to_json(&verification),
         }))
     }
 

@@ -58,7 +58,7 @@ async fn serve(config: &Config) -> Result<(), Fault> {
     let no_signals = |error: std::io::Error| Fault::new(FaultCode::Internal, format!("failed to wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let engine: Arc<dyn Engine> = Arc::new(MongoEngine);
+    let engine: Arc<dyn Engine> = Arc::new(MongoEngine::default());
     let mut daemon = Daemon::start(config, engine, TestHooks::from_environment()?).await?;
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),

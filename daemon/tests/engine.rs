@@ -43,7 +43,7 @@ fn open(spec: MigrationSpec, dir: &std::path::Path) -> Result<Arc<dyn RunEngine>
         run_dir: dir.to_owned(),
         replaces: Arc::from([]),
     };
-    Ok(MongoEngine.open(context)?)
+    Ok(MongoEngine::default().open(context)?)
 }
 
 async fn until_caught_up(reports: &mut mpsc::Receiver<SyncReport>, engine: &dyn RunEngine) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -77,12 +78,38 @@ impl DaemonClient {
         Ok(observed)
     }
 
+    /// The daemon's state directory, absolute.
+    pub async fn state_dir(&self) -> Result<PathBuf, Fault> {
+        let mut client = self.client.clone();
+        let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
+        wire::check_format(response.format_version)?;
+        Ok(response.state_dir.into())
+    }
+
+    /// Has passwords kept, for declarations that are to refer to them.
+    pub async fn keep_secrets(&self, workspace: &Workspace, name: &MigrationName, secrets: Vec<v1::Secret>) -> Result<(), Fault> {
+        let request = v1::KeepSecretsRequest { workspace: workspace.to_string(), name: name.to_string(), secrets };
+        let mut client = self.client.clone();
+        self.answer(ANSWER_TIMEOUT, client.keep_secrets(request)).await.map(drop)
+    }
+
     /// Runs the live checks of a declaration.
     pub async fn inspect(&self, workspace: &Workspace, spec: &MigrationSpec) -> Result<Inspection, Fault> {
+        self.inspect_with(workspace, spec, Vec::new()).await
+    }
+
+    /// Runs the live checks of a declaration with passwords that the daemon does not have.
+    pub async fn inspect_with(
+        &self,
+        workspace: &Workspace,
+        spec: &MigrationSpec,
+        secrets: Vec<v1::Secret>,
+    ) -> Result<Inspection, Fault> {
         let request = v1::InspectRequest {
             format_version: wire::FORMAT_VERSION,
             workspace: workspace.to_string(),
             spec: wire::to_json(spec),
+            secrets,
         };
         let mut client = self.client.clone();
         let response = self.answer(INSPECT_TIMEOUT, client.inspect(request)).await?;

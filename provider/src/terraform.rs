@@ -11,7 +11,10 @@ mod configuration;
 mod data_source;
 mod declare;
 mod diagnostic;
+mod docs;
 mod log;
+mod mirror;
+mod program;
 mod resource;
 mod schema;
 mod serve;
@@ -21,4 +24,6 @@ mod state;
 mod tls;
 mod value;
 
-pub use serve::{is_plugin, serve, serve_for_debugger};
+pub use docs::{Page, pages};
+pub use program::Program;
+pub use serve::{is_plugin, serve};

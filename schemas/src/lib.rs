@@ -9,6 +9,7 @@ pub mod fault;
 pub mod hcl;
 pub mod history;
 pub mod id;
+pub mod kept_secret;
 pub mod namespace;
 pub mod observed;
 pub mod phase;

@@ -4,9 +4,9 @@ mod ask;
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::cutover::{Cutover, Output};
@@ -16,6 +16,7 @@ use crate::replica_set::{Options, ReplicaSet};
 
 /// How long a run may take from one phase to the next on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(100);
 
 /// The migration's label where a test does not care.
 pub const MIGRATION: &str = "orders";
@@ -98,7 +99,14 @@ impl Stage {
     /// # Errors
     /// When the run offers no token, or `apply` fails.
     pub async fn acknowledge(&self, declaration: &Declaration) -> Result<Declaration> {
-        let status = self.wait_for("ready").await?;
+        let start = Instant::now();
+        let mut status = self.wait_for("ready").await?;
+        // A short trouble takes the readiness away for as long as it lasts, and not the phase.
+        while status["ready"]["value"] != true {
+            ensure!(start.elapsed() < PATIENCE, "the run does not stay ready: {status:#}");
+            tokio::time::sleep(POLL).await;
+            status = self.wait_for("ready").await?;
+        }
         let token = status["acknowledge_token"].as_str().context("a ready run offers no token")?;
         let acknowledged = declaration.clone().text("cutover.acknowledge", token);
         self.apply(&acknowledged).await?;

@@ -57,8 +57,13 @@ impl Terraform {
     /// Sets a variable of its environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.environment.push((name.to_owned(), value.into()));
+        self.set(name, value);
         self
+    }
+
+    /// Sets a variable of its environment from now on.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.push((name.to_owned(), value.into()));
     }
 
     /// The module's folder.

@@ -3,28 +3,25 @@
 //! Deltas are handed to the server's own stage for them, which gives the same bytes that replication gives: field order, dotted and
 //! `$`-prefixed names, arrays. What the server refuses, and what ought to be there and is not, is read again from the source.
 
-use mongodb::bson::{RawArray, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
+use futures_util::StreamExt as _;
+use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
-use super::copy::{Existing, insert, refusal, refused, write_command};
 use super::fold::{Content, Write};
-use crate::mongo::{Deployment, append, command, number};
+use super::tail::Tail;
+use super::write::{self, Existing, Outcome, Refused, Verb, Why};
+use super::{element, index};
+use crate::mongo::{append, command};
 
-/// Bytes of statements in one command: under the 16 MiB that a command may have, with a document of 16 MiB alone in its own.
-const COMMAND_BYTES: usize = 12 << 20;
-/// Statements in one command at most: the server's `maxWriteBatchSize`.
-const COMMAND_STATEMENTS: usize = 100_000;
-/// Documents read again at once: their sizes are not known, and a reply's batch holds at least one.
-const REREAD_DOCUMENTS: usize = 1_000;
+/// A statement larger than this does not fit into a command beside what else is in it; the server takes 16 MiB + 16 KiB in all.
+const STATEMENT_BYTES: usize = (16 << 20) + (12 << 10);
 
 /// Applies one worker's writes.
 #[derive(Debug)]
 pub struct Applier<'a> {
-    /// Where documents are read again.
-    pub source: &'a Deployment,
-    /// Written to.
-    pub destination: &'a Deployment,
+    /// Both sides, and what is known of them.
+    pub tail: &'a Tail,
     /// Not before this is read again: the newest event of the round.
     pub as_of: Timestamp,
     /// Whether a changed document must be there: not so for what changed while the copy ran, which may be gone by now.
@@ -53,49 +50,21 @@ impl<'a> Batch<'a> {
         Self { statements: RawArrayBuf::new(), writes: Vec::new(), bytes: 0 }
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        self.writes.is_empty() || (self.bytes + bytes <= COMMAND_BYTES && self.writes.len() < COMMAND_STATEMENTS)
-    }
-
     fn push(&mut self, write: &'a Write, statement: &RawDocument) {
         self.bytes += statement.as_bytes().len();
         self.statements.push(statement);
         self.writes.push(write);
     }
-}
 
-/// Sorts statements into batches of commands.
-fn batches<'a>(statements: impl Iterator<Item = (&'a Write, RawDocumentBuf)>) -> Vec<Batch<'a>> {
-    let mut batches = Vec::new();
-    let mut batch = Batch::new();
-    for (write, statement) in statements {
-        if !batch.has_room(statement.as_bytes().len()) {
-            batches.push(std::mem::replace(&mut batch, Batch::new()));
-        }
-        batch.push(write, &statement);
+    /// The writes of these statements.
+    fn of<'b>(&'b self, refused: &'b [Refused]) -> impl Iterator<Item = (&'a Write, Why)> + 'b {
+        refused.iter().filter_map(|refused| Some((*self.writes.get(refused.index)?, refused.why)))
     }
-    if !batch.writes.is_empty() {
-        batches.push(batch);
-    }
-    batches
-}
-
-/// A filter on one `_id`, whatever it holds: `$eq` takes documents, and only it takes them as values.
-fn by_id(write: &Write) -> RawDocumentBuf {
-    let mut filter = RawDocumentBuf::new();
-    let mut equals = RawDocumentBuf::new();
-    append(&mut equals, "$eq", id_value(&write.id));
-    append(&mut filter, "_id", &*equals);
-    filter
-}
-
-fn id_value(id: &RawDocument) -> RawBsonRef<'_> {
-    id.get("_id").ok().flatten().unwrap_or(RawBsonRef::Null)
 }
 
 fn update_of(write: &Write, update: impl mongodb::bson::raw::BindRawBsonRef, upsert: bool) -> RawDocumentBuf {
     let mut statement = RawDocumentBuf::new();
-    append(&mut statement, "q", &*by_id(write));
+    append(&mut statement, "q", &*element::by_id(&write.id));
     append(&mut statement, "u", update);
     append(&mut statement, "upsert", upsert);
     statement
@@ -104,9 +73,17 @@ fn update_of(write: &Write, update: impl mongodb::bson::raw::BindRawBsonRef, ups
 fn deltas_of(write: &Write) -> RawDocumentBuf {
     let mut pipeline = RawArrayBuf::new();
     for delta in &write.deltas {
-        pipeline.push(&*rawdoc! { "$_internalApplyOplogUpdate": { "oplogUpdate": delta.clone() } });
+        let mut update = RawDocumentBuf::new();
+        append(&mut update, "oplogUpdate", &**delta);
+        pipeline.push(&*rawdoc! { "$_internalApplyOplogUpdate": update });
     }
     update_of(write, &*pipeline, false)
+}
+
+/// Whether the name is taken by a view. Only a state of the source from before the view was made writes there; it is gone, and
+/// what made it go is further on in the stream.
+fn is_over(why: Why) -> bool {
+    why == Why::View
 }
 
 impl Applier<'_> {
@@ -114,27 +91,52 @@ impl Applier<'_> {
     pub async fn apply(&self, namespace: &Namespace, writes: &[Write], order: Order) -> Result<(), Fault> {
         self.delete(namespace, writes.iter().filter(|write| write.delete)).await?;
         self.insert_new(namespace, writes, order).await?;
-        self.replace(namespace, writes).await?;
+        let changed: Vec<&Write> = writes.iter().filter(|write| matches!(write.content, Some(Content::Changed(_)))).collect();
+        let stuck = self.replace(namespace, &changed).await?;
+        self.settle(namespace, &stuck).await?;
         let reread: Vec<&Write> = writes.iter().filter(|write| write.content == Some(Content::Reread)).collect();
-        self.reread(namespace, &reread).await?;
+        self.reread_settled(namespace, &reread).await?;
         self.change(namespace, writes).await
+    }
+
+    /// Sorts statements into batches of commands.
+    fn batches<'a>(&self, statements: impl Iterator<Item = (&'a Write, RawDocumentBuf)>) -> Vec<Batch<'a>> {
+        let tuning = &self.tail.tuning;
+        let mut batches = Vec::new();
+        let mut batch = Batch::new();
+        for (write, statement) in statements {
+            let bytes = batch.bytes + statement.as_bytes().len();
+            let has_room = bytes <= tuning.command_bytes && batch.writes.len() < tuning.command_statements;
+            if !batch.writes.is_empty() && !has_room {
+                batches.push(std::mem::replace(&mut batch, Batch::new()));
+            }
+            batch.push(write, &statement);
+        }
+        if !batch.writes.is_empty() {
+            batches.push(batch);
+        }
+        batches
+    }
+
+    async fn run(&self, namespace: &Namespace, verb: Verb, statements: &RawArray) -> Result<Outcome, Fault> {
+        write::run(&self.tail.destination, namespace, verb, statements).await
+    }
+
+    fn refusal(&self, namespace: &Namespace, verb: Verb, why: Why) -> Fault {
+        write::refusal(&self.tail.destination, namespace, verb, why)
     }
 
     async fn delete<'w>(&self, namespace: &Namespace, writes: impl Iterator<Item = &'w Write>) -> Result<(), Fault> {
         let statements = writes.map(|write| {
             let mut statement = RawDocumentBuf::new();
-            append(&mut statement, "q", &*by_id(write));
+            append(&mut statement, "q", &*element::by_id(&write.id));
             append(&mut statement, "limit", 1);
             (write, statement)
         });
-        for batch in batches(statements) {
-            let mut delete = command("delete", &namespace.collection);
-            append(&mut delete, "deletes", &*batch.statements);
-            append(&mut delete, "ordered", false);
-            append(&mut delete, "writeConcern", &*rawdoc! { "w": "majority" });
-            let reply = write_command(self.destination, namespace, "deleting from", delete).await?;
-            if let Some(refused) = refused(&reply).first() {
-                return Err(refusal(self.destination, namespace, "deleting from", refused));
+        for batch in self.batches(statements) {
+            let outcome = self.run(namespace, Verb::Delete, &batch.statements).await?;
+            if let Some(refused) = outcome.refused.iter().find(|refused| !is_over(refused.why)) {
+                return Err(self.refusal(namespace, Verb::Delete, refused.why));
             }
         }
         Ok(())
@@ -150,127 +152,157 @@ impl Applier<'_> {
             Some(Content::New(document)) => Some((write, document.clone())),
             Some(Content::Changed(_) | Content::Reread) | None => None,
         });
-        for batch in batches(statements) {
-            let there = insert(self.destination, namespace, &batch.statements, existing).await?;
-            let there: Vec<&Write> = there.iter().filter_map(|&index| batch.writes.get(index).copied()).collect();
-            self.put_anew(namespace, &there).await?;
+        for batch in self.batches(statements) {
+            let inserted = write::insert(&self.tail.destination, namespace, &batch.statements, existing).await?;
+            let there: Vec<&Write> = inserted.there.iter().filter_map(|&index| batch.writes.get(index).copied()).collect();
+            let mut stuck = self.put_anew(namespace, &there).await?;
+            stuck.extend(batch.of(&inserted.refused));
+            self.settle(namespace, &stuck).await?;
         }
         Ok(())
     }
 
-    /// Deletes and inserts: what is there has the same key, perhaps with other bytes, which no replacement can change.
-    async fn put_anew(&self, namespace: &Namespace, writes: &[&Write]) -> Result<(), Fault> {
+    /// Deletes and inserts: what is there has the same key, perhaps with other bytes, which no replacement can change. Returns what
+    /// is refused all the same.
+    async fn put_anew<'w>(&self, namespace: &Namespace, writes: &[&'w Write]) -> Result<Vec<(&'w Write, Why)>, Fault> {
+        let mut stuck = Vec::new();
         if writes.is_empty() {
-            return Ok(());
+            return Ok(stuck);
         }
         self.delete(namespace, writes.iter().copied()).await?;
         let statements = writes.iter().filter_map(|write| match &write.content {
             Some(Content::New(document) | Content::Changed(document)) => Some((*write, document.clone())),
             Some(Content::Reread) | None => None,
         });
-        for batch in batches(statements) {
-            insert(self.destination, namespace, &batch.statements, Existing::Keep).await?;
+        for batch in self.batches(statements) {
+            let inserted = write::insert(&self.tail.destination, namespace, &batch.statements, Existing::Keep).await?;
+            stuck.extend(batch.of(&inserted.refused));
         }
-        Ok(())
+        Ok(stuck)
     }
 
-    async fn replace(&self, namespace: &Namespace, writes: &[Write]) -> Result<(), Fault> {
-        let statements = writes.iter().filter_map(|write| match &write.content {
-            Some(Content::Changed(document)) => Some((write, update_of(write, &**document, true))),
-            Some(Content::New(_) | Content::Reread) | None => None,
-        });
-        for batch in batches(statements) {
-            let reply = self.update(namespace, &batch.statements).await?;
-            let refused: Vec<&Write> =
-                refused(&reply).iter().filter_map(|refused| batch.writes.get(refused.index).copied()).collect();
-            self.put_anew(namespace, &refused).await?;
+    /// Puts whole contents in place of what is there. Returns what is refused.
+    async fn replace<'w>(&self, namespace: &Namespace, writes: &[&'w Write]) -> Result<Vec<(&'w Write, Why)>, Fault> {
+        let mut anew = Vec::new();
+        let mut statements = Vec::new();
+        for write in writes {
+            let Some(Content::Changed(document)) = &write.content else { continue };
+            let statement = update_of(write, &**document, true);
+            if element::has_zero_timestamp(document) || statement.as_bytes().len() > STATEMENT_BYTES {
+                anew.push(*write);
+            } else {
+                statements.push((*write, statement));
+            }
         }
-        Ok(())
+        for batch in self.batches(statements.into_iter()) {
+            let outcome = self.run(namespace, Verb::Update, &batch.statements).await?;
+            anew.extend(batch.of(&outcome.refused).filter(|(_, why)| !is_over(*why)).map(|(write, _)| write));
+        }
+        self.put_anew(namespace, &anew).await
     }
 
     async fn change(&self, namespace: &Namespace, writes: &[Write]) -> Result<(), Fault> {
-        let statements = writes.iter().filter(|write| !write.deltas.is_empty()).map(|write| (write, deltas_of(write)));
-        for batch in batches(statements) {
-            let reply = self.update(namespace, &batch.statements).await?;
-            let refused = refused(&reply);
-            let matched = RawDocumentBuf::try_from(&reply).ok().and_then(|reply| number(&reply, "n")).unwrap_or(0);
-            let mut again: Vec<&Write> = refused.iter().filter_map(|refused| batch.writes.get(refused.index).copied()).collect();
-            let expected = batch.writes.len() - again.len();
-            if self.expect_present && usize::try_from(matched).unwrap_or(0) < expected {
-                again = self.missing(namespace, &batch.writes).await?.into_iter().chain(again).collect();
+        let mut again: Vec<&Write> = Vec::new();
+        let mut statements = Vec::new();
+        for write in writes.iter().filter(|write| !write.deltas.is_empty()) {
+            let statement = deltas_of(write);
+            if self.tail.doubled.contains(namespace) || statement.as_bytes().len() > STATEMENT_BYTES {
+                again.push(write);
+            } else {
+                statements.push((write, statement));
             }
-            if !again.is_empty() {
-                tracing::debug!(%namespace, documents = again.len(), "deltas that did not apply; reading the documents again");
-            }
-            self.reread(namespace, &again).await?;
         }
-        Ok(())
-    }
-
-    async fn update(&self, namespace: &Namespace, statements: &RawArray) -> Result<mongodb::bson::Document, Fault> {
-        let mut update = command("update", &namespace.collection);
-        append(&mut update, "updates", statements);
-        append(&mut update, "ordered", false);
-        append(&mut update, "bypassDocumentValidation", true);
-        append(&mut update, "writeConcern", &*rawdoc! { "w": "majority" });
-        write_command(self.destination, namespace, "updating", update).await
+        for batch in self.batches(statements.into_iter()) {
+            let outcome = self.run(namespace, Verb::Update, &batch.statements).await?;
+            let refused: Vec<&Write> =
+                batch.of(&outcome.refused).filter(|(_, why)| !is_over(*why)).map(|(write, _)| write).collect();
+            let expected = batch.writes.len() - outcome.refused.len();
+            if self.expect_present && usize::try_from(outcome.matched).unwrap_or(usize::MAX) < expected {
+                again.extend(self.missing(namespace, &batch.writes).await?);
+            }
+            again.extend(refused);
+        }
+        if !again.is_empty() {
+            tracing::debug!(%namespace, documents = again.len(), "deltas that did not apply; reading the documents again");
+        }
+        self.reread_settled(namespace, &again).await
     }
 
     /// Those writes whose documents the destination does not have.
     async fn missing<'w>(&self, namespace: &Namespace, writes: &[&'w Write]) -> Result<Vec<&'w Write>, Fault> {
+        let destination = &self.tail.destination;
         let mut missing = Vec::new();
-        for slice in writes.chunks(REREAD_DOCUMENTS) {
+        for slice in writes.chunks(self.tail.tuning.reread_documents) {
             let mut find = find_ids(namespace, slice);
             append(&mut find, "projection", &*rawdoc! { "_id": 1 });
-            let found = self
-                .destination
+            let found = destination
                 .collect(&namespace.db, find)
                 .await
-                .map_err(|e| self.destination.fault(&format!("looking for documents of {namespace}"), &e))?;
+                .map_err(|e| destination.fault(&format!("looking for documents of {namespace}"), &e))?;
             let found: std::collections::HashSet<Vec<u8>> = found.into_iter().map(RawDocumentBuf::into_bytes).collect();
             missing.extend(slice.iter().filter(|write| !found.contains(write.id.as_bytes())));
         }
         Ok(missing)
     }
 
-    /// Reads documents from the source as they are now and puts them in place. One that the source no longer has is left: its
-    /// deletion is further on in the stream.
-    async fn reread(&self, namespace: &Namespace, writes: &[&Write]) -> Result<(), Fault> {
-        for slice in writes.chunks(REREAD_DOCUMENTS) {
+    async fn reread_settled(&self, namespace: &Namespace, writes: &[&Write]) -> Result<(), Fault> {
+        let stuck = self.reread(namespace, writes).await?;
+        let stuck: Vec<(&Write, Why)> = stuck.iter().map(|(write, why)| (write, *why)).collect();
+        self.settle(namespace, &stuck).await
+    }
+
+    /// Reads documents from the source as they are now and puts them in place; returns what is refused. One that the source no
+    /// longer has is left: its deletion is further on in the stream.
+    async fn reread(&self, namespace: &Namespace, writes: &[&Write]) -> Result<Vec<(Write, Why)>, Fault> {
+        let source = &self.tail.source;
+        let fault = |e: &mongodb::error::Error| source.fault(&format!("reading documents of {namespace} again"), e);
+        let mut stuck = Vec::new();
+        for slice in writes.chunks(self.tail.tuning.reread_documents) {
             let mut find = find_ids(namespace, slice);
             append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.as_of });
-            let mut cursor = self.source.batches(&namespace.db, find, 101).await.map_err(|e| self.read_fault(namespace, &e))?;
-            use futures_util::StreamExt as _;
+            let mut cursor = source.batches(&namespace.db, find, 101).await.map_err(|e| fault(&e))?;
             while let Some(batch) = cursor.next().await {
-                let batch = batch.map_err(|e| self.read_fault(namespace, &e))?;
-                let documents = batch.doc_slices().map_err(|e| self.read_fault(namespace, &e))?;
+                let batch = batch.map_err(|e| fault(&e))?;
+                let documents = batch.doc_slices().map_err(|e| fault(&e))?;
                 let fresh: Vec<Write> = documents
                     .into_iter()
                     .flatten()
                     .filter_map(|value| value.as_document())
-                    .map(|document| {
-                        let mut id = RawDocumentBuf::new();
-                        append(&mut id, "_id", id_value(document));
-                        Write::whole(id, document.to_owned())
-                    })
+                    .filter_map(|document| Some(Write::whole(element::id_of(document)?, document.to_owned())))
                     .collect();
-                Box::pin(self.replace(namespace, &fresh)).await?;
+                self.tail.note_reread(namespace).await?;
+                if fresh.iter().filter_map(Write::document).any(|document| element::has_doubled_names(document)) {
+                    self.tail.doubled.add(namespace).await?;
+                }
+                let refused = self.replace(namespace, &fresh.iter().collect::<Vec<_>>()).await?;
+                stuck.extend(refused.into_iter().map(|(write, why)| (write.clone(), why)));
             }
         }
-        Ok(())
+        Ok(stuck)
     }
 
-    fn read_fault(&self, namespace: &Namespace, error: &mongodb::error::Error) -> Fault {
-        self.source.fault(&format!("reading documents of {namespace} again"), error)
+    /// Deals with what the server refuses whichever way it is written: an index that the source no longer has cannot hold the
+    /// document's present content. Such indexes are dropped, as they are further on in the stream, and the documents read again.
+    async fn settle(&self, namespace: &Namespace, stuck: &[(&Write, Why)]) -> Result<(), Fault> {
+        let stuck: Vec<(&Write, Why)> = stuck.iter().filter(|(_, why)| !is_over(*why)).copied().collect();
+        let Some((_, why)) = stuck.first() else { return Ok(()) };
+        tracing::info!(%namespace, documents = stuck.len(), ?why, "documents that an index does not take");
+        index::drop_gone(&self.tail.source, &self.tail.destination, namespace).await?;
+        let writes: Vec<&Write> = stuck.iter().map(|(write, _)| *write).collect();
+        match self.reread(namespace, &writes).await?.iter().find(|(_, why)| !is_over(*why)) {
+            None => Ok(()),
+            Some((_, why)) => {
+                // The source may have dropped the index and made it again since: the documents will then be others, too.
+                let mut fault = self.refusal(namespace, Verb::Insert, *why);
+                fault.retryable = true;
+                Err(fault)
+            }
+        }
     }
 }
 
 fn find_ids(namespace: &Namespace, writes: &[&Write]) -> RawDocumentBuf {
-    let mut ids = RawArrayBuf::new();
-    for write in writes {
-        ids.push(id_value(&write.id));
-    }
     let mut find = command("find", &namespace.collection);
-    append(&mut find, "filter", &*rawdoc! { "_id": { "$in": ids } });
+    append(&mut find, "filter", &*element::by_ids(writes.iter().map(|write| &*write.id)));
     find
 }

@@ -11,8 +11,10 @@ use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
 use super::catalog::{self, CollectionInfo};
-use super::copy::{Copier, batch_size};
+use super::copy::Copier;
+use super::doubled::Doubled;
 use super::progress::Progress;
+use super::tuning::Tuning;
 use super::{index, partition};
 use crate::mongo::{Deployment, append, command};
 
@@ -24,8 +26,10 @@ pub async fn mend(
     source: &Deployment,
     destination: &Deployment,
     progress: &Progress,
+    doubled: &Doubled,
     info: &CollectionInfo,
     as_of: Timestamp,
+    tuning: &Tuning,
 ) -> Result<(), Fault> {
     let namespace = &info.namespace;
     if is_same(source, destination, namespace, as_of).await? {
@@ -35,9 +39,9 @@ pub async fn mend(
     catalog::drop(destination, namespace).await?;
     catalog::create(destination, &namespace.db, info.create_command()).await?;
     let (documents, bytes) = catalog::size(source, namespace).await?;
-    let copier = Copier { source, destination, progress, start: as_of };
-    for part in partition::split(source, info, bytes).await? {
-        copier.copy(namespace, &part, batch_size(documents, bytes)).await?;
+    let copier = Copier { source, destination, progress, doubled, start: as_of };
+    for part in partition::split(source, info, bytes, tuning).await? {
+        copier.copy(namespace, &part, tuning.batch_size(documents, bytes)).await?;
     }
     let specs = catalog::indexes(source, namespace).await?;
     index::build(destination, namespace, &specs, info.has_collation()).await

@@ -6,7 +6,7 @@ use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
 
-use crate::mongo::{Deployment, append, command, error, number};
+use crate::mongo::{Deployment, ServerVersion, append, command, error, number};
 
 /// What kind of thing a namespace names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,21 @@ impl CollectionInfo {
             _ => Kind::Collection,
         };
         Some(Self { namespace: Namespace::new(db, name), kind, raw })
+    }
+
+    /// Where its documents are: for measurements, in the buckets beside it.
+    #[must_use]
+    pub fn data(&self) -> Namespace {
+        match self.kind {
+            Kind::TimeSeries => buckets_of(&self.namespace),
+            Kind::Collection | Kind::View => self.namespace.clone(),
+        }
+    }
+
+    /// Whether it has documents of its own.
+    #[must_use]
+    pub fn has_documents(&self) -> bool {
+        self.kind != Kind::View
     }
 
     /// Its options.
@@ -77,11 +92,36 @@ impl CollectionInfo {
     }
 }
 
-/// A clustered or time-series collection's expiry during the sync, in seconds: the server's own largest.
-const EXPIRY_HELD_OFF: i64 = i32::MAX as i64;
+/// What the names of the collections begin with that hold a time-series collection's buckets.
+const BUCKETS: &str = "system.buckets.";
 
-/// Options that `listCollections` or an event shows and `create` does not take.
-const NOT_CREATABLE: [&str; 4] = ["uuid", "idIndex", "temp", "flags"];
+/// Where a time-series collection's buckets are.
+#[must_use]
+pub fn buckets_of(namespace: &Namespace) -> Namespace {
+    Namespace::new(&namespace.db, format!("{BUCKETS}{}", namespace.collection))
+}
+
+/// The time-series collection whose buckets these are; `None` for an ordinary namespace.
+#[must_use]
+pub fn owner_of(namespace: &Namespace) -> Option<Namespace> {
+    let name = namespace.collection.strip_prefix(BUCKETS)?;
+    Some(Namespace::new(&namespace.db, name))
+}
+
+/// The options of a time-series collection, of those that its buckets have: their own layout follows from them.
+#[must_use]
+pub fn options_of_owner(of_buckets: &RawDocument) -> RawDocumentBuf {
+    let mut options = RawDocumentBuf::new();
+    for (key, value) in of_buckets.iter().flatten() {
+        if !["validator", "clusteredIndex"].contains(&key.as_str()) {
+            append(&mut options, key.as_str(), value);
+        }
+    }
+    options
+}
+
+/// Options that `listCollections` or an event shows and `create` does not take, or not during the sync: expiry is held off.
+const NOT_CREATABLE: [&str; 5] = ["uuid", "idIndex", "temp", "flags", "expireAfterSeconds"];
 
 /// The `create` command for these options.
 #[must_use]
@@ -89,21 +129,16 @@ pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Optio
     let mut create = command("create", name);
     for (key, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
         let key = key.as_str();
-        if NOT_CREATABLE.contains(&key) || key == "autoIndexId" {
-            continue;
-        }
-        if key == "expireAfterSeconds" {
-            append(&mut create, key, EXPIRY_HELD_OFF);
-        } else {
+        if !NOT_CREATABLE.contains(&key) {
             append(&mut create, key, value);
         }
     }
     // A clustered collection has no index on _id of its own. The server wants its namespace left out of the specification.
-    let clustered = options.is_some_and(|options| matches!(options.get("clusteredIndex"), Ok(Some(_))));
-    let is_view = options.is_some_and(|options| matches!(options.get("viewOn"), Ok(Some(_))));
+    // Neither have views and measurements, and of an old `autoIndexId` the server takes no specification.
+    let without = ["clusteredIndex", "viewOn", "timeseries", "autoIndexId"];
+    let has_own = options.is_some_and(|options| without.iter().any(|option| matches!(options.get(option), Ok(Some(_)))));
     if let Some(index) = id_index
-        && !clustered
-        && !is_view
+        && !has_own
     {
         let mut copy = RawDocumentBuf::new();
         for (key, value) in index.iter().flatten().filter(|(key, _)| key.as_str() != "ns") {
@@ -157,17 +192,24 @@ pub async fn indexes(deployment: &Deployment, namespace: &Namespace) -> Result<V
     append(&mut list, "cursor", &*rawdoc! { "batchSize": 1_000 });
     match deployment.collect(&namespace.db, list).await {
         Ok(specs) => Ok(specs.into_iter().filter(|spec| !is_on_id(spec)).collect()),
-        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
+        Err(e) if is_no_collection(&e) => Ok(Vec::new()),
         Err(e) => Err(deployment.fault(&format!("listing the indexes of {namespace}"), &e)),
     }
 }
 
 /// The server's code for a namespace that does not exist.
 pub const NAMESPACE_NOT_FOUND: i32 = 26;
+/// The server's code for what a view does not take.
+const ON_VIEW: i32 = 166;
 /// The server's code for a namespace that exists already.
 pub const NAMESPACE_EXISTS: i32 = 48;
 /// The server's code for an index that does not exist.
 pub const INDEX_NOT_FOUND: i32 = 27;
+
+/// Whether the name is nothing's by now, or a view's.
+fn is_no_collection(error: &mongodb::error::Error) -> bool {
+    matches!(error::code(error), Some(NAMESPACE_NOT_FOUND | ON_VIEW))
+}
 
 fn is_on_id(spec: &RawDocument) -> bool {
     if spec.get_bool("clustered").is_ok_and(|set| set) {
@@ -193,10 +235,14 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
             let stats = first
                 .and_then(|entry| entry.as_document().and_then(|d| d.get_document("storageStats").ok().cloned()))
                 .and_then(|stats| RawDocumentBuf::try_from(&stats).ok());
-            let read = |key| stats.as_ref().and_then(|s| number(s, key)).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-            Ok((read("count"), read("size")))
+            let read = |key| stats.as_ref().and_then(|s| number(s, key)).and_then(|n| u64::try_from(n).ok());
+            let buckets = || {
+                let series = stats.as_ref()?.get_document("timeseries").ok()?;
+                number(series, "bucketCount").and_then(|n| u64::try_from(n).ok())
+            };
+            Ok((read("count").or_else(buckets).unwrap_or(0), read("size").unwrap_or(0)))
         }
-        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok((0, 0)),
+        Err(e) if is_no_collection(&e) => Ok((0, 0)),
         Err(e) => Err(deployment.fault(&format!("reading the size of {namespace}"), &e)),
     }
 }
@@ -223,13 +269,19 @@ pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), 
     }
 }
 
-/// The fault for something that this version cannot carry; `None` where it can.
+/// The first version that tells changes of buckets.
+const BUCKET_EVENTS: ServerVersion = ServerVersion::new(6, 0, 0);
+
+/// The fault for something that this version cannot carry from a source of this version; `None` where it can.
 #[must_use]
-pub fn unsupported(info: &CollectionInfo) -> Option<Fault> {
-    let why = match info.kind {
-        Kind::TimeSeries => "is a time-series collection",
-        Kind::Collection if info.is_clustered() => "is a clustered collection",
-        Kind::Collection | Kind::View => return None,
+pub fn unsupported(info: &CollectionInfo, source: ServerVersion) -> Option<Fault> {
+    let has = |option: &str| info.options().is_some_and(|options| matches!(options.get(option), Ok(Some(_))));
+    let why = if info.kind == Kind::TimeSeries && source < BUCKET_EVENTS {
+        "is a time-series collection, whose changes only MongoDB 6.0 and newer tell"
+    } else if has("encryptedFields") {
+        "is a collection with Queryable Encryption (encryptedFields), which this version does not migrate"
+    } else {
+        return None;
     };
-    Some(Fault::new(FaultCode::UnsupportedNamespace, format!("{} {why}, which this version does not migrate", info.namespace)))
+    Some(Fault::new(FaultCode::UnsupportedNamespace, format!("{} {why}", info.namespace)))
 }

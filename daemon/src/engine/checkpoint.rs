@@ -23,11 +23,15 @@ CREATE TABLE IF NOT EXISTS shard (
     token BLOB, applied_t INTEGER, applied_i INTEGER, events INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
 CREATE TABLE IF NOT EXISTS collection (
     shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
+) STRICT;
+CREATE TABLE IF NOT EXISTS split (
+    shard TEXT NOT NULL, ns TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (shard, ns)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS part (
     shard TEXT NOT NULL, ns TEXT NOT NULL, number INTEGER NOT NULL,
@@ -179,6 +183,21 @@ impl Checkpoints {
         .map_err(|error| Fault::new(FaultCode::Internal, format!("a checkpoint's task: {error}")))?
     }
 
+    /// Like [`Self::with`], for what is only done again where a power cut takes it back: it waits for no disk. A later statement
+    /// that does wait takes it along.
+    async fn with_repeatable<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.with(move |c| {
+            c.pragma_update(None, "synchronous", "normal")?;
+            let done = work(c);
+            c.pragma_update(None, "synchronous", "full")?;
+            done
+        })
+        .await
+    }
+
     /// Sets the counters to what is stored, so that a run that is opened again shows where it was.
     pub fn restore(&self, progress: &super::progress::Progress) -> Result<(), Fault> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -324,19 +343,23 @@ impl Checkpoints {
     /// Stores how far a collection has come.
     pub async fn store_stage(&self, shard: &str, namespace: &Namespace, stage: Stage) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
-        self.with(move |c| {
+        self.with_repeatable(move |c| {
             c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()])
                 .map(drop)
         })
         .await
     }
 
-    /// Stores a collection's parts in place of what was there, and that it is split.
-    pub async fn store_parts(&self, shard: &str, namespace: &Namespace, parts: Vec<Part>) -> Result<(), Fault> {
-        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
-        self.with(move |c| {
+    /// Stores a collection's parts, drawn on this member, in place of what was there, and that it is split.
+    pub async fn store_parts(&self, shard: &str, namespace: &Namespace, member: &str, parts: Vec<Part>) -> Result<(), Fault> {
+        let (shard, namespace, member) = (shard.to_owned(), namespace.to_string(), member.to_owned());
+        self.with_repeatable(move |c| {
             let transaction = c.transaction()?;
             transaction.execute("DELETE FROM part WHERE shard = ?1 AND ns = ?2", params![shard, namespace])?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO split (shard, ns, member) VALUES (?1, ?2, ?3)",
+                params![shard, namespace, member],
+            )?;
             for part in &parts {
                 transaction.execute(
                     "INSERT INTO part (shard, ns, number, after, until, until_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -380,6 +403,29 @@ impl Checkpoints {
         .await
     }
 
+    /// The bounds between a collection's parts, written or not: record ids, each with its document `{_id: …}`.
+    pub async fn bounds(&self, shard: &str, namespace: &Namespace) -> Result<Vec<(i64, RawDocumentBuf)>, Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            let mut statement =
+                c.prepare("SELECT until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND until IS NOT NULL ORDER BY number")?;
+            let rows: Rows<(i64, Vec<u8>)> =
+                statement.query_map(params![shard, namespace], |row| Ok((row.get(0)?, row.get(1)?)))?.collect();
+            let id = |(record, bytes)| Some((record, RawDocumentBuf::from_bytes(bytes).ok()?));
+            Ok(rows?.into_iter().filter_map(id).collect())
+        })
+        .await
+    }
+
+    /// The member that a collection's parts were drawn on.
+    pub async fn split_on(&self, shard: &str, namespace: &Namespace) -> Result<Option<String>, Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            c.query_row("SELECT member FROM split WHERE shard = ?1 AND ns = ?2", [shard, namespace], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
     /// Stores that a part is written, with what it held.
     pub async fn store_part_done(
         &self,
@@ -390,7 +436,7 @@ impl Checkpoints {
         bytes: u64,
     ) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
-        self.with(move |c| {
+        self.with_repeatable(move |c| {
             c.execute(
                 "UPDATE part SET done = 1, documents = ?4, bytes = ?5 WHERE shard = ?1 AND ns = ?2 AND number = ?3",
                 params![shard, namespace, number, documents, bytes],
@@ -428,6 +474,17 @@ impl Checkpoints {
             transaction.commit()
         })
         .await
+    }
+
+    /// Namespaces with documents in which a name occurs twice.
+    pub async fn doubled(&self) -> Result<Vec<Namespace>, Fault> {
+        self.namespaces("SELECT ns FROM doubled ORDER BY ns").await
+    }
+
+    /// Stores that a namespace has such documents.
+    pub async fn store_doubled(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with(move |c| c.execute("INSERT OR IGNORE INTO doubled (ns) VALUES (?1)", [namespace]).map(drop)).await
     }
 
     /// Namespaces that were copied again by themselves.

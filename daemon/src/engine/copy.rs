@@ -4,31 +4,29 @@
 //! read again whole: what it had written already is met as a duplicate `_id` and left, an older state of the document that the tail
 //! brings up to date. Reads are at majority and not before the start point, so that nothing copied can be rolled back.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use mongodb::bson::{Document, RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
+use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, Timestamp, rawdoc};
 use mongodb::raw_batch_cursor::RawBatch;
-use schemas::fault::{Fault, FaultCode};
+use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
 use super::checkpoint::Part;
-use super::partition;
+use super::doubled::Doubled;
 use super::progress::Progress;
+use super::write::{self, Existing, Verb};
+use super::{element, partition};
 use crate::mongo::{Deployment, append, command, error};
-
-/// What a batch should weigh: large enough that a command's fixed cost vanishes, small enough that a handful in flight fit into the
-/// memory bound.
-const BATCH_BYTES: u64 = 4 << 20;
-
-/// Documents in one insert command at most: the server's `maxWriteBatchSize`.
-const BATCH_DOCUMENTS: u64 = 100_000;
 
 /// The server's code for a record to resume after that is gone.
 const KEY_NOT_FOUND: i32 = 211;
-/// The server's code for a duplicate key.
-const DUPLICATE_KEY: i32 = 11000;
+/// The server's codes for a scan whose collection was dropped or renamed, or whose cursor is gone.
+const SCAN_ENDED: [i32; 2] = [175, 43];
+/// How often such a scan begins anew before its fault is shown, and how long after: what is dropped again and again must not keep the
+/// rest from being copied.
+const SCANS: u32 = 20;
+const BEFORE_NEXT_SCAN: Duration = Duration::from_millis(50);
 
 /// What a part held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,15 +46,10 @@ pub struct Copier<'a> {
     pub destination: &'a Deployment,
     /// Where progress is counted.
     pub progress: &'a Progress,
+    /// Where documents in which a name occurs twice are noted.
+    pub doubled: &'a Doubled,
     /// No document is read as of before this.
     pub start: Timestamp,
-}
-
-/// How many documents a batch asks for, so that it weighs about [`BATCH_BYTES`].
-#[must_use]
-pub fn batch_size(documents: u64, bytes: u64) -> u32 {
-    let mean = bytes.checked_div(documents).unwrap_or(1024).max(16);
-    u32::try_from((BATCH_BYTES / mean).clamp(1, BATCH_DOCUMENTS)).expect("bounded by BATCH_DOCUMENTS")
 }
 
 impl Copier<'_> {
@@ -64,7 +57,9 @@ impl Copier<'_> {
     pub async fn copy(&self, namespace: &Namespace, part: &Part, batch_size: u32) -> Result<Copied, Fault> {
         let mut copied = Copied::default();
         let mut after = part.after;
+        let mut scans = 0;
         loop {
+            scans += 1;
             match self.scan(namespace, part, after, batch_size, &mut copied).await {
                 Ok(()) => return Ok(copied),
                 Err(ScanError::StartGone) => {
@@ -72,7 +67,12 @@ impl Copier<'_> {
                     copied = Copied::default();
                     after = self.earlier_record(namespace, after).await?;
                 }
-                Err(ScanError::Fault(fault)) => {
+                Err(ScanError::Ended(_)) if scans < SCANS => {
+                    self.progress.take_back(copied.documents, copied.bytes);
+                    copied = Copied::default();
+                    tokio::time::sleep(BEFORE_NEXT_SCAN).await;
+                }
+                Err(ScanError::Ended(fault) | ScanError::Fault(fault)) => {
                     self.progress.take_back(copied.documents, copied.bytes);
                     return Err(fault);
                 }
@@ -95,7 +95,14 @@ impl Copier<'_> {
         batch_size: u32,
         copied: &mut Copied,
     ) -> Result<(), ScanError> {
-        let read_fault = |e: &mongodb::error::Error| self.source.fault(&format!("reading {namespace}"), e);
+        let broken = |e: mongodb::error::Error| {
+            let fault = self.source.fault(&format!("reading {namespace}"), &e);
+            match error::code(&e) {
+                Some(KEY_NOT_FOUND) => ScanError::StartGone,
+                Some(code) if SCAN_ENDED.contains(&code) => ScanError::Ended(fault),
+                _ => ScanError::Fault(fault),
+            }
+        };
         let mut find = command("find", &namespace.collection);
         append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
         append(&mut find, "$_requestResumeToken", true);
@@ -105,11 +112,7 @@ impl Copier<'_> {
         append(&mut find, "batchSize", i64::from(batch_size));
         append(&mut find, "noCursorTimeout", true);
         append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.start });
-        let mut cursor = match self.source.batches(&namespace.db, find, batch_size).await {
-            Ok(cursor) => cursor,
-            Err(e) if error::code(&e) == Some(KEY_NOT_FOUND) => return Err(ScanError::StartGone),
-            Err(e) => return Err(ScanError::Fault(read_fault(&e))),
-        };
+        let mut cursor = self.source.batches(&namespace.db, find, batch_size).await.map_err(broken)?;
         // One batch is read while the one before is written.
         let mut writing: Option<RawBatch> = None;
         loop {
@@ -128,8 +131,7 @@ impl Copier<'_> {
             }
             match next {
                 Some(Ok(batch)) => writing = Some(batch),
-                Some(Err(e)) if error::code(&e) == Some(KEY_NOT_FOUND) => return Err(ScanError::StartGone),
-                Some(Err(e)) => return Err(ScanError::Fault(read_fault(&e))),
+                Some(Err(e)) => return Err(broken(e)),
                 None => return Ok(()),
             }
         }
@@ -148,7 +150,13 @@ impl Copier<'_> {
         };
         let (count, bytes) = weigh(documents);
         if count > 0 {
-            insert(self.destination, namespace, documents, Existing::Keep).await.map_err(ScanError::Fault)?;
+            if !self.doubled.contains(namespace) && has_doubled(documents) {
+                self.doubled.add(namespace).await?;
+            }
+            let inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+            if let Some(refused) = inserted.refused.first() {
+                return Err(write::refusal(self.destination, namespace, Verb::Insert, refused.why).into());
+            }
             self.progress.add_copied(count, bytes);
         }
         Ok(Written { documents: count, bytes, was_last })
@@ -158,6 +166,8 @@ impl Copier<'_> {
 enum ScanError {
     /// The record to start behind was deleted meanwhile.
     StartGone,
+    /// The collection was dropped or renamed, or the cursor is gone.
+    Ended(Fault),
     Fault(Fault),
 }
 
@@ -186,16 +196,16 @@ fn cut_behind(documents: &RawArray, until_id: Option<&RawDocument>) -> RawArrayB
     let mut kept = RawArrayBuf::new();
     for value in documents.into_iter().flatten() {
         kept.push(value);
-        let is_bound = value.as_document().and_then(|document| document.get("_id").ok().flatten()).is_some_and(|id| {
-            let mut only_id = RawDocumentBuf::new();
-            append(&mut only_id, "_id", id);
-            Some(only_id.as_bytes()) == wanted
-        });
-        if is_bound {
+        let id = value.as_document().and_then(element::id_of);
+        if wanted.is_some() && id.as_ref().map(|id| id.as_bytes()) == wanted {
             break;
         }
     }
     kept
+}
+
+fn has_doubled(documents: &RawArray) -> bool {
+    documents.into_iter().flatten().filter_map(|value| value.as_document()).any(element::has_doubled_names)
 }
 
 fn weigh(documents: &RawArray) -> (u64, u64) {
@@ -204,168 +214,10 @@ fn weigh(documents: &RawArray) -> (u64, u64) {
     })
 }
 
-/// What is done about documents that are there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// They stay, and are no error.
-    Keep,
-    /// Their places in the batch are returned.
-    Report,
-}
-
-/// How often a write is tried again before its fault is shown, with pauses that double from [`FIRST_PAUSE`]: about 25 s in all,
-/// longer than an election takes.
-const TRIES: u32 = 8;
-/// The pause before the second try.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-
-/// Tells the writes of this process apart.
-static WRITES: AtomicU64 = AtomicU64::new(0);
-
-/// Runs a write command until it passes, as long as its errors may pass. It is never under way twice.
-pub async fn write_command(
-    destination: &Deployment,
-    namespace: &Namespace,
-    doing: &str,
-    command: RawDocumentBuf,
-) -> Result<Document, Fault> {
-    let mark = format!("{}:{}:{};", destination.tag, std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
-    let mut command = command;
-    append(&mut command, "comment", mark.as_str());
-    let mut pause = FIRST_PAUSE;
-    let mut tried = 1;
-    let mut may_be_under_way = false;
-    loop {
-        let sent = if may_be_under_way {
-            // What the first try may have left under way must end before the second begins.
-            destination.wait_for_writes(&mark).await
-        } else {
-            Ok(())
-        };
-        let fault = match sent {
-            Ok(()) => {
-                may_be_under_way = true;
-                match send(destination, namespace, doing, &command).await {
-                    Ok(reply) => return Ok(reply),
-                    Err(fault) => fault,
-                }
-            }
-            Err(fault) => fault,
-        };
-        if tried == TRIES || !fault.retryable {
-            return Err(fault);
-        }
-        tried += 1;
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-    }
-}
-
-async fn send(destination: &Deployment, namespace: &Namespace, doing: &str, command: &RawDocumentBuf) -> Result<Document, Fault> {
-    match destination.raw_command(&namespace.db, command.clone()).await {
-        Ok(reply) => match concern_error(&reply) {
-            None => Ok(reply),
-            Some((code, message)) => {
-                let mut fault = Fault::new(
-                    FaultCode::DestinationWriteFailed,
-                    format!("{doing} {namespace} on the destination ({}): {message} (code {code})", destination.hosts),
-                );
-                fault.retryable = error::is_transient_code(code);
-                Err(fault)
-            }
-        },
-        Err(e) => {
-            let mut fault = destination.fault(&format!("{doing} {namespace}"), &e);
-            fault.retryable = error::is_transient(&e);
-            Err(fault)
-        }
-    }
-}
-
-fn concern_error(reply: &Document) -> Option<(i32, String)> {
-    let error = reply.get_document("writeConcernError").ok()?;
-    Some((error.get_i32("code").unwrap_or(0), error.get_str("errmsg").unwrap_or("write concern").to_owned()))
-}
-
-/// One statement of a write command that the server refused.
-#[derive(Debug, Clone)]
-pub struct Refused {
-    /// Its place in the command.
-    pub index: usize,
-    /// The server's code.
-    pub code: i32,
-    /// The server's words.
-    pub message: String,
-}
-
-/// The statements of a write command that the server refused.
-#[must_use]
-pub fn refused(reply: &Document) -> Vec<Refused> {
-    reply
-        .get_array("writeErrors")
-        .into_iter()
-        .flatten()
-        .filter_map(|error| error.as_document())
-        .map(|error| Refused {
-            index: error.get_i32("index").ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
-            code: error.get_i32("code").unwrap_or(0),
-            message: error.get_str("errmsg").unwrap_or_default().to_owned(),
-        })
-        .collect()
-}
-
-/// Makes a fault of a refused statement. The server's words can quote a document's values, and so are left out but for its code.
-#[must_use]
-pub fn refusal(destination: &Deployment, namespace: &Namespace, doing: &str, refused: &Refused) -> Fault {
-    let mut fault = Fault::new(
-        FaultCode::DestinationWriteFailed,
-        format!(
-            "{doing} {namespace} on the destination ({}): the server refused it with code {}",
-            destination.hosts, refused.code
-        ),
-    );
-    fault.retryable = error::is_transient_code(refused.code);
-    fault
-}
-
-/// Inserts documents, unordered and past validation: what the source holds is right by definition. Returns the places of those that
-/// were there already, where that is asked for.
-pub async fn insert(
-    destination: &Deployment,
-    namespace: &Namespace,
-    documents: &RawArray,
-    existing: Existing,
-) -> Result<Vec<usize>, Fault> {
-    let mut insert = command("insert", &namespace.collection);
-    append(&mut insert, "ordered", false);
-    append(&mut insert, "bypassDocumentValidation", true);
-    append(&mut insert, "writeConcern", &*rawdoc! { "w": "majority" });
-    append(&mut insert, "documents", documents);
-    let reply = write_command(destination, namespace, "inserting into", insert).await?;
-    let mut there = Vec::new();
-    for refused in refused(&reply) {
-        if refused.code != DUPLICATE_KEY {
-            return Err(refusal(destination, namespace, "inserting into", &refused));
-        }
-        there.push(refused.index);
-    }
-    match existing {
-        Existing::Keep => Ok(Vec::new()),
-        Existing::Report => Ok(there),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{batch_size, cut_behind, weigh};
+    use super::{cut_behind, weigh};
     use mongodb::bson::{RawArrayBuf, rawdoc};
-
-    #[test]
-    fn batches_weigh_a_few_megabytes() {
-        assert_eq!(batch_size(0, 0), 4096);
-        assert_eq!(batch_size(1, 16 << 20), 1);
-        assert_eq!(batch_size(1_000_000, 16_000_000), 100_000);
-    }
 
     #[test]
     fn a_batch_is_cut_behind_its_bound() {

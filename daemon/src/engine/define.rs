@@ -3,85 +3,118 @@
 //! Each runs alone, after everything before it and before everything after it. Each may run twice: a crash can come between it and
 //! its checkpoint. What is only settings (an index's expiry, a validator on a view) is compared once more at the cutover.
 //!
-//! A rename that happened while the collection's data was still being read is the one that cannot be replayed: what was read under
-//! the old name may be part of it only. Its target is then copied again, whole.
+//! Two things cannot be replayed. A rename that happened while the collection's data was still being read: what was read under the
+//! old name may be part of it only. And a capped collection that is made of another one (`convertToCapped`,
+//! `cloneCollectionAsCapped`): the server tells of none of its documents. Both are copied again, whole.
 
 use std::sync::PoisonError;
 
-use mongodb::bson::{RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
-use super::catalog::{self, CollectionInfo, NAMESPACE_NOT_FOUND};
+use super::catalog::{self, CollectionInfo, Kind, NAMESPACE_NOT_FOUND};
 use super::checkpoint::Recopied;
-use super::copy::{Copier, batch_size};
+use super::copy::Copier;
 use super::event::Definition;
 use super::index;
 use super::partition;
-use super::tail::{Tail, Traits};
+use super::tail::{Nature, Tail, Traits};
 use crate::mongo::{append, command, error, timestamp};
 
-/// Options of `collMod` that are carried as they come; an index's are given back at the end.
-const CARRIED_OPTIONS: [&str; 4] = ["validator", "validationLevel", "validationAction", "changeStreamPreAndPostImages"];
+/// Options of `collMod` that are carried as they come; expiry and what is an index's are given back at the end.
+const CARRIED_OPTIONS: [&str; 7] =
+    ["validator", "validationLevel", "validationAction", "changeStreamPreAndPostImages", "cappedSize", "cappedMax", "timeseries"];
+/// Options of `collMod` on a view.
+const VIEW_OPTIONS: [&str; 2] = ["viewOn", "pipeline"];
+
+/// The server's codes for a change that does not fit what is there: an option of another kind of collection; a view.
+const DOES_NOT_FIT: [i32; 2] = [72, 166];
+
+/// Whether a view is the face of a time-series collection, which is made with it.
+fn is_face(options: &RawDocument) -> bool {
+    options.get_str("viewOn").is_ok_and(|on| on.starts_with("system.buckets."))
+}
 
 impl Tail {
     /// Applies one change of a definition, committed at `time`.
     pub(super) async fn define(&self, definition: &Definition, time: ClusterTime) -> Result<(), Fault> {
         match definition {
-            Definition::Create(namespace, options) if self.scope.contains(namespace) => self.create(namespace, options).await,
-            Definition::Drop(namespace) if self.scope.contains(namespace) => self.drop(namespace).await,
+            Definition::Create(namespace, options) => match catalog::owner_of(namespace) {
+                Some(owner) if self.scope.contains(&owner) => {
+                    let options = catalog::options_of_owner(options);
+                    self.create(&owner, &options, Nature::TimeSeries).await
+                }
+                None if self.scope.contains(namespace) && !is_face(options) => {
+                    let nature = if options.get_str("viewOn").is_ok() { Nature::View } else { Nature::Plain };
+                    self.create(namespace, options, nature).await
+                }
+                Some(_) | None => Ok(()),
+            },
+            Definition::Drop(namespace) => match catalog::owner_of(namespace) {
+                // The face of a time-series collection is dropped first, and takes the buckets with it here.
+                Some(owner) if self.traits_of(&owner).nature == Nature::TimeSeries => self.drop(&owner).await,
+                Some(_) => Ok(()),
+                None if self.scope.contains(namespace) => self.drop(namespace).await,
+                None => Ok(()),
+            },
+            Definition::DropDatabase(db) => self.drop_database(db).await,
             Definition::Rename(from, to) => self.rename(from, to, time).await,
-            Definition::CreateIndexes(namespace, specs) if self.scope.contains(namespace) => {
-                self.note_created(vec![namespace.clone()]).await?;
-                for spec in specs {
-                    self.progress.add_deferred(index::deferred(namespace, spec));
-                    index::build_one(&self.destination, namespace, spec, self.traits_of(namespace).collated).await?;
+            Definition::CreateIndexes(namespace, specs) => match self.carried(namespace) {
+                Some((owner, _)) => self.create_indexes(&owner, namespace, specs, time).await,
+                None => Ok(()),
+            },
+            Definition::DropIndexes(namespace, names) => {
+                if self.carried(namespace).is_some() {
+                    for name in names {
+                        index::drop_one(&self.destination, namespace, name).await?;
+                    }
                 }
                 Ok(())
             }
-            Definition::DropIndexes(namespace, names) if self.scope.contains(namespace) => {
-                for name in names {
-                    index::drop_one(&self.destination, namespace, name).await?;
-                }
-                Ok(())
-            }
-            Definition::Modify(namespace, change) if self.scope.contains(namespace) => self.modify(namespace, change).await,
-            // Its collections were dropped one by one, and its views are compared at the cutover.
-            Definition::DropDatabase(_)
-            | Definition::Create(..)
-            | Definition::Drop(_)
-            | Definition::CreateIndexes(..)
-            | Definition::DropIndexes(..)
-            | Definition::Modify(..) => Ok(()),
+            Definition::Modify(namespace, change) => self.modify(namespace, change).await,
         }
     }
 
-    async fn create(&self, namespace: &Namespace, options: &RawDocument) -> Result<(), Fault> {
+    async fn create(&self, namespace: &Namespace, options: &RawDocument, nature: Nature) -> Result<(), Fault> {
         self.note_created(vec![namespace.clone()]).await?;
-        let id_index = options.get_document("idIndex").ok();
+        // The server leaves out an index on `_id` of the old version, and tells every other one.
+        let old = rawdoc! { "v": 1, "key": { "_id": 1 }, "name": "_id_" };
+        let id_index = options.get_document("idIndex").unwrap_or(&old);
         let mut wrapped = RawDocumentBuf::new();
         append(&mut wrapped, "name", namespace.collection.as_str());
         append(&mut wrapped, "options", options);
         if let Some(info) = CollectionInfo::new(&namespace.db, wrapped)
-            && let Some(fault) = catalog::unsupported(&info)
+            && let Some(fault) = catalog::unsupported(&info, self.source.version)
         {
             return Err(fault);
         }
-        catalog::create(
+        let made = catalog::create(
             &self.destination,
             &namespace.db,
-            catalog::create_command(&namespace.collection, Some(options), id_index),
+            catalog::create_command(&namespace.collection, Some(options), Some(id_index)),
         )
         .await?;
-        self.set_traits(
-            namespace,
-            Some(Traits {
-                collated: options.get_document("collation").is_ok(),
-                capped: options.get_bool("capped").unwrap_or(false),
-            }),
-        );
-        Ok(())
+        let capped = options.get_bool("capped").unwrap_or(false);
+        if !made {
+            // A later state, which the copy has read: it stays what it is, and what leads to it is further on. Or this one, made
+            // before a crash and not filled.
+            return if capped && self.traits_of(namespace).capped { self.fill_capped(namespace).await } else { Ok(()) };
+        }
+        self.set_traits(namespace, Some(Traits { nature, collated: options.get_document("collation").is_ok(), capped }));
+        if capped { self.fill_capped(namespace).await } else { Ok(()) }
+    }
+
+    /// Copies what a capped collection was made of, as it is now. One that is empty, or is gone, costs a look.
+    async fn fill_capped(&self, namespace: &Namespace) -> Result<(), Fault> {
+        match catalog::find(&self.source, namespace).await? {
+            Some(info) if info.is_capped() => self.copy_documents(&info).await,
+            Some(_) | None => {
+                let time = self.source.majority_optime().await?;
+                self.set_recopied(namespace, Some(Recopied { whole: false, time })).await
+            }
+        }
     }
 
     async fn drop(&self, namespace: &Namespace) -> Result<(), Fault> {
@@ -92,6 +125,40 @@ impl Tail {
         self.set_traits(namespace, None);
         self.verifier.gone(namespace).await?;
         self.set_recopied(namespace, None).await
+    }
+
+    /// Drops what is left of a database. Its collections were dropped one by one; of its views nothing was told.
+    async fn drop_database(&self, db: &str) -> Result<(), Fault> {
+        if !self.scope.has_database(db) {
+            return Ok(());
+        }
+        for info in catalog::list_database(&self.destination, db).await? {
+            if self.scope.contains(&info.namespace) {
+                self.drop(&info.namespace).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create_indexes(
+        &self,
+        owner: &Namespace,
+        namespace: &Namespace,
+        specs: &[RawDocumentBuf],
+        time: ClusterTime,
+    ) -> Result<(), Fault> {
+        self.note_created(vec![owner.clone()]).await?;
+        for spec in specs {
+            self.progress.add_deferred(index::deferred(owner, spec));
+            match index::build_one(&self.destination, namespace, spec, self.traits_of(owner).collated).await {
+                // Documents of a later state need not fit it; what drops it then is further on.
+                Err(fault) if !fault.retryable && self.was_read_after(owner, time) => {
+                    tracing::info!(%namespace, index = index::name(spec), error = %fault.message, "an index that later documents do not fit");
+                }
+                built => built?,
+            }
+        }
+        Ok(())
     }
 
     async fn rename(&self, from: &Namespace, to: &Namespace, time: ClusterTime) -> Result<(), Fault> {
@@ -109,6 +176,12 @@ impl Tail {
             }
             (true, true) => {
                 self.note_created(vec![to.clone()]).await?;
+                if self.traits_of(to).nature != Nature::Plain {
+                    self.drop(to).await?;
+                }
+                if self.doubled.contains(from) {
+                    self.doubled.add(to).await?;
+                }
                 let rename = doc! {
                     "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": true,
                     "writeConcern": { "w": "majority" },
@@ -129,10 +202,19 @@ impl Tail {
     }
 
     async fn modify(&self, namespace: &Namespace, change: &RawDocument) -> Result<(), Fault> {
-        let mut modify = command("collMod", &namespace.collection);
+        let owner = catalog::owner_of(namespace);
+        let is_bucket = owner.is_some();
+        let owner = owner.unwrap_or_else(|| namespace.clone());
+        let carried: &[&str] = match self.traits_of(&owner).nature {
+            Nature::Plain if !is_bucket => &CARRIED_OPTIONS,
+            Nature::TimeSeries if is_bucket => &CARRIED_OPTIONS,
+            Nature::View if !is_bucket => &VIEW_OPTIONS,
+            Nature::Plain | Nature::TimeSeries | Nature::View => &[],
+        };
+        let mut modify = command("collMod", &owner.collection);
         let mut carries = false;
         for (key, value) in change.iter().flatten() {
-            if CARRIED_OPTIONS.contains(&key.as_str()) {
+            if self.scope.contains(&owner) && carried.contains(&key.as_str()) {
                 append(&mut modify, key.as_str(), value);
                 carries = true;
             }
@@ -140,42 +222,63 @@ impl Tail {
         if !carries {
             return Ok(());
         }
-        match self.destination.raw_command(&namespace.db, modify).await {
+        match self.destination.raw_command(&owner.db, modify).await {
             Ok(_) => Ok(()),
-            // Replayed for a collection that was dropped since: its drop is further on.
+            // Replayed for a collection that was dropped since, or is another one now: that is further on.
             Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
-            Err(e) => Err(self.destination.fault(&format!("modifying {namespace}"), &e)),
+            Err(e) if error::code(&e).is_some_and(|code| DOES_NOT_FIT.contains(&code)) => {
+                tracing::info!(namespace = %owner, "a change of options does not fit; they are compared at the cutover");
+                Ok(())
+            }
+            Err(e) => Err(self.destination.fault(&format!("modifying {owner}"), &e)),
         }
     }
 
     /// Copies one namespace whole, as it is on the source now.
-    pub(super) async fn copy_again(&self, namespace: &Namespace) -> Result<(), Fault> {
-        let start = self.source.oplog_note("cutover: copying a renamed collection again").await?;
+    async fn copy_again(&self, namespace: &Namespace) -> Result<(), Fault> {
         let Some(info) = catalog::find(&self.source, namespace).await? else {
             tracing::info!(%namespace, "renamed and gone again; what made it go is further on");
-            return self.set_recopied(namespace, Some(Recopied { whole: false, time: start })).await;
+            let time = self.source.majority_optime().await?;
+            return self.set_recopied(namespace, Some(Recopied { whole: false, time })).await;
         };
-        if let Some(fault) = catalog::unsupported(&info) {
+        if let Some(fault) = catalog::unsupported(&info, self.source.version) {
             return Err(fault);
         }
         tracing::info!(%namespace, "renamed while it was read; copying it again");
         self.note_created(vec![namespace.clone()]).await?;
         catalog::create(&self.destination, &namespace.db, info.create_command()).await?;
-        let (documents, bytes) = catalog::size(&self.source, namespace).await?;
-        let copier =
-            Copier { source: &self.source, destination: &self.destination, progress: &self.progress, start: timestamp(start) };
-        for part in partition::split(&self.source, &info, bytes).await? {
-            copier.copy(namespace, &part, batch_size(documents, bytes)).await?;
+        self.set_traits(namespace, Some(Traits::of(&info)));
+        if info.kind == Kind::View {
+            let time = self.source.majority_optime().await?;
+            return self.set_recopied(namespace, Some(Recopied { whole: false, time })).await;
         }
+        self.copy_documents(&info).await?;
         let specs = catalog::indexes(&self.source, namespace).await?;
         index::build(&self.destination, namespace, &specs, info.has_collation()).await?;
-        self.set_traits(namespace, Some(Traits { collated: info.has_collation(), capped: info.is_capped() }));
-        self.verifier.copied_again(namespace).await?;
-        let time = self.source.majority_optime().await?;
-        self.set_recopied(namespace, Some(Recopied { whole: true, time })).await
+        self.verifier.copied_again(&info.data()).await
     }
 
-    async fn set_recopied(&self, namespace: &Namespace, recopied: Option<Recopied>) -> Result<(), Fault> {
+    /// Copies a collection's documents as they are on the source now, into what is there.
+    async fn copy_documents(&self, info: &CollectionInfo) -> Result<(), Fault> {
+        let start = self.source.oplog_note("cutover: copying a collection again").await?;
+        let (documents, bytes) = catalog::size(&self.source, &info.data()).await?;
+        // Record ids are a member's own.
+        let (source, _) = self.source.pinned().await?;
+        let copier = Copier {
+            source: &source,
+            destination: &self.destination,
+            progress: &self.progress,
+            doubled: &self.doubled,
+            start: timestamp(start),
+        };
+        for part in partition::split(&source, info, bytes, &self.tuning).await? {
+            copier.copy(&info.data(), &part, self.tuning.batch_size(documents, bytes)).await?;
+        }
+        let time = self.source.majority_optime().await?;
+        self.set_recopied(&info.namespace, Some(Recopied { whole: true, time })).await
+    }
+
+    pub(super) async fn set_recopied(&self, namespace: &Namespace, recopied: Option<Recopied>) -> Result<(), Fault> {
         self.checkpoints.store_recopied(namespace, recopied).await?;
         let mut known = self.recopied.lock().unwrap_or_else(PoisonError::into_inner);
         match recopied {

@@ -5,7 +5,8 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
-use crate::mongo::{append, cluster_time};
+use super::element;
+use crate::mongo::cluster_time;
 
 /// What happened to one document.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,17 @@ pub enum Op {
     Reread,
     /// It is gone.
     Delete,
+}
+
+impl Op {
+    /// What it brings.
+    #[must_use]
+    pub fn content(&self) -> Option<&RawDocument> {
+        match self {
+            Self::Insert(content) | Self::Replace(content) | Self::Diff(content) => Some(content),
+            Self::Reread | Self::Delete => None,
+        }
+    }
 }
 
 /// What happened to one document of one namespace.
@@ -59,6 +71,8 @@ pub enum What {
     Change(Change),
     /// A definition changed.
     Definition(Definition),
+    /// Nothing that a destination has to follow.
+    Nothing,
     /// A kind that this version does not know.
     Unknown(String),
 }
@@ -76,6 +90,16 @@ pub struct Event {
     pub bytes: usize,
 }
 
+/// Events of newer servers about work that is under way, and about where shards keep what they have: the data stays the same.
+const WITHOUT_CHANGE: [&str; 6] = [
+    "startIndexBuild",
+    "abortIndexBuild",
+    "commitIndexBuild",
+    "endOfTransaction",
+    "migrateChunkToNewShard",
+    "migrateLastChunkFromShard",
+];
+
 fn malformed(what: &str) -> Fault {
     Fault::new(FaultCode::Internal, format!("a change event has no {what}"))
 }
@@ -86,10 +110,7 @@ fn namespace(event: &RawDocument, field: &str) -> Result<Namespace, Fault> {
 }
 
 fn id_of(document: &RawDocument) -> Result<RawDocumentBuf, Fault> {
-    let id = document.get("_id").ok().flatten().ok_or_else(|| malformed("_id"))?;
-    let mut only_id = RawDocumentBuf::new();
-    append(&mut only_id, "_id", id);
-    Ok(only_id)
+    element::id_of(document).ok_or_else(|| malformed("_id"))
 }
 
 fn description(event: &RawDocument) -> RawDocumentBuf {
@@ -106,10 +127,12 @@ impl Event {
             let key = event.get_document("documentKey").map_err(|_| malformed("documentKey"))?;
             Ok(What::Change(Change { namespace: namespace(event, "ns")?, id: id_of(key)?, op }))
         };
-        let full = || event.get_document("fullDocument").map(RawDocument::to_owned).map_err(|_| malformed("fullDocument"));
+        // The content is left out of events that are too large with it.
+        let full =
+            |op: fn(RawDocumentBuf) -> Op| event.get_document("fullDocument").map_or(Op::Reread, |full| op(full.to_owned()));
         let what = match operation {
-            "insert" => change(Op::Insert(full()?))?,
-            "replace" => change(Op::Replace(full()?))?,
+            "insert" => change(full(Op::Insert))?,
+            "replace" => change(full(Op::Replace))?,
             "delete" => change(Op::Delete)?,
             "update" => change(match event.get_document("rawUpdateDescription") {
                 Ok(raw) if is_delta(raw) => Op::Diff(raw.to_owned()),
@@ -128,6 +151,7 @@ impl Event {
                     indexes(&description(event)).iter().filter_map(|spec| spec.get_str("name").ok().map(str::to_owned)).collect();
                 What::Definition(Definition::DropIndexes(namespace(event, "ns")?, names))
             }
+            kind if WITHOUT_CHANGE.contains(&kind) => What::Nothing,
             "modify" => What::Definition(Definition::Modify(namespace(event, "ns")?, description(event))),
             other => What::Unknown(other.to_owned()),
         };
@@ -191,6 +215,17 @@ mod tests {
         };
         assert_eq!(event(rawdoc! { "updateDescription": { "updatedFields": { "a": 1 } } }), Op::Reread);
         assert_eq!(event(rawdoc! { "rawUpdateDescription": { "$v": 1 } }), Op::Reread);
+        let mut large = rawdoc! {
+            "_id": { "_data": "82" }, "operationType": "insert", "clusterTime": Timestamp { time: 5, increment: 1 },
+            "ns": { "db": "a", "coll": "b" }, "documentKey": { "_id": 1 },
+        };
+        let op = |event: &mongodb::bson::RawDocument| match Event::read(event).expect("an event").what {
+            What::Change(change) => change.op,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(op(&large), Op::Reread);
+        large.append(mongodb::bson::cstr!("fullDocument"), rawdoc! { "_id": 1 });
+        assert_eq!(op(&large), Op::Insert(rawdoc! { "_id": 1 }));
         let delta = rawdoc! { "$v": 2, "diff": { "u": { "a": 1 } } };
         assert_eq!(event(rawdoc! { "rawUpdateDescription": delta.clone() }), Op::Diff(delta));
     }

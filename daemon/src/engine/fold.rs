@@ -8,10 +8,7 @@ use std::collections::HashMap;
 use mongodb::bson::RawDocumentBuf;
 
 use super::event::{Change, Op};
-
-/// The deltas of one write at most, in number and in bytes: the server runs each as a stage, and a command has its size.
-const MOST_DELTAS: usize = 200;
-const MOST_DELTA_BYTES: usize = 4 << 20;
+use super::tuning::Tuning;
 
 /// A document's whole content.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,8 +46,18 @@ impl Write {
         Self { content: Some(Content::Changed(document)), ..Self::new(id) }
     }
 
-    fn is_full(&self) -> bool {
-        self.deltas.len() >= MOST_DELTAS || self.delta_bytes >= MOST_DELTA_BYTES
+    /// Its content, where that is told whole.
+    #[must_use]
+    pub fn document(&self) -> Option<&RawDocumentBuf> {
+        match &self.content {
+            Some(Content::New(document) | Content::Changed(document)) => Some(document),
+            Some(Content::Reread) | None => None,
+        }
+    }
+
+    fn has_room(&self, delta: &RawDocumentBuf, tuning: &Tuning) -> bool {
+        let bytes = self.delta_bytes + delta.as_bytes().len();
+        self.deltas.is_empty() || (self.deltas.len() < tuning.write_deltas && bytes <= tuning.write_delta_bytes)
     }
 
     fn put(&mut self, op: Op) {
@@ -90,7 +97,7 @@ impl Write {
 
 /// Folds changes of one namespace, each with the hash of its key, in their order.
 #[must_use]
-pub fn fold(changes: impl IntoIterator<Item = (u64, Change)>) -> Vec<Vec<Write>> {
+pub fn fold(changes: impl IntoIterator<Item = (u64, Change)>, tuning: &Tuning) -> Vec<Vec<Write>> {
     let mut rounds: Vec<Vec<Write>> = Vec::new();
     // Where the last write of a key class is. Keys that are equal to the server and differ in their bytes share a class, and so do
     // keys whose hashes collide: the later one then only waits for a round of its own.
@@ -99,8 +106,11 @@ pub fn fold(changes: impl IntoIterator<Item = (u64, Change)>) -> Vec<Vec<Write>>
         let place = match last.get(&hash) {
             Some(&(round, at)) => {
                 let write = &rounds[round][at];
-                let is_delta = matches!(change.op, Op::Diff(_));
-                if write.id == change.id && !(is_delta && write.is_full()) { Some((round, at)) } else { None }
+                let has_room = match &change.op {
+                    Op::Diff(delta) => write.has_room(delta, tuning),
+                    Op::Insert(_) | Op::Replace(_) | Op::Reread | Op::Delete => true,
+                };
+                (write.id == change.id && has_room).then_some((round, at))
             }
             None => None,
         };
@@ -120,13 +130,18 @@ pub fn fold(changes: impl IntoIterator<Item = (u64, Change)>) -> Vec<Vec<Write>>
 
 #[cfg(test)]
 mod tests {
-    use super::{Content, fold};
+    use super::Content;
     use crate::engine::event::{Change, Op};
+    use crate::engine::tuning::Tuning;
     use mongodb::bson::{RawDocumentBuf, rawdoc};
 
     fn change(id: RawDocumentBuf, op: Op) -> (u64, Change) {
-        let hash = crate::engine::key::hash(id.get("_id").expect("valid").expect("present"), false);
+        let hash = crate::engine::key::hash(&id, false);
         (hash, Change { namespace: "a.b".parse().expect("a namespace"), id, op })
+    }
+
+    fn fold(changes: impl IntoIterator<Item = (u64, Change)>) -> Vec<Vec<super::Write>> {
+        super::fold(changes, &Tuning::default())
     }
 
     fn delta(n: i32) -> Op {
@@ -181,5 +196,12 @@ mod tests {
     fn a_hot_document_is_bounded() {
         let rounds = fold((0..1000).map(|n| change(rawdoc! { "_id": 1 }, delta(n))));
         assert_eq!(rounds.len(), 5);
+    }
+
+    #[test]
+    fn large_deltas_do_not_share_a_command() {
+        let large = |n: i32| Op::Diff(rawdoc! { "$v": 2, "diff": { "u": { "n": n, "text": "x".repeat(3 << 20) } } });
+        let rounds = fold([change(rawdoc! { "_id": 1 }, large(1)), change(rawdoc! { "_id": 1 }, large(2))]);
+        assert_eq!(rounds.len(), 2);
     }
 }

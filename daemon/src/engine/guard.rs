@@ -74,6 +74,9 @@ pub async fn make_user(destination: &Deployment, run: &RunId) -> Result<Option<L
         "createRole": &name,
         "privileges": [
             { "resource": { "db": "", "collection": "" }, "actions": actions(&ON_COLLECTIONS) },
+            // What a privilege on every collection leaves out: measurements, and stored functions.
+            { "resource": { "db": "", "system_buckets": "" }, "actions": actions(&ON_COLLECTIONS) },
+            { "resource": { "db": "", "collection": "system.js" }, "actions": actions(&ON_COLLECTIONS) },
             { "resource": { "cluster": true }, "actions": actions(&ON_CLUSTER) },
         ],
         "roles": [],

@@ -40,8 +40,31 @@ pub fn is_unique(spec: &RawDocument) -> bool {
     has(spec, "unique")
 }
 
+/// An index's expiry. One that is no number is what a server takes it for: the longest. Given to `collMod` as it is, it would be
+/// none at all, and the server would delete every document (seen on 6.0.5).
 fn ttl(spec: &RawDocument) -> Option<RawBsonRef<'_>> {
-    spec.get("expireAfterSeconds").ok().flatten()
+    match spec.get("expireAfterSeconds").ok().flatten()? {
+        RawBsonRef::Double(seconds) if seconds.is_nan() => Some(RawBsonRef::Int32(TTL_HELD_OFF)),
+        RawBsonRef::Decimal128(seconds) if seconds.to_string().ends_with("NaN") => Some(RawBsonRef::Int32(TTL_HELD_OFF)),
+        seconds => Some(seconds),
+    }
+}
+
+/// A key pattern as servers of today take it. Old ones took any value for ascending, and kept it.
+fn key(spec: &RawDocument) -> RawDocumentBuf {
+    let mut key = RawDocumentBuf::new();
+    for (name, value) in spec.get_document("key").into_iter().flatten().flatten() {
+        let is_direction = match value {
+            RawBsonRef::Int32(n) => n != 0,
+            RawBsonRef::Int64(n) => n != 0,
+            RawBsonRef::Double(n) => n != 0.0 && !n.is_nan(),
+            RawBsonRef::Decimal128(n) => !matches!(n.to_string().parse::<f64>(), Ok(n) if n == 0.0 || n.is_nan()),
+            RawBsonRef::String(plugin) => !plugin.is_empty(),
+            _ => false,
+        };
+        if is_direction { append(&mut key, name.as_str(), value) } else { append(&mut key, name.as_str(), 1) }
+    }
+    key
 }
 
 /// The settings of an index that wait for the end, in words.
@@ -68,6 +91,8 @@ fn specification(spec: &RawDocument, collated: bool, relaxed: bool) -> RawDocume
             "prepareUnique" => {}
             "unique" if relaxed => {}
             "expireAfterSeconds" if relaxed => append(&mut made, "expireAfterSeconds", TTL_HELD_OFF),
+            "expireAfterSeconds" => append(&mut made, "expireAfterSeconds", ttl(spec).unwrap_or(value)),
+            "key" => append(&mut made, "key", &*self::key(spec)),
             key => append(&mut made, key, value),
         }
     }
@@ -82,7 +107,8 @@ fn specification(spec: &RawDocument, collated: bool, relaxed: bool) -> RawDocume
 #[must_use]
 pub fn identity(spec: &RawDocument) -> Vec<u8> {
     let mut identity = Vec::new();
-    for field in ["key", "collation", "partialFilterExpression"] {
+    identity.extend_from_slice(key(spec).as_bytes());
+    for field in ["collation", "partialFilterExpression"] {
         if let Ok(document) = spec.get_document(field) {
             identity.extend_from_slice(document.as_bytes());
         }
@@ -157,6 +183,32 @@ pub async fn drop_one(destination: &Deployment, namespace: &Namespace, name: &st
     }
 }
 
+/// Lets values in that a unique index would refuse: only what a trial or a restoration that a crash cut short has left is unique
+/// during the sync.
+pub async fn let_duplicates_in(destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    for spec in catalog::indexes(destination, namespace).await? {
+        if is_unique(&spec) {
+            drop_one(destination, namespace, name(&spec)).await?;
+        } else if has(&spec, "prepareUnique") {
+            modify(destination, namespace, index_change(name(&spec), "prepareUnique", false))
+                .await
+                .map_err(|e| destination.fault(&format!("relaxing index {} of {namespace}", name(&spec)), &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops the indexes that the source no longer has.
+pub async fn drop_gone(source: &Deployment, destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    let wanted = catalog::indexes(source, namespace).await?;
+    for spec in catalog::indexes(destination, namespace).await? {
+        if !wanted.iter().any(|wanted| name(wanted) == name(&spec) && identity(wanted) == identity(&spec)) {
+            drop_one(destination, namespace, name(&spec)).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn modify(destination: &Deployment, namespace: &Namespace, change: RawDocumentBuf) -> Result<(), mongodb::error::Error> {
     let mut modify = command("collMod", &namespace.collection);
     append(&mut modify, "index", &*change);
@@ -204,7 +256,7 @@ pub async fn restore(
                     unfinished.push(name(spec).to_owned());
                 }
                 for option in ["expireAfterSeconds", "hidden"] {
-                    give_back(destination, namespace, spec, there, option).await?;
+                    give_back(destination, namespace, spec, there, option, collated).await?;
                 }
             }
         }
@@ -229,8 +281,10 @@ async fn give_back(
     spec: &RawDocument,
     there: &RawDocument,
     option: &str,
+    collated: bool,
 ) -> Result<(), Fault> {
-    let value = match (spec.get(option).ok().flatten(), there.get(option).ok().flatten()) {
+    let value = |spec| if option == "expireAfterSeconds" { ttl(spec) } else { spec.get(option).ok().flatten() };
+    let value = match (value(spec), value(there)) {
         (wanted, found) if wanted == found => return Ok(()),
         (Some(wanted), _) => wanted,
         (None, Some(RawBsonRef::Boolean(_))) => RawBsonRef::Boolean(false),
@@ -238,7 +292,7 @@ async fn give_back(
         (None, _) => {
             drop_one(destination, namespace, name(spec)).await?;
             let mut indexes = RawArrayBuf::new();
-            indexes.push(spec);
+            indexes.push(&*specification(spec, collated, false));
             return create_indexes(destination, namespace, &indexes).await;
         }
     };
@@ -283,10 +337,19 @@ pub async fn try_unique(destination: &Deployment, namespace: &Namespace, spec: &
     if destination.version < UNIQUE_BY_COLLMOD {
         return Ok(());
     }
-    let prepare = |on: bool| modify(destination, namespace, index_change(name(spec), "prepareUnique", on));
+    // One that waits for the end because a plain one has its keys is tried on that one.
+    let found = catalog::indexes(destination, namespace).await?;
+    let Some(tried) = found
+        .iter()
+        .find(|there| name(there) == name(spec))
+        .or_else(|| found.iter().find(|there| identity(there) == identity(spec)))
+    else {
+        return Ok(());
+    };
+    let prepare = |on: bool| modify(destination, namespace, index_change(name(tried), "prepareUnique", on));
     prepare(true).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
     let mut dry = command("collMod", &namespace.collection);
-    append(&mut dry, "index", &*index_change(name(spec), "unique", true));
+    append(&mut dry, "index", &*index_change(name(tried), "unique", true));
     append(&mut dry, "dryRun", true);
     let tried = destination.raw_command(&namespace.db, dry).await;
     prepare(false).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
@@ -330,7 +393,7 @@ fn violations(error: &mongodb::error::Error) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{deferred, specification};
+    use super::{deferred, key, specification};
     use mongodb::bson::rawdoc;
 
     #[test]
@@ -341,6 +404,18 @@ mod tests {
         assert_eq!(specification(&spec, false, false), spec);
         let namespace = "shop.orders".parse().expect("a namespace");
         assert_eq!(deferred(&namespace, &spec), ["unique on shop.orders index a_1", "expiry (TTL) on shop.orders index a_1"]);
+    }
+
+    #[test]
+    fn an_expiry_that_is_no_number_is_the_longest() {
+        let spec = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "expireAfterSeconds": f64::NAN };
+        assert!(specification(&spec, false, false).get_i32("expireAfterSeconds").is_ok_and(|seconds| seconds == i32::MAX));
+    }
+
+    #[test]
+    fn old_values_in_a_key_are_ascending() {
+        let spec = rawdoc! { "key": { "a": true, "b": 0, "c": "", "d": -0.5, "e": "2d", "f": {}, "g": 7_i64 } };
+        assert_eq!(key(&spec), rawdoc! { "a": 1, "b": 1, "c": 1, "d": -0.5, "e": "2d", "f": 1, "g": 7_i64 });
     }
 
     #[test]

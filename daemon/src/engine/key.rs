@@ -5,13 +5,18 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 
-use mongodb::bson::{RawBsonRef, RawDocument};
+use mongodb::bson::{Decimal128, RawDocument};
 
-/// The hash of an `_id`. `collated`: strings compare by a collation, which is not computed here: all strings then share a worker.
+use super::element::{Element, elements, field};
+
+/// The hash of an `_id`, given as a document `{_id: …}`. `collated`: strings compare by a collation, which is not computed here: all
+/// strings then share a worker.
 #[must_use]
-pub fn hash(id: RawBsonRef<'_>, collated: bool) -> u64 {
+pub fn hash(id: &RawDocument, collated: bool) -> u64 {
     let mut hasher = DefaultHasher::new();
-    feed(&mut hasher, id, collated);
+    if let Some(id) = field(id, "_id") {
+        feed(&mut hasher, &id, collated);
+    }
     hasher.finish()
 }
 
@@ -28,73 +33,49 @@ fn feed_number(hasher: &mut DefaultHasher, number: f64) {
     hasher.write_u64(canonical.to_bits());
 }
 
-fn feed_text(hasher: &mut DefaultHasher, text: &[u8], collated: bool) {
-    hasher.write_u8(15);
-    if !collated {
-        hasher.write(text);
-    }
-}
-
-fn feed_document(hasher: &mut DefaultHasher, document: &RawDocument, collated: bool) {
-    for (name, value) in document.iter().flatten() {
-        hasher.write(name.as_str().as_bytes());
-        hasher.write_u8(0);
-        feed(hasher, value, collated);
+fn feed_document(hasher: &mut DefaultHasher, value: &Element<'_>, with_names: bool, collated: bool) {
+    for inner in value.document().into_iter().flat_map(elements) {
+        if with_names {
+            hasher.write(inner.name);
+            hasher.write_u8(0);
+        }
+        feed(hasher, &inner, collated);
     }
     hasher.write_u8(0xff);
 }
 
-fn feed(hasher: &mut DefaultHasher, value: RawBsonRef<'_>, collated: bool) {
-    use RawBsonRef as B;
-    match value {
-        B::Double(number) => feed_number(hasher, number),
-        B::Int32(number) => feed_number(hasher, f64::from(number)),
-        B::Int64(number) => feed_number(hasher, number as f64),
-        B::Decimal128(number) => feed_number(hasher, number.to_string().parse().unwrap_or(f64::NAN)),
+fn fixed<const N: usize>(value: &Element<'_>) -> [u8; N] {
+    value.value.try_into().unwrap_or([0; N])
+}
+
+fn feed(hasher: &mut DefaultHasher, value: &Element<'_>, collated: bool) {
+    match value.kind {
+        0x01 => feed_number(hasher, f64::from_le_bytes(fixed(value))),
+        0x10 => feed_number(hasher, f64::from(i32::from_le_bytes(fixed(value)))),
+        0x12 => feed_number(hasher, i64::from_le_bytes(fixed(value)) as f64),
+        0x13 => feed_number(hasher, Decimal128::from_bytes(fixed(value)).to_string().parse().unwrap_or(f64::NAN)),
         // The server compares strings and symbols as one type.
-        B::String(text) | B::Symbol(text) => feed_text(hasher, text.as_bytes(), collated),
-        B::Document(document) => {
-            hasher.write_u8(20);
-            feed_document(hasher, document, collated);
-        }
-        B::Array(array) => {
-            hasher.write_u8(25);
-            for value in array.into_iter().flatten() {
-                feed(hasher, value, collated);
+        0x02 | 0x0e => {
+            hasher.write_u8(15);
+            if !collated {
+                hasher.write(value.value);
             }
-            hasher.write_u8(0xff);
         }
-        B::ObjectId(id) => {
-            hasher.write_u8(35);
-            hasher.write(&id.bytes());
+        0x03 => {
+            hasher.write_u8(20);
+            feed_document(hasher, value, true, collated);
         }
-        B::Binary(binary) => {
-            hasher.write_u8(30);
-            hasher.write_u8(binary.subtype.into());
-            hasher.write(binary.bytes);
-        }
-        B::DateTime(time) => {
-            hasher.write_u8(45);
-            hasher.write_i64(time.timestamp_millis());
-        }
-        B::Timestamp(time) => {
-            hasher.write_u8(47);
-            hasher.write_u32(time.time);
-            hasher.write_u32(time.increment);
-        }
-        B::Boolean(value) => {
-            hasher.write_u8(40);
-            hasher.write_u8(u8::from(value));
+        0x04 => {
+            hasher.write_u8(25);
+            feed_document(hasher, value, false, collated);
         }
         // Rare as an `_id`, or not allowed: one worker for each kind is in order and fast enough.
-        B::Null => hasher.write_u8(5),
-        B::Undefined => hasher.write_u8(0),
-        B::RegularExpression(_) => hasher.write_u8(50),
-        B::DbPointer(_) => hasher.write_u8(55),
-        B::JavaScriptCode(_) => hasher.write_u8(60),
-        B::JavaScriptCodeWithScope(_) => hasher.write_u8(65),
-        B::MinKey => hasher.write_u8(1),
-        B::MaxKey => hasher.write_u8(127),
+        kind @ (0x06 | 0x0a | 0x0b | 0x0c | 0x0d | 0x0f | 0x7f | 0xff) => hasher.write_u8(kind),
+        // What is left is equal where its bytes are.
+        kind => {
+            hasher.write_u8(kind);
+            hasher.write(value.value);
+        }
     }
 }
 
@@ -104,7 +85,7 @@ mod tests {
     use mongodb::bson::{Decimal128, RawDocumentBuf, rawdoc};
 
     fn of(document: &RawDocumentBuf, collated: bool) -> u64 {
-        hash(document.get("_id").expect("valid").expect("present"), collated)
+        hash(document, collated)
     }
 
     #[test]

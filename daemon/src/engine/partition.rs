@@ -2,26 +2,30 @@
 //!
 //! Boundaries are record ids of sampled documents: a scan with `$_resumeAfter` can start behind any record that exists. Natural
 //! order has no types to bracket by, so that mixed `_id`s, NaN and collations need no care. Capped collections keep their order
-//! and so are one part; clustered ones have no numeric record ids.
+//! and so are one part; clustered ones, as buckets are, have no numeric record ids.
+//!
+//! Record ids are a member's own: another member, or the same one synced anew, has the same documents in another order. Parts hold
+//! on the member that they were drawn on, alone.
 
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
-use super::catalog::CollectionInfo;
+use super::catalog::{CollectionInfo, Kind};
 use super::checkpoint::Part;
+use super::element;
+use super::tuning::Tuning;
 use crate::mongo::{Deployment, append, command, number};
-
-/// The bytes of a part: repeated at most once by a killed daemon, and large enough that its start (a sample's look-up, an open
-/// cursor, one synced checkpoint) is small beside it.
-const PART_BYTES: u64 = 32 << 20;
 
 /// The parts of one collection at most: with the largest collections parts grow instead.
 const MOST_PARTS: u64 = 4096;
 
 /// Samples for each part: enough that the largest part is seldom twice the mean.
 const SAMPLES_PER_PART: u64 = 10;
+
+/// Bounds that are looked at to see whether a member's records were numbered anew: one that differs is enough.
+const CHECKED_BOUNDS: usize = 100;
 
 /// A record id and the `_id` of the document that has it.
 #[derive(Debug, Clone)]
@@ -34,14 +38,14 @@ pub struct Sample {
 
 /// How many parts a collection of this size is worth.
 #[must_use]
-pub fn part_count(bytes: u64) -> u64 {
-    (bytes / PART_BYTES).clamp(1, MOST_PARTS)
+pub fn part_count(bytes: u64, tuning: &Tuning) -> u64 {
+    (bytes / tuning.part_bytes.max(1)).clamp(1, MOST_PARTS)
 }
 
 /// Splits a collection. One part where it is small, or cannot be split.
-pub async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64) -> Result<Vec<Part>, Fault> {
-    let parts = part_count(bytes);
-    if parts < 2 || info.is_capped() || info.is_clustered() {
+pub async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64, tuning: &Tuning) -> Result<Vec<Part>, Fault> {
+    let parts = part_count(bytes, tuning);
+    if parts < 2 || info.is_capped() || info.is_clustered() || info.kind == Kind::TimeSeries {
         return Ok(join(&[], 1));
     }
     let samples = sample(source, &info.namespace, parts * SAMPLES_PER_PART).await?;
@@ -59,33 +63,45 @@ pub async fn sample(source: &Deployment, namespace: &Namespace, size: u64) -> Re
     append(&mut draw, "pipeline", &*pipeline);
     append(&mut draw, "cursor", &*rawdoc! {});
     let drawn = source.collect(&namespace.db, draw).await.map_err(fault)?;
-    let mut samples = Vec::with_capacity(drawn.len());
+    let mut samples = records(source, namespace, &drawn).await?;
+    samples.sort_by_key(|sample| sample.record);
+    samples.dedup_by_key(|sample| sample.record);
+    Ok(samples)
+}
+
+/// Whether bounds that were drawn on a member before still hold there: not once it was synced anew, which numbers its records anew.
+pub async fn hold(source: &Deployment, namespace: &Namespace, bounds: &[Sample]) -> Result<bool, Fault> {
+    let Some(last) = bounds.last() else { return Ok(true) };
+    let asked: Vec<&Sample> = bounds.iter().step_by(bounds.len().div_ceil(CHECKED_BOUNDS)).collect();
+    let ids: Vec<RawDocumentBuf> = asked.iter().map(|bound| bound.id.clone()).collect();
+    let found = records(source, namespace, &ids).await?;
+    // A document that was deleted and inserted again has a record behind all that were there.
+    let fits = |found: &Sample| {
+        found.record > last.record || asked.iter().any(|bound| bound.id == found.id && bound.record == found.record)
+    };
+    Ok(found.iter().all(fits))
+}
+
+/// The records of documents `{_id: …}`, as far as they exist, in no order.
+async fn records(source: &Deployment, namespace: &Namespace, of: &[RawDocumentBuf]) -> Result<Vec<Sample>, Fault> {
+    let fault = |e| source.fault(&format!("sampling {namespace}"), &e);
+    let mut samples = Vec::with_capacity(of.len());
     // A hundred thousand ids are far below the 16 MB of a command unless ids are huge; so they go in slices.
-    for slice in drawn.chunks(1_000) {
-        let mut ids = RawArrayBuf::new();
-        for document in slice {
-            if let Ok(Some(id)) = document.get("_id") {
-                ids.push(id);
-            }
-        }
+    for slice in of.chunks(1_000) {
         let mut find = command("find", &namespace.collection);
-        append(&mut find, "filter", &*rawdoc! { "_id": { "$in": ids } });
+        append(&mut find, "filter", &*element::by_ids(slice.iter().map(|document| &**document)));
         append(&mut find, "projection", &*rawdoc! { "_id": 1 });
         append(&mut find, "showRecordId", true);
         let mut cursor = source.batches(&namespace.db, find, 1_000).await.map_err(fault)?;
         while let Some(batch) = cursor.next().await {
             for value in batch.map_err(fault)?.doc_slices().map_err(fault)?.into_iter().flatten() {
                 let Some(document) = value.as_document() else { continue };
-                if let (Some(record), Ok(Some(id))) = (number(document, "$recordId"), document.get("_id")) {
-                    let mut only_id = RawDocumentBuf::new();
-                    append(&mut only_id, "_id", id);
-                    samples.push(Sample { record, id: only_id });
+                if let (Some(record), Some(id)) = (number(document, "$recordId"), element::id_of(document)) {
+                    samples.push(Sample { record, id });
                 }
             }
         }
     }
-    samples.sort_by_key(|sample| sample.record);
-    samples.dedup_by_key(|sample| sample.record);
     Ok(samples)
 }
 
@@ -111,6 +127,7 @@ fn join(samples: &[Sample], parts: u64) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::{Sample, join, part_count};
+    use crate::engine::tuning::Tuning;
     use mongodb::bson::rawdoc;
 
     fn samples(count: i64) -> Vec<Sample> {
@@ -133,7 +150,7 @@ mod tests {
 
     #[test]
     fn small_collections_are_one_part() {
-        assert_eq!(part_count(0), 1);
-        assert_eq!(part_count(u64::MAX), 4096);
+        assert_eq!(part_count(0, &Tuning::default()), 1);
+        assert_eq!(part_count(u64::MAX, &Tuning::default()), 4096);
     }
 }

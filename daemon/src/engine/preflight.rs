@@ -190,7 +190,7 @@ async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &Migrati
         Ok(found) => found,
         Err(fault) => return findings.fail("namespaces", &fault),
     };
-    let refused: Vec<Fault> = found.values().filter_map(catalog::unsupported).collect();
+    let refused: Vec<Fault> = found.values().filter_map(|info| catalog::unsupported(info, source.version)).collect();
     match refused.first() {
         Some(first) => {
             let message = refused.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ");

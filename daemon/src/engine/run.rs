@@ -15,16 +15,19 @@ use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{self, CollectionInfo, Kind};
+use super::catalog::{self, CollectionInfo};
 use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
+use super::doubled::Doubled;
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
+use super::tuning::Tuning;
 use super::verify::{Sides, Verifier};
 use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
+    reconcile,
 };
-use crate::mongo::{Deployment, Side, append, command, connect, timestamp};
+use crate::mongo::{Deployment, Side, connect, timestamp};
 
 /// Between two reports of a running sync's health.
 const HEALTH_EVERY: Duration = Duration::from_millis(500);
@@ -42,7 +45,10 @@ const FINISHES: usize = 2;
 
 /// Moves data between real deployments.
 #[derive(Debug, Default)]
-pub struct MongoEngine;
+pub struct MongoEngine {
+    /// The bounds that its runs work within.
+    pub tuning: Tuning,
+}
 
 impl Engine for MongoEngine {
     fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection> {
@@ -63,6 +69,7 @@ impl Engine for MongoEngine {
             destination: tokio::sync::Mutex::default(),
             writer: tokio::sync::Mutex::default(),
             running: Mutex::new(None),
+            tuning: self.tuning.clone(),
             context,
         }))
     }
@@ -99,6 +106,7 @@ pub struct MongoRun {
     /// As the run's own user, where it has one.
     writer: tokio::sync::Mutex<Option<Arc<Deployment>>>,
     running: Mutex<Option<Running>>,
+    tuning: Tuning,
 }
 
 impl MongoRun {
@@ -204,47 +212,6 @@ impl MongoRun {
         Ok(self.checkpoints.created().await?.into_iter().collect())
     }
 
-    /// Makes views and options on the destination what they are on the source, whose writes have stopped: changes of views are not
-    /// in the change stream.
-    async fn reconcile(&self, pair: &Pair) -> Result<(), Fault> {
-        let scope = &self.context.spec.namespaces.scope;
-        let (wanted, found) = tokio::try_join!(catalog::list(&pair.source, scope), catalog::list(&pair.destination, scope))?;
-        let ours = self.progress.created();
-        for (namespace, info) in &found {
-            if !wanted.contains_key(namespace) && ours.contains(namespace) {
-                tracing::info!(%namespace, "gone from the source; dropped on the destination");
-                catalog::drop(&pair.destination, namespace).await?;
-            } else if info.kind == Kind::View && wanted.get(namespace).is_some_and(|wanted| wanted.options() != info.options()) {
-                catalog::drop(&pair.destination, namespace).await?;
-            }
-        }
-        for (namespace, info) in &wanted {
-            match (info.kind, found.get(namespace)) {
-                (Kind::View, there) if there.is_none_or(|there| there.options() != info.options()) => {
-                    self.checkpoints.store_created(vec![namespace.clone()]).await?;
-                    self.progress.add_created([namespace.clone()]);
-                    catalog::create(&pair.destination, &namespace.db, info.create_command()).await?;
-                }
-                (Kind::View, _) => {}
-                (Kind::Collection | Kind::TimeSeries, None) => {
-                    return Err(Fault::new(
-                        FaultCode::VerificationMismatch,
-                        format!("{namespace} is on the source and not on the destination after everything was applied"),
-                    ));
-                }
-                (Kind::Collection | Kind::TimeSeries, Some(there)) => {
-                    if let Some(change) = options_change(info, there) {
-                        pair.destination
-                            .raw_command(&namespace.db, change)
-                            .await
-                            .map_err(|e| pair.destination.fault(&format!("giving {namespace} the source's options"), &e))?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Makes the indexes unique that only refuse duplicates so far, behind the back of the destination's users.
     async fn finish_indexes(&self) -> Result<(), Fault> {
         let unfinished = self.checkpoints.unfinished_unique().await?;
@@ -264,33 +231,8 @@ impl MongoRun {
     /// The collections of the source in scope.
     async fn collections(&self, pair: &Pair) -> Result<Vec<CollectionInfo>, Fault> {
         let listed = catalog::list(&pair.source, &self.context.spec.namespaces.scope).await?;
-        Ok(listed.into_values().filter(|info| info.kind == Kind::Collection).collect())
+        Ok(listed.into_values().filter(CollectionInfo::has_documents).collect())
     }
-}
-
-/// The `collMod` that gives a collection the source's validator and images; `None` where they are the same.
-fn options_change(wanted: &CollectionInfo, there: &CollectionInfo) -> Option<RawDocumentBuf> {
-    let mut modify = command("collMod", &wanted.namespace.collection);
-    let mut differs = false;
-    for option in ["validator", "validationLevel", "validationAction", "changeStreamPreAndPostImages"] {
-        let (wanted, there) = (option_of(wanted, option), option_of(there, option));
-        if wanted == there {
-            continue;
-        }
-        match (wanted, option) {
-            (Some(value), _) => append(&mut modify, option, value),
-            (None, "validator") => append(&mut modify, option, &*RawDocumentBuf::new()),
-            (None, "validationLevel") => append(&mut modify, option, "strict"),
-            (None, "validationAction") => append(&mut modify, option, "error"),
-            (None, _) => append(&mut modify, option, &*mongodb::bson::rawdoc! { "enabled": false }),
-        }
-        differs = true;
-    }
-    differs.then_some(modify)
-}
-
-fn option_of<'a>(info: &'a CollectionInfo, option: &str) -> Option<mongodb::bson::RawBsonRef<'a>> {
-    info.options()?.get(option).ok().flatten()
 }
 
 /// Tells about a sync while it runs.
@@ -427,6 +369,7 @@ impl RunEngine for MongoRun {
                 gate: Arc::clone(&self.gate),
                 verifier: Arc::clone(&self.verifier),
                 stop: stop.clone(),
+                tuning: self.tuning.clone(),
                 milestones,
             };
             let reporter = Reporter {
@@ -562,9 +505,12 @@ impl RunEngine for MongoRun {
             let last = pair.source.oplog_note("cutover: final").await?;
             self.applied_through(last).await?;
             let seen = self.progress.last_change();
-            self.reconcile(&pair).await?;
+            let scope = &self.context.spec.namespaces.scope;
+            reconcile::catalogues(&pair.source, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
+            let doubled = Doubled::load(&self.checkpoints).await?;
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
-                capped::mend(&pair.source, &pair.destination, &self.progress, info, timestamp(last)).await?;
+                capped::mend(&pair.source, &pair.destination, &self.progress, &doubled, info, timestamp(last), &self.tuning)
+                    .await?;
             }
             self.verifier.finish(&self.sides(&pair)).await?;
             // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
@@ -598,6 +544,7 @@ impl RunEngine for MongoRun {
                 Box::pin(async move {
                     let unfinished =
                         index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await?;
+                    reconcile::expiry(&pair.destination, &info).await?;
                     Ok(unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect())
                 })
             });

@@ -16,11 +16,14 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, CollectionRow, Part, ShardRow, Stage};
 use super::concurrent::{self, Piece};
-use super::copy::{Copier, batch_size};
+use super::copy::{Copied, Copier};
+use super::doubled::Doubled;
+use super::index;
+use super::partition::{self, Sample};
 use super::progress::Progress;
 use super::tail::{Tail, Traits};
+use super::tuning::Tuning;
 use super::verify::{Sides, Verifier};
-use super::{index, partition};
 use crate::mongo::{Deployment, Topology, timestamp};
 
 /// Collections created, listed or sized at once: small commands, each mostly a wait.
@@ -55,6 +58,8 @@ pub struct Sync {
     pub verifier: Arc<Verifier>,
     /// Ends it.
     pub stop: CancellationToken,
+    /// Its bounds.
+    pub tuning: Tuning,
     /// Raised when the copy is done, and with `true` when the indexes are.
     pub milestones: mpsc::UnboundedSender<Milestone>,
 }
@@ -73,6 +78,12 @@ struct Work {
     row: CollectionRow,
     info: CollectionInfo,
     left: Mutex<usize>,
+}
+
+/// The source's member that documents are copied from.
+struct Member {
+    source: Deployment,
+    name: String,
 }
 
 impl Sync {
@@ -179,12 +190,12 @@ impl Sync {
     }
 
     async fn listed(&self, info: CollectionInfo) -> Result<CollectionRow, Fault> {
-        if let Some(fault) = catalog::unsupported(&info) {
+        if let Some(fault) = catalog::unsupported(&info, self.source.version) {
             return Err(fault);
         }
         let (documents, bytes) = match info.kind {
             Kind::View => (0, 0),
-            Kind::Collection | Kind::TimeSeries => catalog::size(&self.source, &info.namespace).await?,
+            Kind::Collection | Kind::TimeSeries => catalog::size(&self.source, &info.data()).await?,
         };
         Ok(CollectionRow { namespace: info.namespace, info: info.raw, documents, bytes, stage: Stage::Listed })
     }
@@ -209,12 +220,14 @@ impl Sync {
 
     async fn copy(&self, shard: &str, row: &ShardRow) -> Result<ShardRow, Fault> {
         let catalogue = self.catalogue(shard).await?;
+        let member = self.source.pinned().await.map(|(source, name)| Member { source, name })?;
+        self.split_anew(shard, &member, &catalogue).await?;
         self.count(shard, &catalogue).await?;
-        self.create(shard, &catalogue, row.copied.is_some()).await?;
+        self.create(shard, &member, &catalogue, row.copied.is_some()).await?;
 
         let (finished, to_index) = mpsc::unbounded_channel();
         let (copied, ()) = tokio::try_join!(
-            self.copy_parts(shard, row, &catalogue, finished),
+            self.copy_parts(shard, row, &member.source, &catalogue, finished),
             self.index_finished(shard, &catalogue, to_index)
         )?;
         let _ = self.milestones.send(Milestone::Indexed);
@@ -227,18 +240,21 @@ impl Sync {
         &self,
         shard: &str,
         row: &ShardRow,
+        source: &Deployment,
         catalogue: &[Work],
         finished: mpsc::UnboundedSender<usize>,
     ) -> Result<ClusterTime, Fault> {
+        let doubled = Doubled::load(&self.checkpoints).await?;
         let copier = Copier {
-            source: &self.source,
+            source,
             destination: &self.destination,
             progress: &self.progress,
+            doubled: &doubled,
             start: timestamp(row.start),
         };
         let mut parts: Vec<Piece<'_, ()>> = Vec::new();
         for (place, work) in catalogue.iter().enumerate() {
-            if work.info.kind != Kind::Collection || work.row.stage >= Stage::Copied {
+            if !work.info.has_documents() || work.row.stage >= Stage::Copied {
                 let _ = finished.send(place);
                 continue;
             }
@@ -274,7 +290,14 @@ impl Sync {
     /// Copies one part; `true`: it was its collection's last.
     async fn copy_part(&self, shard: &str, copier: &Copier<'_>, work: &Work, part: &Part) -> Result<bool, Fault> {
         let namespace = &work.row.namespace;
-        let copied = copier.copy(namespace, part, batch_size(work.row.documents, work.row.bytes)).await?;
+        let batch_size = self.tuning.batch_size(work.row.documents, work.row.bytes);
+        let copied = match copier.copy(&work.info.data(), part, batch_size).await {
+            Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
+                tracing::info!(%namespace, error = %fault.message, "no longer what it was listed as; the tail tells what it is");
+                Copied::default()
+            }
+            copied => copied?,
+        };
         self.checkpoints.store_part_done(shard, namespace, part.number, copied.documents, copied.bytes).await?;
         let is_last = {
             let mut left = work.left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -285,6 +308,11 @@ impl Sync {
             self.collection_copied(shard, work).await?;
         }
         Ok(is_last)
+    }
+
+    /// Whether the source has something else under the name by now, or nothing.
+    async fn is_another_now(&self, info: &CollectionInfo) -> Result<bool, Fault> {
+        Ok(catalog::find(&self.source, &info.namespace).await?.is_none_or(|now| now.kind != info.kind))
     }
 
     /// Builds the indexes of collections as they come, until no more will.
@@ -326,7 +354,7 @@ impl Sync {
 
     /// Sets the counters to what the checkpoints say.
     async fn count(&self, shard: &str, catalogue: &[Work]) -> Result<(), Fault> {
-        let collections: Vec<&Work> = catalogue.iter().filter(|work| work.info.kind == Kind::Collection).collect();
+        let collections: Vec<&Work> = catalogue.iter().filter(|work| work.info.has_documents()).collect();
         let sum = |of: fn(&CollectionRow) -> u64| collections.iter().map(|work| of(&work.row)).sum::<u64>();
         self.progress.set_copy_totals(collections.len() as u64, sum(|row| row.documents), sum(|row| row.bytes));
         let done = collections.iter().filter(|work| work.row.stage >= Stage::Copied).count();
@@ -347,7 +375,7 @@ impl Sync {
     }
 
     /// Makes every collection, and splits it; makes the views. What exists already and is not this run's is an error.
-    async fn create(&self, shard: &str, catalogue: &[Work], copied: bool) -> Result<(), Fault> {
+    async fn create(&self, shard: &str, member: &Member, catalogue: &[Work], copied: bool) -> Result<(), Fault> {
         let known = self.checkpoints.created().await?;
         self.progress.add_created(known.iter().cloned());
         let new: Vec<_> = catalogue.iter().filter(|work| work.row.stage == Stage::Listed).collect();
@@ -369,25 +397,52 @@ impl Sync {
         let namespaces: Vec<_> = new.iter().map(|work| work.row.namespace.clone()).collect();
         self.checkpoints.store_created(namespaces.clone()).await?;
         self.progress.add_created(namespaces);
-        let creations = new.into_iter().map(|work| -> Piece<'_, ()> { Box::pin(self.create_one(shard, work)) });
+        let creations = new.into_iter().map(|work| -> Piece<'_, ()> { Box::pin(self.create_one(shard, member, work)) });
         concurrent::all(SMALL_COMMANDS, creations.collect()).await.map(drop)
     }
 
-    async fn create_one(&self, shard: &str, work: &Work) -> Result<(), Fault> {
+    async fn create_one(&self, shard: &str, member: &Member, work: &Work) -> Result<(), Fault> {
         let namespace = &work.row.namespace;
         catalog::create(&self.destination, &namespace.db, work.info.create_command()).await?;
         match work.info.kind {
-            Kind::Collection => {
-                let parts = partition::split(&self.source, &work.info, work.row.bytes).await?;
-                self.checkpoints.store_parts(shard, namespace, parts).await
-            }
-            Kind::View | Kind::TimeSeries => self.checkpoints.store_stage(shard, namespace, Stage::Indexed).await,
+            Kind::Collection | Kind::TimeSeries => self.split(shard, member, work).await,
+            Kind::View => self.checkpoints.store_stage(shard, namespace, Stage::Indexed).await,
         }
+    }
+
+    async fn split(&self, shard: &str, member: &Member, work: &Work) -> Result<(), Fault> {
+        let parts = match partition::split(&member.source, &work.info, work.row.bytes, &self.tuning).await {
+            Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
+                tracing::info!(namespace = %work.row.namespace, error = %fault.message, "no longer what it was listed as");
+                Vec::new()
+            }
+            parts => parts?,
+        };
+        self.checkpoints.store_parts(shard, &work.row.namespace, &member.name, parts).await
+    }
+
+    /// Splits what was split on another member, since an election, or before the member was synced anew. Those collections are read
+    /// again whole: which of their documents the finished parts held cannot be told by other record ids.
+    async fn split_anew(&self, shard: &str, member: &Member, catalogue: &[Work]) -> Result<(), Fault> {
+        for work in catalogue.iter().filter(|work| work.info.kind == Kind::Collection && work.row.stage == Stage::Split) {
+            let namespace = &work.row.namespace;
+            let bounds = self.checkpoints.bounds(shard, namespace).await?;
+            if bounds.is_empty() {
+                continue;
+            }
+            let bounds: Vec<Sample> = bounds.into_iter().map(|(record, id)| Sample { record, id }).collect();
+            let same_member = self.checkpoints.split_on(shard, namespace).await?.as_ref() == Some(&member.name);
+            if !same_member || !partition::hold(&member.source, namespace, &bounds).await? {
+                tracing::info!(%namespace, member = member.name, "read from another member than before; its copy begins anew");
+                self.split(shard, member, work).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn build_indexes(&self, shard: &str, work: &Work) -> Result<(), Fault> {
         let namespace = &work.row.namespace;
-        if work.info.kind != Kind::Collection || work.row.stage >= Stage::Indexed {
+        if !work.info.has_documents() || work.row.stage >= Stage::Indexed {
             return Ok(());
         }
         let specs = catalog::indexes(&self.source, namespace).await?;
@@ -403,7 +458,7 @@ impl Sync {
         let traits: HashMap<_, _> = catalog::list(&self.destination, &self.spec.namespaces.scope)
             .await?
             .into_iter()
-            .map(|(namespace, info)| (namespace, Traits { collated: info.has_collation(), capped: info.is_capped() }))
+            .map(|(namespace, info)| (namespace, Traits::of(&info)))
             .collect();
         let recopied = self.checkpoints.recopied().await?.into_iter().collect();
         let tail = Tail {
@@ -416,9 +471,11 @@ impl Sync {
             copied,
             traits: Mutex::new(traits),
             recopied: Mutex::new(recopied),
+            doubled: Doubled::load(&self.checkpoints).await?,
             gate: Arc::clone(&self.gate),
             verifier: Arc::clone(&self.verifier),
             stop: self.stop.clone(),
+            tuning: self.tuning.clone(),
         };
         tail.follow(row).await
     }

@@ -24,38 +24,65 @@ use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Order};
+use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow};
+use super::doubled::Doubled;
 use super::event::{Change, Event, What, token_time};
 use super::progress::Progress;
+use super::tuning::Tuning;
 use super::verify::Verifier;
-use super::{fold, key};
-use crate::mongo::{Deployment, ServerVersion, append, primary, timestamp};
+use super::{element, fold, key};
+use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
 
-/// Events in one round at most, and their bytes: a bound on memory, and on what is applied twice after a crash.
-const ROUND_EVENTS: usize = 20_000;
-const ROUND_BYTES: usize = 16 << 20;
-/// Events in one reply at most: a reply is held whole, and so are the two that are read ahead.
-const BATCH_EVENTS: u32 = 5_000;
 /// Replies read ahead of what is being applied.
 const READ_AHEAD: usize = 2;
-/// Writers at work at once on one round.
-const WORKERS: usize = 4;
+/// Events in one reply at most where their contents are left out, and read from the source one by one.
+const LEAN_EVENTS: u32 = 100;
 /// How long the server waits for an event before it answers with none: so often an idle stream tells how far it has come, and so
 /// long at most a drained cutover waits to learn that nothing is left.
 const AWAIT: Duration = Duration::from_millis(100);
-/// How often progress is stored: more often costs a write each, less often is applied twice after a crash.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
+/// The server's code for a document that is too large, here an event: a document of 16 MiB with a long `_id` gives one.
+const TOO_LARGE: i32 = 10334;
 
 /// The first version whose change streams tell updates as the server's own deltas, and whose updates take them.
 const RAW_DELTAS: ServerVersion = ServerVersion::new(6, 0, 0);
+/// The first version whose change streams tell of definitions, and of the server's own collections.
+const EXPANDED: ServerVersion = ServerVersion::new(6, 0, 0);
+
+/// What a name stands for on the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nature {
+    /// A collection, or nothing yet.
+    #[default]
+    Plain,
+    /// A view.
+    View,
+    /// Measurements, whose buckets are changed under a name of their own.
+    TimeSeries,
+}
 
 /// What the tail must know of a collection to route its events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Traits {
+    /// What it is.
+    pub nature: Nature,
     /// Strings compare by a collation.
     pub collated: bool,
     /// Documents have an order to keep.
     pub capped: bool,
+}
+
+impl Traits {
+    /// The traits of what is listed so.
+    #[must_use]
+    pub fn of(info: &CollectionInfo) -> Self {
+        let nature = match info.kind {
+            Kind::Collection => Nature::Plain,
+            Kind::View => Nature::View,
+            Kind::TimeSeries => Nature::TimeSeries,
+        };
+        Self { nature, collated: info.has_collation(), capped: info.is_capped() }
+    }
 }
 
 /// Follows one replica set's changes.
@@ -79,12 +106,42 @@ pub struct Tail {
     pub traits: Mutex<HashMap<Namespace, Traits>>,
     /// Namespaces that were copied again by themselves.
     pub recopied: Mutex<HashMap<Namespace, Recopied>>,
+    /// Namespaces whose documents no delta is applied to.
+    pub doubled: Doubled,
     /// Held for reading while a round is applied: a writer stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
     /// Is told of what was changed.
     pub verifier: Arc<Verifier>,
     /// Ends it between two rounds.
     pub stop: CancellationToken,
+    /// Its bounds.
+    pub tuning: Tuning,
+}
+
+/// Why a stream broke.
+enum Broken {
+    Server(mongodb::error::Error),
+    Fault(Fault),
+}
+
+impl From<mongodb::error::Error> for Broken {
+    fn from(error: mongodb::error::Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Why a stream is no longer read.
+enum Ended {
+    /// Nobody takes its events any more.
+    Unwanted,
+    /// What made the contents be left out has passed.
+    Passed,
 }
 
 /// A reply of the stream.
@@ -121,39 +178,66 @@ impl Tail {
     }
 
     async fn read(&self, from: &ShardRow, batches: mpsc::Sender<Batch>) -> Result<(), Fault> {
+        let mut behind = from.token.clone();
+        let mut lean = false;
+        loop {
+            match self.read_stream(from, &mut behind, lean, &batches).await {
+                Ok(Ended::Unwanted) => return Ok(()),
+                Ok(Ended::Passed) => lean = false,
+                Err(Broken::Server(e)) if error::code(&e) == Some(TOO_LARGE) && !lean => {
+                    tracing::info!("an event is too large to be told whole; its documents are read from the source");
+                    lean = true;
+                }
+                Err(Broken::Server(e)) => return Err(self.source.fault("following the changes", &e)),
+                Err(Broken::Fault(fault)) => return Err(fault),
+            }
+        }
+    }
+
+    /// Opens the stream and passes on what it tells. `lean`: without the documents' contents, and until an event was told so.
+    async fn read_stream(
+        &self,
+        from: &ShardRow,
+        behind: &mut Option<RawDocumentBuf>,
+        lean: bool,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<Ended, Broken> {
         let mut options = rawdoc! { "allChangesForCluster": true };
-        if self.source.version >= RAW_DELTAS {
+        if self.source.version >= EXPANDED {
             append(&mut options, "showExpandedEvents", true);
+            // Buckets of time-series collections, and stored functions.
+            append(&mut options, "showSystemEvents", true);
         }
         if self.uses_raw_deltas() {
             append(&mut options, "showRawUpdateDescription", true);
         }
-        match &from.token {
+        match behind {
             Some(token) => append(&mut options, "resumeAfter", &**token),
             None => append(&mut options, "startAtOperationTime", timestamp(from.start)),
         }
         let mut pipeline = RawArrayBuf::new();
         pipeline.push(&*rawdoc! { "$changeStream": options });
+        if lean {
+            pipeline.push(&*rawdoc! { "$project": { "fullDocument": 0, "rawUpdateDescription": 0, "updateDescription": 0 } });
+        }
         let mut open = rawdoc! { "aggregate": 1 };
         append(&mut open, "pipeline", &*pipeline);
         append(&mut open, "cursor", &*rawdoc! {});
         append(&mut open, "readConcern", &*rawdoc! { "level": "majority" });
-        let fault = |e: mongodb::error::Error| self.source.fault("following the changes", &e);
         let mut cursor = self
             .source
             .client
             .database("admin")
             .run_raw_cursor_command(open)
             .selection_criteria(primary())
-            .batch_size(BATCH_EVENTS)
+            .batch_size(if lean { LEAN_EVENTS } else { self.tuning.reply_events })
             .max_time(AWAIT)
             .batch()
-            .await
-            .map_err(fault)?;
+            .await?;
         while let Some(reply) = cursor.next().await {
-            let reply = reply.map_err(fault)?;
+            let reply = reply?;
             let mut events = Vec::new();
-            for value in reply.doc_slices().map_err(fault)?.into_iter().flatten() {
+            for value in reply.doc_slices()?.into_iter().flatten() {
                 if let Some(document) = value.as_document() {
                     events.push(Event::read(document)?);
                 }
@@ -163,15 +247,23 @@ impl Tail {
                 .get_document("cursor")
                 .ok()
                 .and_then(|cursor| cursor.get_document("postBatchResumeToken").ok())
-                .map(RawDocument::to_owned);
+                .map(RawDocument::to_owned)
+                .or_else(|| events.last().map(|event| event.token.clone()));
+            if token.is_some() {
+                behind.clone_from(&token);
+            }
+            let told = !events.is_empty();
             if batches.send(Batch { events, token }).await.is_err() {
-                return Ok(());
+                return Ok(Ended::Unwanted);
+            }
+            if lean && told {
+                return Ok(Ended::Passed);
             }
         }
         // A stream over a whole deployment has no end of its own.
         let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("the change stream of {} ended", self.source.hosts));
         fault.retryable = true;
-        Err(fault)
+        Err(fault.into())
     }
 
     async fn apply(&self, from: &ShardRow, arrived: &mut mpsc::Receiver<Batch>) -> Result<(), Fault> {
@@ -186,8 +278,8 @@ impl Tail {
             let mut events = first.events;
             let mut token = first.token;
             let mut bytes: usize = events.iter().map(|event| event.bytes).sum();
-            while events.len() < ROUND_EVENTS
-                && bytes < ROUND_BYTES
+            while events.len() < self.tuning.round_events
+                && bytes < self.tuning.round_bytes
                 && let Ok(next) = arrived.try_recv()
             {
                 bytes += next.events.iter().map(|event| event.bytes).sum::<usize>();
@@ -204,7 +296,7 @@ impl Tail {
             self.progress.set_applied(position.time, position.events);
             // Only now both sides have shown that they work.
             self.progress.set_error(None);
-            if position.stored.elapsed() >= CHECKPOINT_EVERY {
+            if position.stored.elapsed() >= self.tuning.checkpoint_every {
                 self.store(&mut position, false).await?;
             }
         }
@@ -236,6 +328,7 @@ impl Tail {
                     position.events += 1;
                     self.store(position, true).await?;
                 }
+                What::Nothing => position.pass(event.token, event.time),
                 What::Unknown(kind) => {
                     return Err(Fault::new(
                         FaultCode::UnsupportedChange,
@@ -249,55 +342,46 @@ impl Tail {
 
     /// Applies changes without a definition among them: workers side by side, each key's in order.
     async fn apply_changes(&self, changes: Vec<Change>, newest: ClusterTime) -> Result<(), Fault> {
-        let mut workers: Vec<HashMap<Namespace, Vec<(u64, Change)>>> = (0..WORKERS).map(|_| HashMap::new()).collect();
-        let mut seen: HashMap<Namespace, bool> = HashMap::new();
-        let mut in_scope_changes = false;
+        let mut workers: Vec<HashMap<Namespace, Vec<(u64, Change)>>> = (0..self.tuning.workers).map(|_| HashMap::new()).collect();
+        let mut seen: HashMap<Namespace, Option<Traits>> = HashMap::new();
+        let mut touched = Vec::new();
         let tracking = self.verifier.is_tracking();
         let mut changed: HashMap<Namespace, HashSet<Vec<u8>>> = HashMap::new();
         for change in changes {
-            let in_scope = match seen.get(&change.namespace) {
-                Some(in_scope) => *in_scope,
+            let traits = match seen.get(&change.namespace) {
+                Some(traits) => *traits,
                 None => {
-                    let in_scope = self.scope.contains(&change.namespace);
-                    seen.insert(change.namespace.clone(), in_scope);
-                    in_scope
+                    let carried = self.carried(&change.namespace);
+                    touched.extend(carried.as_ref().map(|(owner, _)| owner.clone()));
+                    let traits = carried.map(|(_, traits)| traits);
+                    seen.insert(change.namespace.clone(), traits);
+                    traits
                 }
             };
-            if !in_scope {
-                continue;
+            let Some(traits) = traits else { continue };
+            if change.op.content().is_some_and(element::has_doubled_names) {
+                self.doubled.add(&change.namespace).await?;
             }
-            in_scope_changes = true;
-            if tracking && !self.traits_of(&change.namespace).capped {
+            if tracking && !traits.capped {
                 // A capped collection is compared whole, in its order, at the cutover.
                 changed.entry(change.namespace.clone()).or_default().insert(change.id.as_bytes().to_vec());
             }
-            let traits = self.traits_of(&change.namespace);
-            let id = change.id.get("_id").ok().flatten().unwrap_or(mongodb::bson::RawBsonRef::Null);
-            let hash = key::hash(id, traits.collated);
+            let hash = key::hash(&change.id, traits.collated);
             // The hash of the key alone spreads well; a capped collection's order is over all of its documents.
-            let worker = if traits.capped { 0 } else { usize::try_from(hash % WORKERS as u64).unwrap_or(0) };
+            let worker = if traits.capped { 0 } else { usize::try_from(hash % self.tuning.workers as u64).unwrap_or(0) };
             workers[worker].entry(change.namespace.clone()).or_default().push((hash, change));
         }
-        if in_scope_changes {
-            self.progress.set_last_change(newest);
-        }
-        let touched: Vec<Namespace> =
-            seen.into_iter().filter_map(|(namespace, in_scope)| in_scope.then_some(namespace)).collect();
         if touched.is_empty() {
             return Ok(());
         }
+        self.progress.set_last_change(newest);
         self.note_created(touched).await?;
-        let applier = Applier {
-            source: &self.source,
-            destination: &self.destination,
-            as_of: timestamp(newest),
-            expect_present: newest > self.copied,
-        };
+        let applier = Applier { tail: self, as_of: timestamp(newest), expect_present: newest > self.copied };
         let applier = &applier;
         try_join_all(workers.into_iter().map(|work| async move {
             for (namespace, changes) in work {
                 let order = if self.traits_of(&namespace).capped { Order::Kept } else { Order::Free };
-                for round in fold::fold(changes) {
+                for round in fold::fold(changes, &self.tuning) {
                     applier.apply(&namespace, &round, order).await?;
                 }
             }
@@ -308,6 +392,24 @@ impl Tail {
             ids.into_iter().filter_map(move |id| Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?)))
         });
         self.verifier.changed(changed.collect()).await
+    }
+
+    /// What a change of this namespace belongs to, if it is carried: a collection in scope, or one whose buckets these are. What
+    /// the name no longer stands for on the destination is a state of the source that was over before the copy read it.
+    pub(super) fn carried(&self, namespace: &Namespace) -> Option<(Namespace, Traits)> {
+        let owner = catalog::owner_of(namespace);
+        let is_bucket = owner.is_some();
+        let owner = owner.unwrap_or_else(|| namespace.clone());
+        if !self.scope.contains(&owner) {
+            return None;
+        }
+        let traits = self.traits_of(&owner);
+        let fits = match traits.nature {
+            Nature::Plain => !is_bucket,
+            Nature::TimeSeries => is_bucket,
+            Nature::View => false,
+        };
+        fits.then_some((owner, traits))
     }
 
     /// A first change makes the collection where there is none: the run is then its maker.
@@ -333,6 +435,18 @@ impl Tail {
             Some(traits) => known.insert(namespace.clone(), traits),
             None => known.remove(namespace),
         };
+    }
+
+    /// Notes that documents of a namespace were read again. Should it have had another name by then, a rename that is further on in
+    /// the stream would carry what was not read, or what belongs to another collection of that name: it then copies again.
+    pub(super) async fn note_reread(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let time = self.source.majority_optime().await?;
+        let known = self.recopied.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
+        match known {
+            Some(known) if known.time >= time => Ok(()),
+            Some(known) => self.set_recopied(namespace, Some(Recopied { time, ..known })).await,
+            None => self.set_recopied(namespace, Some(Recopied { whole: true, time })).await,
+        }
     }
 
     /// Whether a namespace's data on the destination may be from after this time.

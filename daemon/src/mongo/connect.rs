@@ -221,6 +221,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
         side,
         hosts,
         tag: tag.to_owned(),
+        member: primary(),
     })
 }
 

@@ -140,7 +140,8 @@ pub(super) fn acknowledged_before_start(wanted: &Declared, why: &str) -> Diagnos
 pub(super) fn not_ready(wanted: &Declared, existing: &Observed) -> Diagnostic {
     let status = &existing.status;
     let mut message = match status.phase {
-        Phase::Ready => format!("run {} of {} cannot cut over at the moment", status.run, status.name),
+        // It keeps its window and its token over a short trouble, and is not cut over in it.
+        Phase::Ready => format!("run {} of {} was ready and is not at the moment", status.run, status.name),
         phase => format!("run {} of {} is {phase}, not ready", status.run, status.name),
     };
     if let Some(error) = status.error.as_ref().filter(|_| status.ready.reasons.is_empty()) {

@@ -1,6 +1,7 @@
 //! What the provider offers: its own block, one resource, two data sources. Their bodies are the HCL's; what is added is here.
 
 use schemas::hcl::schema::{AttributeSchema, BlockSchema, DAEMON, Kind, MIGRATION, Times};
+use schemas::kept_secret::Side;
 use schemas::observed::Observed;
 use schemas::spec::MigrationSpec;
 use serde_json::json;
@@ -93,9 +94,40 @@ pub(crate) fn migration() -> Block {
     block.attributes.extend(WAIT.attributes.iter().map(Attribute::of));
     block.attributes.extend(status_attributes());
     block.attributes.push(Attribute::computed(DROPS, Type::List(Box::new(Type::Text)), DROPS_DESCRIPTION));
+    for side in &mut block.blocks {
+        if Side::from_name(side.name).is_some() {
+            side.block.attributes.extend(kept_password());
+        }
+    }
     block.blocks.push(NestedBlock { name: TIMEOUTS.name, times: TIMEOUTS.times, block: Block::of(&TIMEOUTS) });
     block
 }
+
+/// A password that goes to the daemon and nowhere else. Not in the HCL: a file that is reviewed holds none.
+fn kept_password() -> [Attribute; 2] {
+    [
+        Attribute {
+            presence: Presence::WriteOnly,
+            ..Attribute::optional(
+                PASSWORD,
+                Type::Text,
+                "The password itself, instead of a reference: the daemon keeps it, in a file for its user only. It is in no plan and \
+                 no state. Needs Terraform 1.11 or OpenTofu 1.11.",
+            )
+        },
+        Attribute::optional(
+            PASSWORD_VERSION,
+            Type::Number,
+            "A whole number, raised with each change of `password_wo`: by itself that shows in no plan.",
+        ),
+    ]
+}
+
+/// The write-only password.
+pub(crate) const PASSWORD: &str = "password_wo";
+
+/// Its version.
+pub(crate) const PASSWORD_VERSION: &str = "password_wo_version";
 
 /// The data source that tells where a migration stands, whoever declared it.
 #[must_use]
@@ -272,7 +304,9 @@ mod tests {
         for inner in table.blocks {
             let ours = block.blocks.iter().find(|one| one.name == inner.name).expect("its name is there");
             assert_eq!(ours.times == Times::Any, inner.times == Times::Any, "{path}.{}", inner.name);
-            compare(&ours.block, inner, &format!("{path}.{}", inner.name), &[]);
+            let kept = ["password_wo", "password_wo_version"];
+            let added = if path == "migration" { &kept[..] } else { &[] };
+            compare(&ours.block, inner, &format!("{path}.{}", inner.name), added);
         }
     }
 

@@ -18,10 +18,12 @@ pub(crate) fn of_provider(config: &Value) -> Vec<Diagnostic> {
 
 /// What is wrong with a migration's block.
 #[must_use]
-pub(crate) fn of_migration(config: &Value) -> Vec<Diagnostic> {
+pub(crate) fn of_migration(config: &Value, write_only: bool) -> Vec<Diagnostic> {
     let folder = declare::working_folder();
-    let mut found: Vec<Diagnostic> = declare::migration(&folder, config).diagnostics.iter().map(diagnostic::checked).collect();
+    let mut found: Vec<Diagnostic> =
+        declare::migration(&folder, config, None).diagnostics.iter().map(diagnostic::checked).collect();
     found.extend(declare::waiting(&folder, config));
+    found.extend(declare::check_secrets(config, write_only));
     found
 }
 
@@ -40,7 +42,7 @@ pub(crate) fn of_data_source(type_name: &str, config: &Value) -> Vec<Diagnostic>
             name.chain(workspace.iter().map(|error| wrong("workspace", error))).collect()
         }
         PREFLIGHT_TYPE => {
-            declare::migration(&declare::working_folder(), config).diagnostics.iter().map(diagnostic::checked).collect()
+            declare::migration(&declare::working_folder(), config, None).diagnostics.iter().map(diagnostic::checked).collect()
         }
         other => vec![diagnostic::error(format!("the provider has no data source {other}"), "")],
     }

@@ -29,11 +29,11 @@ async fn migration(session: &Session, config: &Value) -> Result<(Value, Problems
     let invalid = |error: &dyn std::error::Error| vec![diagnostic::error(error.to_string(), "")];
     let name = MigrationName::new(config.get("name").as_text().unwrap_or_default()).map_err(|error| invalid(&error))?;
     if let Some(workspace) = config.get("workspace").as_text() {
-        daemon.workspace = Workspace::new(workspace).map_err(|error| invalid(&error))?;
+        daemon.store.workspace = Workspace::new(workspace).map_err(|error| invalid(&error))?;
     }
     let observed = daemon.observe(&name).await.map_err(|fault| problems(&fault))?;
     let Some(observed) = observed else {
-        let message = format!("there is no migration {name} in workspace {}", daemon.workspace);
+        let message = format!("there is no migration {name} in workspace {}", daemon.workspace());
         return Err(problems(&Fault::new(FaultCode::UnknownMigration, message)));
     };
     let mut entries: std::collections::BTreeMap<String, Value> =
@@ -47,13 +47,13 @@ async fn migration(session: &Session, config: &Value) -> Result<(Value, Problems
 }
 
 async fn preflight(session: &Session, config: &Value) -> Result<(Value, Problems), Problems> {
-    let checked = declare::migration(&declare::working_folder(), config);
+    let checked = declare::migration(&declare::working_folder(), config, None);
     let Some(wanted) = checked.made else {
         return Err(checked.diagnostics.iter().map(diagnostic::checked).collect());
     };
     let daemon: Connected = session.must_connect().await.map_err(|fault| problems(&fault))?;
     let inspection = tokio::select! {
-        inspected = session.inspect(&daemon, &wanted.spec) => inspected.map_err(|fault| problems(&fault))?,
+        inspected = session.inspect(&daemon, &wanted.spec, Vec::new()) => inspected.map_err(|fault| problems(&fault))?,
         () = session.stopped() => return Err(vec![diagnostic::error("the live checks were interrupted", "Nothing was changed.")]),
     };
     let schema = catalog::preflight_data();

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use schemas::hcl::Declared;
 use schemas::hcl::schema::{BlockSchema, MIGRATION, Times};
 use schemas::hcl::values::{BlockValues, Given, Outcome, check_block, check_migration};
+use schemas::id::{MigrationName, Workspace};
+use schemas::kept_secret::{self, Side};
 use schemas::phase::Phase;
 use schemas::plugin_protocol::tfplugin6::Diagnostic;
 use schemas::time::Length;
+use schemas::wire::v1;
+use serde_json::json;
 
-use super::catalog::{TIMEOUTS, WAIT, WAIT_FOR};
+use super::catalog::{PASSWORD, PASSWORD_VERSION, TIMEOUTS, WAIT, WAIT_FOR};
 use super::diagnostic;
 use super::value::Value;
 
@@ -49,14 +53,103 @@ pub(crate) fn values(table: &BlockSchema, value: &Value) -> BlockValues {
     values
 }
 
-/// Checks the body of a migration.
+/// Where the daemon keeps passwords.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    /// Its state directory.
+    pub(crate) state_dir: PathBuf,
+    /// The workspace.
+    pub(crate) workspace: Workspace,
+}
+
+/// Checks the body of a migration. Without a `store`, a password that the daemon keeps is not known.
 #[must_use]
-pub(crate) fn migration(folder: &Path, config: &Value) -> Outcome<Declared> {
-    let mut outcome = check_migration(folder, &values(&MIGRATION, config));
+pub(crate) fn migration(folder: &Path, config: &Value, store: Option<&Store>) -> Outcome<Declared> {
+    let mut values = values(&MIGRATION, config);
+    for side in Side::ALL {
+        let given = kept_password(config, side, store);
+        let block = values.blocks.get_mut(side.as_str()).and_then(|blocks| blocks.first_mut());
+        if let (Some(given), Some(block)) = (given, block) {
+            block.attributes.entry("password".to_owned()).or_insert(given);
+        }
+    }
+    let mut outcome = check_migration(folder, &values);
     // Blocks that may or may not come leave their mark only here.
     let whole = MIGRATION.names().chain(MIGRATION.label).all(|name| config.get(name).is_known());
     outcome.made = outcome.made.filter(|_| whole);
     outcome
+}
+
+/// The reference to a password that the daemon keeps.
+fn kept_password(config: &Value, side: Side, store: Option<&Store>) -> Option<Given> {
+    let version = config.get(side.as_str()).get(PASSWORD_VERSION);
+    if version.is_null() {
+        return None;
+    }
+    let name = config.get("name").as_text().and_then(|name| MigrationName::new(name).ok());
+    let version = version.as_u64().and_then(|version| u32::try_from(version).ok());
+    let (Some(store), Some(name), Some(version)) = (store, name, version) else { return Some(Given::Unknown) };
+    let path = kept_secret::file(&store.state_dir, &store.workspace, &name, side, version);
+    Some(Given::Known(json!({ "file": path })))
+}
+
+/// The passwords that the daemon is to keep.
+#[must_use]
+pub(crate) fn secrets(config: &Value) -> Vec<v1::Secret> {
+    let of = |side: Side| {
+        let block = config.get(side.as_str());
+        let secret = block.get(PASSWORD).as_text()?.to_owned();
+        let version = u32::try_from(block.get(PASSWORD_VERSION).as_u64()?).ok()?;
+        Some(v1::Secret { side: side.to_string(), version, secret })
+    };
+    Side::ALL.into_iter().filter_map(of).collect()
+}
+
+/// Checks the passwords that the daemon is to keep. `allowed`: Terraform knows of write-only values.
+#[must_use]
+pub(crate) fn check_secrets(config: &Value, allowed: bool) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for side in Side::ALL {
+        let block = config.get(side.as_str());
+        let (password, version) = (block.get(PASSWORD), block.get(PASSWORD_VERSION));
+        let mut refuse = |name: &str, summary: &str, detail: &str| {
+            let attribute = Some(diagnostic::attribute_path(&format!("{side}.{name}")));
+            found.push(Diagnostic { attribute, ..diagnostic::error(format!("{summary} [CUT0001]"), detail) });
+        };
+        if !password.is_null() && !allowed {
+            let detail = "Use Terraform 1.11, OpenTofu 1.11, or newer; or write password = { env = \"NAME\" }.";
+            refuse(PASSWORD, "this Terraform has no write-only attributes", detail);
+        }
+        if !password.is_null() && !block.get("password").is_null() {
+            refuse(PASSWORD, "password and password_wo are both given", "Remove one of them.");
+        }
+        if password.as_text().is_some_and(str::is_empty) {
+            refuse(PASSWORD, "password_wo is empty", "Leave it out where no password is needed.");
+        }
+        match (password.is_null(), version) {
+            (false, Value::Null) => {
+                refuse(
+                    PASSWORD,
+                    "password_wo needs password_wo_version",
+                    "Write password_wo_version = 1, and raise it with each change.",
+                );
+            }
+            (true, version) if !version.is_null() => {
+                refuse(
+                    PASSWORD_VERSION,
+                    "password_wo_version is given without password_wo",
+                    "Give the password, or remove the version.",
+                );
+            }
+            (_, Value::Null | Value::Unknown) => {}
+            (_, version) => {
+                if !version.as_u64().is_some_and(|version| (1..=u64::from(u32::MAX)).contains(&version)) {
+                    refuse(PASSWORD_VERSION, "password_wo_version is not a whole number above 0", "Count from 1.");
+                }
+            }
+        }
+    }
+    found
 }
 
 /// How an apply waits.

@@ -13,7 +13,7 @@ pub(crate) use note::Note;
 pub(crate) use plan::plan;
 
 use super::service::Problems;
-use super::session::{Connected, Session};
+use super::session::Session;
 use super::value::Value;
 use super::{catalog, declare, diagnostic, state};
 
@@ -65,25 +65,24 @@ pub(crate) async fn read(session: &Session, current: &Value) -> Result<Value, Pr
         return Ok(Value::Null);
     }
     let Some(daemon) = session.connect().await.map_err(problems)? else { return Ok(current.clone()) };
-    check_workspace(current, &daemon.workspace)?;
+    check_workspace(current, daemon.workspace())?;
     let observed = daemon.observe(&name_of(current)?).await.map_err(problems)?;
     Ok(match observed.filter(|one| one.declared) {
-        Some(observed) => state::of_observed(current, &observed, &declare::working_folder()),
+        Some(observed) => state::of_observed(current, &observed, &declare::working_folder(), &daemon.store),
         None => Value::Null,
     })
 }
 
 /// Takes a migration that is there into an empty state. The id is `WORKSPACE/NAME`, or the name alone.
 pub(crate) async fn import(session: &Session, id: &str) -> Result<Value, Problems> {
-    let Connected { client, workspace } = session.must_connect().await.map_err(problems)?;
-    let (stored, name) = id.split_once('/').unwrap_or((workspace.as_str(), id));
+    let daemon = session.must_connect().await.map_err(problems)?;
+    let (stored, name) = id.split_once('/').unwrap_or((daemon.workspace().as_str(), id));
     let wrong = |error: &dyn std::error::Error| {
         vec![diagnostic::error(format!("{id:?} is not the id of a migration: {error}"), "Write it as WORKSPACE/NAME.")]
     };
     let name = MigrationName::new(name).map_err(|error| wrong(&error))?;
     let of = Workspace::new(stored).map_err(|error| wrong(&error))?;
-    check_workspace(&Value::Object([("workspace".to_owned(), Value::Text(of.to_string()))].into()), &workspace)?;
-    let daemon = Connected { client, workspace };
+    check_workspace(&Value::Object([("workspace".to_owned(), Value::Text(of.to_string()))].into()), daemon.workspace())?;
     let observed = daemon.observe(&name).await.map_err(problems)?;
     let Some(observed) = observed else {
         let message = format!("there is no migration {name} in workspace {of}");
@@ -94,5 +93,5 @@ pub(crate) async fn import(session: &Session, id: &str) -> Result<Value, Problem
         let remedy = format!("declare it with generation = {}", observed.status.generation.0.saturating_add(1));
         return Err(problems(Fault::new(FaultCode::WrongState, message).with_remedy(remedy)));
     }
-    Ok(catalog::migration().take(&state::of_observed(&Value::Null, &observed, &declare::working_folder())))
+    Ok(catalog::migration().take(&state::of_observed(&Value::Null, &observed, &declare::working_folder(), &daemon.store)))
 }

@@ -1,7 +1,8 @@
 //! The plugin's process: its socket, its handshake line, and its end, whoever ends it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +75,7 @@ pub async fn serve() -> io::Result<()> {
 }
 
 /// Serves whoever was told the address by hand (`TF_REATTACH_PROVIDERS`), until an interrupt.
-pub async fn serve_for_debugger(address: &str) -> io::Result<()> {
+pub(crate) async fn serve_for_debugger(address: &str) -> io::Result<()> {
     let (folder, listener) = listen()?;
     let reattach = serde_json::json!({
         address: {
@@ -107,11 +108,11 @@ fn listen() -> io::Result<(TempDir, UnixListener)> {
     if parent.as_os_str().len() + "/tf-cutover-XXXXXX/".len() + SOCKET.len() > LONGEST_SOCKET {
         parent = Path::new("/tmp").to_owned();
     }
-    // Its mode is 0700.
-    let folder = tempfile::Builder::new().prefix("tf-cutover-").tempdir_in(&parent)?;
+    let owners = Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix("tf-cutover-").permissions(owners).tempdir_in(&parent)?;
     let socket = folder.path().join(SOCKET);
     let listener = UnixListener::bind(&socket)?;
-    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
     Ok((folder, listener))
 }
 

@@ -26,14 +26,20 @@ pub(crate) type Problems = Vec<pb::Diagnostic>;
 
 /// An answer that can carry diagnostics.
 trait Answer: Default + Send + 'static {
-    fn carrying(problems: Problems) -> Self;
+    fn diagnostics(&mut self) -> &mut Problems;
+
+    fn carrying(problems: Problems) -> Self {
+        let mut answer = Self::default();
+        *answer.diagnostics() = problems;
+        answer
+    }
 }
 
 macro_rules! answers {
     ($($answer:ident),*) => {$(
         impl Answer for pb::$answer {
-            fn carrying(diagnostics: Problems) -> Self {
-                Self { diagnostics, ..Self::default() }
+            fn diagnostics(&mut self) -> &mut Problems {
+                &mut self.diagnostics
             }
         }
     )*};
@@ -141,7 +147,8 @@ impl Provider for Service {
         answer(async move {
             let request = request.into_inner();
             known_type(&request.type_name)?;
-            Ok(Answer::carrying(configuration::of_migration(&value(request.config.as_ref())?)))
+            let write_only = request.client_capabilities.is_some_and(|client| client.write_only_attributes_allowed);
+            Ok(Answer::carrying(configuration::of_migration(&value(request.config.as_ref())?, write_only)))
         })
         .await
     }
@@ -295,5 +302,17 @@ impl Provider for Service {
     async fn stop_provider(&self, _: Request<pb::StopProviderRequest>) -> Result<Response<pb::StopProviderResponse>, Status> {
         self.session.stop();
         Ok(Response::new(pb::StopProviderResponse::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::plugin_protocol::tfplugin6 as pb;
+
+    #[tokio::test]
+    async fn a_panic_is_a_diagnostic() {
+        let answered = super::answer::<pb::ReadResourceResponse>(async { panic!("the state is no object") }).await;
+        let answer = answered.expect("never an error of the transport").into_inner();
+        assert!(answer.diagnostics[0].detail.contains("the state is no object"), "{answer:?}");
     }
 }

@@ -10,11 +10,11 @@ use schemas::hcl::values::{Outcome, check_daemon};
 use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::observed::{Inspection, Observed};
 use schemas::spec::MigrationSpec;
-use schemas::wire::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
+use schemas::wire::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, v1};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::declare;
+use super::declare::{self, Store};
 use super::value::Value;
 use crate::daemon_client::DaemonClient;
 use crate::endpoint::Endpoint;
@@ -64,8 +64,8 @@ impl Default for Session {
 pub(crate) struct Connected {
     /// The daemon.
     pub(crate) client: DaemonClient,
-    /// The workspace.
-    pub(crate) workspace: Workspace,
+    /// The workspace, and where passwords for it are.
+    pub(crate) store: Store,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,7 +101,8 @@ impl Session {
         let settings = lock(&self.settings).clone();
         let Settings::Known { endpoint, workspace } = settings else { return Ok(None) };
         let client = DaemonClient::connect(&endpoint).await.map_err(in_terraforms_terms)?;
-        Ok(Some(Connected { client, workspace }))
+        let state_dir = client.state_dir().await.map_err(in_terraforms_terms)?;
+        Ok(Some(Connected { client, store: Store { state_dir, workspace } }))
     }
 
     /// Connects to the daemon, for what cannot be done without one.
@@ -138,7 +139,12 @@ impl Session {
     }
 
     /// Runs the live checks of a declaration.
-    pub(crate) async fn inspect(&self, daemon: &Connected, spec: &MigrationSpec) -> Result<Inspection, Fault> {
+    pub(crate) async fn inspect(
+        &self,
+        daemon: &Connected,
+        spec: &MigrationSpec,
+        secrets: Vec<v1::Secret>,
+    ) -> Result<Inspection, Fault> {
         let mut last = self.inspected.lock().await;
         if let Some((of, at, inspection)) = last.as_ref()
             && of == spec
@@ -146,16 +152,21 @@ impl Session {
         {
             return Ok(inspection.clone());
         }
-        let inspection = daemon.client.inspect(&daemon.workspace, spec).await.map_err(in_terraforms_terms)?;
+        let inspection = daemon.client.inspect_with(daemon.workspace(), spec, secrets).await.map_err(in_terraforms_terms)?;
         *last = Some((spec.clone(), Instant::now(), inspection.clone()));
         Ok(inspection)
     }
 }
 
 impl Connected {
+    /// What this configuration owns there.
+    pub(crate) fn workspace(&self) -> &Workspace {
+        &self.store.workspace
+    }
+
     /// A migration as it is; `None` where there is none.
     pub(crate) async fn observe(&self, name: &MigrationName) -> Result<Option<Observed>, Fault> {
-        let observed = self.client.observe(Some(&self.workspace), None).await.map_err(in_terraforms_terms)?;
+        let observed = self.client.observe(Some(self.workspace()), None).await.map_err(in_terraforms_terms)?;
         Ok(observed.into_iter().find(|one| one.status.name == *name))
     }
 }

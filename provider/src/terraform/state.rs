@@ -12,20 +12,20 @@ use schemas::spec::MigrationSpec;
 use serde_json::Value as Json;
 
 use super::catalog::{self, is_fixed, spec_json, status_values};
-use super::declare;
+use super::declare::{self, Store};
 use super::schema::{Block, Presence};
 use super::value::Value;
 
 /// What is there, as a state. `prior`: the state before, or null at an import.
 #[must_use]
-pub(crate) fn of_observed(prior: &Value, observed: &Observed, folder: &Path) -> Value {
+pub(crate) fn of_observed(prior: &Value, observed: &Observed, folder: &Path, store: &Store) -> Value {
     let mut actual = observed.spec.clone();
     // A hold by hand is undone by the next apply, so that it shows as a change. Extensions by hand are not: they stay in force,
     // and show in `window`.
     actual.paused = observed.by_hand.paused.unwrap_or(actual.paused);
     let actual = spec_json(&actual);
     // What the state means. One that does not pass the checks any more means nothing: then all is as it really is.
-    let known = declare::migration(folder, prior).made.map(|declared| spec_json(&declared.spec));
+    let known = declare::migration(folder, prior, Some(store)).made.map(|declared| spec_json(&declared.spec));
     let schema = catalog::migration();
     let mut entries = as_object(merge(&schema, &MIGRATION, prior, known.as_ref(), &actual, &defaults(&observed.spec)));
     for (name, value) in status_values(observed) {
@@ -72,6 +72,12 @@ fn merge(schema: &Block, table: &BlockSchema, prior: &Value, known: Option<&Json
         let same = known.is_some_and(|known| known[name] == actual[name]) && !prior.is_null();
         let value = if same { prior.get(name).clone() } else { Value::from(actual[name].clone()) };
         entries.insert(name.to_owned(), value);
+    }
+    // What is the configuration's alone.
+    let added =
+        schema.attributes.iter().filter(|one| matches!(one.presence, Presence::Optional) && table.attribute(one.name).is_none());
+    for attribute in added {
+        entries.insert(attribute.name.to_owned(), prior.get(attribute.name).clone());
     }
     for inner in table.blocks {
         let name = inner.name;
@@ -126,8 +132,8 @@ pub(crate) fn of_config(schema: &Block, config: &Value, prior: &Value) -> Value 
 
 /// Keeps the words of `prior` in `planned` wherever both mean the same, so that nothing is planned where nothing differs.
 #[must_use]
-pub(crate) fn in_prior_words(planned: &Value, prior: &Value, wanted: &MigrationSpec, folder: &Path) -> Value {
-    let Some(known) = declare::migration(folder, prior).made else { return planned.clone() };
+pub(crate) fn in_prior_words(planned: &Value, prior: &Value, wanted: &MigrationSpec, folder: &Path, store: &Store) -> Value {
+    let Some(known) = declare::migration(folder, prior, Some(store)).made else { return planned.clone() };
     Value::Object(reword(&MIGRATION, planned, prior, &spec_json(&known.spec), &spec_json(wanted)))
 }
 

@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(of(&[0xd4, 0, 0]), Ok(Value::Unknown));
         assert_eq!(of(&[0xc7, 3, 12, 0x81, 1, 0xc2]), Ok(Value::Unknown));
         assert_eq!(Value::decode(None), Ok(Value::Null));
-        for garbage in [&[0xc1][..], &[0x92, 1], &[0x81, 1, 1], &[0xc4, 1, 0], &[0xa1, 0xff]] {
+        for garbage in [&[0x85][..], &[0x92, 1], &[0x81, 1, 1], &[0xc4, 1, 0], &[0xa1, 0xff]] {
             assert!(of(garbage).is_err(), "{garbage:?}");
         }
     }

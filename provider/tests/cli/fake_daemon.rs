@@ -167,6 +167,10 @@ impl Cutover for Service {
         Ok(Response::new(v1::MismatchesResponse { mismatches: Vec::new(), progress }))
     }
 
+    async fn keep_secrets(&self, _: Request<v1::KeepSecretsRequest>) -> Result<Response<v1::KeepSecretsResponse>, Status> {
+        Ok(Response::new(v1::KeepSecretsResponse {}))
+    }
+
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let request = request.into_inner();
         let mut state = self.state();

@@ -30,7 +30,7 @@ async fn mistakes_are_shown_with_their_line_and_no_daemon_is_asked() {
         (format!("{SIDES}  generation = 0\n"), "generation cannot be 0", "generation = 0"),
         (SIDES.replace("mongodb://b", "mongodb://a"), "source and destination are the same deployment", "uri = \"mongodb://a\""),
         (SIDES.replace("source", "sauce"), "Unsupported block type", "sauce {"),
-        ("  source {\n    uri = \"mongodb://a\"\n  }\n".to_owned(), "Insufficient destination blocks", "\"orders\" {"),
+        ("  source {\n    uri = \"mongodb://a\"\n  }\n".to_owned(), "Missing destination block", "\"orders\" {"),
         (
             SIDES.replace("mongodb://a\"", "mongodb://a\"\n    username = \"u\"\n    password = { evn = \"A\" }"),
             "Did you mean \"env\"?",

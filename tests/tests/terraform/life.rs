@@ -152,3 +152,60 @@ async fn a_new_generation_replaces_the_run_and_lists_what_it_drops() {
     ends(&terraform.apply().await.unwrap(), 0);
     assert_eq!(terraform.attributes(ADDRESS).await.unwrap()["phase"], "ready");
 }
+
+#[tokio::test]
+async fn what_is_dropped_is_listed_and_held_to() {
+    let scene = Scene::set().await.unwrap();
+    let terraform = &scene.terraform;
+    let client = scene.destination.client().await.unwrap();
+    client.database("shop").collection("orders").insert_one(mongodb::bson::doc! { "old": true }).await.unwrap();
+    let write = |name: &str, head: &str, cutover: &str, existing_data: &str| {
+        let module = scene.module(head, cutover).replace("name = \"orders\"", &format!("name = {name:?}"));
+        let module = module.replace("destination {", &format!("destination {{\n    existing_data = {existing_data:?}"));
+        terraform.write("main.tf", &module).unwrap();
+    };
+    write("orders", "wait_for = \"completed\"", "", "refuse");
+    let planned = terraform.plan().await.unwrap();
+    ends(&planned, 1);
+    says(&planned, "[CUT0018]");
+
+    write("orders", "wait_for = \"completed\"", "", "drop");
+    let planned = terraform.plan().await.unwrap();
+    ends(&planned, 2);
+    says(&planned, "drops 1 collection on the destination: shop.orders");
+    says(&planned, "+ drops = [ + \"shop.orders\", ]");
+    // What has come since is in no plan that was approved.
+    ends(&terraform.run(["plan", "-out=saved.tfplan"]).await.unwrap(), 0);
+    client.database("shop").collection("more").insert_one(mongodb::bson::doc! { "old": true }).await.unwrap();
+    let source = scene.source.client().await.unwrap();
+    source.database("shop").collection("more").insert_one(mongodb::bson::doc! {}).await.unwrap();
+    let applied = terraform.run(["apply", "saved.tfplan"]).await.unwrap();
+    ends(&applied, 1);
+    says(&applied, "drops");
+    ends(&terraform.apply().await.unwrap(), 0);
+    let state = terraform.attributes(ADDRESS).await.unwrap();
+    assert_eq!((&state["drops"], &state["phase"]), (&json!(["shop.more", "shop.orders"]), &json!("ready")), "{state:#}");
+    ends(&terraform.plan().await.unwrap(), 0);
+
+    // A completed migration can be run again, and the plan says what that throws away.
+    let acknowledge = format!("acknowledge = {}", state["acknowledge_token"]);
+    write("orders", "wait_for = \"completed\"", &acknowledge, "drop");
+    ends(&terraform.apply().await.unwrap(), 0);
+    assert_eq!(terraform.attributes(ADDRESS).await.unwrap()["phase"], "completed");
+    write("orders", "wait_for = \"completed\"\n  generation = 2", "", "drop");
+    let planned = terraform.plan().await.unwrap();
+    ends(&planned, 2);
+    says(&planned, "throws away a completed migration");
+    ends(&terraform.apply().await.unwrap(), 0);
+    assert_eq!(terraform.attributes(ADDRESS).await.unwrap()["phase"], "ready");
+
+    // Another name is another migration: the old one is cancelled first.
+    write("renamed", "wait_for = \"completed\"", "", "drop");
+    let planned = terraform.plan().await.unwrap();
+    ends(&planned, 2);
+    says(&planned, "\"orders\" -> \"renamed\" # forces replacement");
+    says(&planned, "orders will be cancelled");
+    ends(&terraform.apply().await.unwrap(), 0);
+    assert_eq!(terraform.attributes(ADDRESS).await.unwrap()["id"], "shop/renamed");
+    assert_eq!(scene.cutover.status("orders").await.unwrap()["phase"], "cancelled");
+}

@@ -2,5 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 mod alone;
+mod hold;
 mod life;
+mod packaging;
 mod scene;
+mod several;

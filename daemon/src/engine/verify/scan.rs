@@ -17,7 +17,7 @@ use super::store::Part;
 use super::{Sides, Verifier, YIELD_FOR, is_behind, only_id};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
-use crate::engine::copy::batch_size;
+use crate::engine::tuning::Tuning;
 use crate::mongo::{Deployment, append, command};
 
 /// Bytes of a part: what is compared again after a crash.
@@ -36,20 +36,22 @@ pub async fn all(verifier: &Arc<Verifier>, sides: &Sides) -> Result<(), Fault> {
     let found = catalog::list(&sides.source, &sides.spec.namespaces.scope).await?;
     let mut work: Vec<Piece<'_, ()>> = Vec::new();
     let mut total = 0;
-    for info in found.into_values().filter(|info| info.kind == Kind::Collection) {
-        let (documents, bytes) = catalog::size(&sides.source, &info.namespace).await?;
+    for info in found.into_values().filter(CollectionInfo::has_documents) {
+        // Measurements are compared as the buckets that hold them.
+        let data = info.data();
+        let (documents, bytes) = catalog::size(&sides.source, &data).await?;
         total += documents;
-        let parts = match verifier.store.open_parts(&info.namespace).await? {
+        let parts = match verifier.store.open_parts(&data).await? {
             Some(parts) => parts,
             None => {
                 let parts = split(&sides.source, &info, bytes).await?;
-                verifier.store.store_parts(&info.namespace, parts.clone()).await?;
+                verifier.store.store_parts(&data, parts.clone()).await?;
                 parts
             }
         };
-        let size = batch_size(documents, bytes);
+        let size = Tuning::default().batch_size(documents, bytes);
         for part in parts {
-            let namespace = info.namespace.clone();
+            let namespace = data.clone();
             work.push(Box::pin(async move { compare(verifier, sides, &namespace, &part, size).await }));
         }
     }
@@ -58,7 +60,9 @@ pub async fn all(verifier: &Arc<Verifier>, sides: &Sides) -> Result<(), Fault> {
 }
 
 async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64) -> Result<Vec<Part>, Fault> {
-    let parts = (bytes / PART_BYTES).clamp(1, MOST_PARTS);
+    // The bounds of a clustered collection's records are none of an index.
+    let splits = info.kind == Kind::Collection && !info.is_clustered();
+    let parts = if splits { (bytes / PART_BYTES).clamp(1, MOST_PARTS) } else { 1 };
     let mut bounds: Vec<RawDocumentBuf> = Vec::new();
     if parts > 1 {
         let mut draw = command("aggregate", &info.namespace.collection);

@@ -57,7 +57,7 @@ pub(crate) async fn apply(session: &Session, change: Change) -> Applied {
 
 async fn declare(session: &Session, change: Change) -> Result<Applied, Problems> {
     let daemon = session.must_connect().await.map_err(problems)?;
-    let checked = declare::migration(&declare::working_folder(), &change.config);
+    let checked = declare::migration(&declare::working_folder(), &change.config, Some(&daemon.store));
     let Some(wanted) = checked.made else {
         return Err(checked.diagnostics.iter().map(diagnostic::checked).collect());
     };
@@ -76,6 +76,16 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
             Value::List(names) if change.prior.is_null() => names.iter().filter_map(Value::as_text).map(str::to_owned).collect(),
             _ => Vec::new(),
         };
+        // A password of the same version stays as it is, whatever the configuration says by now.
+        let mut secrets = declare::secrets(&change.config);
+        secrets.retain(|secret| {
+            let kept = change.prior.get(&secret.side).get(catalog::PASSWORD_VERSION).as_u64();
+            change.prior.is_null() || kept != Some(u64::from(secret.version))
+        });
+        if !secrets.is_empty() {
+            let kept = daemon.client.keep_secrets(daemon.workspace(), &name, secrets).await;
+            kept.map_err(|fault| problems(in_terraforms_terms(fault)))?;
+        }
         let declared =
             v1::Change { name: name.to_string(), expected_serial: note.serial.0, spec: wire::to_json(&wanted.spec), drops };
         let taken = hand_over(&daemon, declared).await?;
@@ -103,7 +113,7 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
 
 async fn hand_over(daemon: &Connected, change: v1::Change) -> Result<v1::Applied, Problems> {
     let name = change.name.clone();
-    let taken = daemon.client.apply(&daemon.workspace, vec![change], actor::from_environment()).await;
+    let taken = daemon.client.apply(daemon.workspace(), vec![change], actor::from_environment()).await;
     let taken = taken.map_err(|fault| problems(in_terraforms_terms(fault)))?.into_iter().next();
     taken.ok_or_else(|| problems(Fault::new(FaultCode::Internal, format!("the daemon did not answer for {name}"))))
 }
@@ -122,7 +132,7 @@ async fn wait_for(
     let mut lines = Lines::default();
     let mut last = String::new();
     let migrations = [(name.clone(), action)];
-    let reached = wait::until(&daemon.client, &daemon.workspace, &migrations, target, limit.map(Length::get), |statuses| {
+    let reached = wait::until(&daemon.client, daemon.workspace(), &migrations, target, limit.map(Length::get), |statuses| {
         for line in lines.news(statuses) {
             log::line(Level::Info, &line, &[("migration", name.as_str())]);
             last = line;
@@ -155,7 +165,7 @@ async fn remove(session: &Session, change: Change) -> Result<Applied, Problems> 
         return Ok(gone());
     }
     let daemon = session.must_connect().await.map_err(problems)?;
-    check_workspace(prior, &daemon.workspace)?;
+    check_workspace(prior, daemon.workspace())?;
     let name = name_of(prior)?;
     let existing = daemon.observe(&name).await.map_err(problems)?;
     let Some(existing) = existing.filter(|existing| is_to_go(session, prior, existing)) else { return Ok(gone()) };

@@ -7,6 +7,7 @@ use schemas::hcl::Declared;
 use schemas::observed::Observed;
 use schemas::plugin_protocol::tfplugin6::Diagnostic;
 use schemas::spec::ExistingData;
+use schemas::wire::v1;
 
 use super::note::Note;
 use super::{check_workspace, name_of, problems};
@@ -48,18 +49,19 @@ pub(crate) async fn plan(session: &Session, prior: &Value, config: &Value) -> Re
     }
     let folder = declare::working_folder();
     let asked = state::of_config(&catalog::migration(), config, prior);
-    let checked = declare::migration(&folder, config);
+    let daemon = session.connect().await.map_err(problems)?;
+    let checked = declare::migration(&folder, config, daemon.as_ref().map(|daemon| &daemon.store));
     // Its warnings were told by the validation that goes before every plan.
     let mut mistakes: Problems = checked.diagnostics.iter().map(diagnostic::checked).collect();
     mistakes.extend(declare::waiting(&folder, config));
+    mistakes.extend(declare::check_secrets(config, true));
     if diagnostic::has_errors(&mistakes) {
         return Err(mistakes);
     }
-    let daemon = session.connect().await.map_err(problems)?;
     if !prior.is_null()
         && let Some(daemon) = &daemon
     {
-        check_workspace(prior, &daemon.workspace)?;
+        check_workspace(prior, daemon.workspace())?;
     }
     let unsettled = || Planned::of(state::with_unknown_status(&asked, false));
     if !prior.is_null() && asked.get("name").is_known() && asked.get("name") != prior.get("name") {
@@ -74,7 +76,7 @@ pub(crate) async fn plan(session: &Session, prior: &Value, config: &Value) -> Re
         // What is not known yet is checked when it is: Terraform plans again before it applies.
         return Ok(replaced(Planned::of(state::with_unknown_status(&asked, !prior.is_null() && !raised))));
     };
-    let planned = known(session, &daemon, wanted, asked, prior).await?;
+    let planned = known(session, &daemon, wanted, asked, prior, declare::secrets(config)).await?;
     if raised {
         // Terraform plans once more, for the new one alone; but the warnings that it shows are these.
         return Ok(Planned { state: state::with_unknown_status(&planned.state, false), ..replaced(planned) });
@@ -89,6 +91,7 @@ async fn known(
     wanted: Declared,
     asked: Value,
     prior: &Value,
+    secrets: Vec<v1::Secret>,
 ) -> Result<Planned, Problems> {
     let folder = declare::working_folder();
     let spec = wanted.spec.clone();
@@ -104,13 +107,13 @@ async fn known(
     let mut inspections = BTreeMap::new();
     if planner::starts(&spec, &observed) {
         let inspection = tokio::select! {
-            inspected = session.inspect(daemon, &spec) => inspected.map_err(problems)?,
+            inspected = session.inspect(daemon, &spec, secrets) => inspected.map_err(problems)?,
             () = session.stopped() => return Err(vec![diagnostic::error("the plan was interrupted", "Nothing was changed.")]),
         };
         inspections.insert(spec.name.clone(), inspection);
     }
     let declaration = Declaration {
-        workspace: daemon.workspace.clone(),
+        workspace: daemon.workspace().clone(),
         endpoint: None,
         migrations: BTreeMap::from([(spec.name.clone(), wanted)]),
         fingerprint: String::new(),
@@ -141,7 +144,7 @@ async fn known(
         drops.sort_unstable();
         state::dropping(&asked, drops)
     } else {
-        let reworded = state::in_prior_words(&asked, prior, &spec, &folder);
+        let reworded = state::in_prior_words(&asked, prior, &spec, &folder, &daemon.store);
         if change.action == Action::NoOp && state::asks_the_same(&catalog::migration(), &reworded, prior) {
             reworded
         } else {
@@ -155,11 +158,11 @@ async fn known(
 async fn removal(session: &Session, prior: &Value) -> Result<Planned, Problems> {
     let nothing = || Planned::of(Value::Null);
     let Some(daemon) = session.connect().await.map_err(problems)? else { return Ok(nothing()) };
-    check_workspace(prior, &daemon.workspace)?;
+    check_workspace(prior, daemon.workspace())?;
     let existing = daemon.observe(&name_of(prior)?).await.map_err(problems)?;
     let Some(existing) = existing.filter(|existing| is_to_go(session, prior, existing)) else { return Ok(nothing()) };
     let declaration = Declaration {
-        workspace: daemon.workspace.clone(),
+        workspace: daemon.workspace().clone(),
         endpoint: None,
         migrations: BTreeMap::new(),
         fingerprint: String::new(),

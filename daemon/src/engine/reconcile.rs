@@ -1,0 +1,158 @@
+//! Compares the catalogues of both sides once the source takes no more writes, and gives the destination what is left: views whose
+//! changes an older server does not tell, options, and at the very end the expiry that was held off.
+
+use std::collections::BTreeSet;
+
+use mongodb::bson::{RawBsonRef, RawDocumentBuf, rawdoc};
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::{Namespace, Scope};
+
+use super::catalog::{self, CollectionInfo, Kind};
+use super::checkpoint::Checkpoints;
+use super::progress::Progress;
+use crate::mongo::{Deployment, append, command};
+
+/// Options that `collMod` gives, as `listCollections` tells them and as `collMod` takes them.
+const OPTIONS: [(&str, &str); 6] = [
+    ("validator", "validator"),
+    ("validationLevel", "validationLevel"),
+    ("validationAction", "validationAction"),
+    ("changeStreamPreAndPostImages", "changeStreamPreAndPostImages"),
+    ("size", "cappedSize"),
+    ("max", "cappedMax"),
+];
+
+/// Makes views and options on the destination what they are on the source.
+pub async fn catalogues(
+    source: &Deployment,
+    destination: &Deployment,
+    scope: &Scope,
+    checkpoints: &Checkpoints,
+    progress: &Progress,
+) -> Result<(), Fault> {
+    let (wanted, mut found) = tokio::try_join!(catalog::list(source, scope), catalog::list(destination, scope))?;
+    let ours: BTreeSet<Namespace> = progress.created();
+    let mut gone = Vec::new();
+    for (namespace, there) in &found {
+        let is_stale = match wanted.get(namespace) {
+            None => ours.contains(namespace),
+            Some(wanted) => there.kind == Kind::View && (wanted.kind != Kind::View || wanted.options() != there.options()),
+        };
+        if is_stale {
+            tracing::info!(%namespace, "not so on the source; dropped on the destination");
+            catalog::drop(destination, namespace).await?;
+            gone.push(namespace.clone());
+        }
+    }
+    for namespace in &gone {
+        found.remove(namespace);
+    }
+    for (namespace, info) in &wanted {
+        match (info.kind, found.get(namespace)) {
+            (Kind::View, None) => {
+                checkpoints.store_created(vec![namespace.clone()]).await?;
+                progress.add_created([namespace.clone()]);
+                catalog::create(destination, &namespace.db, info.create_command()).await?;
+            }
+            (kind, Some(there)) if kind == there.kind => {
+                if let Some(change) = change_of_options(info, there) {
+                    modify(destination, namespace, "giving the source's options", change).await?;
+                }
+            }
+            (Kind::View | Kind::Collection | Kind::TimeSeries, _) => {
+                return Err(Fault::new(
+                    FaultCode::VerificationMismatch,
+                    format!("{namespace} on the source is not the same on the destination after everything was applied"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives a clustered or time-series collection the source's expiry, which was held off.
+pub async fn expiry(destination: &Deployment, wanted: &CollectionInfo) -> Result<(), Fault> {
+    if wanted.kind != Kind::TimeSeries && !wanted.is_clustered() {
+        return Ok(());
+    }
+    let there = catalog::find(destination, &wanted.namespace).await?;
+    let now = there.as_ref().and_then(|there| option_of(there, "expireAfterSeconds"));
+    let mut change = command("collMod", &wanted.namespace.collection);
+    match option_of(wanted, "expireAfterSeconds") {
+        wanted if wanted == now => return Ok(()),
+        Some(seconds) => append(&mut change, "expireAfterSeconds", seconds),
+        None => append(&mut change, "expireAfterSeconds", "off"),
+    }
+    modify(destination, &wanted.namespace, "giving its expiry back to", change).await
+}
+
+async fn modify(destination: &Deployment, namespace: &Namespace, doing: &str, change: RawDocumentBuf) -> Result<(), Fault> {
+    let mut change = change;
+    append(&mut change, "writeConcern", &*rawdoc! { "w": "majority" });
+    destination
+        .raw_command(&namespace.db, change)
+        .await
+        .map(drop)
+        .map_err(|e| destination.fault(&format!("{doing} {namespace}"), &e))
+}
+
+/// The `collMod` that gives a collection the source's options; `None` where they are the same.
+fn change_of_options(wanted: &CollectionInfo, there: &CollectionInfo) -> Option<RawDocumentBuf> {
+    let mut modify = command("collMod", &wanted.namespace.collection);
+    let mut differs = false;
+    for (option, setting) in OPTIONS {
+        let (wanted, there) = (option_of(wanted, option), option_of(there, option));
+        if wanted == there {
+            continue;
+        }
+        match (wanted, option) {
+            (Some(value), _) => append(&mut modify, setting, value),
+            (None, "validator") => append(&mut modify, setting, &*RawDocumentBuf::new()),
+            (None, "validationLevel") => append(&mut modify, setting, "strict"),
+            (None, "validationAction") => append(&mut modify, setting, "error"),
+            // No limit but the size.
+            (None, "max") => append(&mut modify, setting, 0),
+            (None, _) => append(&mut modify, setting, &*rawdoc! { "enabled": false }),
+        }
+        differs = true;
+    }
+    let granularity = |info: &CollectionInfo| {
+        let series = option_of(info, "timeseries").and_then(|value| value.as_document().map(ToOwned::to_owned))?;
+        series.get_str("granularity").ok().map(str::to_owned)
+    };
+    if let Some(wanted) = granularity(wanted)
+        && granularity(there).is_some_and(|there| there != wanted)
+    {
+        append(&mut modify, "timeseries", &*rawdoc! { "granularity": wanted });
+        differs = true;
+    }
+    differs.then_some(modify)
+}
+
+fn option_of<'a>(info: &'a CollectionInfo, option: &str) -> Option<RawBsonRef<'a>> {
+    info.options()?.get(option).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::change_of_options;
+    use crate::engine::catalog::CollectionInfo;
+    use mongodb::bson::{RawDocumentBuf, rawdoc};
+
+    fn info(options: RawDocumentBuf) -> CollectionInfo {
+        CollectionInfo::new("a", rawdoc! { "name": "b", "options": options }).expect("an entry")
+    }
+
+    #[test]
+    fn options_are_given_and_taken_away() {
+        let wanted = info(rawdoc! { "validator": { "a": 1 }, "capped": true, "size": 4096, "max": 5 });
+        let there = info(rawdoc! { "validationAction": "warn", "capped": true, "size": 8192 });
+        assert_eq!(
+            change_of_options(&wanted, &there),
+            Some(
+                rawdoc! { "collMod": "b", "validator": { "a": 1 }, "validationAction": "error", "cappedSize": 4096, "cappedMax": 5 }
+            )
+        );
+        assert_eq!(change_of_options(&wanted, &wanted), None);
+    }
+}

@@ -1,0 +1,416 @@
+//! Write commands: repeated until they pass, what the server refuses told apart, and zero timestamps kept.
+//!
+//! A command that may still be under way is waited for before it is sent again, so that it is never under way twice. A reply that
+//! quotes a key that is no UTF-8 cannot be read by the driver; its command is then cut in halves until the statement is alone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mongodb::bson::{Document, RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::error::ErrorKind;
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::Namespace;
+
+use super::{element, index};
+use crate::mongo::{Deployment, append, command, error};
+
+/// How often a write is tried again before its fault is shown, with pauses that double from [`FIRST_PAUSE`]: about 25 s in all,
+/// longer than an election takes.
+const TRIES: u32 = 8;
+/// The pause before the second try.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The server's code for a duplicate key.
+const DUPLICATE_KEY: i32 = 11000;
+/// The server's code for a write to a view.
+const ON_VIEW: i32 = 166;
+
+/// Tells the writes of this process apart.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// What statements do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Each is a document to insert.
+    Insert,
+    /// Each is `{q, u, …}`.
+    Update,
+    /// Each is `{q, limit}`.
+    Delete,
+}
+
+impl Verb {
+    const fn command(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Insert => ("insert", "documents"),
+            Self::Update => ("update", "updates"),
+            Self::Delete => ("delete", "deletes"),
+        }
+    }
+
+    const fn doing(self) -> &'static str {
+        match self {
+            Self::Insert => "inserting into",
+            Self::Update => "updating",
+            Self::Delete => "deleting from",
+        }
+    }
+}
+
+/// Why a statement was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A document with that `_id` is there.
+    IdTaken,
+    /// Another unique index has the key.
+    KeyTaken,
+    /// The name is a view's.
+    View,
+    /// The server's words about it cannot be read: they quote a value that is no UTF-8.
+    Unreadable,
+    /// Another code of the server's.
+    Code(i32),
+}
+
+/// A statement that the server refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place.
+    pub index: usize,
+    /// Why.
+    pub why: Why,
+}
+
+/// What became of statements.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Those that the server refused, in no order.
+    pub refused: Vec<Refused>,
+    /// How many documents they met.
+    pub matched: u64,
+}
+
+/// Runs statements, unordered, past validation (what the source holds is right by definition), with majority.
+pub async fn run(destination: &Deployment, namespace: &Namespace, verb: Verb, statements: &RawArray) -> Result<Outcome, Fault> {
+    let mut outcome = Outcome::default();
+    let mut open: Vec<(usize, RawArrayBuf)> = Vec::new();
+    let mut next: Option<(usize, &RawArray)> = Some((0, statements));
+    let mut taken;
+    while let Some((first, statements)) = next {
+        match send_one(destination, namespace, verb, statements).await? {
+            Reply::Read(reply) => {
+                outcome.matched += count(&reply);
+                outcome.refused.extend(refused(&reply).map(|refused| Refused { index: first + refused.index, ..refused }));
+            }
+            Reply::Unreadable => {
+                let mut halves = halves(statements);
+                match halves.len() {
+                    0 | 1 => outcome.refused.push(Refused { index: first, why: Why::Unreadable }),
+                    _ => open.extend(halves.drain(..).map(|(offset, half)| (first + offset, half))),
+                }
+            }
+        }
+        taken = open.pop();
+        next = taken.as_ref().map(|(first, statements)| (*first, &**statements));
+    }
+    Ok(outcome)
+}
+
+fn halves(statements: &RawArray) -> Vec<(usize, RawArrayBuf)> {
+    let all: Vec<_> = statements.into_iter().flatten().collect();
+    if all.len() < 2 {
+        return vec![(0, statements.to_owned())];
+    }
+    let middle = all.len() / 2;
+    let part = |values: &[mongodb::bson::RawBsonRef<'_>]| {
+        values.iter().fold(RawArrayBuf::new(), |mut part, value| {
+            part.push(*value);
+            part
+        })
+    };
+    vec![(0, part(&all[..middle])), (middle, part(&all[middle..]))]
+}
+
+async fn send_one(destination: &Deployment, namespace: &Namespace, verb: Verb, statements: &RawArray) -> Result<Reply, Fault> {
+    let (name, list) = verb.command();
+    let mut write = command(name, &namespace.collection);
+    append(&mut write, "ordered", false);
+    if verb != Verb::Delete {
+        append(&mut write, "bypassDocumentValidation", true);
+    }
+    append(&mut write, "writeConcern", &*rawdoc! { "w": "majority" });
+    append(&mut write, list, statements);
+    until_passed(destination, namespace, verb.doing(), write).await
+}
+
+/// What came back.
+enum Reply {
+    Read(Document),
+    Unreadable,
+}
+
+/// Runs a write command until it passes, as long as its errors may pass. It is never under way twice.
+async fn until_passed(
+    destination: &Deployment,
+    namespace: &Namespace,
+    doing: &str,
+    command: RawDocumentBuf,
+) -> Result<Reply, Fault> {
+    let mark = format!("{}:{}:{};", destination.tag, std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+    let mut command = command;
+    append(&mut command, "comment", mark.as_str());
+    let mut pause = FIRST_PAUSE;
+    let mut tried = 1;
+    let mut may_be_under_way = false;
+    loop {
+        let sent = if may_be_under_way {
+            // What the first try may have left under way must end before the second begins.
+            destination.wait_for_writes(&mark).await
+        } else {
+            Ok(())
+        };
+        let fault = match sent {
+            Ok(()) => {
+                may_be_under_way = true;
+                match send(destination, namespace, doing, &command).await {
+                    Ok(reply) => return Ok(reply),
+                    Err(fault) => fault,
+                }
+            }
+            Err(fault) => fault,
+        };
+        if tried == TRIES || !fault.retryable {
+            return Err(fault);
+        }
+        tried += 1;
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+async fn send(destination: &Deployment, namespace: &Namespace, doing: &str, command: &RawDocumentBuf) -> Result<Reply, Fault> {
+    match destination.raw_command(&namespace.db, command.clone()).await {
+        Ok(reply) => match concern_error(&reply).or_else(|| passing_error(&reply)) {
+            None => Ok(Reply::Read(reply)),
+            Some((code, message)) => {
+                let mut fault = Fault::new(
+                    FaultCode::DestinationWriteFailed,
+                    format!("{doing} {namespace} on the destination ({}): {message} (code {code})", destination.hosts),
+                );
+                fault.retryable = error::is_transient_code(code);
+                Err(fault)
+            }
+        },
+        Err(e) if matches!(&*e.kind, ErrorKind::Bson(_) | ErrorKind::BsonDeserialization(_)) => Ok(Reply::Unreadable),
+        Err(e) => {
+            let mut fault = destination.fault(&format!("{doing} {namespace}"), &e);
+            fault.retryable = error::is_transient(&e);
+            Err(fault)
+        }
+    }
+}
+
+fn concern_error(reply: &Document) -> Option<(i32, String)> {
+    let error = reply.get_document("writeConcernError").ok()?;
+    Some((error.get_i32("code").unwrap_or(0), error.get_str("errmsg").unwrap_or("write concern").to_owned()))
+}
+
+/// A statement's error that may pass: the whole command is then sent again, which repeats nothing that is not the same again.
+fn passing_error(reply: &Document) -> Option<(i32, String)> {
+    errors(reply)
+        .map(|error| error.get_i32("code").unwrap_or(0))
+        .find(|code| error::is_transient_code(*code))
+        .map(|code| (code, "a statement failed for the time being".to_owned()))
+}
+
+fn count(reply: &Document) -> u64 {
+    RawDocumentBuf::try_from(reply)
+        .ok()
+        .and_then(|reply| crate::mongo::number(&reply, "n"))
+        .and_then(|n| u64::try_from(n).ok())
+        .unwrap_or(0)
+}
+
+fn errors(reply: &Document) -> impl Iterator<Item = &Document> {
+    reply.get_array("writeErrors").into_iter().flatten().filter_map(|error| error.as_document())
+}
+
+fn refused(reply: &Document) -> impl Iterator<Item = Refused> {
+    errors(reply).map(|error| Refused {
+        index: error.get_i32("index").ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+        why: match error.get_i32("code").unwrap_or(0) {
+            DUPLICATE_KEY if is_on_id(error) => Why::IdTaken,
+            DUPLICATE_KEY => Why::KeyTaken,
+            ON_VIEW => Why::View,
+            code => Why::Code(code),
+        },
+    })
+}
+
+/// Whether a duplicate is one of `_id`. A server that does not say is taken to mean that: during a sync no other index is unique.
+fn is_on_id(error: &Document) -> bool {
+    error
+        .get_document("keyPattern")
+        .map_or(true, |key| key.len() == 1 && matches!(key.get("_id"), Some(value) if value.as_str().is_none()))
+}
+
+/// Makes a fault of a refused statement. The server's words can quote a document's values, and so are left out but for its code.
+#[must_use]
+pub fn refusal(destination: &Deployment, namespace: &Namespace, verb: Verb, why: Why) -> Fault {
+    let words = match why {
+        Why::IdTaken => "the _id is taken".to_owned(),
+        Why::KeyTaken => "a key of a unique index is taken".to_owned(),
+        Why::View => "the name is a view's".to_owned(),
+        Why::Unreadable => "the server refused it in words that are no UTF-8".to_owned(),
+        Why::Code(code) => format!("the server refused it with code {code}"),
+    };
+    Fault::new(
+        FaultCode::DestinationWriteFailed,
+        format!("{} {namespace} on the destination ({}): {words}", verb.doing(), destination.hosts),
+    )
+}
+
+/// What is done about documents that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// They stay, and are no error.
+    Keep,
+    /// Their places in the batch are returned.
+    Report,
+}
+
+/// What became of an insertion.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inserted {
+    /// The places of documents whose `_id` was there, where that was asked for.
+    pub there: Vec<usize>,
+    /// Those that the server refused for another reason.
+    pub refused: Vec<Refused>,
+}
+
+/// Inserts documents as they are. What it does twice gives the same.
+pub async fn insert(
+    destination: &Deployment,
+    namespace: &Namespace,
+    documents: &RawArray,
+    existing: Existing,
+) -> Result<Inserted, Fault> {
+    let mut outcome = insert_runs(destination, namespace, documents).await?;
+    if outcome.iter().any(|refused| refused.why == Why::KeyTaken) {
+        // Only a trial of a unique index that a crash cut short leaves one that refuses duplicates.
+        index::let_duplicates_in(destination, namespace).await?;
+        outcome = insert_runs(destination, namespace, documents).await?;
+    }
+    let mut inserted = Inserted::default();
+    for refused in outcome {
+        match refused.why {
+            Why::IdTaken => inserted.there.push(refused.index),
+            Why::Unreadable if is_there(destination, namespace, documents, refused.index).await? => {
+                inserted.there.push(refused.index);
+            }
+            Why::Unreadable | Why::KeyTaken | Why::View | Why::Code(_) => inserted.refused.push(refused),
+        }
+    }
+    if existing == Existing::Keep {
+        inserted.there.clear();
+    }
+    Ok(inserted)
+}
+
+/// Inserts documents in their order: those that a server would write its own time into by updates, and what lies between them by
+/// insertions.
+async fn insert_runs(destination: &Deployment, namespace: &Namespace, documents: &RawArray) -> Result<Vec<Refused>, Fault> {
+    let all: Vec<&RawDocument> = documents.into_iter().flatten().filter_map(|value| value.as_document()).collect();
+    if !all.iter().any(|document| element::has_zero_timestamp(document)) {
+        return Ok(run(destination, namespace, Verb::Insert, documents).await?.refused);
+    }
+    let mut refused = Vec::new();
+    let mut first = 0;
+    for run_of in all.chunk_by(|a, b| element::has_zero_timestamp(a) == element::has_zero_timestamp(b)) {
+        let mut statements = RawArrayBuf::new();
+        let verb = if element::has_zero_timestamp(run_of[0]) { Verb::Update } else { Verb::Insert };
+        for document in run_of {
+            match verb {
+                Verb::Update => statements.push(&*exact_insertion(document)),
+                Verb::Insert | Verb::Delete => statements.push(*document),
+            }
+        }
+        let outcome = run(destination, namespace, verb, &statements).await?;
+        refused.extend(outcome.refused.into_iter().map(|refused| Refused { index: first + refused.index, ..refused }));
+        first += run_of.len();
+    }
+    Ok(refused)
+}
+
+/// An update that inserts a document with its zero timestamps, which only a pipeline keeps, and is refused where its `_id` is taken:
+/// its filter meets nothing, so that the server derives no delta (see [`super::doubled`]).
+fn exact_insertion(document: &RawDocument) -> RawDocumentBuf {
+    let mut filter = element::id_of(document).map(|id| element::by_id(&id)).unwrap_or_default();
+    let mut nothing = RawArrayBuf::new();
+    nothing.push(&*RawDocumentBuf::new());
+    append(&mut filter, "$nor", &*nothing);
+    let mut literal = RawDocumentBuf::new();
+    append(&mut literal, "$literal", document);
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(&*rawdoc! { "$replaceWith": literal });
+    rawdoc! { "q": filter, "u": pipeline, "upsert": true }
+}
+
+async fn is_there(destination: &Deployment, namespace: &Namespace, documents: &RawArray, place: usize) -> Result<bool, Fault> {
+    let Some(id) = documents.into_iter().flatten().nth(place).and_then(|value| element::id_of(value.as_document()?)) else {
+        return Ok(false);
+    };
+    let mut find = command("find", &namespace.collection);
+    append(&mut find, "filter", &*element::by_id(&id));
+    append(&mut find, "projection", &*rawdoc! { "_id": 1 });
+    let found = destination
+        .collect(&namespace.db, find)
+        .await
+        .map_err(|e| destination.fault(&format!("looking for a document of {namespace}"), &e))?;
+    Ok(!found.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Refused, Why, exact_insertion, halves, is_on_id, refused};
+    use mongodb::bson::{RawArrayBuf, doc, rawdoc};
+
+    #[test]
+    fn duplicates_of_ids_are_told_from_others() {
+        assert!(is_on_id(&doc! { "keyPattern": { "_id": 1 } }));
+        assert!(is_on_id(&doc! {}));
+        assert!(!is_on_id(&doc! { "keyPattern": { "_id": 1, "a": 1 } }));
+        assert!(!is_on_id(&doc! { "keyPattern": { "a": 1 } }));
+        let reply =
+            doc! { "writeErrors": [{ "index": 3, "code": 11000, "keyPattern": { "a": 1 } }, { "index": 4, "code": 171 }] };
+        assert_eq!(
+            refused(&reply).collect::<Vec<_>>(),
+            [Refused { index: 3, why: Why::KeyTaken }, Refused { index: 4, why: Why::Code(171) }]
+        );
+    }
+
+    #[test]
+    fn statements_are_halved_down_to_one() {
+        let mut statements = RawArrayBuf::new();
+        for n in 0..5 {
+            statements.push(n);
+        }
+        let parts = halves(&statements);
+        assert_eq!(parts.iter().map(|(first, part)| (*first, part.into_iter().count())).collect::<Vec<_>>(), [(0, 2), (2, 3)]);
+        let mut one = RawArrayBuf::new();
+        one.push(1);
+        assert_eq!(halves(&one).len(), 1);
+    }
+
+    #[test]
+    fn an_exact_insertion_takes_the_document_as_it_is() {
+        assert_eq!(
+            exact_insertion(&rawdoc! { "_id": 1, "$a": "$b" }),
+            rawdoc! {
+                "q": { "_id": { "$eq": 1 }, "$nor": [{}] },
+                "u": [{ "$replaceWith": { "$literal": { "_id": 1, "$a": "$b" } } }],
+                "upsert": true,
+            }
+        );
+    }
+}

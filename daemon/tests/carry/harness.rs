@@ -1,0 +1,274 @@
+//! A pair of replica sets and a run between them, driven as the daemon's shell drives it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use daemon::engine::run::MongoEngine;
+use daemon::engine::tuning::Tuning;
+use daemon::engine::{Engine as _, EngineContext, RunEngine, SyncReport, element};
+use mongodb::Client;
+use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
+use rig::compare::{Report, Scope, compare};
+use rig::replica_set::{Options, ReplicaSet};
+use schemas::cluster_time::ClusterTime;
+use schemas::id::{Generation, MigrationName, RunId, Workspace};
+use schemas::spec::*;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// How long a small run may take to get somewhere on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Two replica sets, and a client of each.
+pub(crate) struct Pair {
+    pub(crate) source: ReplicaSet,
+    pub(crate) destination: ReplicaSet,
+    pub(crate) from: Client,
+    pub(crate) to: Client,
+}
+
+impl Pair {
+    pub(crate) async fn start() -> Result<Self> {
+        Self::start_with(Options::default(), Options::default()).await
+    }
+
+    pub(crate) async fn start_with(source: Options, destination: Options) -> Result<Self> {
+        let (source, destination) = tokio::try_join!(ReplicaSet::start(source), ReplicaSet::start(destination))?;
+        let (from, to) = (source.client().await?, destination.client().await?);
+        Ok(Self { source, destination, from, to })
+    }
+
+    pub(crate) fn spec(&self) -> MigrationSpec {
+        let connection = |set: &ReplicaSet| ConnectionSpec { uri: set.uri(), username: None, password: None, tls: None };
+        MigrationSpec {
+            name: MigrationName::new("carry").expect("a name"),
+            generation: Generation(1),
+            paused: false,
+            source: SourceSpec { connection: connection(&self.source) },
+            destination: DestinationSpec {
+                connection: connection(&self.destination),
+                existing_data: ExistingData::Refuse,
+                block_writes: None,
+            },
+            namespaces: NamespacesSpec::default(),
+            copy: CopySpec::default(),
+            sharding: None,
+            verify: VerifySpec { mode: VerifyMode::Off },
+            cutover: CutoverSpec::default(),
+        }
+    }
+
+    /// Drops every user database of both sides, for the next run.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        for client in [&self.from, &self.to] {
+            set_write_block(client, false).await?;
+            for name in client.list_database_names().await? {
+                if !["admin", "local", "config"].contains(&name.as_str()) {
+                    client.database(&name).drop().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn compare(&self) -> Result<Report> {
+        compare(&self.from, &self.to, &Scope::default()).await
+    }
+}
+
+async fn set_write_block(client: &Client, on: bool) -> Result<()> {
+    client.database("admin").run_command(doc! { "setUserWriteBlockMode": 1, "global": on }).await?;
+    Ok(())
+}
+
+/// A run, open and syncing.
+pub(crate) struct Run {
+    engine: Arc<dyn RunEngine>,
+    reports: mpsc::Receiver<SyncReport>,
+    /// Its checkpoints, for as long as it is there.
+    _dir: TempDir,
+    source: Client,
+    caught_up: bool,
+}
+
+impl Run {
+    pub(crate) async fn start(pair: &Pair) -> Result<Self> {
+        Self::start_with(pair, pair.spec(), Tuning::default()).await
+    }
+
+    pub(crate) async fn start_with(pair: &Pair, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (engine, reports) = open(&spec, &tuning, dir.path()).await?;
+        Ok(Self { engine, reports, _dir: dir, source: pair.from.clone(), caught_up: false })
+    }
+
+    pub(crate) fn engine(&self) -> &dyn RunEngine {
+        &*self.engine
+    }
+
+    /// Takes note of what the sync has told.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                SyncReport::Health { caught_up, .. } => self.caught_up |= caught_up,
+                SyncReport::Failed(fault) => bail!("the sync failed: {fault}"),
+                SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all that the source holds now is applied.
+    pub(crate) async fn caught_up(&mut self) -> Result<()> {
+        let reply = self.source.database("admin").run_command(doc! { "appendOplogNote": 1, "data": { "msg": "now" } }).await?;
+        let Timestamp { time, increment } = reply.get_timestamp("operationTime")?;
+        let now = ClusterTime { t: time, i: increment };
+        let began = Instant::now();
+        loop {
+            self.look()?;
+            let applied = self.engine.progress().shards.first().and_then(|shard| shard.optime_gap.applied);
+            if self.caught_up && applied >= Some(now) {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < PATIENCE, "not caught up: {:?}", self.engine.progress());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Cuts over as the shell does.
+    pub(crate) async fn cut_over(&mut self) -> Result<()> {
+        self.caught_up().await?;
+        self.engine.prepare_cutover().await?;
+        self.engine.block_source().await?;
+        self.engine.drain().await?;
+        self.engine.stop_sync().await;
+        self.look()?;
+        self.engine.restore_settings().await?;
+        self.engine.open_destination().await?;
+        Ok(())
+    }
+
+    /// Cuts over, and holds both sides against each other.
+    pub(crate) async fn prove(&mut self, pair: &Pair) -> Result<Report> {
+        self.cut_over().await?;
+        let report = pair.compare().await?;
+        ensure!(report.is_equal(), "{report}");
+        Ok(report)
+    }
+}
+
+async fn open(
+    spec: &MigrationSpec,
+    tuning: &Tuning,
+    dir: &std::path::Path,
+) -> Result<(Arc<dyn RunEngine>, mpsc::Receiver<SyncReport>)> {
+    let context = EngineContext {
+        run: RunId::new(&spec.name, spec.generation, 7),
+        workspace: Workspace::default(),
+        spec: Arc::new(spec.clone()),
+        run_dir: dir.to_owned(),
+        replaces: Arc::from([]),
+    };
+    let engine = MongoEngine { tuning: tuning.clone() }.open(context)?;
+    let (sender, reports) = mpsc::channel(1_000);
+    engine.start_sync(sender).await?;
+    Ok((engine, reports))
+}
+
+/// Bounds so small that every border is met.
+pub(crate) fn tiny() -> Tuning {
+    Tuning {
+        part_bytes: 1 << 10,
+        batch_bytes: 1 << 10,
+        batch_documents: 7,
+        round_events: 5,
+        reply_events: 3,
+        write_deltas: 2,
+        write_delta_bytes: 256,
+        command_bytes: 512,
+        command_statements: 3,
+        reread_documents: 2,
+        checkpoint_every: Duration::ZERO,
+        ..Tuning::default()
+    }
+}
+
+/// A command on a database.
+pub(crate) async fn run(client: &Client, db: &str, command: Document) -> Result<Document> {
+    let words = command.keys().next().cloned().unwrap_or_default();
+    client.database(db).run_command(command).await.with_context(|| format!("failed to run {words} on {db}"))
+}
+
+/// Inserts documents as they are, each in a command of its own where they are large.
+pub(crate) async fn insert(client: &Client, db: &str, name: &str, documents: &[RawDocumentBuf]) -> Result<()> {
+    let mut rest = documents;
+    while !rest.is_empty() {
+        let (mut batch, mut bytes, mut count) = (RawArrayBuf::new(), 0, 0);
+        for document in rest.iter().take_while(|document| {
+            bytes += document.as_bytes().len();
+            bytes < 8 << 20
+        }) {
+            batch.push(&**document);
+            count += 1;
+        }
+        if count == 0 {
+            batch.push(&*rest[0]);
+            count = 1;
+        }
+        let mut command = rawdoc! { "insert": name };
+        command.append(mongodb::bson::cstr!("documents"), &*batch);
+        let reply = client.database(db).run_raw_command(command).await?;
+        ensure!(!reply.contains_key("writeErrors"), "{reply}");
+        rest = &rest[count..];
+    }
+    Ok(())
+}
+
+/// Gives documents exactly these bytes, which an insertion or a replacement does not always do.
+pub(crate) async fn put(client: &Client, db: &str, name: &str, documents: &[RawDocumentBuf]) -> Result<()> {
+    for document in documents {
+        if element::has_doubled_names(document) {
+            // A pipeline over such a document can end the server.
+            classic_update(client, db, name, document, document).await?;
+        } else {
+            update(client, db, name, document, &[rawdoc! { "$replaceWith": { "$literal": document.clone() } }]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Updates, or inserts, the document with this one's `_id` by operators or a replacement.
+pub(crate) async fn classic_update(client: &Client, db: &str, name: &str, of: &RawDocument, update: &RawDocument) -> Result<()> {
+    let id = element::id_of(of).context("a document without _id")?;
+    let statement = rawdoc! { "q": element::by_id(&id), "u": update.to_owned(), "upsert": true };
+    let reply = client.database(db).run_raw_command(rawdoc! { "update": name, "updates": [statement] }).await?;
+    ensure!(!reply.contains_key("writeErrors"), "{reply}");
+    Ok(())
+}
+
+/// Updates, or inserts, the document with this one's `_id` by a pipeline.
+pub(crate) async fn update(client: &Client, db: &str, name: &str, of: &RawDocument, pipeline: &[RawDocumentBuf]) -> Result<()> {
+    let id = element::id_of(of).context("a document without _id")?;
+    let mut stages = RawArrayBuf::new();
+    pipeline.iter().for_each(|stage| stages.push(&**stage));
+    let statement = rawdoc! { "q": element::by_id(&id), "u": stages, "upsert": true };
+    let reply = client
+        .database(db)
+        .run_raw_command(rawdoc! { "update": name, "updates": [statement] })
+        .await
+        .with_context(|| format!("failed to update {id:?}"))?;
+    ensure!(!reply.contains_key("writeErrors"), "{reply}");
+    Ok(())
+}
+
+/// Deletes the documents with these documents' `_id`s.
+pub(crate) async fn delete(client: &Client, db: &str, name: &str, documents: &[RawDocumentBuf]) -> Result<()> {
+    for document in documents {
+        let id = element::id_of(document).context("a document without _id")?;
+        let statement = rawdoc! { "q": element::by_id(&id), "limit": 1 };
+        let reply = client.database(db).run_raw_command(rawdoc! { "delete": name, "deletes": [statement] }).await?;
+        ensure!(reply.get_i32("n")? == 1, "{reply}");
+    }
+    Ok(())
+}
