@@ -26,6 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::engine::EngineProgress;
 use crate::engines::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry};
 use crate::secret_store::SecretStore;
@@ -98,14 +99,8 @@ impl Cutover for Api {
         let observed = views.into_iter().map(|view| async {
             let record = view.record.clone();
             let run = record.run.id.clone();
-            // A run that is over is not open; what it did is in its checkpoints.
-            let progress = match self.engines.progress(&run) {
-                Some(progress) => Some(progress),
-                None => {
-                    let opened = self.engines.of_run(&record.key.workspace, &record.run, &record.spec).await;
-                    opened.ok().map(|engine| engine.progress())
-                }
-            };
+            let engine = self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await;
+            let progress = engine.map(|engine| engine.progress());
             let mut observed = observed(view, progress);
             // Whether an extension helps is for its plan to say, and nothing else looks while the run stands still.
             if observed.status.phase == Phase::Expired {
@@ -202,11 +197,13 @@ impl Cutover for Api {
             return Err(refuse(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {}", key.name))));
         };
         let record = view.record;
-        let engine = self.engines.of_run(&key.workspace, &record.run, &record.spec).await.map_err(refuse)?;
-        let mismatches = engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?;
+        let (mismatches, verification) = match self.engines.for_reading(&key.workspace, &record.run, &record.spec).await {
+            Some(engine) => (engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?, engine.progress().verification),
+            None => (Vec::new(), EngineProgress::none(record.spec.verify.mode).verification),
+        };
         Ok(Response::new(MismatchesResponse {
             mismatches: mismatches.iter().map(to_json).collect(),
-            progress: to_json(&engine.progress().verification),
+            progress: to_json(&verification),
         }))
     }
 

@@ -304,6 +304,28 @@ async fn a_drain_past_max_downtime_is_taken_back() {
     play.completed().await;
 }
 
+#[tokio::test]
+async fn a_transaction_that_stays_open_holds_the_block_up_until_it_is_given_up() {
+    let mut pair = Pair::plain().await;
+    let watch = fence::Watch::start(&pair.source);
+    let play = pair.play("open", &[("max_downtime", "2s")]).await;
+    let ready = play.ready().await;
+    let mut session = play.pair.source.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let items = play.pair.source.database(&play.db).collection::<Document>("items");
+    items.insert_one(doc! { "_id": "in a transaction" }).session(&mut session).await.unwrap();
+    play.acknowledge(&ready).await;
+    play.given_up(&ready, "CUT0027").await;
+    // A request to block that was left behind would land now.
+    session.commit_transaction().await.unwrap();
+    let written = play.notes.acknowledged();
+    until("writing on", async || play.notes.acknowledged() >= written + 300).await;
+    assert!(!watch.was_blocked().await.unwrap(), "the source was blocked");
+    let ready = play.ready().await;
+    play.acknowledge(&ready).await;
+    play.completed().await;
+}
+
 /// How often a drain has noted the source's last time.
 async fn final_notes(source: &Client) -> u64 {
     let oplog = source.database("local").collection::<Document>("oplog.rs");

@@ -79,6 +79,17 @@ pub async fn check_up(source: &Deployment) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The fault of writes that the block does not stop.
+pub fn bypassed(source: &Deployment) -> Fault {
+    let message = format!(
+        "a write reached the source ({}) while its writes were blocked: a user that may bypass the block, as root may, still writes",
+        source.hosts
+    );
+    Fault::new(FaultCode::WritesContinued, message).with_remedy(
+        "stop that application, or have it log in as a user without the privilege bypassWriteBlockingMode; then acknowledge again",
+    )
+}
+
 /// Lifts the block, and makes sure that it is lifted and stays so.
 pub async fn lift(source: &Deployment) -> Result<(), Fault> {
     if source.version < WRITE_BLOCK {

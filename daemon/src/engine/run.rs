@@ -504,16 +504,7 @@ impl RunEngine for MongoRun {
             }
             let last = pair.source.oplog_note("cutover: final").await?;
             self.applied_through(last).await?;
-            if self.context.spec.cutover.source_writes == SourceWrites::Observe {
-                let after = pair.source.oplog_note("cutover: after the final").await?;
-                self.applied_through(after).await?;
-                if self.progress.last_change() > Some(last) {
-                    return Err(Fault::new(
-                        FaultCode::WritesContinued,
-                        format!("a write reached the source ({}) after it was quiet", pair.source.hosts),
-                    ));
-                }
-            }
+            let seen = self.progress.last_change();
             let scope = &self.context.spec.namespaces.scope;
             reconcile::catalogues(&pair.source, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
             let doubled = Doubled::load(&self.checkpoints).await?;
@@ -522,8 +513,23 @@ impl RunEngine for MongoRun {
                     .await?;
             }
             self.verifier.finish(&self.sides(&pair)).await?;
-            if self.context.spec.cutover.source_writes == SourceWrites::Block {
-                fence::check_up(&pair.source).await?;
+            // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
+            let after = pair.source.oplog_note("cutover: after the final").await?;
+            self.applied_through(after).await?;
+            match self.context.spec.cutover.source_writes {
+                SourceWrites::Block => {
+                    fence::check_up(&pair.source).await?;
+                    if self.progress.last_change() > seen {
+                        return Err(fence::bypassed(&pair.source));
+                    }
+                }
+                SourceWrites::Observe if self.progress.last_change() > seen => {
+                    return Err(Fault::new(
+                        FaultCode::WritesContinued,
+                        format!("a write reached the source ({}) after it was quiet", pair.source.hosts),
+                    ));
+                }
+                SourceWrites::Observe => {}
             }
             Ok(last)
         })
@@ -551,7 +557,9 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             // The declared user may have been made for this; the run's own has it among its few privileges.
             let destination = self.destination().await?;
-            if self.blocks_destination(&destination).await? {
+            let blocked = guard::is_write_blocked(&destination).await?;
+            // Where it is seen to be open there is nothing to do, and no user to be made for it.
+            if blocked != Some(false) && self.blocks_destination(&destination).await? {
                 let writer = self.writer().await?;
                 guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
                 // A run whose window has closed leaves it behind, and must not be taken for one that keeps others out.
