@@ -1,6 +1,5 @@
 //! How long a cutover keeps the application from writing, as the application itself measures it: from the source's refusal to the
 //! destination's first acceptance, under a steady load and with a million documents at rest.
-#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 use std::time::Duration;
 

@@ -261,8 +261,16 @@ pub async fn restore(
             }
         }
     }
-    // What clashed with a relaxed one can be built now that unique tells them apart.
+    // What clashed with a relaxed one can be built once unique tells them apart: being prepared for it does not.
     for spec in missing {
+        let twins =
+            wanted.iter().filter(|twin| name(twin) != name(spec) && identity(twin) == identity(spec)).map(|twin| name(twin));
+        for twin in twins {
+            if let Some(place) = unfinished.iter().position(|unfinished| unfinished == twin) {
+                finish_unique(destination, namespace, twin).await?;
+                unfinished.remove(place);
+            }
+        }
         let mut indexes = RawArrayBuf::new();
         indexes.push(&*specification(spec, collated, false));
         run_create(destination, namespace, &indexes).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use daemon::engine::run::MongoEngine;
 use daemon::engine::tuning::Tuning;
-use daemon::engine::{Engine as _, EngineContext, RunEngine, SyncReport, element};
+use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport, element};
 use mongodb::Client;
 use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 use rig::compare::{Report, Scope, compare};
@@ -146,6 +146,7 @@ impl Run {
         self.look()?;
         self.engine.restore_settings().await?;
         self.engine.open_destination().await?;
+        self.engine.clean_up(Ending::Completed).await?;
         Ok(())
     }
 
