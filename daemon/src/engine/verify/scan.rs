@@ -24,8 +24,8 @@ use crate::mongo::{Deployment, append, command};
 const PART_BYTES: u64 = 32 << 20;
 const MOST_PARTS: u64 = 4096;
 const SAMPLES_PER_PART: u64 = 10;
-/// Parts compared at once. Few: the copy is done, and the tail goes first.
-const AT_ONCE: usize = 2;
+/// Parts compared at once. One, with a reader a side: replies of large documents weigh 16 MB each, and the tail goes first.
+const AT_ONCE: usize = 1;
 /// Documents without a partner that are held; more than that are queued as they are.
 const UNPAIRED: usize = 2_000;
 /// The server's code for a collection that is gone, or an index that is.
