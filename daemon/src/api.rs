@@ -2,19 +2,23 @@
 
 mod caller;
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Serial, ShardName, Workspace};
 use schemas::namespace::Namespace;
+use schemas::phase::Phase;
 use schemas::spec::MigrationSpec;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
 use schemas::wire::v1::{
     ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, GetDaemonRequest,
-    GetDaemonResponse, InspectRequest, InspectResponse, ObserveRequest, ObserveResponse,
+    GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, MismatchesRequest,
+    MismatchesResponse, ObserveRequest, ObserveResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -22,12 +26,20 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::engine::EngineProgress;
 use crate::engines::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry};
+use crate::secret_store::SecretStore;
 use crate::status::observed;
 
 /// Changes that one request may carry: far more than one HCL directory has.
 const MOST_CHANGES: usize = 1_000;
+
+/// Mismatches that one answer lists; status has their number.
+const MOST_MISMATCHES: usize = 10_000;
+
+/// How long a look at a source may hold up an answer that does without it.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Records that wait for a slow reader of `Events`.
 const ENTRIES_AHEAD: usize = 64;
@@ -37,6 +49,7 @@ const ENTRIES_AHEAD: usize = 64;
 pub struct Api {
     registry: Registry,
     engines: Arc<Engines>,
+    secrets: SecretStore,
     state_dir: String,
     stop: CancellationToken,
 }
@@ -44,8 +57,9 @@ pub struct Api {
 impl Api {
     /// From its parts; `stop` ends the streams.
     #[must_use]
-    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: String, stop: CancellationToken) -> Self {
-        Self { registry, engines, state_dir, stop }
+    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, stop: CancellationToken) -> Self {
+        let path = state_dir.display().to_string();
+        Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, stop }
     }
 }
 
@@ -82,13 +96,20 @@ impl Cutover for Api {
         let request = request.into_inner();
         let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
         let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
-        let observed = views
-            .into_iter()
-            .map(|view| {
-                let progress = self.engines.progress(&view.record.run.id);
-                to_json(&observed(view, progress))
-            })
-            .collect();
+        let observed = views.into_iter().map(|view| async {
+            let record = view.record.clone();
+            let run = record.run.id.clone();
+            let engine = self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await;
+            let progress = engine.map(|engine| engine.progress());
+            let mut observed = observed(view, progress);
+            // Whether an extension helps is for its plan to say, and nothing else looks while the run stands still.
+            if observed.status.phase == Phase::Expired {
+                observed.resume_point_held =
+                    tokio::time::timeout(LOOK_PATIENCE, self.engines.resume_point_held(&run)).await.ok().flatten();
+            }
+            to_json(&observed)
+        });
+        let observed = futures_util::future::join_all(observed).await;
         Ok(Response::new(ObserveResponse { format_version: FORMAT_VERSION, observed }))
     }
 
@@ -96,7 +117,8 @@ impl Cutover for Api {
         caller::uid(&request)?;
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
-        let spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
+        let mut spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
+        let tried_out = self.secrets.try_out(&mut spec, &request.secrets).map_err(refuse)?;
         // What earlier runs of this migration made there is dropped by a new one, and so is no obstacle to it.
         let views = self.registry.observe(workspace(request.workspace)?, Some(spec.name.clone())).await.map_err(refuse)?;
         let ours = views
@@ -107,7 +129,19 @@ impl Cutover for Api {
             })
             .collect();
         let inspection = self.engines.inspect(&spec, &ours).await;
+        drop(tried_out);
         Ok(Response::new(InspectResponse { inspection: to_json(&inspection) }))
+    }
+
+    async fn keep_secrets(&self, request: Request<KeepSecretsRequest>) -> Result<Response<KeepSecretsResponse>, Status> {
+        caller::uid(&request)?;
+        let request = request.into_inner();
+        let workspace = Workspace::new(request.workspace).map_err(invalid)?;
+        let name = name(request.name)?;
+        let views = self.registry.observe(Some(workspace.clone()), Some(name.clone())).await.map_err(refuse)?;
+        let declared = views.first().map(|view| &*view.record.spec);
+        self.secrets.keep(&workspace, &name, &request.secrets, declared).map_err(refuse)?;
+        Ok(Response::new(KeepSecretsResponse {}))
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
@@ -152,6 +186,25 @@ impl Cutover for Api {
         };
         let message = self.registry.act(workspace(request.workspace)?, name(request.name)?, act, actor).await.map_err(refuse)?;
         Ok(Response::new(ActResponse { message }))
+    }
+
+    async fn mismatches(&self, request: Request<MismatchesRequest>) -> Result<Response<MismatchesResponse>, Status> {
+        caller::uid(&request)?;
+        let request = request.into_inner();
+        let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
+        let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await.map_err(refuse)?;
+        let Some(view) = views.into_iter().next() else {
+            return Err(refuse(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {}", key.name))));
+        };
+        let record = view.record;
+        let (mismatches, verification) = match self.engines.for_reading(&key.workspace, &record.run, &record.spec).await {
+            Some(engine) => (engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?, engine.progress().verification),
+            None => (Vec::new(), EngineProgress::none(record.spec.verify.mode).verification),
+        };
+        Ok(Response::new(MismatchesResponse {
+            mismatches: mismatches.iter().map(to_json).collect(),
+            progress: to_json(&verification),
+        }))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;

@@ -1,6 +1,6 @@
 //! The daemon as a whole: puts its parts together, serves, and stops cleanly.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::engines::Engines;
 use crate::journal::Journal;
 use crate::listen::{Socket, listen};
 use crate::registry::{Parts, Registry, start};
+use crate::secret_store::SecretStore;
 use crate::state_dir::StateDir;
 use crate::supervisor::Supervisor;
 
@@ -83,7 +84,11 @@ impl Daemon {
             supervise: Box::new(move |key, orders, registry| supervisor.supervise(key, orders, registry, &runtime)),
         };
         let registry = blocking(move || start(parts)).await?;
-        let api = Api::new(registry.clone(), Arc::clone(&engines), state_dir.path().display().to_string(), stop_serving.clone());
+        let state_path = absolute(state_dir.path())?;
+        // Nothing is declared yet in this process: what no declaration refers to now is needed by none.
+        let declared = registry.observe(None, None).await?;
+        SecretStore::new(state_path.clone()).prune(declared.iter().map(|view| &*view.record.spec));
+        let api = Api::new(registry.clone(), Arc::clone(&engines), state_path, stop_serving.clone());
         let service =
             CutoverServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let until = stop_serving.clone();
@@ -144,6 +149,12 @@ impl Daemon {
         drop(state_dir);
         info!("stopped");
     }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Fault> {
+    std::path::absolute(path).map_err(|error| {
+        Fault::new(FaultCode::StateDirUnusable, format!("failed to find the state directory {}: {error}", path.display()))
+    })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {

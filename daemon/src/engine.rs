@@ -16,6 +16,7 @@ pub mod define;
 pub mod doubled;
 pub mod element;
 pub mod event;
+pub mod fence;
 pub mod fold;
 pub mod guard;
 pub mod index;
@@ -28,6 +29,7 @@ pub mod run;
 pub mod sync;
 pub mod tail;
 pub mod tuning;
+pub mod verify;
 pub mod write;
 
 use std::collections::BTreeSet;
@@ -40,7 +42,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::id::{RunId, ShardName, Workspace};
 use schemas::namespace::Namespace;
-use schemas::observed::Inspection;
+use schemas::observed::{Inspection, Mismatch};
 use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress, VerificationProgress};
 use tokio::sync::mpsc;
@@ -99,16 +101,17 @@ pub trait RunEngine: Send + Sync + 'static {
     /// Stops all of that and waits until it has stopped, with its checkpoints written.
     fn stop_sync(&self) -> BoxFuture<'_, ()>;
 
-    /// Tells whether the source still holds what comes after the checkpoints.
-    fn resume_point_held(&self) -> BoxFuture<'_, Result<bool, Fault>>;
+    /// Tells whether the source still holds what comes after the checkpoints; `None` where that may not be seen.
+    fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>>;
 
-    /// Makes the checks that a cutover needs before the source is blocked: privileges, unique indexes tried dry.
+    /// Makes the checks that a cutover needs before the source is blocked: that it can be, unique indexes tried dry.
     fn prepare_cutover(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Blocks the source's writes. Never dropped before it ends: a request still on its way could land after an unblock.
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Lifts the block, and makes sure that it is lifted. A source that is not blocked, or cannot be, is a success.
+    /// Lifts the block, and makes sure that it is lifted, also after a request to block that is still under way. A source that is
+    /// not blocked, or cannot be, is a success.
     fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Waits until no write in scope has reached the source for `quiet_for`; the caller drops it when it has waited enough.
@@ -130,6 +133,12 @@ pub trait RunEngine: Send + Sync + 'static {
     ///
     /// Also called for a run that was cancelled, or is replaced by a new generation: settings then stay as they are.
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// The open mismatches of the verification, at most `most`.
+    fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
+        let _ = most;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// A cheap snapshot of where the run is. `created_namespaces` names one before it is created.
     fn progress(&self) -> EngineProgress;

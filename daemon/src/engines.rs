@@ -19,6 +19,9 @@ pub struct Engines {
     engine: Arc<dyn Engine>,
     state_dir: PathBuf,
     open: Mutex<HashMap<RunId, Open>>,
+    /// Of two callers that find a run not open, or open with other settings, only one may open it: two engines must never work on
+    /// one run's checkpoints.
+    opening: Mutex<HashMap<RunId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 struct Open {
@@ -35,11 +38,18 @@ pub fn works_by(spec: &MigrationSpec) -> SpecDigest {
     spec.digest()
 }
 
+/// What a run drops after its validation.
+fn replaces(run: &Run) -> Vec<Namespace> {
+    let mut replaces = run.replaces();
+    replaces.extend(run.agreed_drops.iter().cloned());
+    replaces
+}
+
 impl Engines {
     /// None is open yet.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, state_dir: PathBuf) -> Self {
-        Self { engine, state_dir, open: Mutex::new(HashMap::new()) }
+        Self { engine, state_dir, open: Mutex::default(), opening: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Open>> {
@@ -53,9 +63,7 @@ impl Engines {
 
     /// The engine of a run, opened where it is not, and again where it was opened with other settings.
     pub async fn of_run(&self, workspace: &Workspace, run: &Run, spec: &Arc<MigrationSpec>) -> Result<Arc<dyn RunEngine>, Fault> {
-        let mut replaces = run.replaces();
-        replaces.extend(run.agreed_drops.iter().cloned());
-        self.obtain(workspace, &run.id, spec, replaces).await
+        self.obtain(workspace, &run.id, spec, replaces(run)).await
     }
 
     /// The engine of an earlier run.
@@ -71,6 +79,8 @@ impl Engines {
         replaces: Vec<Namespace>,
     ) -> Result<Arc<dyn RunEngine>, Fault> {
         let works_by = works_by(spec);
+        let turn = self.turn(run);
+        let _turn = turn.lock().await;
         let outdated = {
             let open = self.lock();
             match open.get(run) {
@@ -80,10 +90,26 @@ impl Engines {
             }
         };
         if let Some(outdated) = outdated {
-            // Two engines must never work on one run's checkpoints.
             outdated.stop_sync().await;
             self.lock().remove(run);
         }
+        self.open(workspace, run, spec, replaces)
+    }
+
+    /// One at a time, for each run.
+    fn turn(&self, run: &RunId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(opening.entry(run.clone()).or_default())
+    }
+
+    /// Opens a run, in its turn.
+    fn open(
+        &self,
+        workspace: &Workspace,
+        run: &RunId,
+        spec: &Arc<MigrationSpec>,
+        replaces: Vec<Namespace>,
+    ) -> Result<Arc<dyn RunEngine>, Fault> {
         let context = EngineContext {
             run: run.clone(),
             workspace: workspace.clone(),
@@ -92,8 +118,27 @@ impl Engines {
             replaces: replaces.into(),
         };
         let engine = self.engine.open(context)?;
-        self.lock().insert(run.clone(), Open { works_by, engine: Arc::clone(&engine) });
+        self.lock().insert(run.clone(), Open { works_by: works_by(spec), engine: Arc::clone(&engine) });
         Ok(engine)
+    }
+
+    /// A run for a reader: opened where nobody has opened it yet, and as it is where somebody has, whatever the reader takes its
+    /// settings to be. `None` where it has not begun, or cannot be opened.
+    pub async fn for_reading(&self, workspace: &Workspace, run: &Run, spec: &Arc<MigrationSpec>) -> Option<Arc<dyn RunEngine>> {
+        let known = || self.lock().get(&run.id).map(|open| Arc::clone(&open.engine));
+        if let Some(engine) = known() {
+            return Some(engine);
+        }
+        let turn = self.turn(&run.id);
+        let _turn = turn.lock().await;
+        if let Some(engine) = known() {
+            return Some(engine);
+        }
+        // A run without a folder has nothing to show, or was forgotten meanwhile.
+        if !run_dir(&self.state_dir, &run.id).exists() {
+            return None;
+        }
+        self.open(workspace, &run.id, spec, replaces(run)).ok()
     }
 
     /// Where an open run is; `None` where it is not open.
@@ -103,9 +148,16 @@ impl Engines {
         Some(engine.progress())
     }
 
+    /// Whether the source still holds what comes after an open run's checkpoints; `None` where that cannot be seen now.
+    pub async fn resume_point_held(&self, run: &RunId) -> Option<bool> {
+        let engine = Arc::clone(&self.lock().get(run)?.engine);
+        engine.resume_point_held().await.ok().flatten()
+    }
+
     /// Lets go of a run whose sync has stopped.
     pub fn close(&self, run: &RunId) {
         self.lock().remove(run);
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
     }
 
     /// Lets go of a forgotten run, and removes its folder.

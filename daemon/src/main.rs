@@ -13,7 +13,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = match Config::try_parse() {
+        Ok(config) => config,
+        Err(error) => {
+            // Nobody is left to tell where the output is closed.
+            let _ = error.print();
+            // Help and version are answers; a mistake is an error like any other.
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
     // Whatever this process makes is its owner's alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let result = log(&config.log).and_then(|()| {

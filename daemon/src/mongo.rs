@@ -5,10 +5,13 @@
 pub mod connect;
 pub mod error;
 
+use std::sync::{Arc, OnceLock};
+
 use futures_util::StreamExt as _;
 use mongodb::bson::{Document, RawDocument, RawDocumentBuf, Timestamp, doc};
-use mongodb::options::{ReadPreference, SelectionCriteria};
+use mongodb::options::{ReadPreference, SelectionCriteria, ServerAddress};
 use mongodb::raw_batch_cursor::RawBatchCursor;
+use mongodb::{ServerInfo, ServerType};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 
@@ -95,17 +98,39 @@ pub struct Deployment {
     pub hosts: String,
     /// Marks this run's writes (`comment`), so that those still under way can be found.
     pub tag: String,
+    /// Which member is spoken to: the primary, unless it is [`Self::pinned`].
+    pub member: SelectionCriteria,
 }
 
 impl Deployment {
+    /// The same, but everything goes to the member that is the primary now, also when it is none any more; and that member's name.
+    ///
+    /// Record ids are a member's own: what begins with them on one member must go on there.
+    pub async fn pinned(&self) -> Result<(Self, String), Fault> {
+        let chosen: OnceLock<ServerAddress> = OnceLock::new();
+        let is_chosen = move |server: &ServerInfo<'_>| match chosen.get() {
+            Some(address) => address == server.address(),
+            None => {
+                server.server_type() == ServerType::RsPrimary
+                    && chosen.get_or_init(|| server.address().clone()) == server.address()
+            }
+        };
+        let pinned = Self { member: SelectionCriteria::Predicate(Arc::new(is_chosen)), ..self.clone() };
+        let hello = pinned.command("admin", doc! { "hello": 1 }).await.map_err(|e| self.fault("looking for the primary", &e))?;
+        let name = hello.get_str("me").map_err(|_| {
+            Fault::new(FaultCode::Internal, format!("the {} at {} does not tell its member's name", self.side, self.hosts))
+        })?;
+        Ok((pinned, name.to_owned()))
+    }
+
     /// Runs a command on the primary and returns its reply.
     pub async fn command(&self, db: &str, command: Document) -> Result<Document, mongodb::error::Error> {
-        self.client.database(db).run_command(command).selection_criteria(primary()).await
+        self.client.database(db).run_command(command).selection_criteria(self.member.clone()).await
     }
 
     /// Runs a raw command on the primary and returns its reply.
     pub async fn raw_command(&self, db: &str, command: RawDocumentBuf) -> Result<Document, mongodb::error::Error> {
-        self.client.database(db).run_raw_command(command).selection_criteria(primary()).await
+        self.client.database(db).run_raw_command(command).selection_criteria(self.member.clone()).await
     }
 
     /// Runs a command that answers with a cursor, read as raw batches of about `batch_size` documents.
@@ -118,7 +143,7 @@ impl Deployment {
         self.client
             .database(db)
             .run_raw_cursor_command(command)
-            .selection_criteria(primary())
+            .selection_criteria(self.member.clone())
             .batch_size(batch_size)
             .batch()
             .await
@@ -126,7 +151,8 @@ impl Deployment {
 
     /// Runs a command that answers with a cursor and collects all documents: for catalogues, not for data.
     pub async fn collect(&self, db: &str, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>, mongodb::error::Error> {
-        let mut cursor = self.client.database(db).run_raw_cursor_command(command).selection_criteria(primary()).batch().await?;
+        let mut cursor =
+            self.client.database(db).run_raw_cursor_command(command).selection_criteria(self.member.clone()).batch().await?;
         let mut documents = Vec::new();
         while let Some(batch) = cursor.next().await {
             for value in batch?.doc_slices()? {

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::RunId;
 
+/// How often and with what pause the lock of a daemon that may be ending is tried again: two seconds in all.
+const ENDING_TRIES: u32 = 20;
+const ENDING_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// A state directory that this process holds.
 #[derive(Debug)]
 pub struct StateDir {
@@ -36,6 +40,12 @@ impl StateDir {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(|error| unusable("failed to open the lock in", &error))?;
+        // A predecessor that was killed can be still ending: its lock goes with its last thread, which may sit in a write.
+        let mut tries = 0;
+        while tries < ENDING_TRIES && matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+            tries += 1;
+            std::thread::sleep(ENDING_PAUSE);
+        }
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

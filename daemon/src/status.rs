@@ -18,6 +18,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     let progress = progress.unwrap_or_else(|| EngineProgress::none(record.spec.verify.mode));
     let now = now.utc.max(run.clock);
     let reasons = run.unready_reasons(now);
+    let error = error(run).or_else(|| syncing_error(run, &progress));
     let phase = run.phase();
     let mut created_namespaces = created;
     created_namespaces.extend(progress.created_namespaces);
@@ -62,7 +63,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
             downtime_seconds: run.state.downtime().map(|downtime| downtime.as_secs_f64()),
             acknowledged_by: cutover.map(|cutover| cutover.by.to_string()),
         },
-        error: error(run),
+        error,
     };
     Observed {
         spec: (*record.spec).clone(),
@@ -72,6 +73,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         created_namespaces,
         deferred_settings: progress.deferred_settings,
         expected_downtime_seconds: progress.expected_downtime_seconds,
+        resume_point_held: None,
         status,
     }
 }
@@ -99,6 +101,22 @@ fn window(run: &Run, now: schemas::time::UtcTime) -> WindowStatus {
         expires_at,
         extensions: run.extensions(),
         remaining_seconds: remaining.map(|remaining| remaining.as_secs_f64()),
+    }
+}
+
+/// What a running sync is trying to get over by itself: a server that is away, most often.
+fn syncing_error(run: &Run, progress: &EngineProgress) -> Option<schemas::fault::Fault> {
+    match &run.state {
+        State::Copying { .. } | State::CatchingUp { .. } | State::Ready | State::Draining { .. } => {
+            progress.shards.iter().find_map(|shard| shard.error.clone())
+        }
+        State::Validating { .. }
+        | State::Finalizing { .. }
+        | State::Completed { .. }
+        | State::Paused { .. }
+        | State::Cancelled { .. }
+        | State::Failed { .. }
+        | State::Expired { .. } => None,
     }
 }
 

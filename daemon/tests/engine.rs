@@ -29,7 +29,7 @@ fn spec(source: &ReplicaSet, destination: &ReplicaSet) -> MigrationSpec {
         namespaces: NamespacesSpec::default(),
         copy: CopySpec::default(),
         sharding: None,
-        verify: VerifySpec { mode: VerifyMode::Off },
+        verify: VerifySpec { mode: VerifyMode::Full },
         cutover: CutoverSpec::default(),
     }
 }
@@ -50,12 +50,105 @@ async fn until_caught_up(reports: &mut mpsc::Receiver<SyncReport>, engine: &dyn 
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(120) {
         match tokio::time::timeout(Duration::from_secs(10), reports.recv()).await.context("no report")?.context("closed")? {
-            SyncReport::Health { caught_up: true, lag: Some(lag), .. } if lag < Duration::from_secs(2) => return Ok(()),
+            SyncReport::Health { caught_up: true, lag: Some(lag), blockers }
+                if lag < Duration::from_secs(2) && blockers.is_empty() =>
+            {
+                return Ok(());
+            }
             SyncReport::Failed(fault) => bail!("failed: {fault}"),
             _ => {}
         }
     }
-    bail!("not caught up: {:?}", engine.progress())
+    let progress = engine.progress();
+    bail!(
+        "not caught up: {:?} {:?} {:?} {:?} {:?}",
+        engine.mismatches(20).await,
+        progress.verification,
+        progress.lag_seconds,
+        progress.tail,
+        progress.shards.first().map(|shard| (&shard.error, shard.optime_gap))
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn planted_differences_are_found_and_named() -> Result<()> {
+    let (source, destination) = tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options::default()))?;
+    let client = source.client().await?;
+    fill(&client, &FillOptions { documents: 3_000, ..FillOptions::default() }).await?;
+    let numbers = client.database("planted").collection::<mongodb::bson::Document>("numbers");
+    numbers
+        .insert_many((0..3_000).map(|n| doc! { "_id": n, "a": n, "b": { "c": 1, "d": [1, 2] }, "pad": "x".repeat(200) }))
+        .await?;
+    numbers.create_index(mongodb::IndexModel::builder().keys(doc! { "a": 1 }).build()).await?;
+    let dir = tempfile::tempdir()?;
+    let engine = open(spec(&source, &destination), dir.path())?;
+    let (sender, mut reports) = mpsc::channel(100);
+    engine.start_sync(sender).await?;
+    until_caught_up(&mut reports, &*engine).await?;
+    assert_eq!(engine.mismatches(10).await?, []);
+    assert_eq!(engine.progress().verification.phase, "clean");
+    engine.stop_sync().await;
+    drop(engine);
+
+    // A stranger at work on the destination, before anything was compared: a run from the same checkpoints compares anew.
+    std::fs::remove_file(dir.path().join("verification.db"))?;
+    let theirs = destination.client().await?;
+    let copy = theirs.database("planted").collection::<mongodb::bson::Document>("numbers");
+    copy.delete_one(doc! { "_id": 7 }).await?;
+    copy.insert_one(doc! { "_id": 99_999, "stranger": true }).await?;
+    copy.update_one(doc! { "_id": 11 }, doc! { "$set": { "a": 11_i64 } }).await?;
+    copy.replace_one(doc! { "_id": 13 }, doc! { "a": 13, "pad": "x".repeat(200), "b": { "c": 1, "d": [1, 2] } }).await?;
+    copy.update_one(doc! { "_id": 17 }, doc! { "$set": { "b.d.1": 3 } }).await?;
+    copy.drop_index("a_1").await?;
+    theirs.database("planted").run_command(doc! { "collMod": "numbers", "validator": { "a": { "$exists": true } } }).await?;
+
+    let engine = open(spec(&source, &destination), dir.path())?;
+    let (sender, mut reports) = mpsc::channel(100);
+    engine.start_sync(sender).await?;
+    let wanted = [
+        ("indexes", None, vec!["a_1"]),
+        ("options", None, vec!["validationAction", "validationLevel", "validator"]),
+        ("different", Some("11"), vec!["a"]),
+        ("different", Some("13"), vec!["(field order)"]),
+        ("different", Some("17"), vec!["b.d"]),
+        ("extra", Some("99999"), vec![]),
+        ("missing", Some("7"), vec![]),
+    ];
+    let began = Instant::now();
+    let found = loop {
+        while reports.try_recv().is_ok() {}
+        let found = engine.mismatches(100).await?;
+        if found.len() >= wanted.len() || began.elapsed() > Duration::from_secs(60) {
+            break found;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let mut named: Vec<_> = found
+        .iter()
+        .map(|one| (one.kind.as_str(), one.id.as_deref(), one.paths.iter().map(String::as_str).collect::<Vec<_>>()))
+        .collect();
+    named.sort();
+    let mut wanted = wanted.to_vec();
+    wanted.sort();
+    assert_eq!(named, wanted);
+    assert!(found.iter().all(|one| one.namespace.to_string() == "planted.numbers"));
+    assert_eq!(engine.progress().verification.mismatches, 7);
+    let blocked = loop {
+        if let Some(SyncReport::Health { blockers, .. }) = reports.recv().await {
+            break blockers;
+        }
+    };
+    assert!(blocked.iter().any(|why| why.contains("mismatches")), "{blocked:?}");
+
+    // What the source changes next brings the two together again, and is noticed.
+    numbers.update_one(doc! { "_id": 7 }, doc! { "$set": { "a": -7 } }).await?;
+    let began = Instant::now();
+    while engine.mismatches(100).await?.iter().any(|one| one.id.as_deref() == Some("7")) {
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "the mended document stays a mismatch");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    engine.stop_sync().await;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +212,7 @@ async fn definitions_and_restarts_lose_nothing() -> Result<()> {
     let (source, destination) = tokio::try_join!(ReplicaSet::start(Options::default()), ReplicaSet::start(Options::default()))?;
     let client = source.client().await?;
     fill(&client, &FillOptions { documents: 60_000, ..FillOptions::default() }).await?;
-    let writer = Writer::start(&client, WriterOptions { rate: 1_000, ddl: true, ..WriterOptions::default() }).await?;
+    let writer = Writer::start(&client, WriterOptions { rate: 400, ddl: true, ..WriterOptions::default() }).await?;
     let dir = tempfile::tempdir()?;
     for pause in [30, 150, 400, 900, 1500, 700, 1100] {
         let engine = open(spec(&source, &destination), dir.path())?;
@@ -145,6 +238,8 @@ async fn definitions_and_restarts_lose_nothing() -> Result<()> {
     engine.drain().await?;
     engine.stop_sync().await;
     engine.restore_settings().await?;
+    engine.open_destination().await?;
+    engine.clean_up(Ending::Completed).await?;
     let stats = writer.stop().await?;
     println!("{} operations, {:?}", stats.operations, stats.by_kind);
     let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
@@ -179,6 +274,8 @@ async fn a_busy_replica_set_arrives_byte_for_byte() -> Result<()> {
     engine.restore_settings().await?;
     println!("restored in {:?}", began.elapsed());
     engine.open_destination().await?;
+    println!("opened in {:?}", began.elapsed());
+    engine.clean_up(Ending::Completed).await?;
     let stats = writer.stop().await?;
     println!("{stats:?}");
     let report = compare(&client, &destination.client().await?, &Scope::default()).await?;

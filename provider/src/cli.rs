@@ -108,6 +108,15 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
+    /// List the open mismatches: where source and destination differ
+    Verify {
+        /// The migration.
+        #[command(flatten)]
+        migration: Named,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Lengthen the cutover window by hand
     Extend {
         /// The migration.

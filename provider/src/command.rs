@@ -9,6 +9,7 @@ mod preflight;
 mod show;
 mod status;
 mod validate;
+mod verify;
 
 use std::path::Path;
 
@@ -58,6 +59,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failu
         Command::Status { name, workspace, json, watch } => {
             status::run(&status::Request { name, workspace, json, watch }, context).await
         }
+        Command::Verify { migration, json } => verify::run(&migration, json, context).await,
         Command::Events { migration, json, follow } => events::run(&migration, json, follow, context).await,
         Command::Extend { migration, by } => by_hand::run(&migration, Act::Extend(v1::Extend { extensions: by }), context).await,
         Command::Pause(migration) => by_hand::run(&migration, Act::Pause(v1::Pause {}), context).await,

@@ -2,14 +2,16 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use schemas::fault::{Fault, FaultCode};
 use schemas::history::Entry;
 use schemas::id::{MigrationName, Workspace};
-use schemas::observed::{Inspection, Observed};
+use schemas::observed::{Inspection, Mismatch, Observed};
 use schemas::spec::MigrationSpec;
+use schemas::status::VerificationProgress;
 use schemas::wire::v1::cutover_client::CutoverClient;
 use schemas::wire::{self, v1};
 use tokio::net::UnixStream;
@@ -76,12 +78,38 @@ impl DaemonClient {
         Ok(observed)
     }
 
+    /// The daemon's state directory, absolute.
+    pub async fn state_dir(&self) -> Result<PathBuf, Fault> {
+        let mut client = self.client.clone();
+        let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
+        wire::check_format(response.format_version)?;
+        Ok(response.state_dir.into())
+    }
+
+    /// Has passwords kept, for declarations that are to refer to them.
+    pub async fn keep_secrets(&self, workspace: &Workspace, name: &MigrationName, secrets: Vec<v1::Secret>) -> Result<(), Fault> {
+        let request = v1::KeepSecretsRequest { workspace: workspace.to_string(), name: name.to_string(), secrets };
+        let mut client = self.client.clone();
+        self.answer(ANSWER_TIMEOUT, client.keep_secrets(request)).await.map(drop)
+    }
+
     /// Runs the live checks of a declaration.
     pub async fn inspect(&self, workspace: &Workspace, spec: &MigrationSpec) -> Result<Inspection, Fault> {
+        self.inspect_with(workspace, spec, Vec::new()).await
+    }
+
+    /// Runs the live checks of a declaration with passwords that the daemon does not have.
+    pub async fn inspect_with(
+        &self,
+        workspace: &Workspace,
+        spec: &MigrationSpec,
+        secrets: Vec<v1::Secret>,
+    ) -> Result<Inspection, Fault> {
         let request = v1::InspectRequest {
             format_version: wire::FORMAT_VERSION,
             workspace: workspace.to_string(),
             spec: wire::to_json(spec),
+            secrets,
         };
         let mut client = self.client.clone();
         let response = self.answer(INSPECT_TIMEOUT, client.inspect(request)).await?;
@@ -121,6 +149,20 @@ impl DaemonClient {
         };
         let mut client = self.client.clone();
         Ok(self.answer(ANSWER_TIMEOUT, client.act(request)).await?.message)
+    }
+
+    /// The open mismatches of a migration's verification, and where it stands.
+    pub async fn mismatches(
+        &self,
+        workspace: Option<&Workspace>,
+        name: &MigrationName,
+    ) -> Result<(Vec<Mismatch>, VerificationProgress), Fault> {
+        let request =
+            v1::MismatchesRequest { workspace: workspace.map(ToString::to_string).unwrap_or_default(), name: name.to_string() };
+        let mut client = self.client.clone();
+        let answer = self.answer(ANSWER_TIMEOUT, client.mismatches(request)).await?;
+        let mismatches = answer.mismatches.iter().map(|json| wire::from_json("a mismatch", json)).collect::<Result<_, _>>()?;
+        Ok((mismatches, wire::from_json("the verification's progress", &answer.progress)?))
     }
 
     /// The journal of one migration; with `follow` it goes on as long as somebody reads.

@@ -25,5 +25,6 @@ pub mod plan;
 pub mod progress;
 pub mod render;
 pub mod saved_plan;
+pub mod terraform;
 pub mod units;
 pub mod wait;

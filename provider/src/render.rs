@@ -5,6 +5,7 @@ pub mod diagnostics;
 pub mod events;
 pub mod forecast;
 pub mod markdown;
+pub mod mismatches;
 pub mod paint;
 pub mod plan_text;
 pub mod status;

@@ -36,6 +36,7 @@ mod tests;
 mod type_constraint;
 pub mod uri;
 mod value;
+pub mod values;
 mod variable;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Place, Related, Severity};
@@ -89,6 +90,20 @@ pub struct DaemonSettings {
     pub endpoint: Option<String>,
     /// The set of migrations that the directory owns on the daemon.
     pub workspace: Workspace,
+}
+
+impl DaemonSettings {
+    fn of(block: Filled) -> Self {
+        let mut settings = Self::default();
+        for setting in block.attributes.into_values() {
+            match setting.value {
+                Checked::Text(endpoint) => settings.endpoint = Some(endpoint),
+                Checked::Workspace(workspace) => settings.workspace = workspace,
+                _ => {}
+            }
+        }
+        settings
+    }
 }
 
 /// The end of the names of files that declare.
@@ -321,14 +336,8 @@ fn daemon(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> DaemonSett
             report.add(diagnostic.at(filled.place).related_to("the first one", first.clone()));
             continue;
         }
-        first = Some(filled.place);
-        for setting in filled.attributes.into_values() {
-            match setting.value {
-                Checked::Text(endpoint) => settings.endpoint = Some(endpoint),
-                Checked::Workspace(workspace) => settings.workspace = workspace,
-                _ => {}
-            }
-        }
+        first = Some(filled.place.clone());
+        settings = DaemonSettings::of(filled);
     }
     settings
 }

@@ -26,6 +26,10 @@ pub struct Observed {
     pub deferred_settings: Vec<String>,
     /// The daemon's expectation of a cutover's downtime now, in seconds.
     pub expected_downtime_seconds: Option<f64>,
+    /// Whether the source still holds the place from which an expired run would go on; `None` where that was not looked at, or
+    /// cannot be seen.
+    #[serde(default)]
+    pub resume_point_held: Option<bool>,
 }
 
 /// What people did by hand: the drift that the daemon itself knows of.
@@ -103,4 +107,71 @@ pub struct ShardForecast {
     pub oplog_window_seconds: Option<u64>,
     /// Whether the copy is expected to end well before the oplog rolls over (within half of it); `None` where unknown.
     pub fits: Option<bool>,
+}
+
+/// In what way the two sides differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MismatchKind {
+    /// A document that only the source has.
+    Missing,
+    /// A document that only the destination has.
+    Extra,
+    /// A document that both have, with other bytes.
+    Different,
+    /// A collection that only the source has.
+    MissingCollection,
+    /// A collection in scope that only the destination has.
+    ExtraCollection,
+    /// Options of a collection.
+    Options,
+    /// Indexes of a collection.
+    Indexes,
+}
+
+impl MismatchKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Missing,
+        Self::Extra,
+        Self::Different,
+        Self::MissingCollection,
+        Self::ExtraCollection,
+        Self::Options,
+        Self::Indexes,
+    ];
+
+    /// Its name in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Different => "different",
+            Self::MissingCollection => "missing_collection",
+            Self::ExtraCollection => "extra_collection",
+            Self::Options => "options",
+            Self::Indexes => "indexes",
+        }
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// One difference of the two sides that stood in repeated comparisons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// Where.
+    pub namespace: Namespace,
+    /// The document's `_id` as text; `null` for what is not a document.
+    #[serde(rename = "_id")]
+    pub id: Option<String>,
+    /// In what way.
+    pub kind: MismatchKind,
+    /// The field paths, options or indexes that differ; never values.
+    pub paths: Vec<String>,
 }

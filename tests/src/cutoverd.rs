@@ -101,6 +101,14 @@ impl Cutoverd {
         fs::read_to_string(self.folder.path().join("cutoverd.log")).unwrap_or_default()
     }
 
+    /// The last lines of [`Self::log`], for an error.
+    #[must_use]
+    pub fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("the end of cutoverd's log:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"))
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> i32 {

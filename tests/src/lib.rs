@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! mongod (the binary) --> replica_set --> workload::fill, workload::Writer --> compare
-//! programs (cutover, cutoverd) --> cutoverd, cutover
+//! programs (cutover, cutoverd) --> cutoverd, cutover --> stage (all of it, with a declaration)
 //! ```
 //!
 //! Every process hangs on a [`leash`]: it dies with the process that started it, however that one ends.
@@ -10,16 +10,23 @@
 pub mod compare;
 pub mod cutover;
 pub mod cutoverd;
+pub mod declaration;
 pub mod fault_proxy;
+pub mod fence;
 pub mod leash;
 pub mod mongod;
 pub mod ports;
 pub mod programs;
 pub mod replica_set;
+pub mod stage;
+pub mod terraform;
 pub mod tls;
 pub mod workload;
 
 pub use cutover::{Cutover, Output};
 pub use cutoverd::Cutoverd;
+pub use declaration::Declaration;
 pub use replica_set::{Auth, Options, ReplicaSet, TlsMode, User};
+pub use stage::Stage;
+pub use terraform::Terraform;
 pub use workload::{FillOptions, Writer, WriterOptions, fill};

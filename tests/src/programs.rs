@@ -17,6 +17,8 @@ pub struct Programs {
     pub cutover: PathBuf,
     /// The daemon.
     pub cutoverd: PathBuf,
+    /// The Terraform provider.
+    pub terraform_provider: PathBuf,
 }
 
 /// Builds the programs in this program's own profile, in silence unless that fails, and gives their paths.
@@ -83,8 +85,12 @@ fn build(noise: Cargo) -> Result<Programs> {
         }
     }
     let folder = target.join(if release { "release" } else { "debug" });
-    let programs = Programs { cutover: folder.join("cutover"), cutoverd: folder.join("cutoverd") };
-    for program in [&programs.cutover, &programs.cutoverd] {
+    let programs = Programs {
+        cutover: folder.join("cutover"),
+        cutoverd: folder.join("cutoverd"),
+        terraform_provider: folder.join("terraform-provider-cutover"),
+    };
+    for program in [&programs.cutover, &programs.cutoverd, &programs.terraform_provider] {
         ensure!(program.is_file(), "cargo built no {}", program.display());
     }
     Ok(programs)

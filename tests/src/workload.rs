@@ -4,9 +4,11 @@
 
 mod awkward;
 mod fill;
+mod notes;
 mod operations;
 mod shapes;
 mod writer;
 
-pub use fill::{FillOptions, Filled, fill, fill_uniform};
+pub use fill::{FillOptions, Filled, fill, fill_small, fill_uniform};
+pub use notes::{Noted, Notes, WhenRefused};
 pub use writer::{LedgerEntry, Stats, Writer, WriterOptions};

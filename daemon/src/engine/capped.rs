@@ -39,9 +39,9 @@ pub async fn mend(
     catalog::drop(destination, namespace).await?;
     catalog::create(destination, &namespace.db, info.create_command()).await?;
     let (documents, bytes) = catalog::size(source, namespace).await?;
-    let copier = Copier { source, destination, progress, doubled, start: as_of };
+    let copier = Copier { source, destination, progress, doubled, start: as_of, tuning };
     for part in partition::split(source, info, bytes, tuning).await? {
-        copier.copy(namespace, &part, tuning.batch_size(documents, bytes)).await?;
+        copier.copy(namespace, &part, tuning.batch_size(documents, bytes, 1)).await?;
     }
     let specs = catalog::indexes(source, namespace).await?;
     index::build(destination, namespace, &specs, info.has_collation()).await

@@ -25,9 +25,13 @@ CREATE TABLE IF NOT EXISTS shard (
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
 CREATE TABLE IF NOT EXISTS collection (
     shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
+) STRICT;
+CREATE TABLE IF NOT EXISTS split (
+    shard TEXT NOT NULL, ns TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (shard, ns)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS part (
     shard TEXT NOT NULL, ns TEXT NOT NULL, number INTEGER NOT NULL,
@@ -346,12 +350,16 @@ impl Checkpoints {
         .await
     }
 
-    /// Stores a collection's parts in place of what was there, and that it is split.
-    pub async fn store_parts(&self, shard: &str, namespace: &Namespace, parts: Vec<Part>) -> Result<(), Fault> {
-        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+    /// Stores a collection's parts, drawn on this member, in place of what was there, and that it is split.
+    pub async fn store_parts(&self, shard: &str, namespace: &Namespace, member: &str, parts: Vec<Part>) -> Result<(), Fault> {
+        let (shard, namespace, member) = (shard.to_owned(), namespace.to_string(), member.to_owned());
         self.with_repeatable(move |c| {
             let transaction = c.transaction()?;
             transaction.execute("DELETE FROM part WHERE shard = ?1 AND ns = ?2", params![shard, namespace])?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO split (shard, ns, member) VALUES (?1, ?2, ?3)",
+                params![shard, namespace, member],
+            )?;
             for part in &parts {
                 transaction.execute(
                     "INSERT INTO part (shard, ns, number, after, until, until_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -391,6 +399,29 @@ impl Checkpoints {
                     })
                 })?
                 .collect()
+        })
+        .await
+    }
+
+    /// The bounds between a collection's parts, written or not: record ids, each with its document `{_id: …}`.
+    pub async fn bounds(&self, shard: &str, namespace: &Namespace) -> Result<Vec<(i64, RawDocumentBuf)>, Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            let mut statement =
+                c.prepare("SELECT until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND until IS NOT NULL ORDER BY number")?;
+            let rows: Rows<(i64, Vec<u8>)> =
+                statement.query_map(params![shard, namespace], |row| Ok((row.get(0)?, row.get(1)?)))?.collect();
+            let id = |(record, bytes)| Some((record, RawDocumentBuf::from_bytes(bytes).ok()?));
+            Ok(rows?.into_iter().filter_map(id).collect())
+        })
+        .await
+    }
+
+    /// The member that a collection's parts were drawn on.
+    pub async fn split_on(&self, shard: &str, namespace: &Namespace) -> Result<Option<String>, Fault> {
+        let (shard, namespace) = (shard.to_owned(), namespace.to_string());
+        self.with(move |c| {
+            c.query_row("SELECT member FROM split WHERE shard = ?1 AND ns = ?2", [shard, namespace], |row| row.get(0)).optional()
         })
         .await
     }
@@ -483,6 +514,42 @@ impl Checkpoints {
                 None => c.execute("DELETE FROM recopied WHERE ns = ?1", [namespace]),
             }
             .map(drop)
+        })
+        .await
+    }
+
+    /// Indexes of the destination that refuse duplicates and are still to be made unique.
+    pub async fn unfinished_unique(&self) -> Result<Vec<(Namespace, String)>, Fault> {
+        let rows: Vec<(String, String)> = self
+            .with(|c| {
+                c.prepare("SELECT ns, name FROM unfinished_unique ORDER BY ns, name")?
+                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect()
+            })
+            .await?;
+        Ok(rows.into_iter().filter_map(|(ns, name)| Some((ns.parse().ok()?, name))).collect())
+    }
+
+    /// Stores that these are still to be made unique.
+    pub async fn store_unfinished_unique(&self, indexes: Vec<(Namespace, String)>) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for (namespace, name) in &indexes {
+                transaction.execute(
+                    "INSERT OR IGNORE INTO unfinished_unique (ns, name) VALUES (?1, ?2)",
+                    params![namespace.to_string(), name],
+                )?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Stores that an index is unique.
+    pub async fn store_finished_unique(&self, namespace: &Namespace, name: &str) -> Result<(), Fault> {
+        let (namespace, name) = (namespace.to_string(), name.to_owned());
+        self.with(move |c| {
+            c.execute("DELETE FROM unfinished_unique WHERE ns = ?1 AND name = ?2", params![namespace, name]).map(drop)
         })
         .await
     }

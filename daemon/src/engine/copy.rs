@@ -15,6 +15,7 @@ use schemas::namespace::Namespace;
 use super::checkpoint::Part;
 use super::doubled::Doubled;
 use super::progress::Progress;
+use super::tuning::Tuning;
 use super::write::{self, Existing, Verb};
 use super::{element, partition};
 use crate::mongo::{Deployment, append, command, error};
@@ -50,6 +51,8 @@ pub struct Copier<'a> {
     pub doubled: &'a Doubled,
     /// No document is read as of before this.
     pub start: Timestamp,
+    /// The bounds on memory.
+    pub tuning: &'a Tuning,
 }
 
 impl Copier<'_> {
@@ -116,12 +119,18 @@ impl Copier<'_> {
         // One batch is read while the one before is written.
         let mut writing: Option<RawBatch> = None;
         loop {
-            let (next, written) = tokio::join!(cursor.next(), async {
-                match &writing {
-                    Some(batch) => self.write_batch(namespace, part, batch).await.map(Some),
-                    None => Ok(None),
-                }
-            });
+            let write = async |batch: Option<&RawBatch>| match batch {
+                Some(batch) => self.write_batch(namespace, part, batch).await.map(Some),
+                None => Ok(None),
+            };
+            let is_large = |batch: &RawBatch| batch.as_raw_document().as_bytes().len() > self.tuning.large_batch_bytes;
+            let (next, written) = if writing.as_ref().is_some_and(is_large) {
+                let written = write(writing.take().as_ref()).await;
+                let is_over = written.as_ref().map_or(true, |written| written.as_ref().is_some_and(|written| written.was_last));
+                (if is_over { None } else { cursor.next().await }, written)
+            } else {
+                tokio::join!(cursor.next(), write(writing.as_ref()))
+            };
             if let Some(written) = written? {
                 copied.documents += written.documents;
                 copied.bytes += written.bytes;
@@ -153,13 +162,24 @@ impl Copier<'_> {
             if !self.doubled.contains(namespace) && has_doubled(documents) {
                 self.doubled.add(namespace).await?;
             }
-            let inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
-            if let Some(refused) = inserted.refused.first() {
-                return Err(write::refusal(self.destination, namespace, Verb::Insert, refused.why).into());
+            if documents.as_bytes().len() > self.tuning.large_batch_bytes {
+                for piece in pieces(documents, self.tuning.batch_bytes) {
+                    self.insert(namespace, &piece).await?;
+                }
+            } else {
+                self.insert(namespace, documents).await?;
             }
             self.progress.add_copied(count, bytes);
         }
         Ok(Written { documents: count, bytes, was_last })
+    }
+
+    async fn insert(&self, namespace: &Namespace, documents: &RawArray) -> Result<(), ScanError> {
+        let inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+        match inserted.refused.first() {
+            None => Ok(()),
+            Some(refused) => Err(write::refusal(self.destination, namespace, Verb::Insert, refused.why).into()),
+        }
     }
 }
 
@@ -204,6 +224,21 @@ fn cut_behind(documents: &RawArray, until_id: Option<&RawDocument>) -> RawArrayB
     kept
 }
 
+/// The documents in commands of about this weight, each made when it is asked for.
+fn pieces(documents: &RawArray, weight: u64) -> impl Iterator<Item = RawArrayBuf> {
+    let mut left = documents.into_iter().flatten().peekable();
+    std::iter::from_fn(move || {
+        left.peek()?;
+        let mut piece = RawArrayBuf::new();
+        while (piece.as_bytes().len() as u64) < weight
+            && let Some(value) = left.next()
+        {
+            piece.push(value);
+        }
+        Some(piece)
+    })
+}
+
 fn has_doubled(documents: &RawArray) -> bool {
     documents.into_iter().flatten().filter_map(|value| value.as_document()).any(element::has_doubled_names)
 }
@@ -216,8 +251,19 @@ fn weigh(documents: &RawArray) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{cut_behind, weigh};
+    use super::{cut_behind, pieces, weigh};
     use mongodb::bson::{RawArrayBuf, rawdoc};
+
+    #[test]
+    fn a_large_batch_is_written_in_pieces_with_every_document() {
+        let mut documents = RawArrayBuf::new();
+        for n in 0..25 {
+            documents.push(&*rawdoc! { "_id": n, "text": "x".repeat(1 << 10) });
+        }
+        let pieces: Vec<RawArrayBuf> = pieces(&documents, 2 << 10).collect();
+        assert_eq!(pieces.iter().map(|piece| weigh(piece).0).collect::<Vec<_>>(), [vec![2; 12], vec![1]].concat());
+        assert_eq!(pieces.iter().map(|piece| weigh(piece).1).sum::<u64>(), weigh(&documents).1);
+    }
 
     #[test]
     fn a_batch_is_cut_behind_its_bound() {

@@ -123,6 +123,7 @@ impl Tail {
             catalog::drop(&self.destination, namespace).await?;
         }
         self.set_traits(namespace, None);
+        self.verifier.gone(namespace).await?;
         self.set_recopied(namespace, None).await
     }
 
@@ -191,6 +192,7 @@ impl Tail {
                     Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {}
                     Err(e) => return Err(self.destination.fault(&format!("renaming {from} to {to}"), &e)),
                 }
+                self.verifier.renamed(from, to).await?;
                 let traits = self.traits_of(from);
                 self.set_traits(from, None);
                 self.set_traits(to, Some(traits));
@@ -252,22 +254,26 @@ impl Tail {
         }
         self.copy_documents(&info).await?;
         let specs = catalog::indexes(&self.source, namespace).await?;
-        index::build(&self.destination, namespace, &specs, info.has_collation()).await
+        index::build(&self.destination, namespace, &specs, info.has_collation()).await?;
+        self.verifier.copied_again(&info.data()).await
     }
 
     /// Copies a collection's documents as they are on the source now, into what is there.
     async fn copy_documents(&self, info: &CollectionInfo) -> Result<(), Fault> {
         let start = self.source.oplog_note("cutover: copying a collection again").await?;
         let (documents, bytes) = catalog::size(&self.source, &info.data()).await?;
+        // Record ids are a member's own.
+        let (source, _) = self.source.pinned().await?;
         let copier = Copier {
-            source: &self.source,
+            source: &source,
             destination: &self.destination,
             progress: &self.progress,
             doubled: &self.doubled,
             start: timestamp(start),
+            tuning: &self.tuning,
         };
-        for part in partition::split(&self.source, info, bytes, &self.tuning).await? {
-            copier.copy(&info.data(), &part, self.tuning.batch_size(documents, bytes)).await?;
+        for part in partition::split(&source, info, bytes, &self.tuning).await? {
+            copier.copy(&info.data(), &part, self.tuning.batch_size(documents, bytes, 1)).await?;
         }
         let time = self.source.majority_optime().await?;
         self.set_recopied(&info.namespace, Some(Recopied { whole: true, time })).await

@@ -4,6 +4,8 @@
 //! The user is made where the given one may make users. It may do what a sync does and nothing else, from this daemon's address
 //! only. Its password is never stored: a daemon that starts again gives it a new one.
 
+use std::collections::BTreeSet;
+
 use mongodb::bson::{Document, RawDocumentBuf, doc, rawdoc};
 use rand::Rng as _;
 use schemas::fault::{Fault, FaultCode};
@@ -15,6 +17,9 @@ use crate::mongo::{Deployment, ServerVersion, append, error};
 
 /// The first version that can block its users' writes.
 pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
+/// How long a server may take to block writes, in milliseconds: it waits for those under way. It gives up itself, so that no request
+/// lands later than its answer.
+const BLOCK_MS: i64 = 20_000;
 /// The collection of the marker in [`OWN_DATABASE`].
 const MARKER: &str = "marker";
 
@@ -158,7 +163,7 @@ async fn own_address(destination: &Deployment) -> Result<String, Fault> {
 
 /// Blocks the writes of everybody who may not bypass it, or lifts the block.
 pub async fn set_write_block(deployment: &Deployment, on: bool) -> Result<(), mongodb::error::Error> {
-    let set = || deployment.command("admin", doc! { "setUserWriteBlockMode": 1, "global": on });
+    let set = || deployment.command("admin", doc! { "setUserWriteBlockMode": 1, "global": on, "maxTimeMS": BLOCK_MS });
     match set().await {
         // Where it changes nothing, a connection that has lived through an election is told of it again and again, until it has
         // written something.
@@ -170,19 +175,31 @@ pub async fn set_write_block(deployment: &Deployment, on: bool) -> Result<(), mo
     }
 }
 
+/// The actions that the user may take somewhere.
+async fn granted(deployment: &Deployment) -> Result<BTreeSet<String>, mongodb::error::Error> {
+    let status = deployment.command("admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await?;
+    let privileges = status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUserPrivileges"));
+    Ok(privileges
+        .into_iter()
+        .flatten()
+        .filter_map(|privilege| privilege.as_document()?.get_array("actions").ok())
+        .flatten()
+        .filter_map(|action| action.as_str().map(str::to_owned))
+        .collect())
+}
+
+/// Whether the user may take an action somewhere.
+pub async fn is_granted(deployment: &Deployment, action: &str) -> Result<bool, Fault> {
+    let granted = granted(deployment).await.map_err(fault(deployment, "reading the privileges"))?;
+    Ok(granted.contains(action))
+}
+
 /// Whether the given user can block others' writes and write on: it makes a user that can, or can itself.
-pub async fn may_block(destination: &Deployment) -> bool {
-    let status = destination.command("admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await;
-    let Ok(status) = status else { return false };
-    let granted = |action: &str| {
-        status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUserPrivileges")).is_ok_and(|all| {
-            all.iter().filter_map(|one| one.as_document()).any(|one| {
-                one.get_array("actions").is_ok_and(|actions| actions.iter().any(|granted| granted.as_str() == Some(action)))
-            })
-        })
-    };
-    let makes_users = ["createUser", "createRole", "grantRole", "setAuthenticationRestriction"].into_iter().all(granted);
-    makes_users || ["setUserWriteBlockMode", "bypassWriteBlockingMode"].into_iter().all(granted)
+pub async fn may_block(destination: &Deployment) -> Result<bool, Fault> {
+    let granted = granted(destination).await.map_err(fault(destination, "reading the privileges"))?;
+    let may = |actions: &[&str]| actions.iter().all(|action| granted.contains(*action));
+    Ok(may(&["createUser", "createRole", "grantRole", "setAuthenticationRestriction"])
+        || may(&["setUserWriteBlockMode", "bypassWriteBlockingMode"]))
 }
 
 /// Whether a deployment blocks its users' writes; `None` where that may not be seen.

@@ -112,7 +112,8 @@ fn specification(spec: &RawDocument, collated: bool, relaxed: bool) -> RawDocume
 }
 
 /// What tells two indexes of a collection apart for the server, once neither is unique.
-fn identity(spec: &RawDocument) -> Vec<u8> {
+#[must_use]
+pub fn identity(spec: &RawDocument) -> Vec<u8> {
     let mut identity = Vec::new();
     identity.extend_from_slice(key(spec).as_bytes());
     for field in ["collation", "partialFilterExpression"] {
@@ -230,8 +231,17 @@ fn index_change(name: &str, option: &str, value: impl mongodb::bson::raw::BindRa
     change
 }
 
-/// Gives a collection's indexes the form that they have on the source.
-pub async fn restore(source: &Deployment, destination: &Deployment, namespace: &Namespace, collated: bool) -> Result<(), Fault> {
+/// Gives a collection's indexes the form that they have on the source, as far as its users rely on it from their first write on.
+///
+/// Returns the names of those that refuse duplicates from now on and are still to be made unique, by [`finish_unique`]: that reads
+/// the whole index, which nobody should have to wait for.
+pub async fn restore(
+    source: &Deployment,
+    destination: &Deployment,
+    namespace: &Namespace,
+    collated: bool,
+) -> Result<Vec<String>, Fault> {
+    let mut unfinished = Vec::new();
     let wanted = catalog::indexes(source, namespace).await?;
     let found = catalog::indexes(destination, namespace).await?;
     let on_destination = |wanted: &RawDocument| found.iter().find(|spec| name(spec) == name(wanted));
@@ -250,7 +260,8 @@ pub async fn restore(source: &Deployment, destination: &Deployment, namespace: &
             }
             Some(there) => {
                 if is_unique(spec) && !is_unique(there) {
-                    make_unique(destination, namespace, spec, collated).await?;
+                    refuse_duplicates(destination, namespace, spec, collated).await?;
+                    unfinished.push(name(spec).to_owned());
                 }
                 for option in ["expireAfterSeconds", "hidden"] {
                     give_back(destination, namespace, spec, there, option, collated).await?;
@@ -258,8 +269,16 @@ pub async fn restore(source: &Deployment, destination: &Deployment, namespace: &
             }
         }
     }
-    // What clashed with a relaxed one can be built now that unique tells them apart.
+    // What clashed with a relaxed one can be built once unique tells them apart: being prepared for it does not.
     for spec in missing {
+        let twins =
+            wanted.iter().filter(|twin| name(twin) != name(spec) && identity(twin) == identity(spec)).map(|twin| name(twin));
+        for twin in twins {
+            if let Some(place) = unfinished.iter().position(|unfinished| unfinished == twin) {
+                finish_unique(destination, namespace, twin).await?;
+                unfinished.remove(place);
+            }
+        }
         let mut indexes = RawArrayBuf::new();
         indexes.push(&*specification(spec, collated, false));
         run_create(destination, namespace, &indexes).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
@@ -269,7 +288,7 @@ pub async fn restore(source: &Deployment, destination: &Deployment, namespace: &
             .await
             .map_err(|e| destination.fault(&format!("preparing index {} of {namespace}", name(spec)), &e))?;
     }
-    Ok(())
+    Ok(unfinished)
 }
 
 async fn give_back(
@@ -298,16 +317,33 @@ async fn give_back(
         .map_err(|e| destination.fault(&format!("giving {option} back to index {} of {namespace}", name(spec)), &e))
 }
 
-async fn make_unique(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, collated: bool) -> Result<(), Fault> {
+/// Has an index refuse duplicates. From 6.0 on it is only prepared, which takes no time; before, it is built anew.
+async fn refuse_duplicates(
+    destination: &Deployment,
+    namespace: &Namespace,
+    spec: &RawDocument,
+    collated: bool,
+) -> Result<(), Fault> {
     let fault = |e: mongodb::error::Error| unique_fault(destination, namespace, spec, &e);
     if destination.version >= UNIQUE_BY_COLLMOD {
-        modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await.map_err(fault)?;
-        modify(destination, namespace, index_change(name(spec), "unique", true)).await.map_err(fault)
+        modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await.map_err(fault)
     } else {
         drop_one(destination, namespace, name(spec)).await?;
         let mut indexes = RawArrayBuf::new();
         indexes.push(&*specification(spec, collated, false));
         run_create(destination, namespace, &indexes).await.map_err(fault)
+    }
+}
+
+/// Makes an index unique that refuses duplicates already. One that its users have dropped meanwhile is theirs to drop.
+pub async fn finish_unique(destination: &Deployment, namespace: &Namespace, index: &str) -> Result<(), Fault> {
+    if destination.version < UNIQUE_BY_COLLMOD {
+        return Ok(());
+    }
+    match modify(destination, namespace, index_change(index, "unique", true)).await {
+        Ok(()) => Ok(()),
+        Err(e) if matches!(error::code(&e), Some(INDEX_NOT_FOUND | NAMESPACE_NOT_FOUND)) => Ok(()),
+        Err(e) => Err(unique_fault(destination, namespace, &rawdoc! { "name": index }, &e)),
     }
 }
 
@@ -389,7 +425,7 @@ mod tests {
     #[test]
     fn an_expiry_that_is_no_number_is_the_longest() {
         let spec = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "expireAfterSeconds": f64::NAN };
-        assert_eq!(specification(&spec, false, false).get_i32("expireAfterSeconds"), Ok(i32::MAX));
+        assert!(specification(&spec, false, false).get_i32("expireAfterSeconds").is_ok_and(|seconds| seconds == i32::MAX));
     }
 
     #[test]

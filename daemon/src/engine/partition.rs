@@ -3,6 +3,9 @@
 //! Boundaries are record ids of sampled documents: a scan with `$_resumeAfter` can start behind any record that exists. Natural
 //! order has no types to bracket by, so that mixed `_id`s, NaN and collations need no care. Capped collections keep their order
 //! and so are one part; clustered ones, as buckets are, have no numeric record ids.
+//!
+//! Record ids are a member's own: another member, or the same one synced anew, has the same documents in another order. Parts hold
+//! on the member that they were drawn on, alone.
 
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
@@ -20,6 +23,9 @@ const MOST_PARTS: u64 = 4096;
 
 /// Samples for each part: enough that the largest part is seldom twice the mean.
 const SAMPLES_PER_PART: u64 = 10;
+
+/// Bounds that are looked at to see whether a member's records were numbered anew: one that differs is enough.
+const CHECKED_BOUNDS: usize = 100;
 
 /// A record id and the `_id` of the document that has it.
 #[derive(Debug, Clone)]
@@ -57,9 +63,31 @@ pub async fn sample(source: &Deployment, namespace: &Namespace, size: u64) -> Re
     append(&mut draw, "pipeline", &*pipeline);
     append(&mut draw, "cursor", &*rawdoc! {});
     let drawn = source.collect(&namespace.db, draw).await.map_err(fault)?;
-    let mut samples = Vec::with_capacity(drawn.len());
+    let mut samples = records(source, namespace, &drawn).await?;
+    samples.sort_by_key(|sample| sample.record);
+    samples.dedup_by_key(|sample| sample.record);
+    Ok(samples)
+}
+
+/// Whether bounds that were drawn on a member before still hold there: not once it was synced anew, which numbers its records anew.
+pub async fn hold(source: &Deployment, namespace: &Namespace, bounds: &[Sample]) -> Result<bool, Fault> {
+    let Some(last) = bounds.last() else { return Ok(true) };
+    let asked: Vec<&Sample> = bounds.iter().step_by(bounds.len().div_ceil(CHECKED_BOUNDS)).collect();
+    let ids: Vec<RawDocumentBuf> = asked.iter().map(|bound| bound.id.clone()).collect();
+    let found = records(source, namespace, &ids).await?;
+    // A document that was deleted and inserted again has a record behind all that were there.
+    let fits = |found: &Sample| {
+        found.record > last.record || asked.iter().any(|bound| bound.id == found.id && bound.record == found.record)
+    };
+    Ok(found.iter().all(fits))
+}
+
+/// The records of documents `{_id: …}`, as far as they exist, in no order.
+async fn records(source: &Deployment, namespace: &Namespace, of: &[RawDocumentBuf]) -> Result<Vec<Sample>, Fault> {
+    let fault = |e| source.fault(&format!("sampling {namespace}"), &e);
+    let mut samples = Vec::with_capacity(of.len());
     // A hundred thousand ids are far below the 16 MB of a command unless ids are huge; so they go in slices.
-    for slice in drawn.chunks(1_000) {
+    for slice in of.chunks(1_000) {
         let mut find = command("find", &namespace.collection);
         append(&mut find, "filter", &*element::by_ids(slice.iter().map(|document| &**document)));
         append(&mut find, "projection", &*rawdoc! { "_id": 1 });
@@ -74,8 +102,6 @@ pub async fn sample(source: &Deployment, namespace: &Namespace, size: u64) -> Re
             }
         }
     }
-    samples.sort_by_key(|sample| sample.record);
-    samples.dedup_by_key(|sample| sample.record);
     Ok(samples)
 }
 

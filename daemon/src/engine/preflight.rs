@@ -231,13 +231,17 @@ async fn destination_block(findings: &mut Findings, destination: &Deployment, sp
                 "leave out destination.block_writes, or set it to false, and keep others from writing there by other means",
             )
     };
+    let may_block = match guard::may_block(destination).await {
+        Ok(may_block) => may_block,
+        Err(fault) => return findings.fail(name, &fault),
+    };
     let problem = if wanted == Some(false) {
         return findings.note(name, Outcome::Ok, "not used: block_writes = false");
     } else if !destination.is_authenticated {
         Some("it has no access control, so that it cannot tell this daemon from others".to_owned())
     } else if destination.version < WRITE_BLOCK {
         Some(format!("it is MongoDB {}, and that needs {WRITE_BLOCK}", destination.version))
-    } else if !guard::may_block(destination).await {
+    } else if !may_block {
         Some("its user may neither make users nor do it itself (setUserWriteBlockMode with bypassWriteBlockingMode)".to_owned())
     } else {
         None

@@ -9,7 +9,7 @@ use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
-use schemas::observed::Inspection;
+use schemas::observed::{Inspection, Mismatch};
 use schemas::spec::{MigrationSpec, SourceWrites};
 use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
@@ -22,8 +22,10 @@ use super::doubled::Doubled;
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
+use super::verify::{Sides, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, guard, index, preflight, reconcile,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
+    reconcile,
 };
 use crate::mongo::{Deployment, Side, connect, timestamp};
 
@@ -33,8 +35,13 @@ const HEALTH_EVERY: Duration = Duration::from_millis(500);
 const OPLOG_EVERY: u32 = 60;
 /// Between two looks at how far the tail has come, while a cutover waits for it.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Slices of the queue that are rechecked before the source is blocked, at most, and what is few enough to be left for then.
+const RECHECK_PASSES: u32 = 200;
+const RECHECK_FEW: usize = 100;
 /// Collections whose settings are given back at once.
 const RESTORES: usize = 8;
+/// Indexes made unique at once behind its users' backs: each reads a whole index while they work.
+const FINISHES: usize = 2;
 
 /// Moves data between real deployments.
 #[derive(Debug, Default)]
@@ -52,9 +59,11 @@ impl Engine for MongoEngine {
         let checkpoints = Checkpoints::open(&context.run_dir)?;
         let progress = Arc::new(Progress::new(context.spec.verify.mode));
         checkpoints.restore(&progress)?;
+        let verifier = Arc::new(Verifier::open(context.spec.verify.mode, &context.run_dir)?);
         Ok(Arc::new(MongoRun {
             checkpoints,
             progress,
+            verifier,
             gate: Arc::default(),
             source: tokio::sync::Mutex::default(),
             destination: tokio::sync::Mutex::default(),
@@ -79,6 +88,8 @@ struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
     reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+    /// What it has reached, for a shell that comes later.
+    reached: Arc<Mutex<Vec<Milestone>>>,
 }
 
 /// One run.
@@ -87,6 +98,7 @@ pub struct MongoRun {
     context: EngineContext,
     checkpoints: Checkpoints,
     progress: Arc<Progress>,
+    verifier: Arc<Verifier>,
     gate: Arc<RwLock<()>>,
     source: tokio::sync::Mutex<Option<Arc<Deployment>>>,
     /// As the declared user.
@@ -140,22 +152,38 @@ impl MongoRun {
         Ok(Pair { source: self.source().await?, destination: self.writer().await? })
     }
 
-    /// Whether others are kept from writing to the destination.
-    async fn blocks_destination(&self, destination: &Deployment) -> bool {
-        let wanted = self.context.spec.destination.block_writes.unwrap_or(true);
-        wanted && destination.is_authenticated && destination.version >= guard::WRITE_BLOCK && guard::may_block(destination).await
+    /// What the verification works on.
+    fn sides(&self, pair: &Pair) -> Sides {
+        Sides {
+            source: Arc::clone(&pair.source),
+            destination: Arc::clone(&pair.destination),
+            spec: Arc::clone(&self.context.spec),
+            progress: Arc::clone(&self.progress),
+            gate: Arc::clone(&self.gate),
+        }
     }
 
-    /// Blocks others' writes on the destination and says so there.
-    async fn guard_destination(&self, writer: &Deployment) -> Result<(), Fault> {
-        let blocks_writes = self.blocks_destination(&*self.destination().await?).await;
-        let marker = guard::Marker {
+    /// Whether others are kept from writing to the destination.
+    async fn blocks_destination(&self, destination: &Deployment) -> Result<bool, Fault> {
+        let wanted = self.context.spec.destination.block_writes.unwrap_or(true);
+        let able = destination.is_authenticated && destination.version >= guard::WRITE_BLOCK;
+        Ok(wanted && able && guard::may_block(destination).await?)
+    }
+
+    /// What a person with a shell is told on the destination.
+    fn marker(&self, blocks_writes: bool) -> guard::Marker<'_> {
+        guard::Marker {
             run: &self.context.run,
             migration: &self.context.spec.name,
             workspace: &self.context.workspace,
             blocks_writes,
-        };
-        guard::put_marker(writer, &marker).await?;
+        }
+    }
+
+    /// Blocks others' writes on the destination and says so there.
+    async fn guard_destination(&self, writer: &Deployment) -> Result<(), Fault> {
+        let blocks_writes = self.blocks_destination(&*self.destination().await?).await?;
+        guard::put_marker(writer, &self.marker(blocks_writes)).await?;
         if blocks_writes {
             guard::set_write_block(writer, true).await.map_err(|e| writer.fault("blocking others' writes", &e))?;
         }
@@ -184,6 +212,22 @@ impl MongoRun {
         Ok(self.checkpoints.created().await?.into_iter().collect())
     }
 
+    /// Makes the indexes unique that only refuse duplicates so far, behind the back of the destination's users.
+    async fn finish_indexes(&self) -> Result<(), Fault> {
+        let unfinished = self.checkpoints.unfinished_unique().await?;
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        let writer = &*self.writer().await?;
+        let finishes = unfinished.into_iter().map(|(namespace, index)| -> Piece<'_, ()> {
+            Box::pin(async move {
+                index::finish_unique(writer, &namespace, &index).await?;
+                self.checkpoints.store_finished_unique(&namespace, &index).await
+            })
+        });
+        concurrent::all(FINISHES, finishes.collect()).await.map(drop)
+    }
+
     /// The collections of the source in scope.
     async fn collections(&self, pair: &Pair) -> Result<Vec<CollectionInfo>, Fault> {
         let listed = catalog::list(&pair.source, &self.context.spec.namespaces.scope).await?;
@@ -196,7 +240,18 @@ struct Reporter {
     source: Arc<Deployment>,
     progress: Arc<Progress>,
     checkpoints: Checkpoints,
+    verifier: Arc<Verifier>,
     reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+    reached: Arc<Mutex<Vec<Milestone>>>,
+}
+
+impl Milestone {
+    const fn report(self) -> SyncReport {
+        match self {
+            Self::Copied => SyncReport::CopyFinished,
+            Self::Indexed => SyncReport::IndexesBuilt,
+        }
+    }
 }
 
 impl Reporter {
@@ -213,17 +268,17 @@ impl Reporter {
         let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
         loop {
             tokio::select! {
-                Some(milestone) = milestones.recv() => match milestone {
-                    Milestone::Copied => {
-                        if let Some(name) = self.progress.shard_name() {
-                            copied = self.checkpoints.shard(&name).await.ok().flatten().and_then(|row| row.copied);
+                Some(milestone) = milestones.recv() => {
+                    match milestone {
+                        Milestone::Copied => {
+                            if let Some(name) = self.progress.shard_name() {
+                                copied = self.checkpoints.shard(&name).await.ok().flatten().and_then(|row| row.copied);
+                            }
                         }
-                        self.send(SyncReport::CopyFinished).await;
+                        Milestone::Indexed => indexed = true,
                     }
-                    Milestone::Indexed => {
-                        indexed = true;
-                        self.send(SyncReport::IndexesBuilt).await;
-                    }
+                    self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(milestone);
+                    self.send(milestone.report()).await;
                 },
                 _ = ticks.tick() => {
                     if count.is_multiple_of(OPLOG_EVERY) {
@@ -231,7 +286,7 @@ impl Reporter {
                     }
                     count = count.wrapping_add(1);
                     let seen = self.source.majority_optime().await;
-                    let mut blockers = Vec::new();
+                    let mut blockers = self.verifier.blockers();
                     let lag = match seen {
                         Ok(optime) => {
                             self.progress.set_source(optime);
@@ -245,10 +300,8 @@ impl Reporter {
                     if let Some(fault) = self.progress.error() {
                         blockers.push(format!("{fault}"));
                     }
-                    if indexed {
-                        let caught_up = copied.is_some() && self.progress.applied() >= copied;
-                        self.send(SyncReport::Health { lag, caught_up, blockers }).await;
-                    }
+                    let caught_up = indexed && copied.is_some() && self.progress.applied() >= copied;
+                    self.send(SyncReport::Health { lag, caught_up, blockers }).await;
                 }
             }
         }
@@ -287,18 +340,26 @@ impl RunEngine for MongoRun {
 
     fn start_sync(&self, reports: mpsc::Sender<SyncReport>) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            {
+            let already = {
                 let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(running) = running.as_ref().filter(|running| !running.task.is_finished()) {
-                    *running.reports.lock().unwrap_or_else(PoisonError::into_inner) = reports;
-                    return Ok(());
+                running.as_ref().filter(|running| !running.task.is_finished()).map(|running| {
+                    *running.reports.lock().unwrap_or_else(PoisonError::into_inner) = reports.clone();
+                    running.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+                })
+            };
+            if let Some(reached) = already {
+                for milestone in reached {
+                    // A shell that has gone again asks again.
+                    let _ = reports.send(milestone.report()).await;
                 }
+                return Ok(());
             }
             let pair = self.pair().await?;
             self.guard_destination(&pair.destination).await?;
             let reports = Arc::new(Mutex::new(reports));
             let stop = CancellationToken::new();
-            let (milestones, reached) = mpsc::unbounded_channel();
+            let (milestones, arriving) = mpsc::unbounded_channel();
+            let reached = Arc::new(Mutex::new(Vec::new()));
             let sync = Sync {
                 source: Arc::clone(&pair.source),
                 destination: pair.destination,
@@ -306,6 +367,7 @@ impl RunEngine for MongoRun {
                 checkpoints: self.checkpoints.clone(),
                 progress: Arc::clone(&self.progress),
                 gate: Arc::clone(&self.gate),
+                verifier: Arc::clone(&self.verifier),
                 stop: stop.clone(),
                 tuning: self.tuning.clone(),
                 milestones,
@@ -314,12 +376,14 @@ impl RunEngine for MongoRun {
                 source: pair.source,
                 progress: Arc::clone(&self.progress),
                 checkpoints: self.checkpoints.clone(),
+                verifier: Arc::clone(&self.verifier),
                 reports: Arc::clone(&reports),
+                reached: Arc::clone(&reached),
             };
             let task = tokio::spawn(async move {
                 let ended = tokio::select! {
                     ended = sync.run() => ended,
-                    () = reporter.watch(reached) => Ok(()),
+                    () = reporter.watch(arriving) => Ok(()),
                 };
                 if let Err(fault) = ended {
                     tracing::warn!(code = %fault.code, error = %fault.message, "the sync stopped");
@@ -327,7 +391,7 @@ impl RunEngine for MongoRun {
                     reporter.send(SyncReport::Failed(fault)).await;
                 }
             });
-            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports });
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports, reached });
             Ok(())
         })
     }
@@ -342,6 +406,10 @@ impl RunEngine for MongoRun {
             {
                 tracing::error!("the sync panicked");
             }
+            // What it was trying to get over is nobody's trouble while it does not run.
+            if self.progress.error().is_some_and(|fault| fault.retryable) {
+                self.progress.set_error(None);
+            }
             // What it left under way ends before anybody goes on; where that cannot be seen, the next start looks again.
             let writer = self.writer.lock().await.clone();
             if let Some(writer) = writer
@@ -352,19 +420,22 @@ impl RunEngine for MongoRun {
         })
     }
 
-    fn resume_point_held(&self) -> BoxFuture<'_, Result<bool, Fault>> {
+    fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
         Box::pin(async move {
             let source = self.source().await?;
-            let Some(name) = self.progress.shard_name() else { return Ok(true) };
-            let Some(row) = self.checkpoints.shard(&name).await? else { return Ok(true) };
-            // Where the oplog may not be read, the stream itself tells when it is opened.
-            Ok(source.oplog_start().await.is_none_or(|oldest| oldest <= row.applied.unwrap_or(row.start)))
+            // A run that has stored no start point has nothing to lose.
+            let Some(name) = self.progress.shard_name() else { return Ok(Some(true)) };
+            let Some(row) = self.checkpoints.shard(&name).await? else { return Ok(Some(true)) };
+            Ok(source.oplog_start().await.map(|oldest| oldest <= row.applied.unwrap_or(row.start)))
         })
     }
 
     fn prepare_cutover(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let pair = self.pair().await?;
+            if self.context.spec.cutover.source_writes == SourceWrites::Block {
+                fence::check_available(&pair.source).await?;
+            }
             let collections = self.collections(&pair).await?;
             let listings = collections.into_iter().map(|info| -> Piece<'_, (Namespace, Vec<RawDocumentBuf>)> {
                 let source = Arc::clone(&pair.source);
@@ -376,12 +447,17 @@ impl RunEngine for MongoRun {
                 .flat_map(|(namespace, specs)| specs.into_iter().map(move |spec| (namespace.clone(), spec)))
                 .filter(|(_, spec)| index::is_unique(spec))
                 .collect();
-            if unique.is_empty() {
-                return Ok(());
+            // What has changed lately is compared now, so that little is left to compare while the source is blocked.
+            let sides = self.sides(&pair);
+            for _ in 0..RECHECK_PASSES {
+                if self.verifier.recheck(&sides, false).await? < RECHECK_FEW {
+                    break;
+                }
             }
-            // Between two rounds the destination is what the source was at one moment, so that what is unique there is unique here.
-            let _standing_still = self.gate.write().await;
             for (namespace, spec) in &unique {
+                // Between two rounds the destination is what the source was at one moment, so that what is unique there is unique
+                // here. The tail goes on between two indexes, so that it does not fall behind by the time that all of them take.
+                let _standing_still = self.gate.write().await;
                 index::try_unique(&pair.destination, namespace, spec).await?;
             }
             Ok(())
@@ -389,22 +465,13 @@ impl RunEngine for MongoRun {
     }
 
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move {
-            let source = self.source().await?;
-            guard::set_write_block(&source, true).await.map_err(|e| source.fault("blocking the writes", &e))
-        })
+        Box::pin(async move { fence::put_up(&*self.source().await?, self.context.spec.cutover.max_downtime.get()).await })
     }
 
     fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            if self.context.spec.cutover.source_writes == SourceWrites::Observe {
-                return Ok(());
-            }
-            let source = self.source().await?;
-            if source.version < guard::WRITE_BLOCK {
-                return Ok(());
-            }
-            guard::set_write_block(&source, false).await.map_err(|e| source.fault("unblocking the writes", &e))
+            // Whatever is declared by now: the lifecycle asks only where a block may be up.
+            fence::lift(&*self.source().await?).await
         })
     }
 
@@ -431,24 +498,38 @@ impl RunEngine for MongoRun {
     fn drain(&self) -> BoxFuture<'_, Result<ClusterTime, Fault>> {
         Box::pin(async move {
             let pair = self.pair().await?;
+            if self.context.spec.cutover.source_writes == SourceWrites::Block {
+                // Once more: a failover to a member restored from a backup, or a person, can have lifted it since.
+                fence::put_up(&pair.source, self.context.spec.cutover.max_downtime.get()).await?;
+            }
             let last = pair.source.oplog_note("cutover: final").await?;
             self.applied_through(last).await?;
-            if self.context.spec.cutover.source_writes == SourceWrites::Observe {
-                let after = pair.source.oplog_note("cutover: after the final").await?;
-                self.applied_through(after).await?;
-                if self.progress.last_change() > Some(last) {
-                    return Err(Fault::new(
-                        FaultCode::WritesContinued,
-                        format!("a write reached the source ({}) after it was quiet", pair.source.hosts),
-                    ));
-                }
-            }
+            let seen = self.progress.last_change();
             let scope = &self.context.spec.namespaces.scope;
             reconcile::catalogues(&pair.source, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
             let doubled = Doubled::load(&self.checkpoints).await?;
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
                 capped::mend(&pair.source, &pair.destination, &self.progress, &doubled, info, timestamp(last), &self.tuning)
                     .await?;
+            }
+            self.verifier.finish(&self.sides(&pair)).await?;
+            // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
+            let after = pair.source.oplog_note("cutover: after the final").await?;
+            self.applied_through(after).await?;
+            match self.context.spec.cutover.source_writes {
+                SourceWrites::Block => {
+                    fence::check_up(&pair.source).await?;
+                    if self.progress.last_change() > seen {
+                        return Err(fence::bypassed(&pair.source));
+                    }
+                }
+                SourceWrites::Observe if self.progress.last_change() > seen => {
+                    return Err(Fault::new(
+                        FaultCode::WritesContinued,
+                        format!("a write reached the source ({}) after it was quiet", pair.source.hosts),
+                    ));
+                }
+                SourceWrites::Observe => {}
             }
             Ok(last)
         })
@@ -458,14 +539,17 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let pair = self.pair().await?;
             let collections = self.collections(&pair).await?;
-            let restores = collections.into_iter().map(|info| -> Piece<'_, ()> {
+            let restores = collections.into_iter().map(|info| -> Piece<'_, Vec<(Namespace, String)>> {
                 let pair = pair.clone();
                 Box::pin(async move {
-                    index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await?;
-                    reconcile::expiry(&pair.destination, &info).await
+                    let unfinished =
+                        index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await?;
+                    reconcile::expiry(&pair.destination, &info).await?;
+                    Ok(unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect())
                 })
             });
-            concurrent::all(RESTORES, restores.collect()).await.map(drop)
+            let unfinished = concurrent::all(RESTORES, restores.collect()).await?;
+            self.checkpoints.store_unfinished_unique(unfinished.into_iter().flatten().collect()).await
         })
     }
 
@@ -473,9 +557,13 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             // The declared user may have been made for this; the run's own has it among its few privileges.
             let destination = self.destination().await?;
-            if self.blocks_destination(&destination).await {
+            let blocked = guard::is_write_blocked(&destination).await?;
+            // Where it is seen to be open there is nothing to do, and no user to be made for it.
+            if blocked != Some(false) && self.blocks_destination(&destination).await? {
                 let writer = self.writer().await?;
                 guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
+                // A run whose window has closed leaves it behind, and must not be taken for one that keeps others out.
+                guard::put_marker(&writer, &self.marker(false)).await?;
             }
             // Without the privilege to look, the writes that were applied are the proof.
             if guard::is_write_blocked(&destination).await? == Some(true) {
@@ -491,8 +579,7 @@ impl RunEngine for MongoRun {
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             match ending {
-                // Everything was given back before the destination was opened.
-                Ending::Completed => {}
+                Ending::Completed => self.finish_indexes().await?,
                 // The data stays as it is, to be tested on.
                 Ending::Cancelled => {}
             }
@@ -509,6 +596,12 @@ impl RunEngine for MongoRun {
     }
 
     fn progress(&self) -> EngineProgress {
-        self.progress.snapshot()
+        let mut progress = self.progress.snapshot();
+        progress.verification = self.verifier.progress(progress.copy.documents_total);
+        progress
+    }
+
+    fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
+        Box::pin(self.verifier.mismatches(most))
     }
 }

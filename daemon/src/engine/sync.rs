@@ -18,10 +18,12 @@ use super::checkpoint::{Checkpoints, CollectionRow, Part, ShardRow, Stage};
 use super::concurrent::{self, Piece};
 use super::copy::{Copied, Copier};
 use super::doubled::Doubled;
+use super::index;
+use super::partition::{self, Sample};
 use super::progress::Progress;
 use super::tail::{Tail, Traits};
 use super::tuning::Tuning;
-use super::{index, partition};
+use super::verify::{Sides, Verifier};
 use crate::mongo::{Deployment, Topology, timestamp};
 
 /// Collections created, listed or sized at once: small commands, each mostly a wait.
@@ -52,6 +54,8 @@ pub struct Sync {
     pub progress: Arc<Progress>,
     /// Held for writing, it stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
+    /// Proves the copy.
+    pub verifier: Arc<Verifier>,
     /// Ends it.
     pub stop: CancellationToken,
     /// Its bounds.
@@ -76,6 +80,12 @@ struct Work {
     left: Mutex<usize>,
 }
 
+/// The source's member that documents are copied from.
+struct Member {
+    source: Deployment,
+    name: String,
+}
+
 impl Sync {
     /// Works until it is stopped, or fails for good.
     pub async fn run(&self) -> Result<(), Fault> {
@@ -87,21 +97,36 @@ impl Sync {
             }
             row = self.until_copied(&shard) => row?,
         };
-        let tailed = self
-            .patiently(|| {
-                Box::pin(async {
-                    let row = self.checkpoints.shard(&shard).await?.unwrap_or_else(|| row.clone());
-                    self.tail(&shard, &row).await
-                })
+        let copied = row.copied.unwrap_or(row.start);
+        let tail = self.patiently(|| {
+            Box::pin(async {
+                let row = self.checkpoints.shard(&shard).await?.unwrap_or_else(|| row.clone());
+                self.tail(&shard, &row).await
             })
-            .await;
-        match tailed {
+        });
+        let verify = self.patiently(|| Box::pin(async { self.verifier.run(&self.sides(), copied).await }));
+        let ended = tokio::select! {
+            ended = tail => ended,
+            ended = verify => ended,
+        };
+        match ended {
             // It was told to stop, and what went wrong meanwhile is met again when it starts.
             Err(fault) if fault.retryable && self.stop.is_cancelled() => {
                 tracing::info!(code = %fault.code, error = %fault.message, "stopped while trying again");
                 Ok(())
             }
-            tailed => tailed,
+            ended => ended,
+        }
+    }
+
+    /// What the verification works on.
+    fn sides(&self) -> Sides {
+        Sides {
+            source: Arc::clone(&self.source),
+            destination: Arc::clone(&self.destination),
+            spec: Arc::clone(&self.spec),
+            progress: Arc::clone(&self.progress),
+            gate: Arc::clone(&self.gate),
         }
     }
 
@@ -203,12 +228,14 @@ impl Sync {
 
     async fn copy(&self, shard: &str, row: &ShardRow) -> Result<ShardRow, Fault> {
         let catalogue = self.catalogue(shard).await?;
+        let member = self.source.pinned().await.map(|(source, name)| Member { source, name })?;
+        self.split_anew(shard, &member, &catalogue).await?;
         self.count(shard, &catalogue).await?;
-        self.create(shard, &catalogue, row.copied.is_some()).await?;
+        self.create(shard, &member, &catalogue, row.copied.is_some()).await?;
 
         let (finished, to_index) = mpsc::unbounded_channel();
         let (copied, ()) = tokio::try_join!(
-            self.copy_parts(shard, row, &catalogue, finished),
+            self.copy_parts(shard, row, &member.source, &catalogue, finished),
             self.index_finished(shard, &catalogue, to_index)
         )?;
         let _ = self.milestones.send(Milestone::Indexed);
@@ -221,16 +248,18 @@ impl Sync {
         &self,
         shard: &str,
         row: &ShardRow,
+        source: &Deployment,
         catalogue: &[Work],
         finished: mpsc::UnboundedSender<usize>,
     ) -> Result<ClusterTime, Fault> {
         let doubled = Doubled::load(&self.checkpoints).await?;
         let copier = Copier {
-            source: &self.source,
+            source,
             destination: &self.destination,
             progress: &self.progress,
             doubled: &doubled,
             start: timestamp(row.start),
+            tuning: &self.tuning,
         };
         let mut parts: Vec<Piece<'_, ()>> = Vec::new();
         for (place, work) in catalogue.iter().enumerate() {
@@ -270,7 +299,7 @@ impl Sync {
     /// Copies one part; `true`: it was its collection's last.
     async fn copy_part(&self, shard: &str, copier: &Copier<'_>, work: &Work, part: &Part) -> Result<bool, Fault> {
         let namespace = &work.row.namespace;
-        let batch_size = self.tuning.batch_size(work.row.documents, work.row.bytes);
+        let batch_size = self.tuning.batch_size(work.row.documents, work.row.bytes, self.readers());
         let copied = match copier.copy(&work.info.data(), part, batch_size).await {
             Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
                 tracing::info!(%namespace, error = %fault.message, "no longer what it was listed as; the tail tells what it is");
@@ -355,7 +384,7 @@ impl Sync {
     }
 
     /// Makes every collection, and splits it; makes the views. What exists already and is not this run's is an error.
-    async fn create(&self, shard: &str, catalogue: &[Work], copied: bool) -> Result<(), Fault> {
+    async fn create(&self, shard: &str, member: &Member, catalogue: &[Work], copied: bool) -> Result<(), Fault> {
         let known = self.checkpoints.created().await?;
         self.progress.add_created(known.iter().cloned());
         let new: Vec<_> = catalogue.iter().filter(|work| work.row.stage == Stage::Listed).collect();
@@ -377,26 +406,47 @@ impl Sync {
         let namespaces: Vec<_> = new.iter().map(|work| work.row.namespace.clone()).collect();
         self.checkpoints.store_created(namespaces.clone()).await?;
         self.progress.add_created(namespaces);
-        let creations = new.into_iter().map(|work| -> Piece<'_, ()> { Box::pin(self.create_one(shard, work)) });
+        let creations = new.into_iter().map(|work| -> Piece<'_, ()> { Box::pin(self.create_one(shard, member, work)) });
         concurrent::all(SMALL_COMMANDS, creations.collect()).await.map(drop)
     }
 
-    async fn create_one(&self, shard: &str, work: &Work) -> Result<(), Fault> {
+    async fn create_one(&self, shard: &str, member: &Member, work: &Work) -> Result<(), Fault> {
         let namespace = &work.row.namespace;
         catalog::create(&self.destination, &namespace.db, work.info.create_command()).await?;
         match work.info.kind {
-            Kind::Collection | Kind::TimeSeries => {
-                let parts = match partition::split(&self.source, &work.info, work.row.bytes, &self.tuning).await {
-                    Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
-                        tracing::info!(%namespace, error = %fault.message, "no longer what it was listed as");
-                        Vec::new()
-                    }
-                    parts => parts?,
-                };
-                self.checkpoints.store_parts(shard, namespace, parts).await
-            }
+            Kind::Collection | Kind::TimeSeries => self.split(shard, member, work).await,
             Kind::View => self.checkpoints.store_stage(shard, namespace, Stage::Indexed).await,
         }
+    }
+
+    async fn split(&self, shard: &str, member: &Member, work: &Work) -> Result<(), Fault> {
+        let parts = match partition::split(&member.source, &work.info, work.row.bytes, &self.tuning).await {
+            Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
+                tracing::info!(namespace = %work.row.namespace, error = %fault.message, "no longer what it was listed as");
+                Vec::new()
+            }
+            parts => parts?,
+        };
+        self.checkpoints.store_parts(shard, &work.row.namespace, &member.name, parts).await
+    }
+
+    /// Splits what was split on another member, since an election, or before the member was synced anew. Those collections are read
+    /// again whole: which of their documents the finished parts held cannot be told by other record ids.
+    async fn split_anew(&self, shard: &str, member: &Member, catalogue: &[Work]) -> Result<(), Fault> {
+        for work in catalogue.iter().filter(|work| work.info.kind == Kind::Collection && work.row.stage == Stage::Split) {
+            let namespace = &work.row.namespace;
+            let bounds = self.checkpoints.bounds(shard, namespace).await?;
+            if bounds.is_empty() {
+                continue;
+            }
+            let bounds: Vec<Sample> = bounds.into_iter().map(|(record, id)| Sample { record, id }).collect();
+            let same_member = self.checkpoints.split_on(shard, namespace).await?.as_ref() == Some(&member.name);
+            if !same_member || !partition::hold(&member.source, namespace, &bounds).await? {
+                tracing::info!(%namespace, member = member.name, "read from another member than before; its copy begins anew");
+                self.split(shard, member, work).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn build_indexes(&self, shard: &str, work: &Work) -> Result<(), Fault> {
@@ -420,7 +470,6 @@ impl Sync {
             .map(|(namespace, info)| (namespace, Traits::of(&info)))
             .collect();
         let recopied = self.checkpoints.recopied().await?.into_iter().collect();
-        self.progress.set_error(None);
         let tail = Tail {
             source: Arc::clone(&self.source),
             destination: Arc::clone(&self.destination),
@@ -433,6 +482,7 @@ impl Sync {
             recopied: Mutex::new(recopied),
             doubled: Doubled::load(&self.checkpoints).await?,
             gate: Arc::clone(&self.gate),
+            verifier: Arc::clone(&self.verifier),
             stop: self.stop.clone(),
             tuning: self.tuning.clone(),
         };

@@ -10,7 +10,7 @@
 //! never passes an event that is not. Before and after a definition it is synced to disk: a rename must not meet again what came
 //! before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use super::doubled::Doubled;
 use super::event::{Change, Event, What, token_time};
 use super::progress::Progress;
 use super::tuning::Tuning;
+use super::verify::Verifier;
 use super::{element, fold, key};
 use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
 
@@ -109,6 +110,8 @@ pub struct Tail {
     pub doubled: Doubled,
     /// Held for reading while a round is applied: a writer stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
+    /// Is told of what was changed.
+    pub verifier: Arc<Verifier>,
     /// Ends it between two rounds.
     pub stop: CancellationToken,
     /// Its bounds.
@@ -291,6 +294,8 @@ impl Tail {
                 position.pass(token, time);
             }
             self.progress.set_applied(position.time, position.events);
+            // Only now both sides have shown that they work.
+            self.progress.set_error(None);
             if position.stored.elapsed() >= self.tuning.checkpoint_every {
                 self.store(&mut position, false).await?;
             }
@@ -340,6 +345,8 @@ impl Tail {
         let mut workers: Vec<HashMap<Namespace, Vec<(u64, Change)>>> = (0..self.tuning.workers).map(|_| HashMap::new()).collect();
         let mut seen: HashMap<Namespace, Option<Traits>> = HashMap::new();
         let mut touched = Vec::new();
+        let tracking = self.verifier.is_tracking();
+        let mut changed: HashMap<Namespace, HashSet<Vec<u8>>> = HashMap::new();
         for change in changes {
             let traits = match seen.get(&change.namespace) {
                 Some(traits) => *traits,
@@ -354,6 +361,10 @@ impl Tail {
             let Some(traits) = traits else { continue };
             if change.op.content().is_some_and(element::has_doubled_names) {
                 self.doubled.add(&change.namespace).await?;
+            }
+            if tracking && !traits.capped {
+                // A capped collection is compared whole, in its order, at the cutover.
+                changed.entry(change.namespace.clone()).or_default().insert(change.id.as_bytes().to_vec());
             }
             let hash = key::hash(&change.id, traits.collated);
             // The hash of the key alone spreads well; a capped collection's order is over all of its documents.
@@ -376,8 +387,11 @@ impl Tail {
             }
             Ok::<(), Fault>(())
         }))
-        .await
-        .map(drop)
+        .await?;
+        let changed = changed.into_iter().flat_map(|(namespace, ids)| {
+            ids.into_iter().filter_map(move |id| Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?)))
+        });
+        self.verifier.changed(changed.collect()).await
     }
 
     /// What a change of this namespace belongs to, if it is carried: a collection in scope, or one whose buckets these are. What

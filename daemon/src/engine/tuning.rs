@@ -10,9 +10,14 @@ pub struct Tuning {
     /// Bytes of a part of a collection: repeated at most once by a killed daemon, and large enough that its start (a sample's
     /// look-up, an open cursor, one synced checkpoint) is small beside it.
     pub part_bytes: u64,
-    /// What a batch of the copy should weigh: large enough that a command's fixed cost vanishes, small enough that a handful in
-    /// flight fit into the memory bound.
+    /// What a batch of the copy should weigh where the readers are few: more does not make it faster.
     pub batch_bytes: u64,
+    /// What the batches of all readers should weigh together. Each is held about six times: while it is read, read, in its command,
+    /// in the command that is sent, as what is sent, and as what the allocator has not given back.
+    pub batches_bytes: u64,
+    /// A reply is as large as this where a stretch of large documents follows on many small ones, up to the server's 16 MB. It is
+    /// then written in pieces, and the next one is not read meanwhile.
+    pub large_batch_bytes: usize,
     /// Documents in one batch of the copy at most: the server's `maxWriteBatchSize`.
     pub batch_documents: u64,
     /// Events in one round of the tail at most.
@@ -41,7 +46,9 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             part_bytes: 32 << 20,
-            batch_bytes: 4 << 20,
+            batch_bytes: 2 << 20,
+            batches_bytes: 16 << 20,
+            large_batch_bytes: 8 << 20,
             batch_documents: 100_000,
             round_events: 20_000,
             round_bytes: 16 << 20,
@@ -58,11 +65,12 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    /// How many documents a batch of the copy asks for, so that it weighs about [`Self::batch_bytes`].
+    /// How many documents a batch of the copy asks for, of documents of this mean size, where so many readers share the memory.
     #[must_use]
-    pub fn batch_size(&self, documents: u64, bytes: u64) -> u32 {
+    pub fn batch_size(&self, documents: u64, bytes: u64, readers: usize) -> u32 {
         let mean = bytes.checked_div(documents).unwrap_or(1024).max(16);
-        u32::try_from((self.batch_bytes / mean).clamp(1, self.batch_documents.max(1))).unwrap_or(u32::MAX)
+        let weight = self.batch_bytes.min(self.batches_bytes / (readers as u64).max(1));
+        u32::try_from((weight / mean).clamp(1, self.batch_documents.max(1))).unwrap_or(u32::MAX)
     }
 }
 
@@ -73,8 +81,11 @@ mod tests {
     #[test]
     fn batches_weigh_a_few_megabytes() {
         let tuning = Tuning::default();
-        assert_eq!(tuning.batch_size(0, 0), 4096);
-        assert_eq!(tuning.batch_size(1, 16 << 20), 1);
-        assert_eq!(tuning.batch_size(1_000_000, 16_000_000), 100_000);
+        assert_eq!(tuning.batch_size(0, 0, 4), 2048);
+        assert_eq!(tuning.batch_size(1, 16 << 20, 4), 1);
+        assert_eq!(tuning.batch_size(1_000_000, 16_000_000, 1), 100_000);
+        for readers in [8, 16, 64, 256] {
+            assert_eq!(u64::from(tuning.batch_size(1, 1024, readers)) * 1024 * readers as u64, tuning.batches_bytes);
+        }
     }
 }

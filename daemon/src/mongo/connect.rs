@@ -20,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// retries with the reason on show.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a certificate begins with in PEM, but for the dashes: some write `TRUSTED CERTIFICATE`.
+const PEM_CERTIFICATE: &[u8] = b"CERTIFICATE-----";
+
 /// Reads a secret; a trailing line end of a file is not part of it.
 pub fn resolve_secret(secret: &SecretRef) -> Result<String, Fault> {
     match secret {
@@ -89,11 +92,16 @@ async fn client_options(side: Side, spec: &ConnectionSpec, login: Option<&Login>
     }
     if let Some(tls) = &spec.tls {
         for (name, file) in [("ca_file", &tls.ca_file), ("certificate_key_file", &tls.certificate_key_file)] {
-            if let Some(path) = file
-                && let Err(error) = std::fs::File::open(path)
-            {
-                return Err(Fault::new(FaultCode::TlsFailed, format!("the {side}'s tls.{name} {}: {error}", path.display()))
-                    .with_remedy(format!("correct tls.{name}, or make the file readable for the user that runs cutoverd")));
+            let Some(path) = file else { continue };
+            let failed = |why: &str, remedy: &str| {
+                Fault::new(FaultCode::TlsFailed, format!("the {side}'s tls.{name} {}: {why}", path.display()))
+                    .with_remedy(format!("correct tls.{name}, or {remedy}"))
+            };
+            let text = std::fs::read(path)
+                .map_err(|error| failed(&error.to_string(), "make the file readable for the user that runs cutoverd"))?;
+            // The driver takes an authority's file with nothing in it, and then trusts nobody.
+            if !text.windows(PEM_CERTIFICATE.len()).any(|window| window == PEM_CERTIFICATE) {
+                return Err(failed("it holds no certificate in PEM", "convert the file to PEM"));
             }
         }
         // What the URI says of TLS stays, and the block's files go over it.
@@ -178,6 +186,19 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
             _ => super::error::classify(side, &hosts, "connecting", &error),
         }
     })?;
+    let topology = topology(&hello);
+    // A direct connection reaches whatever member it names. What is read there may be rolled back, and a secondary would hide that
+    // its primary is the other side.
+    if let Topology::ReplicaSet(name) = &topology
+        && !hello.get_bool("isWritablePrimary").unwrap_or(false)
+    {
+        let actual = hello.get_str("primary").map(|host| format!(": that is {host}")).unwrap_or_default();
+        return Err(Fault::new(
+            FaultCode::Unreachable,
+            format!("the {side} at {hosts} is not the primary of replica set {name}{actual}"),
+        )
+        .with_remedy(format!("name the members with replicaSet={name} in the URI, and leave directConnection out")));
+    }
     let build = client
         .database("admin")
         .run_command(doc! { "buildInfo": 1 })
@@ -193,13 +214,14 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
     let users = status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUsers"));
     Ok(Deployment {
         is_authenticated: users.is_ok_and(|users| !users.is_empty()),
-        topology: topology(&hello),
+        topology,
         version: version(&build),
         process_id: hello.get_document("topologyVersion").ok().and_then(|v| v.get_object_id("processId").ok()),
         client,
         side,
         hosts,
         tag: tag.to_owned(),
+        member: primary(),
     })
 }
 

@@ -5,7 +5,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::history::Actor;
 use schemas::id::{MigrationName, ShardName, Workspace};
 
-use super::{Book, pick};
+use super::book::{Book, pick};
 
 /// What somebody does to a migration by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Book {
             }
         };
         let phase = held.record.run.phase();
-        let Some(staged) = self.stage(&held.record, event)? else { return Ok(format!("{name} is {phase} already")) };
+        let staged = self.stage(&held.record, event)?;
         // The words of the journal are the answer's too.
         let message = match staged.change.notes.last() {
             Some(note) => format!("{name}: {}", note.message),

@@ -9,8 +9,9 @@ use schemas::id::{MigrationName, RunId, Serial, Workspace};
 use schemas::namespace::Namespace;
 use schemas::spec::{MigrationSpec, needs_new_generation};
 
+use super::book::{Book, NO_SERIAL, Staged, advance};
 use super::overlap::refuse_overlap;
-use super::{Book, NO_SERIAL, Staged, advance};
+
 use crate::engines::works_by;
 use crate::journal::{Change, Key, Record};
 

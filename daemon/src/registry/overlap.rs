@@ -4,7 +4,7 @@ use lifecycle::State;
 use schemas::fault::{Fault, FaultCode};
 use schemas::spec::MigrationSpec;
 
-use super::Staged;
+use super::book::Staged;
 use crate::journal::Record;
 
 /// Refuses staged runs that would write where another run is at work.
@@ -53,6 +53,11 @@ fn is_at_work(record: &Record) -> bool {
 /// Whether both name one deployment. Different spellings of one are found by the live checks.
 fn share_destination(a: &MigrationSpec, b: &MigrationSpec) -> bool {
     hosts(&a.destination.connection.uri) == hosts(&b.destination.connection.uri)
+}
+
+/// Whether both read from one deployment. Different spellings of one are taken for two.
+pub(crate) fn share_source(a: &MigrationSpec, b: &MigrationSpec) -> bool {
+    hosts(&a.source.connection.uri) == hosts(&b.source.connection.uri)
 }
 
 /// The hosts of a connection string, in order and in lower case.

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::{EarlierRun, Effect, Event};
+use lifecycle::{EarlierRun, Effect, Event, duties};
 use schemas::fault::{Fault, FaultCode};
+use schemas::id::RunId;
+use schemas::spec::MigrationSpec;
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{REPORTS, Supervisor, pump};
 use crate::engine::{DropWhat, Ending};
 use crate::journal::Key;
-use crate::registry::{Orders, Registry};
+use crate::registry::{Orders, Registry, share_source};
 use crate::supervisor::backoff::Backoff;
 
 /// How long the source must take no write in scope to count as stopped (`source_writes = "observe"`): longer than the pause of an
@@ -30,7 +32,7 @@ pub(super) async fn carry_out(
     if let Effect::RetireEarlier { run } = effect {
         let earlier = orders.run.earlier.iter().find(|earlier| earlier.id == *run);
         if let Some(earlier) = earlier {
-            retire(supervisor, key, orders, earlier).await?;
+            retire(supervisor, key, orders, earlier, registry).await?;
         }
         return Ok(Event::EarlierRetired { run: run.clone() });
     }
@@ -61,7 +63,10 @@ pub(super) async fn carry_out(
             engine.stop_sync().await;
             Ok(Event::SyncStopped)
         }
-        Effect::CheckResumePoint => engine.resume_point_held().await.map(|held| Event::ResumePoint { held }),
+        Effect::CheckResumePoint => {
+            // Where it may not be seen the stream itself tells, when it is opened.
+            engine.resume_point_held().await.map(|held| Event::ResumePoint { held: held.unwrap_or(true) })
+        }
         Effect::PrepareCutover { attempt } => {
             engine.prepare_cutover().await.map(|()| Event::CutoverPrepared { attempt: *attempt })
         }
@@ -70,7 +75,12 @@ pub(super) async fn carry_out(
             engine.watch_source_quiet(QUIET_FOR).await.map(|()| Event::SourceQuiet { attempt: *attempt })
         }
         Effect::Drain { attempt } => engine.drain().await.map(|final_time| Event::Drained { attempt: *attempt, final_time }),
-        Effect::UnblockSource { attempt } => engine.unblock_source().await.map(|()| Event::SourceUnblocked { attempt: *attempt }),
+        Effect::UnblockSource { attempt } => {
+            if !is_fenced_by_another(&orders.run.id, &orders.spec, key, registry).await? {
+                engine.unblock_source().await?;
+            }
+            Ok(Event::SourceUnblocked { attempt: *attempt })
+        }
         Effect::RestoreSettings => engine.restore_settings().await.map(|()| Event::SettingsRestored),
         Effect::OpenDestination => engine.open_destination().await.map(|()| Event::DestinationOpened),
         Effect::FreeDestination => engine.open_destination().await.map(|()| Event::DestinationFreed),
@@ -85,10 +95,16 @@ pub(super) async fn carry_out(
 }
 
 /// Takes back what an earlier run still holds.
-async fn retire(supervisor: &Supervisor, key: &Key, orders: &Orders, earlier: &EarlierRun) -> Result<(), Fault> {
+async fn retire(
+    supervisor: &Supervisor,
+    key: &Key,
+    orders: &Orders,
+    earlier: &EarlierRun,
+    registry: &Registry,
+) -> Result<(), Fault> {
     let engine = supervisor.engines.of_earlier(&key.workspace, earlier).await?;
     engine.stop_sync().await;
-    if earlier.fenced {
+    if earlier.fenced && !is_fenced_by_another(&earlier.id, &earlier.spec, key, registry).await? {
         engine.unblock_source().await?;
     }
     if !earlier.completed {
@@ -107,6 +123,20 @@ async fn retire(supervisor: &Supervisor, key: &Key, orders: &Orders, earlier: &E
     }
     supervisor.engines.close(&earlier.id);
     Ok(())
+}
+
+/// Whether another migration's run needs the source blocked: the block is one for the whole deployment, and the last lifts it.
+async fn is_fenced_by_another(run: &RunId, spec: &MigrationSpec, key: &Key, registry: &Registry) -> Result<bool, Fault> {
+    let views = registry.observe(None, None).await?;
+    let other = views.iter().map(|view| &view.record).find(|other| {
+        // Of two that lift it at the same time neither may leave it to the other.
+        let lifts = || duties(&other.run).iter().any(|effect| matches!(effect, Effect::UnblockSource { .. }));
+        other.key != *key && other.run.state.may_fence() && share_source(&other.spec, spec) && !lifts()
+    });
+    if let Some(other) = other {
+        info!(migration = %key.name, %run, other = %other.run.id, "the source stays blocked for another run");
+    }
+    Ok(other.is_some())
 }
 
 fn is_elsewhere(earlier: &EarlierRun, orders: &Orders) -> bool {

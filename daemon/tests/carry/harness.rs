@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use daemon::engine::run::MongoEngine;
 use daemon::engine::tuning::Tuning;
-use daemon::engine::{Engine as _, EngineContext, RunEngine, SyncReport, element};
+use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport, element};
 use mongodb::Client;
 use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 use rig::compare::{Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
 use schemas::cluster_time::ClusterTime;
-use schemas::fault::Fault;
 use schemas::id::{Generation, MigrationName, RunId, Workspace};
 use schemas::spec::*;
 use tempfile::TempDir;
@@ -164,19 +163,6 @@ impl Run {
         Ok(())
     }
 
-    /// Waits for the fault that ends the sync.
-    pub(crate) async fn failure(&mut self) -> Result<Fault> {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let SyncReport::Failed(fault) =
-                tokio::time::timeout(PATIENCE, self.reports.recv()).await?.context("the sync is gone")?
-            {
-                return Ok(fault);
-            }
-        }
-        bail!("the sync goes on")
-    }
-
     /// Waits until all that the source holds now is applied.
     pub(crate) async fn caught_up(&mut self) -> Result<()> {
         let reply = self.source.database("admin").run_command(doc! { "appendOplogNote": 1, "data": { "msg": "now" } }).await?;
@@ -205,7 +191,8 @@ impl Run {
                 engine.drain().await?;
                 engine.stop_sync().await;
                 engine.restore_settings().await?;
-                engine.open_destination().await
+                engine.open_destination().await?;
+                engine.clean_up(Ending::Completed).await
             })
             .await??;
         self.look()

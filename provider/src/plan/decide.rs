@@ -101,6 +101,13 @@ pub(super) fn existing(wanted: &Declared, existing: &Observed, inspection: Optio
     if held.is_some() && wanted.spec.paused && matches!(status.phase, Phase::Failed | Phase::Expired | Phase::Completed) {
         return refused(refusal::cannot_be_held(wanted, existing));
     }
+    if status.phase == Phase::Expired
+        && existing.resume_point_held == Some(false)
+        && effects::deadline(&wanted.spec, existing).is_some_and(|deadline| deadline > now)
+        && let Some(path) = edited.iter().find(|path| matches!(**path, "cutover.extensions" | "cutover.window"))
+    {
+        return refused(refusal::resume_point_lost(wanted, existing, path));
+    }
     (change(wanted, existing, changes, acknowledged, held, now), Vec::new())
 }
 
@@ -145,10 +152,13 @@ fn cut_over(
 ) -> Decided {
     let status = &existing.status;
     let refused = |diagnostic| (unchanged(existing), vec![diagnostic]);
-    let offered = status.acknowledge_token.as_ref().filter(|_| status.phase == Phase::Ready && status.ready.value);
-    let Some(offered) = offered else { return refused(refusal::not_ready(wanted, existing)) };
-    if offered != token {
+    // Which token fits is known also while the run is ready and, for a moment, not fit to cut over.
+    let offered = status.acknowledge_token.as_ref().filter(|_| status.phase == Phase::Ready);
+    if offered.is_some_and(|offered| offered != token) {
         return refused(refusal::wrong_token(wanted, existing));
+    }
+    if offered.is_none() || !status.ready.value {
+        return refused(refusal::not_ready(wanted, existing));
     }
     let with_it: Vec<AttributeChange> = others.iter().chain(held).cloned().collect();
     if !with_it.is_empty() {

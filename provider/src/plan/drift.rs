@@ -63,10 +63,14 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
     let error = status.error.as_ref();
     match status.phase {
         Phase::Expired => {
-            let message = format!(
-                "the window of {name} closed{} without an acknowledgement; raise cutover.extensions or `generation`",
-                status.window.expires_at.map(|at| format!(" at {at}")).unwrap_or_default()
-            );
+            let closed = status.window.expires_at.map(|at| format!(" at {at}")).unwrap_or_default();
+            let way_on = match existing.resume_point_held {
+                Some(false) => {
+                    "the source's oplog no longer holds the place to go on from, so that only a raised `generation` helps"
+                }
+                Some(true) | None => "raise cutover.extensions or `generation`",
+            };
+            let message = format!("the window of {name} closed{closed} without an acknowledgement; {way_on}");
             add(DriftKind::Expired, "phase", json!(Phase::Ready), json!(Phase::Expired), message);
         }
         Phase::Failed => {
@@ -90,10 +94,12 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
             let message = format!("the acknowledged cutover of {name} was given up{cause}; acknowledge again with the new token");
             add(DriftKind::Aborted, "cutover.acknowledge", json!(Phase::Completed), json!(status.phase), message);
         }
-        // What the daemon goes on trying by itself is not drift; what it cannot mend is, in whatever phase. A run that is
-        // ready keeps the reason why an earlier cutover was given up, and is well.
+        // A run that follows its source keeps the reason why an earlier cutover was given up, and is well otherwise: what it cannot
+        // mend would have stopped it.
+        Phase::Ready | Phase::CatchingUp => {}
+        // What the daemon goes on trying by itself is not drift; what it cannot mend is.
         _ => {
-            if let Some(fault) = error.filter(|fault| !fault.retryable && !status.ready.value) {
+            if let Some(fault) = error.filter(|fault| !fault.retryable) {
                 let message = format!("{name} is in trouble: {fault}; {}", fault.remedy);
                 add(DriftKind::Failed, "error", Value::Null, json!(fault.code), message);
             }

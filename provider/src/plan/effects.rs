@@ -266,7 +266,7 @@ pub(super) fn of_update(spec: &MigrationSpec, existing: &Observed, changes: &[At
             SourceAfter::Open => {
                 "opens the source to writes again: what a forgotten writer writes there is lost to the destination".to_owned()
             }
-            SourceAfter::Blocked => "blocks writes on the source, which is open now".to_owned(),
+            SourceAfter::Blocked => "does not block the source again: it was opened when the run was completed".to_owned(),
         });
     }
     if status.acknowledge_token.is_some()
@@ -277,21 +277,26 @@ pub(super) fn of_update(spec: &MigrationSpec, existing: &Observed, changes: &[At
     effects
 }
 
+/// When the window would close with a changed declaration; `None` before it has opened.
+pub(super) fn deadline(spec: &MigrationSpec, existing: &Observed) -> Option<UtcTime> {
+    let day = std::time::Duration::from_secs(24 * 3600);
+    // Declaring what was granted by hand makes it official instead of granting it twice.
+    let declared_more = spec.cutover.extensions.saturating_sub(existing.spec.cutover.extensions);
+    let by_hand = existing.by_hand.extensions.saturating_sub(declared_more);
+    let extensions = spec.cutover.extensions.saturating_add(by_hand);
+    let opened = existing.status.window.opened_at?;
+    Some(opened.plus(spec.cutover.window.get()).plus(day.saturating_mul(extensions)))
+}
+
 /// What becomes of the deadline.
 fn window(spec: &MigrationSpec, existing: &Observed, now: UtcTime) -> Vec<String> {
     let status = &existing.status;
     if matches!(status.phase, Phase::Completed | Phase::Cancelled) {
         return vec![format!("changes nothing: run {} is {}", status.run, status.phase)];
     }
-    let Some(opened) = status.window.opened_at else {
+    let Some(deadline) = deadline(spec, existing) else {
         return vec!["moves no deadline yet: the window opens when the run is first ready".to_owned()];
     };
-    let day = std::time::Duration::from_secs(24 * 3600);
-    // Declaring what was granted by hand makes it official instead of granting it twice.
-    let declared_more = spec.cutover.extensions.saturating_sub(existing.spec.cutover.extensions);
-    let by_hand = existing.by_hand.extensions.saturating_sub(declared_more);
-    let extensions = spec.cutover.extensions.saturating_add(by_hand);
-    let deadline = opened.plus(spec.cutover.window.get()).plus(day.saturating_mul(extensions));
     let before = status.window.expires_at.map(|at| format!(" instead of {at}")).unwrap_or_default();
     if status.window.expires_at == Some(deadline) {
         return vec![format!("leaves the window's end at {deadline}, as it is by hand already")];
@@ -303,7 +308,11 @@ fn window(spec: &MigrationSpec, existing: &Observed, now: UtcTime) -> Vec<String
             _ => "lets the window close at once: that deadline has passed".to_owned(),
         });
     } else if status.phase == Phase::Expired {
-        effects.push("takes the run up again, if the source still holds the place to go on from".to_owned());
+        effects.push(match existing.resume_point_held {
+            Some(true) => "takes the run up again from where it stood: the source still holds that place".to_owned(),
+            // A place that is lost is refused before.
+            Some(false) | None => "takes the run up again, if the source still holds the place to go on from".to_owned(),
+        });
     }
     effects
 }

@@ -112,6 +112,21 @@ pub(super) fn removed_while_cutting_over(existing: &Observed) -> Diagnostic {
     about(&status.name, &fault, None)
 }
 
+/// An extension of a run that has nowhere to go on from.
+pub(super) fn resume_point_lost(wanted: &Declared, existing: &Observed, path: &str) -> Diagnostic {
+    let status = &existing.status;
+    let fault = Fault::new(
+        FaultCode::ResumePointLost,
+        format!(
+            "the window of {} cannot be extended any more: the source's oplog no longer holds the point at which run {} stood when it \
+             closed, so that what was written since cannot be applied",
+            status.name, status.run
+        ),
+    )
+    .with_remedy(format!("write generation = {} to run again from scratch", status.generation.0.saturating_add(1)));
+    refuse(wanted, path, fault)
+}
+
 const ACKNOWLEDGE: &str = "cutover.acknowledge";
 
 /// An acknowledgement of a run that does not exist yet.
@@ -124,7 +139,11 @@ pub(super) fn acknowledged_before_start(wanted: &Declared, why: &str) -> Diagnos
 /// An acknowledgement of a run that cannot cut over now.
 pub(super) fn not_ready(wanted: &Declared, existing: &Observed) -> Diagnostic {
     let status = &existing.status;
-    let mut message = format!("run {} of {} is {}, not ready", status.run, status.name, status.phase);
+    let mut message = match status.phase {
+        // It keeps its window and its token over a short trouble, and is not cut over in it.
+        Phase::Ready => format!("run {} of {} was ready and is not at the moment", status.run, status.name),
+        phase => format!("run {} of {} is {phase}, not ready", status.run, status.name),
+    };
     if let Some(error) = status.error.as_ref().filter(|_| status.ready.reasons.is_empty()) {
         message = format!("{message}: {}", error.message);
     } else if !status.ready.reasons.is_empty() {

@@ -156,6 +156,21 @@ impl Cutover for Service {
         Ok(Response::new(v1::InspectResponse { inspection: wire::to_json(&inspection) }))
     }
 
+    async fn mismatches(&self, request: Request<v1::MismatchesRequest>) -> Result<Response<v1::MismatchesResponse>, Status> {
+        let request = request.into_inner();
+        let state = self.state();
+        let known = state.observed.iter().find(|one| one.status.name.as_str() == request.name);
+        let Some(known) = known else {
+            return Err(wire::to_status(&Fault::new(FaultCode::UnknownMigration, request.name)));
+        };
+        let progress = wire::to_json(&known.status.verification);
+        Ok(Response::new(v1::MismatchesResponse { mismatches: Vec::new(), progress }))
+    }
+
+    async fn keep_secrets(&self, _: Request<v1::KeepSecretsRequest>) -> Result<Response<v1::KeepSecretsResponse>, Status> {
+        Ok(Response::new(v1::KeepSecretsResponse {}))
+    }
+
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let request = request.into_inner();
         let mut state = self.state();

@@ -16,7 +16,6 @@ use super::schema::{BlockSchema, Kind, Times};
 use super::source::{SourceFile, quoted};
 use super::suggest::did_you_mean;
 use super::value::Value;
-use crate::fault::FaultCode;
 
 /// A block whose values are checked.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub(crate) struct Filled {
     pub(crate) place: Place,
     pub(crate) attributes: BTreeMap<&'static str, Setting>,
     /// Attributes that are written out with a value that did not pass: nothing follows from their absence.
-    failed: Vec<&'static str>,
+    pub(crate) failed: Vec<&'static str>,
     pub(crate) blocks: Vec<Filled>,
 }
 
@@ -106,11 +105,7 @@ impl Walker<'_> {
         let label = self.label(schema, block, outside);
         let around = outside.enter(schema, label.as_ref().map(|(label, _)| label.as_str()));
         if not_yet::refuses_block(&around.path) {
-            let diagnostic = Diagnostic::error(
-                format!("the block {} is not supported yet", schema.name),
-                "Its work comes with a later version. Leave the block out.",
-            );
-            self.add(outside, diagnostic.with_code(FaultCode::NotSupportedYet), header.clone());
+            self.add(outside, not_yet::block_diagnostic(schema.name), header.clone());
         }
         let mut filled = Filled {
             schema,
@@ -236,11 +231,7 @@ impl Walker<'_> {
                 _ => String::new(),
             };
             let what = if shown.is_empty() || sensitive { path } else { format!("{path} = {shown}") };
-            let diagnostic = Diagnostic::error(
-                format!("{what} is not supported yet"),
-                "Its work comes with a later version. Leave the setting out.",
-            );
-            return self.add(around, diagnostic.with_code(FaultCode::NotSupportedYet), key.start..span.end);
+            return self.add(around, not_yet::setting_diagnostic(&what), key.start..span.end);
         }
         let place = self.place(span);
         filled.attributes.insert(known.name, Setting { value, place, sensitive });
@@ -278,11 +269,7 @@ impl Walker<'_> {
         let key = attribute.key.span().unwrap_or_default();
         let path = around.attribute(name);
         if schema.name == "migration" && not_yet::is_announced(&path) {
-            let diagnostic = Diagnostic::error(
-                format!("{path} is not supported yet"),
-                "Its work comes with a later version. Leave the setting out.",
-            );
-            return self.add(around, diagnostic.with_code(FaultCode::NotSupportedYet), key);
+            return self.add(around, not_yet::setting_diagnostic(&path), key);
         }
         let summary = format!("unknown attribute {}", quoted(name));
         let detail = match schema.block(name) {

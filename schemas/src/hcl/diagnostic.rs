@@ -17,7 +17,7 @@ pub enum Severity {
     Warning,
 }
 
-/// A place in a file, with its source line for printing.
+/// A place in a file, with its source line for printing; or the path of a value that is in no file of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The file, as the user named it.
@@ -28,6 +28,21 @@ pub struct Place {
     pub column: usize,
     /// The source line.
     pub excerpt: Excerpt,
+}
+
+impl Place {
+    /// The place of a value that is in no file of ours, by its path, such as `namespaces.include[1]`.
+    #[must_use]
+    pub fn of_value(path: impl Into<String>) -> Self {
+        // Lines count from 1: no file has a line 0.
+        Self { file: path.into(), line: 0, column: 0, excerpt: Excerpt { text: String::new(), start: 0, end: 0 } }
+    }
+
+    /// The path, where it is that of a value.
+    #[must_use]
+    pub fn value_path(&self) -> Option<&str> {
+        (self.line == 0).then_some(&self.file)
+    }
 }
 
 /// A source line as it is printed: secrets and control characters replaced, far ends cut off.
@@ -137,7 +152,9 @@ impl Diagnostic {
         let mut out = String::new();
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(out, "{tone}{word}: {tone:#}{bold}{}{bold:#} [{}]\n", self.summary, self.code);
-        if let Some(place) = &self.place {
+        if let Some(path) = self.place.as_ref().and_then(Place::value_path) {
+            let _ = writeln!(out, "  at {path}:");
+        } else if let Some(place) = &self.place {
             let context = self.context.as_ref().map(|context| format!(", in {context}")).unwrap_or_default();
             let _ = writeln!(out, "  on {} line {}, column {}{context}:", place.file, place.line, place.column);
             place.excerpt.render(place.line, tone, &mut out);

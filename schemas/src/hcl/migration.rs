@@ -20,7 +20,7 @@ use crate::spec::{
 use crate::time::Length;
 
 /// How the copy is proved where nothing is said. `Off` only until verification exists: then it is `Full`.
-pub const DEFAULT_VERIFY_MODE: VerifyMode = VerifyMode::Off;
+pub const DEFAULT_VERIFY_MODE: VerifyMode = VerifyMode::Full;
 
 /// One migration as it was declared.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,9 @@
 //!
 //! To switch one on, delete its line.
 
+use super::diagnostic::Diagnostic;
+use crate::fault::FaultCode;
+
 /// When a setting is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
@@ -20,7 +23,6 @@ pub(crate) const NOT_YET: &[(&str, When)] = &[
     ("copy.rate_limit", When::Set),
     ("copy.indexes", When::Is("before_copy")),
     ("sharding", When::Present),
-    ("verify.mode", When::Is("full")),
 ];
 
 /// Whether the block at this path is refused.
@@ -43,4 +45,16 @@ pub(crate) fn refuses_value(path: &str, value: &str) -> bool {
 /// Whether an attribute that has no schema yet is one that comes with a later version.
 pub(crate) fn is_announced(path: &str) -> bool {
     NOT_YET.iter().any(|&(known, when)| known == path && when == When::Set)
+}
+
+/// What is said of a block that is refused.
+pub(crate) fn block_diagnostic(name: &str) -> Diagnostic {
+    let detail = "Its work comes with a later version. Leave the block out.";
+    Diagnostic::error(format!("the block {name} is not supported yet"), detail).with_code(FaultCode::NotSupportedYet)
+}
+
+/// What is said of a setting that is refused; `what` is its path, with or without the value.
+pub(crate) fn setting_diagnostic(what: &str) -> Diagnostic {
+    let detail = "Its work comes with a later version. Leave the setting out.";
+    Diagnostic::error(format!("{what} is not supported yet"), detail).with_code(FaultCode::NotSupportedYet)
 }

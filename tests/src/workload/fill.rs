@@ -121,6 +121,39 @@ pub async fn fill_uniform(client: &Client, db: &str, name: &str, count: u64, byt
         .with_context(|| format!("failed to fill {db}.{name}"))
 }
 
+/// Lays one small database with something of everything that waits for a cutover: a unique, a TTL and a hidden index, a capped
+/// collection; and a view. Four namespaces with `notes`, which [`super::Notes`] makes.
+///
+/// # Errors
+/// When the server refuses something.
+pub async fn fill_small(client: &Client, db: &str) -> Result<()> {
+    let database = client.database(db);
+    let items = (0..300_i64).map(|n| doc! { "_id": n, "sku": format!("sku-{n}"), "at": DateTime::now(), "n": n });
+    quick(client, db, "items")
+        .insert_many(items.collect::<Vec<Document>>())
+        .await
+        .with_context(|| format!("failed to fill {db}"))?;
+    let indexes = vec![
+        doc! { "key": { "sku": 1 }, "name": "sku", "unique": true },
+        doc! { "key": { "at": 1 }, "name": "expiry", "expireAfterSeconds": 86_400 },
+        doc! { "key": { "n": 1 }, "name": "hidden", "hidden": true },
+    ];
+    let first = [
+        doc! { "createIndexes": "items", "indexes": indexes },
+        doc! { "create": "log", "capped": true, "size": 1 << 20, "max": 50 },
+        doc! { "create": "low", "viewOn": "items", "pipeline": [{ "$match": { "n": { "$lt": 5 } } }] },
+    ];
+    for command in first {
+        database.run_command(command.clone()).await.with_context(|| format!("failed to run {command} on {db}"))?;
+    }
+    let lines = (0..80_i64).map(|n| doc! { "_id": -n, "line": n });
+    quick(client, db, "log")
+        .insert_many(lines.collect::<Vec<Document>>())
+        .await
+        .with_context(|| format!("failed to fill {db}"))?;
+    Ok(())
+}
+
 fn quick<T: Send + Sync>(client: &Client, db: &str, name: &str) -> Collection<T> {
     let options = mongodb::options::CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
     client.database(db).collection_with_options(name, options)

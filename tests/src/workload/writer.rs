@@ -281,6 +281,7 @@ fn code(error: &Error) -> Option<i32> {
     match error.kind.as_ref() {
         ErrorKind::Command(error) => Some(error.code),
         ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
         ErrorKind::InsertMany(errors) => errors.write_errors.as_ref()?.first().map(|error| error.code),
         _ => None,
     }
@@ -293,8 +294,9 @@ fn is_conflict(error: &Error) -> bool {
 /// Whether the server was away, stepping down or being elected.
 fn is_passing(error: &Error) -> bool {
     /// NotWritablePrimary, InterruptedAtShutdown, InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk,
-    /// NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, HostUnreachable, NetworkTimeout, NoSuchTransaction.
-    const CODES: [i32; 10] = [10_107, 11_600, 11_602, 13_435, 13_436, 189, 91, 6, 89, 251];
+    /// NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, HostUnreachable, NetworkTimeout, NoSuchTransaction,
+    /// IndexBuildAborted.
+    const CODES: [i32; 11] = [10_107, 11_600, 11_602, 13_435, 13_436, 189, 91, 6, 89, 251, 276];
     let away = matches!(
         error.kind.as_ref(),
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::ServerSelection { .. }

@@ -46,12 +46,26 @@ impl Walk<'_> {
         // Declaring what was granted by hand makes it official instead of granting it twice.
         let declared_more = self.run.settings.extensions.saturating_sub(old.extensions);
         self.run.extensions_by_hand = self.run.extensions_by_hand.saturating_sub(declared_more);
-        self.note(EntryKind::Applied, what, Some(actor));
-        if resync && self.awaits(&Effect::StartSync) {
-            self.stop_and_start("the sync starts again with the new settings");
+        self.note(EntryKind::Applied, what, Some(actor.clone()));
+        if resync {
+            self.work_by_new_settings(actor);
         }
         self.go_on_if_extended();
         Ok(())
+    }
+
+    /// Has the engine take up what it works by anew.
+    fn work_by_new_settings(&mut self, actor: Actor) {
+        if let State::Failed { from, .. } = &self.run.state {
+            // Most of what stops a run for good is mended in its declaration.
+            let state = from.state();
+            self.run.vitals = Vitals::default();
+            self.go(state, "tried again with the changed declaration", Some(actor));
+        } else if self.awaits(&Effect::StartSync) {
+            self.stop_and_start("the sync starts again with the new settings");
+        } else {
+            self.again = true;
+        }
     }
 
     pub(super) fn pause(&mut self, by: By, actor: Actor, event: &'static str) -> Result<(), Refusal> {

@@ -131,13 +131,13 @@ impl Walk<'_> {
             State::Draining { stage: DrainStage::Undoing { fault, then }, .. } => {
                 let (fault, then) = (fault.clone(), *then);
                 self.run.trouble = None;
-                self.note(EntryKind::Step, "the source takes writes again", None);
+                self.note(EntryKind::Step, "the block on the source is lifted", None);
                 self.land(fault, then);
             }
             State::Finalizing { fenced, .. } | State::Completed { fenced, .. } => {
                 *fenced = false;
                 self.recovered();
-                self.note(EntryKind::Step, "the source takes writes again", None);
+                self.note(EntryKind::Step, "the block on the source is lifted", None);
             }
             State::Draining {
                 stage:

@@ -252,7 +252,6 @@ fn settings_of_later_versions_have_their_own_code() {
         "copy {\n rate_limit = \"1MB/s\"\n}",
         "copy {\n indexes = \"before_copy\"\n}",
         "sharding {\n}",
-        "verify {\n mode = \"full\"\n}",
         "for_each = []",
     ] {
         assert_eq!(first_error(&migration(body)).0, FaultCode::NotSupportedYet, "{body}");
@@ -261,6 +260,7 @@ fn settings_of_later_versions_have_their_own_code() {
         "namespaces {\n include_users = false\n}",
         "copy {\n rate_limit = null\n indexes = \"after_copy\"\n parallelism = 256\n}",
         "verify {\n mode = \"off\"\n}",
+        "verify {\n mode = \"full\"\n}",
         "verify {\n}",
     ] {
         spec(body);

@@ -1,0 +1,119 @@
+//! Compares what is not documents: which collections and views there are, their options, their indexes, in the form that they will
+//! have after the cutover.
+
+use std::collections::BTreeMap;
+
+use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf};
+use schemas::fault::Fault;
+use schemas::namespace::Namespace;
+use schemas::observed::{Mismatch, MismatchKind};
+
+use super::Sides;
+use crate::engine::catalog::{self, CollectionInfo, Kind};
+use crate::engine::concurrent::{self, Piece};
+use crate::engine::index;
+
+/// Collections whose indexes are listed at once.
+const AT_ONCE: usize = 8;
+
+/// Options that are held off during the sync, and given back at the end.
+const HELD_OFF: [&str; 1] = ["expireAfterSeconds"];
+/// Options that say nothing of the collection, or differ by design.
+const ASIDE: [&str; 2] = ["uuid", "idIndex"];
+
+fn mismatch(namespace: &Namespace, kind: MismatchKind, paths: Vec<String>) -> Mismatch {
+    Mismatch { namespace: namespace.clone(), id: None, kind, paths }
+}
+
+/// The differences of definitions. Views come to the destination at the cutover as they are then, and are compared there.
+pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
+    let scope = &sides.spec.namespaces.scope;
+    let (wanted, found) = tokio::try_join!(catalog::list(&sides.source, scope), catalog::list(&sides.destination, scope))?;
+    let mut mismatches = Vec::new();
+    let mut both: Vec<(&CollectionInfo, &CollectionInfo)> = Vec::new();
+    for (namespace, info) in wanted.iter().filter(|(_, info)| info.kind != Kind::View) {
+        match found.get(namespace) {
+            None => mismatches.push(mismatch(namespace, MismatchKind::MissingCollection, Vec::new())),
+            Some(there) => both.push((info, there)),
+        }
+    }
+    for (namespace, _) in found.iter().filter(|(_, info)| info.kind != Kind::View) {
+        if !wanted.contains_key(namespace) {
+            mismatches.push(mismatch(namespace, MismatchKind::ExtraCollection, Vec::new()));
+        }
+    }
+    for (info, there) in &both {
+        let paths = options_that_differ(info.options(), there.options());
+        if !paths.is_empty() {
+            mismatches.push(mismatch(&info.namespace, MismatchKind::Options, paths));
+        }
+    }
+    let indexes =
+        both.into_iter().filter(|(info, _)| info.kind == Kind::Collection).map(|(info, _)| -> Piece<'_, Option<Mismatch>> {
+            Box::pin(async move {
+                let (ours, theirs) = tokio::try_join!(
+                    catalog::indexes(&sides.source, &info.namespace),
+                    catalog::indexes(&sides.destination, &info.namespace)
+                )?;
+                let names = indexes_that_differ(&ours, &theirs);
+                Ok((!names.is_empty()).then(|| mismatch(&info.namespace, MismatchKind::Indexes, names)))
+            })
+        });
+    mismatches.extend(concurrent::all(AT_ONCE, indexes.collect()).await?.into_iter().flatten());
+    mismatches.sort_by(|a, b| (&a.namespace, a.kind.as_str()).cmp(&(&b.namespace, b.kind.as_str())));
+    Ok(mismatches)
+}
+
+fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocument>) -> Vec<String> {
+    let fields = |options: Option<&RawDocument>| -> BTreeMap<String, Vec<u8>> {
+        let mut fields = BTreeMap::new();
+        for (name, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
+            if !HELD_OFF.contains(&name.as_str()) && !ASIDE.contains(&name.as_str()) {
+                fields.insert(name.as_str().to_owned(), encoded(value));
+            }
+        }
+        fields
+    };
+    let (ours, theirs) = (fields(ours), fields(theirs));
+    let mut names: Vec<String> =
+        ours.keys().chain(theirs.keys()).filter(|name| ours.get(*name) != theirs.get(*name)).cloned().collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// A value's encoding. Numbers count by their value: the server itself stores options as other types than it was given.
+fn encoded(value: RawBsonRef<'_>) -> Vec<u8> {
+    let number = match value {
+        RawBsonRef::Int32(n) => Some(f64::from(n)),
+        RawBsonRef::Int64(n) => Some(n as f64),
+        RawBsonRef::Double(n) => Some(n),
+        _ => None,
+    };
+    let mut document = RawDocumentBuf::new();
+    match number {
+        Some(number) => crate::mongo::append(&mut document, "v", number),
+        None => crate::mongo::append(&mut document, "v", value),
+    }
+    document.into_bytes()
+}
+
+/// The names of indexes that are on one side only, or differ beyond what is relaxed during the sync. An index that waits for the
+/// end since it clashes with another once that is not unique is not there yet.
+fn indexes_that_differ(ours: &[RawDocumentBuf], theirs: &[RawDocumentBuf]) -> Vec<String> {
+    let by_name = |specs: &[RawDocumentBuf]| -> BTreeMap<String, RawDocumentBuf> {
+        specs.iter().map(|spec| (index::name(spec).to_owned(), spec.clone())).collect()
+    };
+    let (ours, theirs) = (by_name(ours), by_name(theirs));
+    let mut names = Vec::new();
+    for (name, spec) in &ours {
+        match theirs.get(name) {
+            None if ours.values().any(|other| index::name(other) != name && index::identity(other) == index::identity(spec)) => {}
+            None => names.push(name.clone()),
+            Some(there) if index::identity(there) != index::identity(spec) => names.push(name.clone()),
+            Some(_) => {}
+        }
+    }
+    names.extend(theirs.into_keys().filter(|name| !ours.contains_key(name)));
+    names
+}

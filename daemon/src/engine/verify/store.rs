@@ -1,0 +1,345 @@
+//! What a verification remembers: the scan's parts, the queue of documents to compare again, the open mismatches. On disk, so that
+//! its memory does not grow with them.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mongodb::bson::RawDocumentBuf;
+use rusqlite::{Connection, params};
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::Namespace;
+use schemas::observed::{Mismatch, MismatchKind};
+
+/// The version of the tables; another one is refused.
+const FORMAT: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS flag (name TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS part (
+    ns TEXT NOT NULL, number INTEGER NOT NULL, min BLOB, max BLOB, done INTEGER NOT NULL DEFAULT 0,
+    documents INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (ns, number)
+) STRICT;
+CREATE TABLE IF NOT EXISTS queue (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, ns TEXT NOT NULL, id BLOB NOT NULL, failures INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS queue_key ON queue (ns, id);
+CREATE TABLE IF NOT EXISTS mismatch (
+    ns TEXT NOT NULL, id BLOB NOT NULL, kind TEXT NOT NULL, paths TEXT NOT NULL, PRIMARY KEY (ns, id)
+) STRICT;
+";
+
+/// A stretch of a collection in the order of `_id`; `None`: no bound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Its place, from 0.
+    pub number: u32,
+    /// From this `_id` on, as a document `{_id: …}`.
+    pub min: Option<RawDocumentBuf>,
+    /// Up to but without this one.
+    pub max: Option<RawDocumentBuf>,
+}
+
+/// A document to compare again.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    /// Its place in the queue: another one once it has changed again.
+    pub seq: i64,
+    /// Where it is.
+    pub namespace: Namespace,
+    /// A document `{_id: …}`.
+    pub id: RawDocumentBuf,
+    /// Exact comparisons that it has failed in a row.
+    pub failures: u32,
+}
+
+/// How a comparison failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// In what way.
+    pub kind: MismatchKind,
+    /// The paths that differ.
+    pub paths: Vec<String>,
+    /// Whether it is a mismatch now.
+    pub is_open: bool,
+}
+
+/// Sums over what is stored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Documents in parts that stand compared.
+    pub verified: u64,
+    /// Documents that wait to be compared again.
+    pub pending: u64,
+    /// Open mismatches.
+    pub mismatches: u64,
+}
+
+/// The file.
+#[derive(Debug, Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+}
+
+fn failed(error: &rusqlite::Error) -> Fault {
+    Fault::new(FaultCode::StateDirUnusable, format!("the run's verification: {error}"))
+}
+
+/// Runs work that blocks off the async threads.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Fault::new(FaultCode::Internal, format!("a verification's task: {error}")))?
+}
+
+impl Store {
+    /// Opens the file in this folder, and makes it where it is not there.
+    pub fn open(run_dir: &Path) -> Result<Self, Fault> {
+        let path = run_dir.join("verification.db");
+        let unusable = |error: &dyn std::fmt::Display| {
+            Fault::new(FaultCode::StateDirUnusable, format!("the verification in {}: {error}", path.display()))
+        };
+        std::fs::create_dir_all(run_dir).map_err(|error| unusable(&error))?;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(&path)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            // What a power cut takes back is compared again: the tail's own checkpoint is older then, or as old.
+            connection.pragma_update(None, "synchronous", "normal")?;
+            connection.execute_batch(TABLES)?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| unusable(&error))?;
+        let version: i64 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| unusable(&error))?;
+        match version {
+            0 => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&error))?,
+            FORMAT => {}
+            other => return Err(unusable(&format!("format {other} was written by another version of cutoverd"))),
+        }
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(|error| unusable(&error))?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    fn now<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut connection).map_err(|error| failed(&error))
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let store = self.clone();
+        blocking(move || store.now(work)).await
+    }
+
+    /// Whether changes are queued.
+    pub fn is_tracking(&self) -> Result<bool, Fault> {
+        self.now(|c| c.query_row("SELECT count(*) FROM flag WHERE name = 'tracking'", [], |row| row.get::<_, i64>(0)))
+            .map(|count| count > 0)
+    }
+
+    /// Stores that changes are queued from now on.
+    pub async fn set_tracking(&self) -> Result<(), Fault> {
+        self.with(|c| c.execute("INSERT OR IGNORE INTO flag (name) VALUES ('tracking')", []).map(drop)).await
+    }
+
+    /// Sums over what is stored.
+    pub fn counts(&self) -> Result<Counts, Fault> {
+        self.now(|c| {
+            c.query_row(
+                "SELECT (SELECT coalesce(sum(documents), 0) FROM part), (SELECT count(*) FROM queue), (SELECT count(*) FROM mismatch)",
+                [],
+                |row| Ok(Counts { verified: row.get(0)?, pending: row.get(1)?, mismatches: row.get(2)? }),
+            )
+        })
+    }
+
+    /// Queues documents; one that is there already gets a new place.
+    pub async fn queue(&self, documents: Vec<(Namespace, RawDocumentBuf)>) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            {
+                let mut statement = transaction.prepare_cached("INSERT OR REPLACE INTO queue (ns, id) VALUES (?1, ?2)")?;
+                for (namespace, id) in &documents {
+                    statement.execute(params![namespace.to_string(), id.as_bytes()])?;
+                }
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// The oldest of the queue.
+    pub async fn next(&self, most: usize) -> Result<Vec<Queued>, Fault> {
+        self.with(move |c| {
+            let mut statement = c.prepare_cached("SELECT seq, ns, id, failures FROM queue ORDER BY seq LIMIT ?1")?;
+            let rows: rusqlite::Result<Vec<Option<Queued>>> = statement
+                .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+                    let namespace: String = row.get(1)?;
+                    let id = RawDocumentBuf::from_bytes(row.get::<_, Vec<u8>>(2)?).ok();
+                    let (seq, failures) = (row.get(0)?, row.get(3)?);
+                    Ok(namespace.parse().ok().zip(id).map(|(namespace, id)| Queued { seq, namespace, id, failures }))
+                })?
+                .collect();
+            Ok(rows?.into_iter().flatten().collect())
+        })
+        .await
+    }
+
+    /// The newest place in the queue; 0 where it is empty.
+    pub async fn last_place(&self) -> Result<i64, Fault> {
+        self.with(|c| c.query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))).await
+    }
+
+    /// Stores how comparisons ended. A document that has changed meanwhile has another place in the queue, and stays in it.
+    pub async fn judge(&self, verdicts: Vec<(Queued, Option<Failure>)>) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for (one, failure) in &verdicts {
+                let (namespace, id) = (one.namespace.to_string(), one.id.as_bytes());
+                let was_there = transaction.execute("DELETE FROM queue WHERE seq = ?1", [one.seq])? > 0;
+                match failure {
+                    None => {
+                        transaction.execute("DELETE FROM mismatch WHERE ns = ?1 AND id = ?2", params![namespace, id])?;
+                    }
+                    Some(failure) if failure.is_open => {
+                        transaction.execute(
+                            "INSERT OR REPLACE INTO mismatch (ns, id, kind, paths) VALUES (?1, ?2, ?3, ?4)",
+                            params![namespace, id, failure.kind.as_str(), failure.paths.join("\n")],
+                        )?;
+                    }
+                    Some(_) if was_there => {
+                        transaction.execute(
+                            "INSERT OR IGNORE INTO queue (ns, id, failures) VALUES (?1, ?2, ?3)",
+                            params![namespace, id, one.failures + 1],
+                        )?;
+                    }
+                    Some(_) => {}
+                }
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Puts the open mismatches back into the queue; one more failed comparison keeps each open.
+    pub async fn requeue_mismatches(&self) -> Result<(), Fault> {
+        self.with(|c| {
+            c.execute("INSERT OR IGNORE INTO queue (ns, id, failures) SELECT ns, id, 1 FROM mismatch LIMIT 10000", []).map(drop)
+        })
+        .await
+    }
+
+    /// The open mismatches.
+    pub async fn mismatches(&self, most: usize) -> Result<Vec<Mismatch>, Fault> {
+        self.with(move |c| {
+            let mut statement = c.prepare("SELECT ns, id, kind, paths FROM mismatch ORDER BY ns, id LIMIT ?1")?;
+            let rows: rusqlite::Result<Vec<Option<Mismatch>>> = statement
+                .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+                    let (namespace, kind, paths): (String, String, String) = (row.get(0)?, row.get(2)?, row.get(3)?);
+                    let id = RawDocumentBuf::from_bytes(row.get::<_, Vec<u8>>(1)?).ok();
+                    Ok((|| {
+                        Some(Mismatch {
+                            namespace: namespace.parse().ok()?,
+                            id: Some(super::difference::id_text(&id?)),
+                            kind: MismatchKind::from_name(&kind)?,
+                            paths: paths.lines().map(str::to_owned).collect(),
+                        })
+                    })())
+                })?
+                .collect();
+            Ok(rows?.into_iter().flatten().collect())
+        })
+        .await
+    }
+
+    /// Forgets a namespace that is gone.
+    pub async fn forget(&self, namespace: Namespace) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for table in ["queue", "mismatch", "part"] {
+                transaction.execute(&format!("DELETE FROM {table} WHERE ns = ?1"), [namespace.to_string()])?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Gives what is stored of a namespace to another name.
+    pub async fn rename(&self, from: Namespace, to: Namespace) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for table in ["queue", "mismatch", "part"] {
+                let statement = format!("UPDATE OR REPLACE {table} SET ns = ?2 WHERE ns = ?1");
+                transaction.execute(&statement, [from.to_string(), to.to_string()])?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// The parts of a namespace that are not compared yet; `None`: it was not split yet.
+    pub async fn open_parts(&self, namespace: &Namespace) -> Result<Option<Vec<Part>>, Fault> {
+        let namespace = namespace.to_string();
+        self.with(move |c| {
+            let all: i64 = c.query_row("SELECT count(*) FROM part WHERE ns = ?1", [&namespace], |row| row.get(0))?;
+            if all == 0 {
+                return Ok(None);
+            }
+            let mut statement = c.prepare("SELECT number, min, max FROM part WHERE ns = ?1 AND done = 0 ORDER BY number")?;
+            let bound = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok());
+            let parts: rusqlite::Result<Vec<Part>> = statement
+                .query_map([&namespace], |row| {
+                    Ok(Part { number: row.get(0)?, min: bound(row.get(1)?), max: bound(row.get(2)?) })
+                })?
+                .collect();
+            parts.map(Some)
+        })
+        .await
+    }
+
+    /// Stores a namespace's parts.
+    pub async fn store_parts(&self, namespace: &Namespace, parts: Vec<Part>) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for part in &parts {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO part (ns, number, min, max) VALUES (?1, ?2, ?3, ?4)",
+                    params![
+                        namespace,
+                        part.number,
+                        part.min.as_ref().map(|id| id.as_bytes()),
+                        part.max.as_ref().map(|id| id.as_bytes())
+                    ],
+                )?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Stores that a part stands compared: its unequal documents are queued with it.
+    pub async fn store_compared(
+        &self,
+        namespace: &Namespace,
+        number: u32,
+        documents: u64,
+        unequal: Vec<RawDocumentBuf>,
+    ) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for id in &unequal {
+                transaction.execute("INSERT OR IGNORE INTO queue (ns, id) VALUES (?1, ?2)", params![namespace, id.as_bytes()])?;
+            }
+            transaction.execute(
+                "UPDATE part SET done = 1, documents = ?3 WHERE ns = ?1 AND number = ?2",
+                params![namespace, number, documents],
+            )?;
+            transaction.commit()
+        })
+        .await
+    }
+}

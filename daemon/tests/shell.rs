@@ -1,0 +1,16 @@
+//! The daemon's shell over its real socket and journal, on deployments in memory.
+
+#[path = "shell/bench.rs"]
+mod bench;
+#[path = "shell/crash.rs"]
+mod crash;
+#[path = "shell/declare.rs"]
+mod declare;
+#[path = "shell/fake.rs"]
+mod fake;
+#[path = "shell/life.rs"]
+mod life;
+#[path = "shell/program.rs"]
+mod program;
+#[path = "shell/window.rs"]
+mod window;
