@@ -1,8 +1,8 @@
 //! Random operations of several clients on few names and keys, through copy, tail, restarts, kills and elections; then both sides
 //! are compared.
 //!
-//! `CUTOVER_SEEDS=200` tries so many seeds, `CUTOVER_SEEDS=201-400` those, `CUTOVER_SEED=7` that one alone, `CUTOVER_SHRINK=1` leaves out of a failing seed what it
-//! fails without.
+//! `CUTOVER_SEEDS=200` tries so many seeds, `CUTOVER_SEEDS=201-400` those, `CUTOVER_SEED=7` that one alone, `CUTOVER_SHRINK=1` leaves
+//! out of a failing seed what it fails without.
 
 mod generate;
 mod shrink;
