@@ -6,3 +6,4 @@ mod consistency;
 mod documents;
 mod events;
 mod harness;
+mod races;
