@@ -221,11 +221,8 @@ impl Drop for Run {
     }
 }
 
-async fn open(
-    spec: &MigrationSpec,
-    tuning: &Tuning,
-    dir: &std::path::Path,
-) -> Result<(Runtime, Arc<dyn RunEngine>, mpsc::Receiver<SyncReport>)> {
+/// An engine that does nothing yet.
+pub(crate) fn at_rest(spec: &MigrationSpec, tuning: &Tuning, dir: &std::path::Path) -> Result<Arc<dyn RunEngine>> {
     let context = EngineContext {
         run: RunId::new(&spec.name, spec.generation, 7),
         workspace: Workspace::default(),
@@ -233,7 +230,15 @@ async fn open(
         run_dir: dir.to_owned(),
         replaces: Arc::from([]),
     };
-    let engine = MongoEngine { tuning: tuning.clone() }.open(context)?;
+    Ok(MongoEngine { tuning: tuning.clone() }.open(context)?)
+}
+
+async fn open(
+    spec: &MigrationSpec,
+    tuning: &Tuning,
+    dir: &std::path::Path,
+) -> Result<(Runtime, Arc<dyn RunEngine>, mpsc::Receiver<SyncReport>)> {
+    let engine = at_rest(spec, tuning, dir)?;
     let (sender, reports) = mpsc::channel(1_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let starting = Arc::clone(&engine);

@@ -7,3 +7,4 @@ mod documents;
 mod events;
 mod harness;
 mod races;
+mod users;
