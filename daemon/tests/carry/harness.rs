@@ -12,6 +12,7 @@ use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestam
 use rig::compare::{Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
 use schemas::cluster_time::ClusterTime;
+use schemas::fault::Fault;
 use schemas::id::{Generation, MigrationName, RunId, Workspace};
 use schemas::spec::*;
 use tempfile::TempDir;
@@ -149,6 +150,24 @@ impl Run {
 
     fn runtime(&self) -> Result<&Runtime> {
         self.runtime.as_ref().context("the run was killed")
+    }
+
+    /// Waits for the fault that the sync ends with.
+    pub(crate) async fn end(&mut self) -> Result<Fault> {
+        let end = async {
+            loop {
+                if let SyncReport::Failed(fault) = self.reports.recv().await.context("the sync tells no more")? {
+                    return Ok(fault);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.context("the sync goes on")?
+    }
+
+    /// Whether the source still holds what comes next.
+    pub(crate) async fn resume_point_held(&self) -> Result<Option<bool>> {
+        let engine = Arc::clone(&self.engine);
+        Ok(self.runtime()?.spawn(async move { engine.resume_point_held().await }).await??)
     }
 
     /// Takes note of what the sync has told.

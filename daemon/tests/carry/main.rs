@@ -5,6 +5,8 @@ mod collections;
 mod consistency;
 mod documents;
 mod events;
+mod faults;
 mod harness;
 mod races;
+mod refusals;
 mod users;
