@@ -82,7 +82,7 @@ fn name(text: String) -> Result<MigrationName, Status> {
 #[tonic::async_trait]
 impl Cutover for Api {
     async fn get_daemon(&self, request: Request<GetDaemonRequest>) -> Result<Response<GetDaemonResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         Ok(Response::new(GetDaemonResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -92,7 +92,7 @@ impl Cutover for Api {
     }
 
     async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
         let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
@@ -114,7 +114,7 @@ impl Cutover for Api {
     }
 
     async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
         let mut spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
@@ -134,7 +134,7 @@ impl Cutover for Api {
     }
 
     async fn keep_secrets(&self, request: Request<KeepSecretsRequest>) -> Result<Response<KeepSecretsResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let workspace = Workspace::new(request.workspace).map_err(invalid)?;
         let name = name(request.name)?;
@@ -189,7 +189,7 @@ impl Cutover for Api {
     }
 
     async fn mismatches(&self, request: Request<MismatchesRequest>) -> Result<Response<MismatchesResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
         let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await.map_err(refuse)?;
@@ -210,7 +210,7 @@ impl Cutover for Api {
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
 
     async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
         let (sender, receiver) = mpsc::channel(ENTRIES_AHEAD);

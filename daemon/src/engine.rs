@@ -29,6 +29,7 @@ pub mod run;
 pub mod sync;
 pub mod tail;
 pub mod tuning;
+pub mod users;
 pub mod verify;
 pub mod write;
 

@@ -11,7 +11,7 @@ use schemas::spec::sha256_hex;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Variables;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, Reach};
 use crate::exit_code::Failure;
 
 /// The endings of the files that a declaration is read from.
@@ -93,10 +93,10 @@ pub fn has_declaration(directory: &Path) -> bool {
     Inputs::read(directory).is_ok_and(|inputs| inputs.0.keys().any(|name| name.ends_with(".hcl")))
 }
 
-/// The endpoint that a directory's `daemon` block names.
-pub fn endpoint(directory: &Path) -> Result<Option<String>, Failure> {
+/// The daemon that a directory's `daemon` block names.
+pub fn reach(directory: &Path) -> Result<Reach, Failure> {
     let variables = Variables { assignments: Vec::new(), files: Vec::new() };
-    Ok(self::directory(directory, &variables)?.declaration.endpoint)
+    Ok(self::directory(directory, &variables)?.declaration.reach)
 }
 
 /// Reads and checks a directory's declaration, with the digests of its files.
@@ -113,7 +113,7 @@ pub fn directory(directory: &Path, variables: &Variables) -> Result<Loaded, Fail
     let loaded = hcl::load(directory, &given).map_err(|all| Failure::Diagnostics(all.into_iter().collect()))?;
     let declaration = Declaration {
         workspace: loaded.daemon.workspace,
-        endpoint: loaded.daemon.endpoint,
+        reach: Reach { endpoint: loaded.daemon.endpoint, tls: loaded.daemon.tls },
         migrations: loaded.migrations,
         fingerprint: inputs.fingerprint(),
         warnings: loaded.warnings.into_iter().collect(),

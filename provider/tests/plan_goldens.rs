@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use provider::declaration::Declaration;
+use provider::declaration::{Declaration, Reach};
 use provider::output::pretty;
 use provider::plan::{Action, DriftKind, Plan, plan};
 use provider::render::paint::Paint;
@@ -74,7 +74,7 @@ fn declared(case: &str, json: Map<String, Value>, sensitive: &[String]) -> Decla
         .collect();
     Declaration {
         workspace: Workspace::new("payments").expect("a workspace"),
-        endpoint: None,
+        reach: Reach::default(),
         migrations,
         fingerprint: "5f1c".to_owned(),
         warnings: Vec::new(),

@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use hcl_edit::Span as _;
 use hcl_edit::structure::{Block, Structure};
 
-use crate::id::{MigrationName, Workspace};
+use crate::id::MigrationName;
 
 mod balance;
 mod body;
 mod check;
+mod daemon;
 mod diagnostic;
 mod eval;
 mod for_each;
@@ -41,13 +42,14 @@ mod value;
 pub mod values;
 mod variable;
 
+pub use check::tcp_endpoint;
+pub use daemon::{DaemonSettings, DaemonTls};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Place, Related, Severity};
 pub use layout::layout;
 pub use migration::{DEFAULT_VERIFY_MODE, Declared};
 pub use variable::ENVIRONMENT_PREFIX;
 
 use body::{Filled, Walker};
-use check::Checked;
 use diagnostic::Report;
 use eval::Names;
 use for_each::{Each, Expansion};
@@ -85,29 +87,6 @@ pub struct Declaration {
     pub migrations: BTreeMap<MigrationName, Declared>,
     /// What somebody should look at.
     pub warnings: Diagnostics,
-}
-
-/// The `daemon` block.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DaemonSettings {
-    /// Where the daemon listens, as `unix:///absolute/path`; `None` where nothing is said.
-    pub endpoint: Option<String>,
-    /// The set of migrations that the directory owns on the daemon.
-    pub workspace: Workspace,
-}
-
-impl DaemonSettings {
-    fn of(block: Filled) -> Self {
-        let mut settings = Self::default();
-        for setting in block.attributes.into_values() {
-            match setting.value {
-                Checked::Text(endpoint) => settings.endpoint = Some(endpoint),
-                Checked::Workspace(workspace) => settings.workspace = workspace,
-                _ => {}
-            }
-        }
-        settings
-    }
 }
 
 /// The end of the names of files that declare.
@@ -270,7 +249,7 @@ fn assemble(dir: &Path, sources: Sources, inputs: &Inputs, mut report: Report) -
         variable.validate(name, &names, &mut report);
     }
 
-    let daemon = daemon(&top, &names, &mut report);
+    let daemon = daemon_block(&top, &names, &mut report);
     let migrations = migrations(&top, &names, &mut report);
     let failed = report.errors() > 0;
     let diagnostics = report.finish();
@@ -336,7 +315,7 @@ fn walk(
     Walker { file: &parsed.file, names, dir: &names.dir, report, constant: false, each }.top_block(schema, block)
 }
 
-fn daemon(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> DaemonSettings {
+fn daemon_block(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> DaemonSettings {
     let mut settings = DaemonSettings::default();
     let mut first: Option<Place> = None;
     for (parsed, block) in top.of(DAEMON.name) {
@@ -348,7 +327,7 @@ fn daemon(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> DaemonSett
             continue;
         }
         first = Some(filled.place.clone());
-        settings = DaemonSettings::of(filled);
+        settings = DaemonSettings::of(filled, report);
     }
     settings
 }

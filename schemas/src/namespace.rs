@@ -80,6 +80,12 @@ impl NamespacePattern {
     pub fn matches(&self, namespace: &Namespace) -> bool {
         wildcard(&self.db, &namespace.db) && wildcard(&self.collection, &namespace.collection)
     }
+
+    /// Whether the pattern names everything in a database.
+    #[must_use]
+    pub fn matches_all_of(&self, db: &str) -> bool {
+        wildcard(&self.db, db) && self.collection.bytes().all(|c| c == b'*')
+    }
 }
 
 impl FromStr for NamespacePattern {

@@ -250,13 +250,53 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
 /// Makes a collection or view; one that is there already is left as it is and told by `false`.
 pub async fn create(deployment: &Deployment, db: &str, create: RawDocumentBuf) -> Result<bool, Fault> {
     let name = create.get_str("create").unwrap_or_default().to_owned();
-    let mut create = create;
+    let (mut create, capped) = apart(create);
     append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
     match deployment.raw_command(db, create).await {
-        Ok(_) => Ok(true),
-        Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => Ok(false),
+        Ok(_) => {
+            convert(deployment, &Namespace::new(db, name), capped).await?;
+            Ok(true)
+        }
+        Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => {
+            // A crash can have come between the two.
+            convert(deployment, &Namespace::new(db, name), capped).await?;
+            Ok(false)
+        }
         Err(e) => Err(deployment.fault(&format!("creating {db}.{name}"), &e)),
     }
+}
+
+/// A clustered collection is capped by a conversion alone: `create` refuses the options that the server then lists. The command
+/// without them, and the conversion.
+fn apart(create: RawDocumentBuf) -> (RawDocumentBuf, Option<RawDocumentBuf>) {
+    let has = |option: &str| matches!(create.get(option), Ok(Some(_)));
+    if !has("clusteredIndex") || !has("size") {
+        return (create, None);
+    }
+    let mut plain = RawDocumentBuf::new();
+    let mut convert = RawDocumentBuf::new();
+    append(&mut convert, "convertToCapped", create.get_str("create").unwrap_or_default());
+    for (key, value) in create.iter().flatten() {
+        match key.as_str() {
+            "capped" | "max" => {}
+            "size" => append(&mut convert, "size", value),
+            key => append(&mut plain, key, value),
+        }
+    }
+    append(&mut convert, "writeConcern", &*rawdoc! { "w": "majority" });
+    (plain, Some(convert))
+}
+
+/// Converts a clustered collection that is to be capped and is not yet.
+async fn convert(deployment: &Deployment, namespace: &Namespace, conversion: Option<RawDocumentBuf>) -> Result<(), Fault> {
+    let Some(conversion) = conversion else { return Ok(()) };
+    if find(deployment, namespace).await?.is_some_and(|info| info.is_clustered() && !info.is_capped()) {
+        deployment
+            .raw_command(&namespace.db, conversion)
+            .await
+            .map_err(|e| deployment.fault(&format!("making {namespace} capped"), &e))?;
+    }
+    Ok(())
 }
 
 /// Drops a collection or view; one that is not there is a success.

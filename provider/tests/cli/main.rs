@@ -181,8 +181,8 @@ fn a_daemon_that_cannot_be_reached_is_exit_code_3() {
 #[test]
 fn endpoints_that_are_none_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
-    let ran = Ran::from(cutover(folder.path(), &["status", "--endpoint", "tcp://h:1"]).output().expect("the program runs"));
-    ran.is(1, &[], &["error[CUT0001]", "tcp://h:1", "unix:///run/cutover/cutoverd.sock"]);
+    let ran = Ran::from(cutover(folder.path(), &["status", "--endpoint", "http://h:1"]).output().expect("the program runs"));
+    ran.is(1, &[], &["error[CUT0001]", "http://h:1", "unix:///run/cutover/cutoverd.sock"]);
 }
 
 #[test]

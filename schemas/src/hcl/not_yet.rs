@@ -17,12 +17,8 @@ pub(crate) enum When {
 }
 
 /// The settings, by their path in a migration.
-pub(crate) const NOT_YET: &[(&str, When)] = &[
-    ("namespaces.include_users", When::Is("true")),
-    ("copy.rate_limit", When::Set),
-    ("copy.indexes", When::Is("before_copy")),
-    ("sharding", When::Present),
-];
+pub(crate) const NOT_YET: &[(&str, When)] =
+    &[("copy.rate_limit", When::Set), ("copy.indexes", When::Is("before_copy")), ("sharding", When::Present)];
 
 /// Whether the block at this path is refused.
 pub(crate) fn refuses_block(path: &str) -> bool {
