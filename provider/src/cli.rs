@@ -82,6 +82,15 @@ pub enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Lay out the HCL as everybody does: indents, spaces, columns; prints the files that change
+    Fmt {
+        /// The directory with the HCL
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Change nothing; exit with 1 where a file would change
+        #[arg(long)]
+        check: bool,
+    },
     /// Show where each run stands
     Status {
         /// Only this migration

@@ -4,6 +4,7 @@ mod apply;
 mod by_hand;
 mod drift;
 mod events;
+mod fmt;
 mod plan;
 mod preflight;
 mod show;
@@ -56,6 +57,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failu
         Command::Apply(request) => apply::run(&request, context).await,
         Command::Show { file, format } => show::run(&file, format, context),
         Command::Drift { declared, format } => drift::run(&declared, format, context).await,
+        Command::Fmt { dir, check } => fmt::run(&dir, check, context),
         Command::Status { name, workspace, json, watch } => {
             status::run(&status::Request { name, workspace, json, watch }, context).await
         }

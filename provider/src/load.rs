@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::hcl;
@@ -29,14 +29,11 @@ impl Inputs {
     /// Reads a directory's files.
     pub fn read(directory: &Path) -> io::Result<Self> {
         let mut files = BTreeMap::new();
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            let is_input = path.extension().is_some_and(|ending| ENDINGS.iter().any(|one| ending == *one));
-            if let Some(name) = path.file_name().filter(|_| is_input && path.is_file()) {
-                let mut content = Vec::new();
-                fs::File::open(&path)?.take(LARGEST_BYTES + 1).read_to_end(&mut content)?;
-                files.insert(name.to_string_lossy().into_owned(), sha256_hex(&content));
-            }
+        for path in self::files(directory)? {
+            let mut content = Vec::new();
+            fs::File::open(&path)?.take(LARGEST_BYTES + 1).read_to_end(&mut content)?;
+            let name = path.file_name().unwrap_or_default();
+            files.insert(name.to_string_lossy().into_owned(), sha256_hex(&content));
         }
         Ok(Self(files))
     }
@@ -62,6 +59,23 @@ impl Inputs {
         changed.extend(now.0.keys().filter(|name| !self.0.contains_key(*name)).map(|name| format!("{name} is new")));
         changed
     }
+}
+
+/// The files of a directory that a declaration can be in, in the order of their names.
+pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        // As with loading: editors leave hidden files of the same ending while one is open.
+        let is_hidden = name.to_string_lossy().starts_with(['.', '#']);
+        let path = if directory == Path::new(".") { PathBuf::from(name) } else { directory.join(name) };
+        let is_input = path.extension().is_some_and(|ending| ENDINGS.iter().any(|one| ending == *one));
+        if is_input && !is_hidden && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// A directory's declaration and the files that it is in.
