@@ -217,7 +217,7 @@ impl Cutover for Api {
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let report = self.registry.report(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
         Ok(Response::new(ReportResponse { report: to_json(&report) }))

@@ -150,9 +150,7 @@ fn usage_errors_are_no_drift() {
     }
     let help = Ran::from(cutover(folder.path(), &["--help"]).output().expect("the program runs"));
     help.is(0, &["preflight", "Exit codes"], &[]);
-    for absent in ["restart-shard"] {
-        assert!(!help.out.contains(&format!("\n  {absent} ")), "{absent} is not there yet");
-    }
+    assert!(!help.out.contains("\n  restart-shard "), "it is not there yet");
 }
 
 #[test]
