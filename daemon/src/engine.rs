@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod concurrent;
 pub mod copy;
 pub mod define;
+pub mod delta;
 pub mod doubled;
 pub mod element;
 pub mod event;
