@@ -90,6 +90,7 @@ pub(crate) struct Run {
     _dir: TempDir,
     source: Client,
     caught_up: bool,
+    blockers: Vec<String>,
 }
 
 impl Run {
@@ -100,7 +101,7 @@ impl Run {
     pub(crate) async fn start_with(pair: &Pair, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let (engine, reports) = open(&spec, &tuning, dir.path()).await?;
-        Ok(Self { engine, reports, _dir: dir, source: pair.from.clone(), caught_up: false })
+        Ok(Self { engine, reports, _dir: dir, source: pair.from.clone(), caught_up: false, blockers: Vec::new() })
     }
 
     pub(crate) fn engine(&self) -> &dyn RunEngine {
@@ -111,12 +112,21 @@ impl Run {
     pub(crate) fn look(&mut self) -> Result<()> {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                SyncReport::Health { caught_up, .. } => self.caught_up |= caught_up,
+                SyncReport::Health { caught_up, blockers, .. } => {
+                    self.caught_up |= caught_up;
+                    self.blockers = blockers;
+                }
                 SyncReport::Failed(fault) => bail!("the sync failed: {fault}"),
                 SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
             }
         }
         Ok(())
+    }
+
+    /// What it last said to keep it from being ready.
+    pub(crate) fn blockers(&mut self) -> Result<&[String]> {
+        self.look()?;
+        Ok(&self.blockers)
     }
 
     /// Waits until all that the source holds now is applied.

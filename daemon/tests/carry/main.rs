@@ -5,3 +5,4 @@ mod collections;
 mod documents;
 mod events;
 mod harness;
+mod pace;

@@ -20,7 +20,6 @@ pub(crate) enum When {
 pub(crate) const NOT_YET: &[(&str, When)] = &[
     ("for_each", When::Set),
     ("namespaces.include_users", When::Is("true")),
-    ("copy.rate_limit", When::Set),
     ("copy.indexes", When::Is("before_copy")),
     ("sharding", When::Present),
 ];

@@ -10,8 +10,7 @@ migration "orders" {
     include_users = true
   }
   copy {
-    rate_limit = "50MB/s"
-    indexes    = "before_copy"
+    indexes = "before_copy"
   }
   sharding {
     balancer = "manage"
