@@ -65,6 +65,7 @@ fn short(value: f64) -> String {
 }
 
 /// Writes the rows, every run of them, as JSON.
+#[expect(clippy::disallowed_methods, reason = "a table says when it was made")]
 pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<()> {
     let document = json!({ "machine": machine(), "at": jiff::Timestamp::now().to_string(), "rows": rows });
     std::fs::write(path, serde_json::to_string_pretty(&document)?).with_context(|| format!("failed to write {}", path.display()))
