@@ -7,6 +7,7 @@
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
 pub mod apply;
+pub mod brake;
 pub mod capped;
 pub mod catalog;
 pub mod checkpoint;
@@ -22,6 +23,7 @@ pub mod fold;
 pub mod guard;
 pub mod index;
 pub mod key;
+pub mod pace;
 pub mod partition;
 pub mod preflight;
 pub mod progress;

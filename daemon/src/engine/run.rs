@@ -310,6 +310,7 @@ impl Reporter {
                             None
                         }
                     };
+                    blockers.extend(self.progress.brake());
                     if let Some(fault) = self.progress.error() {
                         blockers.push(format!("{fault}"));
                     }

@@ -6,5 +6,6 @@ mod consistency;
 mod documents;
 mod events;
 mod harness;
+mod pace;
 mod races;
 mod users;
