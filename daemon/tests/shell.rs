@@ -12,5 +12,7 @@ mod fake;
 mod life;
 #[path = "shell/program.rs"]
 mod program;
+#[path = "shell/watch.rs"]
+mod watch;
 #[path = "shell/window.rs"]
 mod window;

@@ -18,4 +18,5 @@ pub mod principal;
 pub mod spec;
 pub mod status;
 pub mod time;
+pub mod watching;
 pub mod wire;
