@@ -18,7 +18,7 @@ use schemas::wire::v1::cutover_server::Cutover;
 use schemas::wire::v1::{
     ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, GetDaemonRequest,
     GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, MismatchesRequest,
-    MismatchesResponse, ObserveRequest, ObserveResponse,
+    MismatchesResponse, ObserveRequest, ObserveResponse, ReportRequest, ReportResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -38,6 +38,9 @@ const MOST_CHANGES: usize = 1_000;
 
 /// Mismatches that one answer lists; status has their number.
 const MOST_MISMATCHES: usize = 10_000;
+
+/// Foreign writes that one answer lists.
+const MOST_FOREIGN_WRITES: usize = 1_000;
 
 /// How long a look at a source may hold up an answer that does without it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
@@ -200,14 +203,27 @@ impl Cutover for Api {
             return Err(refuse(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {}", key.name))));
         };
         let record = view.record;
-        let (mismatches, verification) = match self.engines.for_reading(&key.workspace, &record.run, &record.spec).await {
-            Some(engine) => (engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?, engine.progress().verification),
-            None => (Vec::new(), EngineProgress::none(record.spec.verify.mode).verification),
-        };
+        let (mismatches, foreign_writes, verification) =
+            match self.engines.for_reading(&key.workspace, &record.run, &record.spec).await {
+                Some(engine) => (
+                    engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?,
+                    engine.foreign_writes(MOST_FOREIGN_WRITES).await.map_err(refuse)?,
+                    engine.progress().verification,
+                ),
+                None => (Vec::new(), Vec::new(), EngineProgress::none(record.spec.verify.mode).verification),
+            };
         Ok(Response::new(MismatchesResponse {
             mismatches: mismatches.iter().map(to_json).collect(),
             progress: to_json(&verification),
+            foreign_writes: foreign_writes.iter().map(to_json).collect(),
         }))
+    }
+
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        caller::caller(&request)?;
+        let request = request.into_inner();
+        let report = self.registry.report(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
+        Ok(Response::new(ReportResponse { report: to_json(&report) }))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;

@@ -117,7 +117,7 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// List the open mismatches: where source and destination differ
+    /// List the open mismatches, where source and destination differ, and what others wrote to the destination
     Verify {
         /// The migration.
         #[command(flatten)]
@@ -125,6 +125,15 @@ pub enum Command {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a completed migration was, what proved it, and how long it took
+    Report {
+        /// The migration.
+        #[command(flatten)]
+        migration: Named,
+        /// How it prints.
+        #[command(flatten)]
+        format: Format,
     },
     /// Lengthen the cutover window by hand
     Extend {

@@ -7,6 +7,7 @@ mod events;
 mod fmt;
 mod plan;
 mod preflight;
+mod report;
 mod show;
 mod status;
 mod validate;
@@ -62,6 +63,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failu
             status::run(&status::Request { name, workspace, json, watch }, context).await
         }
         Command::Verify { migration, json } => verify::run(&migration, json, context).await,
+        Command::Report { migration, format } => report::run(&migration, format, context).await,
         Command::Events { migration, json, follow } => events::run(&migration, json, follow, context).await,
         Command::Extend { migration, by } => by_hand::run(&migration, Act::Extend(v1::Extend { extensions: by }), context).await,
         Command::Pause(migration) => by_hand::run(&migration, Act::Pause(v1::Pause {}), context).await,

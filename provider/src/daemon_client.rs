@@ -10,12 +10,14 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::hcl::DaemonTls;
 use schemas::history::Entry;
 use schemas::id::{MigrationName, Workspace};
-use schemas::observed::{Inspection, Mismatch, Observed};
+use schemas::observed::{ForeignWrite, Inspection, Mismatch, Observed};
+use schemas::report::Report;
 use schemas::spec::MigrationSpec;
 use schemas::status::VerificationProgress;
 use schemas::watching::Watching;
 use schemas::wire::v1::cutover_client::CutoverClient;
 use schemas::wire::{self, v1};
+use serde::Serialize;
 use tokio::net::UnixStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
@@ -29,6 +31,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Live checks connect to both sides, each with timeouts of its own, and measure a sample.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a verification has found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Findings {
+    /// Where it stands.
+    pub verification: VerificationProgress,
+    /// The open mismatches.
+    pub mismatches: Vec<Mismatch>,
+    /// What others wrote to the destination, the newest first.
+    pub foreign_writes: Vec<ForeignWrite>,
+}
 
 /// A connection to a daemon.
 #[derive(Debug, Clone)]
@@ -192,18 +205,27 @@ impl DaemonClient {
         Ok(self.answer(ANSWER_TIMEOUT, client.act(request)).await?.message)
     }
 
-    /// The open mismatches of a migration's verification, and where it stands.
-    pub async fn mismatches(
-        &self,
-        workspace: Option<&Workspace>,
-        name: &MigrationName,
-    ) -> Result<(Vec<Mismatch>, VerificationProgress), Fault> {
+    /// What a migration's verification has found.
+    pub async fn mismatches(&self, workspace: Option<&Workspace>, name: &MigrationName) -> Result<Findings, Fault> {
         let request =
             v1::MismatchesRequest { workspace: workspace.map(ToString::to_string).unwrap_or_default(), name: name.to_string() };
         let mut client = self.client.clone();
         let answer = self.answer(ANSWER_TIMEOUT, client.mismatches(request)).await?;
-        let mismatches = answer.mismatches.iter().map(|json| wire::from_json("a mismatch", json)).collect::<Result<_, _>>()?;
-        Ok((mismatches, wire::from_json("the verification's progress", &answer.progress)?))
+        let foreign = answer.foreign_writes.iter().map(|json| wire::from_json("a foreign write", json));
+        Ok(Findings {
+            verification: wire::from_json("the verification's progress", &answer.progress)?,
+            mismatches: answer.mismatches.iter().map(|json| wire::from_json("a mismatch", json)).collect::<Result<_, _>>()?,
+            foreign_writes: foreign.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What a completed migration was, what proved it, and how long it took.
+    pub async fn report(&self, workspace: Option<&Workspace>, name: &MigrationName) -> Result<Report, Fault> {
+        let request =
+            v1::ReportRequest { workspace: workspace.map(ToString::to_string).unwrap_or_default(), name: name.to_string() };
+        let mut client = self.client.clone();
+        let answer = self.answer(ANSWER_TIMEOUT, client.report(request)).await?;
+        wire::from_json("the report", &answer.report)
     }
 
     /// The journal of one migration; with `follow` it goes on as long as somebody reads.

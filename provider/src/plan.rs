@@ -174,6 +174,8 @@ pub enum DriftKind {
     Lag,
     /// Little of the window is left.
     WindowClosing,
+    /// Somebody else writes to the destination.
+    ForeignWrites,
 }
 
 impl DriftKind {
@@ -203,6 +205,7 @@ impl DriftKind {
             Self::Aborted => "aborted",
             Self::Lag => "lag",
             Self::WindowClosing => "window_closing",
+            Self::ForeignWrites => "foreign_writes",
         }
     }
 }

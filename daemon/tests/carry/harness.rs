@@ -241,9 +241,26 @@ async fn open(
     let engine = at_rest(spec, tuning, dir)?;
     let (sender, reports) = mpsc::channel(1_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let starting = Arc::clone(&engine);
-    runtime.spawn(async move { starting.start_sync(sender).await }).await??;
-    Ok((runtime, engine, reports))
+    let began = Instant::now();
+    loop {
+        let (starting, sender) = (Arc::clone(&engine), sender.clone());
+        let started = runtime.spawn(async move { starting.start_sync(sender).await }).await;
+        match started {
+            Ok(Ok(())) => return Ok((runtime, engine, reports)),
+            // As the shell does: the servers may be failing just now.
+            Ok(Err(fault)) if fault.retryable && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok(Err(fault)) => {
+                runtime.shutdown_background();
+                bail!("the sync does not start: {fault}");
+            }
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error.into());
+            }
+        }
+    }
 }
 
 /// Bounds so small that every border is met.
