@@ -14,7 +14,6 @@ pub mod concurrent;
 pub mod copy;
 pub mod define;
 pub mod doubled;
-pub mod element;
 pub mod event;
 pub mod fence;
 pub mod fold;
@@ -31,6 +30,8 @@ pub mod tail;
 pub mod tuning;
 pub mod verify;
 pub mod write;
+
+pub use placement::element;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
