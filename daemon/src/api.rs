@@ -18,7 +18,7 @@ use schemas::wire::v1::cutover_server::Cutover;
 use schemas::wire::v1::{
     ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, GetDaemonRequest,
     GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, MismatchesRequest,
-    MismatchesResponse, ObserveRequest, ObserveResponse,
+    MismatchesResponse, ObserveRequest, ObserveResponse, ReportRequest, ReportResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -37,6 +37,9 @@ const MOST_CHANGES: usize = 1_000;
 
 /// Mismatches that one answer lists; status has their number.
 const MOST_MISMATCHES: usize = 10_000;
+
+/// Foreign writes that one answer lists.
+const MOST_FOREIGN_WRITES: usize = 1_000;
 
 /// How long a look at a source may hold up an answer that does without it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
@@ -82,7 +85,7 @@ fn name(text: String) -> Result<MigrationName, Status> {
 #[tonic::async_trait]
 impl Cutover for Api {
     async fn get_daemon(&self, request: Request<GetDaemonRequest>) -> Result<Response<GetDaemonResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         Ok(Response::new(GetDaemonResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -92,7 +95,7 @@ impl Cutover for Api {
     }
 
     async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
         let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
@@ -114,7 +117,7 @@ impl Cutover for Api {
     }
 
     async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
         let mut spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
@@ -134,7 +137,7 @@ impl Cutover for Api {
     }
 
     async fn keep_secrets(&self, request: Request<KeepSecretsRequest>) -> Result<Response<KeepSecretsResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let workspace = Workspace::new(request.workspace).map_err(invalid)?;
         let name = name(request.name)?;
@@ -189,7 +192,7 @@ impl Cutover for Api {
     }
 
     async fn mismatches(&self, request: Request<MismatchesRequest>) -> Result<Response<MismatchesResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
         let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await.map_err(refuse)?;
@@ -197,20 +200,33 @@ impl Cutover for Api {
             return Err(refuse(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {}", key.name))));
         };
         let record = view.record;
-        let (mismatches, verification) = match self.engines.for_reading(&key.workspace, &record.run, &record.spec).await {
-            Some(engine) => (engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?, engine.progress().verification),
-            None => (Vec::new(), EngineProgress::none(record.spec.verify.mode).verification),
-        };
+        let (mismatches, foreign_writes, verification) =
+            match self.engines.for_reading(&key.workspace, &record.run, &record.spec).await {
+                Some(engine) => (
+                    engine.mismatches(MOST_MISMATCHES).await.map_err(refuse)?,
+                    engine.foreign_writes(MOST_FOREIGN_WRITES).await.map_err(refuse)?,
+                    engine.progress().verification,
+                ),
+                None => (Vec::new(), Vec::new(), EngineProgress::none(record.spec.verify.mode).verification),
+            };
         Ok(Response::new(MismatchesResponse {
             mismatches: mismatches.iter().map(to_json).collect(),
             progress: to_json(&verification),
+            foreign_writes: foreign_writes.iter().map(to_json).collect(),
         }))
+    }
+
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        caller::caller(&request)?;
+        let request = request.into_inner();
+        let report = self.registry.report(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
+        Ok(Response::new(ReportResponse { report: to_json(&report) }))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
 
     async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
         let (sender, receiver) = mpsc::channel(ENTRIES_AHEAD);

@@ -21,6 +21,7 @@ use crate::engines::Engines;
 use crate::journal::Journal;
 use crate::listen::{Socket, listen};
 use crate::registry::{Parts, Registry, start};
+use crate::remote::Remote;
 use crate::secret_store::SecretStore;
 use crate::state_dir::StateDir;
 use crate::supervisor::Supervisor;
@@ -68,6 +69,7 @@ impl Daemon {
         let journal = blocking(move || Journal::open(&journal_path)).await?;
         // Before anything is taken up: a daemon that cannot be reached must not begin to work.
         let (listener, socket) = listen(&config.listen.path)?;
+        let remote = Remote::listen(config).await?;
         let mark = journal.mark().map_err(|error| error.fault())?;
         let clock = Arc::new(Clock::resume(mark.as_ref(), hooks.clock_offset_file));
         let engines = Arc::new(Engines::new(engine, config.state_dir.clone()));
@@ -93,10 +95,16 @@ impl Daemon {
             CutoverServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let until = stop_serving.clone();
         let server = tokio::spawn(async move {
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until.cancelled_owned())
-                .await
+            let local = tonic::transport::Server::builder()
+                .add_service(service.clone())
+                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until.clone().cancelled_owned());
+            let remote = async {
+                match remote {
+                    Some(remote) => remote.serve(service, until).await,
+                    None => Ok(()),
+                }
+            };
+            tokio::try_join!(local, remote).map(|((), ())| ())
         });
         info!(socket = %socket.path().display(), state_dir = %state_dir.path().display(), pid = std::process::id(), "ready");
         Ok(Self { registry, engines, supervisors, stop_work, stop_serving, server, socket, state_dir })

@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod concurrent;
 pub mod copy;
 pub mod define;
+pub mod delta;
 pub mod doubled;
 pub mod event;
 pub mod fence;
@@ -28,6 +29,7 @@ pub mod run;
 pub mod sync;
 pub mod tail;
 pub mod tuning;
+pub mod users;
 pub mod verify;
 pub mod write;
 
@@ -43,7 +45,8 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::id::{RunId, ShardName, Workspace};
 use schemas::namespace::Namespace;
-use schemas::observed::{Inspection, Mismatch};
+use schemas::observed::{ForeignWrite, ForeignWrites, Inspection, Mismatch};
+use schemas::report::Proof;
 use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress, VerificationProgress};
 use tokio::sync::mpsc;
@@ -141,6 +144,12 @@ pub trait RunEngine: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// What others have written to the destination, the newest first, at most `most`.
+    fn foreign_writes(&self, most: usize) -> BoxFuture<'_, Result<Vec<ForeignWrite>, Fault>> {
+        let _ = most;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// A cheap snapshot of where the run is. `created_namespaces` names one before it is created.
     fn progress(&self) -> EngineProgress;
 }
@@ -185,6 +194,10 @@ pub struct EngineProgress {
     pub indexes: IndexProgress,
     /// The proof of the copy.
     pub verification: VerificationProgress,
+    /// What that proof has done so far.
+    pub proof: Proof,
+    /// What others have written to the destination.
+    pub foreign_writes: ForeignWrites,
     /// The largest lag of a shard, in seconds; `None` before it is known.
     pub lag_seconds: Option<f64>,
     /// Each shard.
@@ -217,6 +230,8 @@ impl EngineProgress {
                 mismatches: 0,
                 pending_rechecks: 0,
             },
+            proof: Proof::none(mode),
+            foreign_writes: ForeignWrites::default(),
             lag_seconds: None,
             shards: Vec::new(),
             created_namespaces: Vec::new(),

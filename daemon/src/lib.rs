@@ -17,6 +17,7 @@ pub mod journal;
 pub mod listen;
 pub mod mongo;
 pub mod registry;
+mod remote;
 pub mod secret_store;
 pub mod state_dir;
 pub mod status;

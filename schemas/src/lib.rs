@@ -14,6 +14,8 @@ pub mod namespace;
 pub mod observed;
 pub mod phase;
 pub mod plugin_protocol;
+pub mod principal;
+pub mod report;
 pub mod spec;
 pub mod status;
 pub mod time;

@@ -21,7 +21,8 @@ use crate::mongo::{Deployment, append, command};
 /// Documents of one reply at most.
 const BATCH_DOCUMENTS: u32 = 5_000;
 
-/// Gives a capped collection the source's order where it has another. `as_of`: the source as it is at this time.
+/// Gives a capped collection the source's order where it has another. `as_of`: the source as it is at this time. Returns how many
+/// documents were compared.
 pub async fn mend(
     source: &Deployment,
     destination: &Deployment,
@@ -30,11 +31,12 @@ pub async fn mend(
     info: &CollectionInfo,
     as_of: Timestamp,
     tuning: &Tuning,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     let namespace = &info.namespace;
-    if is_same(source, destination, namespace, as_of).await? {
-        return Ok(());
-    }
+    let compared = match compare(source, destination, namespace, as_of).await? {
+        Order::Same(documents) => return Ok(documents),
+        Order::Other(documents) => documents,
+    };
     tracing::info!(%namespace, "a capped collection is in another order; copying it again");
     catalog::drop(destination, namespace).await?;
     catalog::create(destination, &namespace.db, info.create_command()).await?;
@@ -44,18 +46,26 @@ pub async fn mend(
         copier.copy(namespace, &part, tuning.batch_size(documents, bytes, 1)).await?;
     }
     let specs = catalog::indexes(source, namespace).await?;
-    index::build(destination, namespace, &specs, info.has_collation()).await
+    index::build(destination, namespace, &specs, info.has_collation()).await?;
+    Ok(compared)
 }
 
-async fn is_same(source: &Deployment, destination: &Deployment, namespace: &Namespace, as_of: Timestamp) -> Result<bool, Fault> {
+/// How two capped collections compare, after so many documents.
+enum Order {
+    Same(u64),
+    Other(u64),
+}
+
+async fn compare(source: &Deployment, destination: &Deployment, namespace: &Namespace, as_of: Timestamp) -> Result<Order, Fault> {
     let (mut ours, mut theirs) =
         tokio::try_join!(Scan::open(source, namespace, Some(as_of)), Scan::open(destination, namespace, None))?;
+    let mut documents = 0;
     loop {
         let (left, right) = tokio::try_join!(ours.next(), theirs.next())?;
         match (left, right) {
-            (None, None) => return Ok(true),
-            (Some(left), Some(right)) if left == right => {}
-            _ => return Ok(false),
+            (None, None) => return Ok(Order::Same(documents)),
+            (Some(left), Some(right)) if left == right => documents += 1,
+            _ => return Ok(Order::Other(documents)),
         }
     }
 }

@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 
 use mongodb::bson::{Document, RawDocumentBuf, doc, rawdoc};
 use rand::Rng as _;
+use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::namespace::OWN_DATABASE;
 
 use crate::mongo::connect::Login;
-use crate::mongo::{Deployment, ServerVersion, append, error};
+use crate::mongo::{Deployment, ServerVersion, append, cluster_time, error};
 
 /// The first version that can block its users' writes.
 pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
@@ -29,6 +30,8 @@ const ROLE_EXISTS: i32 = 51002;
 const USER_EXISTS: i32 = 51003;
 const USER_NOT_FOUND: i32 = 11;
 const ROLE_NOT_FOUND: i32 = 31;
+/// The server's code for an election meanwhile.
+const STEPPED_DOWN: i32 = 189;
 
 /// What a sync does to collections.
 const ON_COLLECTIONS: [&str; 17] = [
@@ -161,8 +164,16 @@ async fn own_address(destination: &Deployment) -> Result<String, Fault> {
 
 /// Blocks the writes of everybody who may not bypass it, or lifts the block.
 pub async fn set_write_block(deployment: &Deployment, on: bool) -> Result<(), mongodb::error::Error> {
-    let set = doc! { "setUserWriteBlockMode": 1, "global": on, "maxTimeMS": BLOCK_MS };
-    deployment.command("admin", set).await.map(drop)
+    let set = || deployment.command("admin", doc! { "setUserWriteBlockMode": 1, "global": on, "maxTimeMS": BLOCK_MS });
+    match set().await {
+        // Where it changes nothing, a connection that has lived through an election is told of it again and again, until it has
+        // written something.
+        Err(e) if error::code(&e) == Some(STEPPED_DOWN) => {
+            let _ = deployment.oplog_note("cutover: after an election").await;
+            set().await.map(drop)
+        }
+        set => set.map(drop),
+    }
 }
 
 /// The actions that the user may take somewhere.
@@ -236,6 +247,20 @@ pub async fn put_marker(destination: &Deployment, marker: &Marker<'_>) -> Result
     append(&mut update, "updates", &*updates);
     append(&mut update, "writeConcern", &*rawdoc! { "w": "majority" });
     destination.raw_command(OWN_DATABASE, update).await.map(drop).map_err(fault(destination, "putting the marker"))
+}
+
+/// Writes to the run's marker, and returns when: what the destination's own change stream tells after that came after it.
+pub async fn touch_marker(destination: &Deployment, run: &RunId) -> Result<ClusterTime, Fault> {
+    let touch = doc! {
+        "update": MARKER,
+        "updates": [{ "q": { "_id": run.as_str() }, "u": [{ "$set": { "seen": "$$NOW" } }], "upsert": true }],
+        "writeConcern": { "w": "majority" },
+    };
+    let reply = destination.command(OWN_DATABASE, touch).await.map_err(fault(destination, "writing to the marker"))?;
+    reply
+        .get_timestamp("operationTime")
+        .map(cluster_time)
+        .map_err(|_| Fault::new(FaultCode::Internal, format!("the destination ({}) tells no operationTime", destination.hosts)))
 }
 
 /// Other runs' markers that say that they block writes.

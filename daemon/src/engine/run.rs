@@ -9,8 +9,9 @@ use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
-use schemas::observed::{Inspection, Mismatch};
-use schemas::spec::{MigrationSpec, SourceWrites};
+use schemas::observed::{ForeignWrite, Inspection, Mismatch};
+use schemas::principal::Principal;
+use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
 use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +23,10 @@ use super::doubled::Doubled;
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
-use super::verify::{Sides, Verifier};
+use super::verify::{Sides, Until, Verifier};
 use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
-    reconcile,
+    reconcile, users,
 };
 use crate::mongo::{Deployment, Side, connect, timestamp};
 
@@ -135,14 +136,15 @@ impl MongoRun {
         if kept.is_none() {
             let login =
                 if destination.is_authenticated { guard::make_user(&destination, &self.context.run).await? } else { None };
-            *kept = Some(match login {
+            let writer = match login {
                 None => destination,
                 Some(login) => {
                     let (spec, tag) = (&self.context.spec, self.context.run.as_str());
                     tracing::info!(user = login.username, "the run writes as a user of its own");
                     Arc::new(connect(Side::Destination, &spec.destination.connection, Some(&login), tag).await?)
                 }
-            });
+            };
+            *kept = Some(Arc::new(Deployment { observer: Some(self.verifier.observer()), ..(*writer).clone() }));
         }
         kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
     }
@@ -188,6 +190,17 @@ impl MongoRun {
             guard::set_write_block(writer, true).await.map_err(|e| writer.fault("blocking others' writes", &e))?;
         }
         Ok(())
+    }
+
+    /// Gives the destination the source's users and roles, where that is asked for. The declared user does it: the run's own has no
+    /// say over users.
+    async fn carry_users(&self, source: &Deployment) -> Result<(), Fault> {
+        let namespaces = &self.context.spec.namespaces;
+        if !namespaces.include_users {
+            return Ok(());
+        }
+        let destination = self.destination().await?;
+        users::carry(source, &destination, &namespaces.scope, &self.checkpoints, &self.progress).await
     }
 
     fn is_running(&self) -> bool {
@@ -325,14 +338,20 @@ impl RunEngine for MongoRun {
             let namespaces = match what {
                 DropWhat::Listed(mut listed) => {
                     // What the run has made since, after a crash between its start and here, is not what was listed.
-                    listed
-                        .retain(|namespace| self.context.spec.namespaces.scope.contains(namespace) && !ours.contains(namespace));
+                    let is_in_scope = |namespace: &Namespace| match Principal::of(namespace) {
+                        Some(principal) => preflight::carries(&self.context.spec, &principal),
+                        None => self.context.spec.namespaces.scope.contains(namespace),
+                    };
+                    listed.retain(|namespace| is_in_scope(namespace) && !ours.contains(namespace));
                     listed
                 }
                 DropWhat::Created(namespaces) => namespaces,
             };
             for namespace in namespaces {
-                catalog::drop(&destination, &namespace).await?;
+                match Principal::of(&namespace) {
+                    Some(principal) => users::drop_one(&destination, &principal).await?,
+                    None => catalog::drop(&destination, &namespace).await?,
+                }
             }
             Ok(())
         })
@@ -356,6 +375,7 @@ impl RunEngine for MongoRun {
             }
             let pair = self.pair().await?;
             self.guard_destination(&pair.destination).await?;
+            self.carry_users(&pair.source).await?;
             let reports = Arc::new(Mutex::new(reports));
             let stop = CancellationToken::new();
             let (milestones, arriving) = mpsc::unbounded_channel();
@@ -436,6 +456,8 @@ impl RunEngine for MongoRun {
             if self.context.spec.cutover.source_writes == SourceWrites::Block {
                 fence::check_available(&pair.source).await?;
             }
+            // Now, too, so that what is wrong with them shows before the source is blocked.
+            self.carry_users(&pair.source).await?;
             let collections = self.collections(&pair).await?;
             let listings = collections.into_iter().map(|info| -> Piece<'_, (Namespace, Vec<RawDocumentBuf>)> {
                 let source = Arc::clone(&pair.source);
@@ -449,8 +471,9 @@ impl RunEngine for MongoRun {
                 .collect();
             // What has changed lately is compared now, so that little is left to compare while the source is blocked.
             let sides = self.sides(&pair);
+            self.verifier.cutover_begins().await?;
             for _ in 0..RECHECK_PASSES {
-                if self.verifier.recheck(&sides, false).await? < RECHECK_FEW {
+                if self.verifier.recheck(&sides, Until::Slice).await? < RECHECK_FEW {
                     break;
                 }
             }
@@ -509,13 +532,23 @@ impl RunEngine for MongoRun {
             reconcile::catalogues(&pair.source, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
             let doubled = Doubled::load(&self.checkpoints).await?;
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
-                capped::mend(&pair.source, &pair.destination, &self.progress, &doubled, info, timestamp(last), &self.tuning)
-                    .await?;
+                let compared =
+                    capped::mend(&pair.source, &pair.destination, &self.progress, &doubled, info, timestamp(last), &self.tuning)
+                        .await?;
+                self.verifier.compared_after_block(compared).await?;
             }
-            self.verifier.finish(&self.sides(&pair)).await?;
+            let mark = match self.context.spec.verify.mode {
+                VerifyMode::Full => Some(guard::touch_marker(&pair.destination, &self.context.run).await?),
+                VerifyMode::Off => None,
+            };
+            self.verifier.finish(&self.sides(&pair), mark).await?;
+            self.carry_users(&pair.source).await?;
             // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
             let after = pair.source.oplog_note("cutover: after the final").await?;
             self.applied_through(after).await?;
+            if self.context.spec.namespaces.include_users {
+                users::compare(&pair.source, &*self.destination().await?, scope).await?;
+            }
             match self.context.spec.cutover.source_writes {
                 SourceWrites::Block => {
                     fence::check_up(&pair.source).await?;
@@ -598,10 +631,16 @@ impl RunEngine for MongoRun {
     fn progress(&self) -> EngineProgress {
         let mut progress = self.progress.snapshot();
         progress.verification = self.verifier.progress(progress.copy.documents_total);
+        progress.proof = self.verifier.proof();
+        progress.foreign_writes = self.verifier.foreign_writes();
         progress
     }
 
     fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
         Box::pin(self.verifier.mismatches(most))
+    }
+
+    fn foreign_writes(&self, most: usize) -> BoxFuture<'_, Result<Vec<ForeignWrite>, Fault>> {
+        Box::pin(self.verifier.named_foreign_writes(most))
     }
 }

@@ -105,9 +105,17 @@ impl Sync {
             })
         });
         let verify = self.patiently(|| Box::pin(async { self.verifier.run(&self.sides(), copied).await }));
-        tokio::select! {
+        let ended = tokio::select! {
             ended = tail => ended,
             ended = verify => ended,
+        };
+        match ended {
+            // It was told to stop, and what went wrong meanwhile is met again when it starts.
+            Err(fault) if fault.retryable && self.stop.is_cancelled() => {
+                tracing::info!(code = %fault.code, error = %fault.message, "stopped while trying again");
+                Ok(())
+            }
+            ended => ended,
         }
     }
 

@@ -47,7 +47,7 @@ const TOO_LARGE: i32 = 10334;
 /// The first version whose change streams tell updates as the server's own deltas, and whose updates take them.
 const RAW_DELTAS: ServerVersion = ServerVersion::new(6, 0, 0);
 /// The first version whose change streams tell of definitions, and of the server's own collections.
-const EXPANDED: ServerVersion = ServerVersion::new(6, 0, 0);
+pub(super) const EXPANDED: ServerVersion = ServerVersion::new(6, 0, 0);
 
 /// What a name stands for on the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

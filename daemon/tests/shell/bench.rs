@@ -76,6 +76,9 @@ impl Bench {
         Config {
             state_dir: self.folder.path().join("state"),
             listen: Listen { path: self.folder.path().join("s") },
+            listen_tls: None,
+            tls_certificate_key_file: None,
+            tls_client_ca_file: None,
             log: "info".to_owned(),
         }
     }

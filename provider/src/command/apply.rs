@@ -99,7 +99,7 @@ pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, 
 
 async fn from_directory(request: &Apply, context: &Context) -> Result<Prepared, Failure> {
     let loaded = load::directory(&request.from, &request.variables)?;
-    let client = context.connect(loaded.declaration.endpoint.as_deref()).await?;
+    let client = context.connect(&loaded.declaration.reach).await?;
     let observed = observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref()).await?;
     let declared = narrow(loaded.declaration, &observed, request.target.as_ref())?;
     let inspections = observe::inspections(&client, &declared.workspace, declared.specs(), &observed).await?;
@@ -123,7 +123,7 @@ async fn from_file(request: &Apply, context: &Context) -> Result<Prepared, Failu
     }
     let saved = SavedPlan::read(&request.from)?;
     saved.check_inputs()?;
-    let client = context.connect(Some(&saved.endpoint)).await?;
+    let client = context.connect(&saved.reach()).await?;
     let Some(workspace) = saved.plan.workspace.clone() else {
         return Err(Fault::new(FaultCode::OutputFailed, format!("{} names no workspace", request.from.display())).into());
     };

@@ -17,13 +17,8 @@ pub(crate) enum When {
 }
 
 /// The settings, by their path in a migration.
-pub(crate) const NOT_YET: &[(&str, When)] = &[
-    ("for_each", When::Set),
-    ("namespaces.include_users", When::Is("true")),
-    ("copy.rate_limit", When::Set),
-    ("copy.indexes", When::Is("before_copy")),
-    ("sharding", When::Present),
-];
+pub(crate) const NOT_YET: &[(&str, When)] =
+    &[("copy.rate_limit", When::Set), ("copy.indexes", When::Is("before_copy")), ("sharding", When::Present)];
 
 /// Whether the block at this path is refused.
 pub(crate) fn refuses_block(path: &str) -> bool {
@@ -40,11 +35,6 @@ pub(crate) fn refuses_value(path: &str, value: &str) -> bool {
                 When::Is(refused) => refused == value,
             }
     })
-}
-
-/// Whether an attribute that has no schema yet is one that comes with a later version.
-pub(crate) fn is_announced(path: &str) -> bool {
-    NOT_YET.iter().any(|&(known, when)| known == path && when == When::Set)
 }
 
 /// What is said of a block that is refused.
