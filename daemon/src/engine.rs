@@ -7,20 +7,22 @@
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
 pub mod apply;
+pub mod brake;
 pub mod capped;
 pub mod catalog;
 pub mod checkpoint;
 pub mod concurrent;
 pub mod copy;
 pub mod define;
+pub mod delta;
 pub mod doubled;
-pub mod element;
 pub mod event;
 pub mod fence;
 pub mod fold;
 pub mod guard;
 pub mod index;
 pub mod key;
+pub mod pace;
 pub mod partition;
 pub mod preflight;
 pub mod progress;
@@ -33,6 +35,8 @@ pub mod users;
 pub mod verify;
 pub mod write;
 
+pub use placement::element;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,7 +47,8 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::id::{RunId, ShardName, Workspace};
 use schemas::namespace::Namespace;
-use schemas::observed::{Inspection, Mismatch};
+use schemas::observed::{ForeignWrite, ForeignWrites, Inspection, Mismatch};
+use schemas::report::Proof;
 use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress, VerificationProgress};
 use tokio::sync::mpsc;
@@ -141,6 +146,12 @@ pub trait RunEngine: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// What others have written to the destination, the newest first, at most `most`.
+    fn foreign_writes(&self, most: usize) -> BoxFuture<'_, Result<Vec<ForeignWrite>, Fault>> {
+        let _ = most;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// A cheap snapshot of where the run is. `created_namespaces` names one before it is created.
     fn progress(&self) -> EngineProgress;
 }
@@ -185,6 +196,10 @@ pub struct EngineProgress {
     pub indexes: IndexProgress,
     /// The proof of the copy.
     pub verification: VerificationProgress,
+    /// What that proof has done so far.
+    pub proof: Proof,
+    /// What others have written to the destination.
+    pub foreign_writes: ForeignWrites,
     /// The largest lag of a shard, in seconds; `None` before it is known.
     pub lag_seconds: Option<f64>,
     /// Each shard.
@@ -217,6 +232,8 @@ impl EngineProgress {
                 mismatches: 0,
                 pending_rechecks: 0,
             },
+            proof: Proof::none(mode),
+            foreign_writes: ForeignWrites::default(),
             lag_seconds: None,
             shards: Vec::new(),
             created_namespaces: Vec::new(),

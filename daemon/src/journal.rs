@@ -13,6 +13,8 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::history::Entry;
 use schemas::id::{MigrationName, RunId, Serial, Workspace};
 use schemas::namespace::Namespace;
+use schemas::phase::Phase;
+use schemas::report::Report;
 use schemas::spec::MigrationSpec;
 use schemas::time::UtcTime;
 
@@ -125,10 +127,15 @@ impl Journal {
 
     /// Writes changes and their records, all of them or none, and the clock's mark. Returns the number of the last record.
     pub fn write(&mut self, changes: &[Change], mark: &Mark) -> Result<Option<u64>, JournalError> {
-        self.write_all(changes, mark).map_err(failed("write"))
+        self.write_with(changes, &[], mark)
     }
 
-    fn write_all(&mut self, changes: &[Change], mark: &Mark) -> rusqlite::Result<Option<u64>> {
+    /// The same, and the reports of the runs that complete with these changes.
+    pub fn write_with(&mut self, changes: &[Change], reports: &[Report], mark: &Mark) -> Result<Option<u64>, JournalError> {
+        self.write_all(changes, reports, mark).map_err(failed("write"))
+    }
+
+    fn write_all(&mut self, changes: &[Change], reports: &[Report], mark: &Mark) -> rusqlite::Result<Option<u64>> {
         let transaction = self.connection.transaction()?;
         let mut last = None;
         for change in changes {
@@ -156,7 +163,7 @@ impl Journal {
                 }
             }
             for note in &change.notes {
-                let phase = |phase: Option<schemas::phase::Phase>| phase.map(schemas::phase::Phase::as_str);
+                let phase = |phase: Option<Phase>| phase.map(Phase::as_str);
                 transaction
                     .prepare_cached(
                         "INSERT INTO entries (at, workspace, migration, run, kind, phase_from, phase_to, actor, message)
@@ -175,6 +182,18 @@ impl Journal {
                     ])?;
                 last = u64::try_from(transaction.last_insert_rowid()).ok();
             }
+        }
+        for report in reports {
+            transaction.execute(
+                "INSERT OR REPLACE INTO reports (run, workspace, migration, at, report) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    report.run.as_str(),
+                    report.workspace.as_str(),
+                    report.name.as_str(),
+                    report.completed_at.as_millis(),
+                    schemas::wire::to_json(report)
+                ],
+            )?;
         }
         write_mark(&transaction, mark)?;
         transaction.commit()?;
@@ -249,6 +268,35 @@ impl Journal {
         };
         let rows = read().map_err(|error| failed("read")(error).fault())?;
         rows.into_iter().map(|row| row.read(key)).collect()
+    }
+
+    /// When a run went to which phase, in order.
+    pub fn transitions(&self, run: &RunId) -> Result<Vec<(UtcTime, Phase)>, JournalError> {
+        let read = || {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT at, phase_to FROM entries WHERE run = ?1 AND phase_to IS NOT NULL ORDER BY seq")?;
+            let rows = statement.query_map(params![run.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        // Only phases were put in.
+        let rows = read().map_err(failed("read"))?;
+        Ok(rows.into_iter().filter_map(|(at, phase)| Some((UtcTime::from_millis(at), phase.parse().ok()?))).collect())
+    }
+
+    /// The report of a run, or where none is named of the migration's last run that has one.
+    pub fn report(&self, key: &Key, run: Option<&RunId>) -> Result<Option<Report>, Fault> {
+        let stored: Option<String> = self
+            .connection
+            .query_row(
+                "SELECT report FROM reports WHERE workspace = ?1 AND migration = ?2 AND (?3 IS NULL OR run = ?3)
+                 ORDER BY at DESC LIMIT 1",
+                params![key.workspace.as_str(), key.name.as_str(), run.map(RunId::as_str)],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(|error| failed("read")(error).fault())?;
+        stored.map(|json| layout::read_report(&json, key)).transpose()
     }
 
     /// Workspaces in which a migration of this name has left records.

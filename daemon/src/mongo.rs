@@ -4,6 +4,7 @@
 
 pub mod connect;
 pub mod error;
+pub mod observe;
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +17,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 
 pub use connect::connect;
+use observe::{OnItsWay, WriteObserver};
 
 /// Which of a migration's two deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,8 @@ pub struct Deployment {
     pub tag: String,
     /// Which member is spoken to: the primary, unless it is [`Self::pinned`].
     pub member: SelectionCriteria,
+    /// Is told of what is changed here.
+    pub observer: Option<Arc<dyn WriteObserver>>,
 }
 
 impl Deployment {
@@ -125,12 +129,26 @@ impl Deployment {
 
     /// Runs a command on the primary and returns its reply.
     pub async fn command(&self, db: &str, command: Document) -> Result<Document, mongodb::error::Error> {
-        self.client.database(db).run_command(command).selection_criteria(self.member.clone()).await
+        self.raw_command(db, RawDocumentBuf::try_from(&command)?).await
     }
 
     /// Runs a raw command on the primary and returns its reply.
     pub async fn raw_command(&self, db: &str, command: RawDocumentBuf) -> Result<Document, mongodb::error::Error> {
-        self.client.database(db).run_raw_command(command).selection_criteria(self.member.clone()).await
+        let on_its_way = OnItsWay::begin(self.observer.as_ref(), db, &command);
+        let reply = self.client.database(db).run_raw_command(command).selection_criteria(self.member.clone()).await;
+        if let Some(command) = on_its_way {
+            command.end(reply.as_ref().ok());
+        }
+        reply
+    }
+
+    /// The newest operation that the primary knows of: everything that was acknowledged before the call is at or before it.
+    pub async fn operation_time(&self) -> Result<ClusterTime, Fault> {
+        let reply = self.command("admin", doc! { "ping": 1 }).await.map_err(|e| self.fault("asking for the time", &e))?;
+        reply
+            .get_timestamp("operationTime")
+            .map(cluster_time)
+            .map_err(|_| Fault::new(FaultCode::Internal, format!("the {} at {} tells no operationTime", self.side, self.hosts)))
     }
 
     /// Runs a command that answers with a cursor, read as raw batches of about `batch_size` documents.

@@ -10,6 +10,7 @@ mod act;
 mod apply;
 mod book;
 mod overlap;
+mod report;
 
 use std::sync::{Arc, mpsc};
 
@@ -18,6 +19,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::history::{Actor, Entry};
 use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::namespace::Namespace;
+use schemas::report::Report;
 use schemas::spec::MigrationSpec;
 use tokio::sync::{oneshot, watch};
 
@@ -79,6 +81,7 @@ enum Command {
     Observe { workspace: Option<Workspace>, name: Option<MigrationName>, reply: Reply<Vec<View>> },
     Resolve { workspace: Option<Workspace>, name: MigrationName, reply: Reply<Key> },
     Entries { key: Key, after: u64, reply: Reply<Vec<Entry>> },
+    Report { workspace: Option<Workspace>, name: MigrationName, reply: Reply<Report> },
     Stop { reply: oneshot::Sender<()> },
 }
 
@@ -140,6 +143,11 @@ impl Registry {
     /// The next page of a migration's records.
     pub async fn entries(&self, key: Key, after: u64) -> Result<Vec<Entry>, Fault> {
         self.ask(|reply| Command::Entries { key, after, reply }).await
+    }
+
+    /// The report of a completed migration.
+    pub async fn report(&self, workspace: Option<Workspace>, name: MigrationName) -> Result<Report, Fault> {
+        self.ask(|reply| Command::Report { workspace, name, reply }).await
     }
 
     /// Changes whenever a record is added.

@@ -17,7 +17,7 @@ use schemas::time::Length;
 #[derive(Debug, Parser)]
 #[command(name = "cutover", version, max_term_width = 100)]
 pub struct Cli {
-    /// The daemon's socket, as unix:///PATH [env: CUTOVER_ENDPOINT, then the `daemon` block]
+    /// Where the daemon listens: unix:///PATH or tcp://HOST:PORT [env: CUTOVER_ENDPOINT, then the `daemon` block]
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
     /// What to do.
@@ -82,6 +82,15 @@ pub enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Lay out the HCL as everybody does: indents, spaces, columns; prints the files that change
+    Fmt {
+        /// The directory with the HCL
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Change nothing; exit with 1 where a file would change
+        #[arg(long)]
+        check: bool,
+    },
     /// Show where each run stands
     Status {
         /// Only this migration
@@ -108,7 +117,7 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// List the open mismatches: where source and destination differ
+    /// List the open mismatches, where source and destination differ, and what others wrote to the destination
     Verify {
         /// The migration.
         #[command(flatten)]
@@ -116,6 +125,15 @@ pub enum Command {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a completed migration was, what proved it, and how long it took
+    Report {
+        /// The migration.
+        #[command(flatten)]
+        migration: Named,
+        /// How it prints.
+        #[command(flatten)]
+        format: Format,
     },
     /// Lengthen the cutover window by hand
     Extend {

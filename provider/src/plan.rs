@@ -174,9 +174,24 @@ pub enum DriftKind {
     Lag,
     /// Little of the window is left.
     WindowClosing,
+    /// Somebody else writes to the destination.
+    ForeignWrites,
 }
 
 impl DriftKind {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Paused,
+        Self::Resumed,
+        Self::Extended,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Failed,
+        Self::Aborted,
+        Self::Lag,
+        Self::WindowClosing,
+    ];
+
     /// The kind's name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -190,6 +205,7 @@ impl DriftKind {
             Self::Aborted => "aborted",
             Self::Lag => "lag",
             Self::WindowClosing => "window_closing",
+            Self::ForeignWrites => "foreign_writes",
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod markdown;
 pub mod mismatches;
 pub mod paint;
 pub mod plan_text;
+pub mod report;
 pub mod status;
 
 /// A text with what could move a terminal's cursor or change its colours made visible. Names come from servers.

@@ -41,6 +41,18 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", count(number))
 }
 
+/// A count of indexes.
+#[must_use]
+pub fn counted_indexes(number: u64) -> String {
+    format!("{} {}", count(number), if number == 1 { "index" } else { "indexes" })
+}
+
+/// A count of mismatches.
+#[must_use]
+pub fn counted_mismatches(number: u64) -> String {
+    format!("{} {}", count(number), if number == 1 { "mismatch" } else { "mismatches" })
+}
+
 /// A length of time in its two largest units, as in `4 min 10 s`, and below ten seconds with a decimal.
 #[must_use]
 pub fn seconds(seconds: f64) -> String {

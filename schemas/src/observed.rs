@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster_time::ClusterTime;
 use crate::id::ShardName;
 use crate::namespace::Namespace;
 use crate::spec::MigrationSpec;
@@ -30,6 +31,36 @@ pub struct Observed {
     /// cannot be seen.
     #[serde(default)]
     pub resume_point_held: Option<bool>,
+    /// What others have written to the destination.
+    #[serde(default)]
+    pub foreign_writes: ForeignWrites,
+}
+
+/// Writes of others to the destination, found in its own change stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignWrites {
+    /// All that were found since the comparison began.
+    pub found: u64,
+    /// Those of which the documents are not compared yet, or differ.
+    pub open: u64,
+    /// The newest of the open ones.
+    pub named: Vec<ForeignWrite>,
+}
+
+/// One write of somebody else to the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignWrite {
+    /// Where.
+    pub namespace: Namespace,
+    /// The document's `_id` as text; `null` for a change of a definition.
+    #[serde(rename = "_id")]
+    pub id: Option<String>,
+    /// What was done, in the change stream's words: `insert`, `update`, `delete`, `drop` ...
+    pub operation: String,
+    /// When, in the destination's own time.
+    pub time: ClusterTime,
+    /// Whether its document is not compared yet, or differs.
+    pub open: bool,
 }
 
 /// What people did by hand: the drift that the daemon itself knows of.

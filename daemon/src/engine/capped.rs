@@ -13,6 +13,7 @@ use schemas::namespace::Namespace;
 use super::catalog::{self, CollectionInfo};
 use super::copy::Copier;
 use super::doubled::Doubled;
+use super::pace::Pace;
 use super::progress::Progress;
 use super::tuning::Tuning;
 use super::{index, partition};
@@ -21,7 +22,8 @@ use crate::mongo::{Deployment, append, command};
 /// Documents of one reply at most.
 const BATCH_DOCUMENTS: u32 = 5_000;
 
-/// Gives a capped collection the source's order where it has another. `as_of`: the source as it is at this time.
+/// Gives a capped collection the source's order where it has another. `as_of`: the source as it is at this time. Returns how many
+/// documents were compared.
 pub async fn mend(
     source: &Deployment,
     destination: &Deployment,
@@ -30,32 +32,43 @@ pub async fn mend(
     info: &CollectionInfo,
     as_of: Timestamp,
     tuning: &Tuning,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     let namespace = &info.namespace;
-    if is_same(source, destination, namespace, as_of).await? {
-        return Ok(());
-    }
+    let compared = match compare(source, destination, namespace, as_of).await? {
+        Order::Same(documents) => return Ok(documents),
+        Order::Other(documents) => documents,
+    };
     tracing::info!(%namespace, "a capped collection is in another order; copying it again");
     catalog::drop(destination, namespace).await?;
     catalog::create(destination, &namespace.db, info.create_command()).await?;
     let (documents, bytes) = catalog::size(source, namespace).await?;
-    let copier = Copier { source, destination, progress, doubled, start: as_of, tuning };
+    // The source takes no writes meanwhile, and its users wait.
+    let pace = Pace::new(None, 1);
+    let copier = Copier { source, destination, progress, doubled, start: as_of, pace: &pace, tuning };
     for part in partition::split(source, info, bytes, tuning).await? {
-        copier.copy(namespace, &part, tuning.batch_size(documents, bytes, 1)).await?;
+        copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }
     let specs = catalog::indexes(source, namespace).await?;
-    index::build(destination, namespace, &specs, info.has_collation()).await
+    index::build(destination, namespace, &specs, info.has_collation()).await?;
+    Ok(compared)
 }
 
-async fn is_same(source: &Deployment, destination: &Deployment, namespace: &Namespace, as_of: Timestamp) -> Result<bool, Fault> {
+/// How two capped collections compare, after so many documents.
+enum Order {
+    Same(u64),
+    Other(u64),
+}
+
+async fn compare(source: &Deployment, destination: &Deployment, namespace: &Namespace, as_of: Timestamp) -> Result<Order, Fault> {
     let (mut ours, mut theirs) =
         tokio::try_join!(Scan::open(source, namespace, Some(as_of)), Scan::open(destination, namespace, None))?;
+    let mut documents = 0;
     loop {
         let (left, right) = tokio::try_join!(ours.next(), theirs.next())?;
         match (left, right) {
-            (None, None) => return Ok(true),
-            (Some(left), Some(right)) if left == right => {}
-            _ => return Ok(false),
+            (None, None) => return Ok(Order::Same(documents)),
+            (Some(left), Some(right)) if left == right => documents += 1,
+            _ => return Ok(Order::Other(documents)),
         }
     }
 }

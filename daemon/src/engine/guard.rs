@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 
 use mongodb::bson::{Document, RawDocumentBuf, doc, rawdoc};
 use rand::Rng as _;
+use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::namespace::OWN_DATABASE;
 
 use crate::mongo::connect::Login;
-use crate::mongo::{Deployment, ServerVersion, append, error};
+use crate::mongo::{Deployment, ServerVersion, append, cluster_time, error};
 
 /// The first version that can block its users' writes.
 pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
@@ -246,6 +247,20 @@ pub async fn put_marker(destination: &Deployment, marker: &Marker<'_>) -> Result
     append(&mut update, "updates", &*updates);
     append(&mut update, "writeConcern", &*rawdoc! { "w": "majority" });
     destination.raw_command(OWN_DATABASE, update).await.map(drop).map_err(fault(destination, "putting the marker"))
+}
+
+/// Writes to the run's marker, and returns when: what the destination's own change stream tells after that came after it.
+pub async fn touch_marker(destination: &Deployment, run: &RunId) -> Result<ClusterTime, Fault> {
+    let touch = doc! {
+        "update": MARKER,
+        "updates": [{ "q": { "_id": run.as_str() }, "u": [{ "$set": { "seen": "$$NOW" } }], "upsert": true }],
+        "writeConcern": { "w": "majority" },
+    };
+    let reply = destination.command(OWN_DATABASE, touch).await.map_err(fault(destination, "writing to the marker"))?;
+    reply
+        .get_timestamp("operationTime")
+        .map(cluster_time)
+        .map_err(|_| Fault::new(FaultCode::Internal, format!("the destination ({}) tells no operationTime", destination.hosts)))
 }
 
 /// Other runs' markers that say that they block writes.

@@ -20,6 +20,14 @@ pub fn hash(id: &RawDocument, collated: bool) -> u64 {
     hasher.finish()
 }
 
+/// The same of the `_id`'s value alone.
+#[must_use]
+pub fn hash_value(id: &Element<'_>, collated: bool) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    feed(&mut hasher, id, collated);
+    hasher.finish()
+}
+
 /// Numbers that are equal have the same nearest double: the conversions from integers and from decimal text round correctly.
 fn feed_number(hasher: &mut DefaultHasher, number: f64) {
     hasher.write_u8(10);

@@ -9,9 +9,9 @@ use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
-use schemas::observed::{Inspection, Mismatch};
+use schemas::observed::{ForeignWrite, Inspection, Mismatch};
 use schemas::principal::Principal;
-use schemas::spec::{MigrationSpec, SourceWrites};
+use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
 use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use super::doubled::Doubled;
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
-use super::verify::{Sides, Verifier};
+use super::verify::{Sides, Until, Verifier};
 use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
     reconcile, users,
@@ -136,14 +136,15 @@ impl MongoRun {
         if kept.is_none() {
             let login =
                 if destination.is_authenticated { guard::make_user(&destination, &self.context.run).await? } else { None };
-            *kept = Some(match login {
+            let writer = match login {
                 None => destination,
                 Some(login) => {
                     let (spec, tag) = (&self.context.spec, self.context.run.as_str());
                     tracing::info!(user = login.username, "the run writes as a user of its own");
                     Arc::new(connect(Side::Destination, &spec.destination.connection, Some(&login), tag).await?)
                 }
-            });
+            };
+            *kept = Some(Arc::new(Deployment { observer: Some(self.verifier.observer()), ..(*writer).clone() }));
         }
         kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
     }
@@ -309,6 +310,7 @@ impl Reporter {
                             None
                         }
                     };
+                    blockers.extend(self.progress.brake());
                     if let Some(fault) = self.progress.error() {
                         blockers.push(format!("{fault}"));
                     }
@@ -470,8 +472,9 @@ impl RunEngine for MongoRun {
                 .collect();
             // What has changed lately is compared now, so that little is left to compare while the source is blocked.
             let sides = self.sides(&pair);
+            self.verifier.cutover_begins().await?;
             for _ in 0..RECHECK_PASSES {
-                if self.verifier.recheck(&sides, false).await? < RECHECK_FEW {
+                if self.verifier.recheck(&sides, Until::Slice).await? < RECHECK_FEW {
                     break;
                 }
             }
@@ -530,10 +533,16 @@ impl RunEngine for MongoRun {
             reconcile::catalogues(&pair.source, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
             let doubled = Doubled::load(&self.checkpoints).await?;
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
-                capped::mend(&pair.source, &pair.destination, &self.progress, &doubled, info, timestamp(last), &self.tuning)
-                    .await?;
+                let compared =
+                    capped::mend(&pair.source, &pair.destination, &self.progress, &doubled, info, timestamp(last), &self.tuning)
+                        .await?;
+                self.verifier.compared_after_block(compared).await?;
             }
-            self.verifier.finish(&self.sides(&pair)).await?;
+            let mark = match self.context.spec.verify.mode {
+                VerifyMode::Full => Some(guard::touch_marker(&pair.destination, &self.context.run).await?),
+                VerifyMode::Off => None,
+            };
+            self.verifier.finish(&self.sides(&pair), mark).await?;
             self.carry_users(&pair.source).await?;
             // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
             let after = pair.source.oplog_note("cutover: after the final").await?;
@@ -623,10 +632,16 @@ impl RunEngine for MongoRun {
     fn progress(&self) -> EngineProgress {
         let mut progress = self.progress.snapshot();
         progress.verification = self.verifier.progress(progress.copy.documents_total);
+        progress.proof = self.verifier.proof();
+        progress.foreign_writes = self.verifier.foreign_writes();
         progress
     }
 
     fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
         Box::pin(self.verifier.mismatches(most))
+    }
+
+    fn foreign_writes(&self, most: usize) -> BoxFuture<'_, Result<Vec<ForeignWrite>, Fault>> {
+        Box::pin(self.verifier.named_foreign_writes(most))
     }
 }

@@ -20,6 +20,7 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
+use schemas::spec::RateLimit;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +48,7 @@ const TOO_LARGE: i32 = 10334;
 /// The first version whose change streams tell updates as the server's own deltas, and whose updates take them.
 const RAW_DELTAS: ServerVersion = ServerVersion::new(6, 0, 0);
 /// The first version whose change streams tell of definitions, and of the server's own collections.
-const EXPANDED: ServerVersion = ServerVersion::new(6, 0, 0);
+pub(super) const EXPANDED: ServerVersion = ServerVersion::new(6, 0, 0);
 
 /// What a name stands for on the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,6 +115,8 @@ pub struct Tail {
     pub verifier: Arc<Verifier>,
     /// Ends it between two rounds.
     pub stop: CancellationToken,
+    /// Holds for collections that are copied again, too.
+    pub rate_limit: Option<RateLimit>,
     /// Its bounds.
     pub tuning: Tuning,
 }

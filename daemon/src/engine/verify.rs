@@ -9,33 +9,39 @@
 //! The scan reads both sides in the order of `_id` while the tail goes on, so that what it finds unequal may only be in motion: it
 //! goes to the queue. A recheck is exact. It stops the tail between two rounds, when the destination is what the source was at one
 //! cluster time, and reads the source as of that time. What the tail changes joins the queue before its checkpoint passes it, so
-//! that after the drain only the queue is left to compare. All of it is on disk, and survives a restart.
+//! that after the drain only the queue is left to compare. What others write to the destination joins it as well: see [`watch`]. All
+//! of it is on disk, and survives a restart.
 
 pub mod definitions;
 pub mod difference;
+pub mod own;
+mod reader;
+mod recheck;
 pub mod scan;
 pub mod store;
+mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::bson::RawDocumentBuf;
+use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
-use schemas::observed::{Mismatch, MismatchKind};
+use schemas::observed::{ForeignWrite, ForeignWrites, Mismatch};
+use schemas::report::Proof;
 use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::VerificationProgress;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch as watch_channel};
 
-use super::concurrent::{self, Piece};
 use super::progress::Progress;
-use crate::mongo::{Deployment, append, command, error, timestamp};
-use store::{Queued, Store};
+use crate::mongo::Deployment;
+use own::OwnWrites;
+use store::Store;
+use store::tally::{Tallies, Tally};
+use watch::Watch;
 
-/// Documents rechecked at once: the tail stands still for as long as it takes to read them on both sides.
-const RECHECK_DOCUMENTS: usize = 1_000;
 /// Above this lag comparing waits, and for how long before it looks again: the tail goes first.
 const YIELD_AT: Duration = Duration::from_secs(3);
 const YIELD_FOR: Duration = Duration::from_millis(200);
@@ -45,14 +51,10 @@ const IDLE: Duration = Duration::from_millis(100);
 const REVISIT: Duration = Duration::from_secs(5);
 /// Options and indexes are compared again this often while the run waits.
 const DEFINITIONS_EVERY: Duration = Duration::from_secs(15);
-/// The server's codes for a snapshot that a collection does not have (any more).
-const SNAPSHOT_GONE: [i32; 2] = [239, 246];
-/// Exact comparisons that a document fails before it is a mismatch. One can fall between two events of one transaction.
-const FAILURES: u32 = 2;
-/// The same where the source cannot be read as of the time that is applied, and so may only be ahead.
-const INEXACT_FAILURES: u32 = 10;
-/// Namespaces compared at once in a recheck.
-const AT_ONCE: usize = 8;
+/// Where it stands is counted anew at most this often: a queue of hundreds of thousands takes its time to count.
+const COUNT_EVERY: Duration = Duration::from_millis(500);
+/// Shorter than this a comparison's speed says nothing about its end.
+const SPEED_AFTER: Duration = Duration::from_secs(2);
 
 /// What the verification does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,26 @@ pub struct Verifier {
     definitions: Mutex<Vec<Mismatch>>,
     /// A namespace was copied again, and is to be scanned again.
     rescan: AtomicBool,
+    /// Somebody else has changed a definition.
+    look_at_definitions: AtomicBool,
+    tallies: Mutex<Tallies>,
+    foreign: Mutex<ForeignWrites>,
+    counted: Mutex<Option<Instant>>,
+    /// Since when whole collections are compared, and how many documents stood compared then.
+    scanning: Mutex<Option<(Instant, u64)>>,
+    /// What this process writes to the destination.
+    own: Arc<OwnWrites>,
+    /// How far the destination's own stream was read.
+    watched: watch_channel::Sender<Option<ClusterTime>>,
+}
+
+/// How much of the queue is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// A slice of it, while the source goes on.
+    Slice,
+    /// All of it, once the source takes no more writes.
+    Empty,
 }
 
 /// What a verification works on.
@@ -110,6 +132,13 @@ impl Verifier {
             pending: AtomicU64::new(0),
             definitions: Mutex::default(),
             rescan: AtomicBool::new(false),
+            look_at_definitions: AtomicBool::new(false),
+            tallies: Mutex::default(),
+            foreign: Mutex::default(),
+            counted: Mutex::default(),
+            scanning: Mutex::default(),
+            own: Arc::default(),
+            watched: watch_channel::Sender::new(None),
         };
         verifier.count_now()?;
         Ok(verifier)
@@ -124,7 +153,21 @@ impl Verifier {
         self.documents_verified.store(counts.verified, Ordering::Relaxed);
         self.pending.store(counts.pending, Ordering::Relaxed);
         self.mismatches.store(counts.mismatches, Ordering::Relaxed);
+        *self.tallies.lock().unwrap_or_else(PoisonError::into_inner) = counts.tallies;
+        *self.foreign.lock().unwrap_or_else(PoisonError::into_inner) = self.store.foreign_writes()?;
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         Ok(())
+    }
+
+    /// What is to be told of the commands that change the destination.
+    #[must_use]
+    pub fn observer(&self) -> Arc<OwnWrites> {
+        Arc::clone(&self.own)
+    }
+
+    async fn count_now_and_then(self: &Arc<Self>) -> Result<(), Fault> {
+        let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if counted.is_some_and(|at| at.elapsed() < COUNT_EVERY) { Ok(()) } else { self.count().await }
     }
 
     async fn count(self: &Arc<Self>) -> Result<(), Fault> {
@@ -147,6 +190,11 @@ impl Verifier {
         self.store.queue(documents).await
     }
 
+    /// Queues documents that the comparison of whole collections found unequal.
+    async fn queue_unequal(&self, namespace: &Namespace, documents: Vec<RawDocumentBuf>) -> Result<(), Fault> {
+        self.changed(documents.into_iter().map(|id| (namespace.clone(), id)).collect()).await
+    }
+
     /// Forgets what is queued and open of a namespace that is gone.
     pub async fn gone(&self, namespace: &Namespace) -> Result<(), Fault> {
         self.store.forget(namespace.clone()).await
@@ -163,6 +211,58 @@ impl Verifier {
         self.store.forget(namespace.clone()).await?;
         self.rescan.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Compares everything anew: what stands compared may have been changed since.
+    async fn compare_anew(&self) -> Result<(), Fault> {
+        self.store.forget_parts().await?;
+        self.rescan.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Compares the definitions as soon as may be.
+    fn look_at_definitions(&self) {
+        self.look_at_definitions.store(true, Ordering::Release);
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        let tallies = *self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let compared = self.documents_verified.load(Ordering::Relaxed);
+        let began = self.is_tracking();
+        Proof {
+            documents_compared: compared,
+            documents_compared_again: tallies.count(Tally::ComparedAgain),
+            generations: u64::from(began) + tallies.count(Tally::Generations),
+            mismatches_found: tallies.count(Tally::MismatchesFound),
+            mismatches_open: self.open_count(),
+            foreign_writes: tallies.count(Tally::ForeignWrites),
+            compared_after_block: tallies.count(Tally::AfterBlock),
+            duration_seconds: Duration::from_millis(tallies.count(Tally::ScanMs)).as_secs_f64(),
+            ..Proof::none(self.mode)
+        }
+    }
+
+    /// What others have written to the destination.
+    #[must_use]
+    pub fn foreign_writes(&self) -> ForeignWrites {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The foreign writes that are named, newest first.
+    pub async fn named_foreign_writes(&self, most: usize) -> Result<Vec<ForeignWrite>, Fault> {
+        self.store.named_foreign_writes(most).await
+    }
+
+    /// Seconds that the comparison of whole collections has left at the speed so far.
+    fn seconds_left(&self) -> Option<f64> {
+        let (since, then) = (*self.scanning.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let verified = self.documents_verified.load(Ordering::Relaxed);
+        let total = self.documents_total.load(Ordering::Relaxed);
+        let seconds = since.elapsed().as_secs_f64();
+        let done = verified.saturating_sub(then);
+        (since.elapsed() >= SPEED_AFTER && done > 0).then(|| total.saturating_sub(verified) as f64 * seconds / done as f64)
     }
 
     /// Where it stands.
@@ -192,8 +292,16 @@ impl Verifier {
     }
 
     /// Compares what is left once the source takes no more writes and everything is applied. An open mismatch is the fault.
-    pub async fn finish(self: &Arc<Self>, sides: &Sides) -> Result<(), Fault> {
-        self.recheck(sides, true).await?;
+    pub async fn finish(self: &Arc<Self>, sides: &Sides, mark: Option<ClusterTime>) -> Result<(), Fault> {
+        self.recheck(sides, Until::Empty).await?;
+        if let Some(mark) = mark {
+            // What others wrote until now is known once the destination's own stream has told of our mark.
+            let mut watched = self.watched.subscribe();
+            let told = watched.wait_for(|watched| *watched >= Some(mark)).await;
+            told.map_err(|_| Fault::new(schemas::fault::FaultCode::Internal, "nobody follows the destination's changes"))?;
+            self.recheck(sides, Until::Empty).await?;
+        }
+        self.count().await?;
         match self.mismatches(3).await?.as_slice() {
             [] => Ok(()),
             some => {
@@ -212,6 +320,16 @@ impl Verifier {
         }
     }
 
+    /// Counts documents that were compared as a whole, in their order, after the source took no more writes.
+    pub async fn compared_after_block(&self, documents: u64) -> Result<(), Fault> {
+        self.store.add(Tally::AfterBlock, i64::try_from(documents).unwrap_or(i64::MAX)).await
+    }
+
+    /// A cutover begins: what is compared after its block is counted anew.
+    pub async fn cutover_begins(&self) -> Result<(), Fault> {
+        self.store.reset(Tally::AfterBlock).await
+    }
+
     fn open_count(&self) -> u64 {
         let definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         self.mismatches.load(Ordering::Relaxed) + definitions
@@ -224,14 +342,38 @@ impl Verifier {
         match *self.stage.lock().unwrap_or_else(PoisonError::into_inner) {
             Stage::Off | Stage::Rechecking => {}
             Stage::Waiting => blockers.push("the copy has not been compared yet".to_owned()),
-            Stage::Comparing => blockers.push("the copy is being compared".to_owned()),
+            Stage::Comparing => blockers.push(self.comparing()),
         }
         match self.open_count() {
             0 => {}
             1 => blockers.push("1 mismatch is open: `cutover verify` shows it".to_owned()),
             some => blockers.push(format!("{some} mismatches are open: `cutover verify` lists them")),
         }
+        let foreign = self.foreign_writes();
+        if foreign.open > 0 && self.mode == VerifyMode::Full {
+            let newest = foreign.named.first().map(|one| format!(", the newest in {}", one.namespace)).unwrap_or_default();
+            let (count, are) =
+                if foreign.open == 1 { ("1 write".to_owned(), "is") } else { (format!("{} writes", foreign.open), "are") };
+            blockers.push(format!(
+                "{count} of somebody else to the destination {are} not found equal yet{newest}: `cutover verify` names them"
+            ));
+        }
         blockers
+    }
+
+    /// How far the comparison of whole collections is, in words.
+    fn comparing(&self) -> String {
+        let verified = self.documents_verified.load(Ordering::Relaxed);
+        let total = self.documents_total.load(Ordering::Relaxed).max(verified);
+        if total == 0 {
+            return "the copy is being compared".to_owned();
+        }
+        let left = match self.seconds_left() {
+            Some(seconds) if seconds >= 90.0 => format!(", about {:.0} min left", seconds / 60.0),
+            Some(seconds) => format!(", about {:.0} s left", seconds.ceil()),
+            None => String::new(),
+        };
+        format!("the copy is being compared: {verified} of {total} documents{left}")
     }
 
     /// The open mismatches, at most `most`.
@@ -244,7 +386,7 @@ impl Verifier {
 
     /// Compares everything, then what changes, until the future is dropped or something fails. Begins when the tail has applied what
     /// came during the copy.
-    pub async fn run(self: &Arc<Self>, sides: &Sides, copied: schemas::cluster_time::ClusterTime) -> Result<(), Fault> {
+    pub async fn run(self: &Arc<Self>, sides: &Sides, copied: ClusterTime) -> Result<(), Fault> {
         if self.mode == VerifyMode::Off {
             return std::future::pending().await;
         }
@@ -258,17 +400,37 @@ impl Verifier {
             self.tracking.store(true, Ordering::Release);
         }
         self.set_stage(Stage::Comparing);
+        let watch = Watch::begin(self, sides).await?;
         // What changes meanwhile is compared meanwhile, so that the queue does not grow with the scan.
+        let compare = async {
+            tokio::select! {
+                scanned = async {
+                    self.compare_definitions(sides).await?;
+                    self.scan(sides).await
+                } => scanned?,
+                stopped = self.keep_rechecking(sides, None) => return stopped,
+            }
+            // What the scan found unequal is compared exactly before anything is said of it.
+            let scanned = self.store.last_place().await?;
+            self.keep_rechecking(sides, Some(scanned)).await
+        };
         tokio::select! {
-            scanned = async {
-                self.compare_definitions(sides).await?;
-                scan::all(self, sides).await
-            } => scanned?,
-            stopped = self.keep_rechecking(sides, None) => return stopped,
+            ended = compare => ended,
+            ended = watch.follow() => ended,
         }
-        // What the scan found unequal is compared exactly before anything is said of it.
-        let scanned = self.store.last_place().await?;
-        self.keep_rechecking(sides, Some(scanned)).await
+    }
+
+    /// Compares whole collections, where they do not stand compared.
+    async fn scan(self: &Arc<Self>, sides: &Sides) -> Result<(), Fault> {
+        let began = Instant::now();
+        let verified = self.documents_verified.load(Ordering::Relaxed);
+        *self.scanning.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, verified));
+        let scanned = scan::all(self, sides).await;
+        *self.scanning.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // What a process that is killed here has spent is not counted; what it has compared is.
+        self.store.add(Tally::ScanMs, i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX)).await?;
+        self.count().await?;
+        scanned
     }
 
     /// Works the queue off, for ever. `scanned`: the last place of it that came from the scan.
@@ -278,7 +440,7 @@ impl Verifier {
         loop {
             if scanned.is_some() && self.rescan.swap(false, Ordering::AcqRel) {
                 self.set_stage(Stage::Comparing);
-                scan::all(self, sides).await?;
+                self.scan(sides).await?;
                 scanned = Some(self.store.last_place().await?);
             }
             if let Some(scanned) = scanned
@@ -289,7 +451,7 @@ impl Verifier {
             while is_behind(sides) {
                 tokio::time::sleep(YIELD_FOR).await;
             }
-            let left = self.recheck(sides, false).await?;
+            let left = self.recheck(sides, Until::Slice).await?;
             if left == 0 {
                 if revisited.elapsed() >= REVISIT {
                     self.store.requeue_mismatches().await?;
@@ -297,14 +459,15 @@ impl Verifier {
                 }
                 tokio::time::sleep(IDLE).await;
             }
-            if scanned.is_some() && definitions_at.elapsed() >= DEFINITIONS_EVERY {
+            let is_wanted = self.look_at_definitions.swap(false, Ordering::AcqRel);
+            if is_wanted || scanned.is_some() && definitions_at.elapsed() >= DEFINITIONS_EVERY {
                 self.compare_definitions(sides).await?;
                 definitions_at = Instant::now();
             }
         }
     }
 
-    async fn compare_definitions(&self, sides: &Sides) -> Result<(), Fault> {
+    async fn compare_definitions(self: &Arc<Self>, sides: &Sides) -> Result<(), Fault> {
         // A definition that the tail has not reached yet is no mismatch; between two rounds only the source can be ahead, and what
         // differs is looked at once more after everything that is known now has been applied.
         let mut found = definitions::compare(sides).await?;
@@ -317,110 +480,17 @@ impl Verifier {
             let again = definitions::compare(sides).await?;
             found.retain(|mismatch| again.contains(mismatch));
         }
+        let differing = found.iter().map(|mismatch| mismatch.namespace.clone()).collect();
         *self.definitions.lock().unwrap_or_else(PoisonError::into_inner) = found;
-        Ok(())
-    }
-
-    /// Rechecks a slice of the queue. Returns how many were in it. `all`: until the queue is empty.
-    pub async fn recheck(self: &Arc<Self>, sides: &Sides, all: bool) -> Result<usize, Fault> {
-        if self.mode == VerifyMode::Off {
-            return Ok(0);
-        }
-        let mut done = 0;
-        loop {
-            let slice = self.store.next(RECHECK_DOCUMENTS).await?;
-            if slice.is_empty() {
-                self.count().await?;
-                return Ok(done);
-            }
-            done += slice.len();
-            let mut by_namespace: BTreeMap<Namespace, Vec<Queued>> = BTreeMap::new();
-            for queued in slice {
-                by_namespace.entry(queued.namespace.clone()).or_default().push(queued);
-            }
-            {
-                let _standing_still = sides.gate.write().await;
-                let comparisons = by_namespace.into_iter().map(|(namespace, queued)| -> Piece<'_, ()> {
-                    Box::pin(async move { self.compare_exactly(sides, &namespace, queued).await })
-                });
-                concurrent::all(AT_ONCE, comparisons.collect()).await?;
-            }
+        if !self.look_at_definitions.load(Ordering::Acquire) && !self.rescan.load(Ordering::Acquire) {
+            self.store.settle_definitions(differing).await?;
             self.count().await?;
-            if !all {
-                return Ok(done);
-            }
         }
-    }
-
-    /// Compares documents while the tail stands still: the destination is what the source was at the time that is applied.
-    async fn compare_exactly(&self, sides: &Sides, namespace: &Namespace, queued: Vec<Queued>) -> Result<(), Fault> {
-        let doing = format!("comparing {namespace}");
-        let theirs = async {
-            let found = sides.destination.collect(&namespace.db, find_ids(namespace, &queued)).await;
-            found.map_err(|e| sides.destination.fault(&doing, &e))
-        };
-        let ours = async {
-            let mut find = find_ids(namespace, &queued);
-            let Some(applied) = sides.progress.applied() else { return Ok((Vec::new(), false)) };
-            append(&mut find, "readConcern", &*rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) });
-            let found = match sides.source.collect(&namespace.db, find).await {
-                Ok(found) => return Ok((found, true)),
-                // Capped collections have no snapshots, and one whose definition has just changed none that is old enough.
-                Err(e) if error::code(&e).is_some_and(|code| SNAPSHOT_GONE.contains(&code)) => {
-                    let mut find = find_ids(namespace, &queued);
-                    append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
-                    sides.source.collect(&namespace.db, find).await
-                }
-                Err(e) => Err(e),
-            };
-            found.map(|found| (found, false)).map_err(|e| sides.source.fault(&doing, &e))
-        };
-        let ((ours, exact), theirs) = tokio::try_join!(ours, theirs)?;
-        let (ours, theirs) = (by_id(ours), by_id(theirs));
-        let failures = if exact { FAILURES } else { INEXACT_FAILURES };
-        let mut verdicts = Vec::with_capacity(queued.len());
-        for one in queued {
-            let (ours, theirs) = (ours.get(one.id.as_bytes()), theirs.get(one.id.as_bytes()));
-            let found = match (ours, theirs) {
-                (Some(ours), Some(theirs)) if ours.as_bytes() == theirs.as_bytes() => None,
-                (None, None) => None,
-                (Some(_), None) => Some((MismatchKind::Missing, Vec::new())),
-                (None, Some(_)) => Some((MismatchKind::Extra, Vec::new())),
-                (Some(ours), Some(theirs)) => Some((MismatchKind::Different, difference::paths(ours, theirs))),
-            };
-            let is_open = one.failures + 1 >= failures;
-            verdicts.push((one, found.map(|(kind, paths)| store::Failure { kind, paths, is_open })));
-        }
-        self.store.judge(verdicts).await
+        Ok(())
     }
 }
 
 /// Whether the tail has so much to do that comparing waits.
 pub(super) fn is_behind(sides: &Sides) -> bool {
     sides.progress.lag().is_some_and(|lag| lag > YIELD_AT)
-}
-
-fn by_id(documents: Vec<RawDocumentBuf>) -> BTreeMap<Vec<u8>, RawDocumentBuf> {
-    documents.into_iter().map(|document| (only_id(&document).into_bytes(), document)).collect()
-}
-
-/// A document `{_id: …}` with this one's `_id`.
-pub(super) fn only_id(document: &RawDocument) -> RawDocumentBuf {
-    let mut id = RawDocumentBuf::new();
-    if let Ok(Some(value)) = document.get("_id") {
-        append(&mut id, "_id", value);
-    }
-    id
-}
-
-fn find_ids(namespace: &Namespace, queued: &[Queued]) -> RawDocumentBuf {
-    let mut ids = RawArrayBuf::new();
-    for one in queued {
-        if let Ok(Some(id)) = one.id.get("_id") {
-            ids.push(id);
-        }
-    }
-    let mut find = command("find", &namespace.collection);
-    append(&mut find, "filter", &*rawdoc! { "_id": { "$in": ids } });
-    find
 }

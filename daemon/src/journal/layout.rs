@@ -5,12 +5,13 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::history::Entry;
 use schemas::id::RunId;
 use schemas::phase::Phase;
+use schemas::report::{Report, ReportVersion};
 use schemas::time::UtcTime;
 
 use super::Key;
 
 /// The version of the tables; a newer one is refused.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
@@ -24,6 +25,13 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS created (run TEXT NOT NULL, namespace TEXT NOT NULL, PRIMARY KEY (run, namespace)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS clock (
         id INTEGER PRIMARY KEY CHECK (id = 1), utc_ms INTEGER NOT NULL, since_boot_ms INTEGER NOT NULL, boot TEXT NOT NULL);
+";
+
+/// What version 2 has over version 1: the reports of completed runs, which outlive their migrations.
+const REPORTS: &str = "
+    CREATE TABLE IF NOT EXISTS reports (
+        run TEXT PRIMARY KEY, workspace TEXT NOT NULL, migration TEXT NOT NULL, at INTEGER NOT NULL, report TEXT NOT NULL)
+        WITHOUT ROWID;
 ";
 
 /// Makes the tables where they are missing, and refuses those of a newer program.
@@ -44,15 +52,36 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), Fault> {
             format!("the journal has format {version}, and this cutoverd reads formats up to {VERSION}"),
         )
         .with_remedy("start the version of cutoverd that wrote it")),
-        Some(_) => Ok(()),
+        Some(VERSION) => Ok(()),
+        Some(_) => connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {REPORTS} UPDATE format SET version = {VERSION}; COMMIT;"))
+            .map_err(unusable),
         None => {
             let make = || {
-                connection
-                    .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} INSERT INTO format (version) VALUES ({VERSION}); COMMIT;"))
+                connection.execute_batch(&format!(
+                    "BEGIN IMMEDIATE; {TABLES} {REPORTS} INSERT INTO format (version) VALUES ({VERSION}); COMMIT;"
+                ))
             };
             make().map_err(unusable)
         }
     }
+}
+
+/// Reads a stored report; one of a newer program is refused.
+pub(super) fn read_report(json: &str, key: &Key) -> Result<Report, Fault> {
+    #[derive(serde::Deserialize)]
+    struct Header {
+        format_version: ReportVersion,
+    }
+    let unreadable = |why: &dyn std::fmt::Display| {
+        Fault::new(FaultCode::StateDirUnusable, format!("the report of {} cannot be read: {why}", key.name))
+            .with_remedy("start the version of cutoverd that wrote it")
+    };
+    let header: Header = serde_json::from_str(json).map_err(|error| unreadable(&error))?;
+    if header.format_version > ReportVersion::CURRENT {
+        return Err(unreadable(&format!("it has format {}", header.format_version.0)));
+    }
+    serde_json::from_str(json).map_err(|error| unreadable(&error))
 }
 
 /// A record as it is stored.

@@ -9,7 +9,8 @@ use schemas::history::{Actor, EntryKind};
 use schemas::id::{MigrationName, RunId, Serial, Workspace};
 use schemas::namespace::Namespace;
 use schemas::phase::Phase;
-use schemas::spec::MigrationSpec;
+use schemas::report::{Acknowledged, Migrated, Proof, Report, ReportVersion};
+use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::time::UtcTime;
 
 use super::{Change, Journal, Key, Record};
@@ -36,7 +37,7 @@ fn mark() -> Mark {
 }
 
 fn note(message: &str) -> Note {
-    let actor = Actor { uid: Some(7), name: Some("ada".to_owned()), revision: None };
+    let actor = Actor { uid: Some(7), certificate: None, name: Some("ada".to_owned()), revision: None };
     Note {
         kind: EntryKind::Transition,
         from: Some(Phase::Ready),
@@ -48,6 +49,52 @@ fn note(message: &str) -> Note {
 
 fn change(record: &Record, keep: bool, notes: Vec<Note>) -> Change {
     Change { key: record.key.clone(), run: record.run.id.clone(), record: keep.then(|| record.clone()), notes }
+}
+
+fn report(run: &RunId, at: i64) -> Report {
+    Report {
+        format_version: ReportVersion::CURRENT,
+        name: MigrationName::new("orders").expect("a name"),
+        workspace: Workspace::default(),
+        generation: schemas::id::Generation(1),
+        run: run.clone(),
+        declared_at: UtcTime::from_millis(0),
+        completed_at: UtcTime::from_millis(at),
+        phases: Vec::new(),
+        acknowledged: Acknowledged { by: Actor::default(), at: UtcTime::from_millis(at) },
+        downtime_seconds: 1.5,
+        migrated: Migrated::default(),
+        verification: Proof::none(VerifyMode::Full),
+    }
+}
+
+#[test]
+fn reports_outlive_their_migrations_and_older_journals_take_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("journal.db");
+    let record = record();
+    {
+        let journal = Journal::open(&path).expect("it opens");
+        // As version 1 left it.
+        journal.connection.execute_batch("DROP TABLE reports; UPDATE format SET version = 1").expect("written");
+    }
+    let name = &record.key.name;
+    let runs = [7, 8].map(|n| RunId::new(name, schemas::id::Generation(1), n));
+    {
+        let mut journal = Journal::open(&path).expect("it opens");
+        assert_eq!(journal.report(&record.key, None).expect("readable"), None);
+        journal.write_with(&[change(&record, true, vec![])], &[report(&runs[1], 20)], &mark()).expect("written");
+        journal.write_with(&[change(&record, false, vec![])], &[report(&runs[0], 10)], &mark()).expect("written");
+    }
+    let journal = Journal::open(&path).expect("it opens");
+    assert_eq!(journal.report(&record.key, None).expect("readable"), Some(report(&runs[1], 20)));
+    assert_eq!(journal.report(&record.key, Some(&runs[0])).expect("readable"), Some(report(&runs[0], 10)));
+    journal
+        .connection
+        .execute("UPDATE reports SET report = replace(report, '\"format_version\":1', '\"format_version\":9')", [])
+        .expect("written");
+    let fault = journal.report(&record.key, None).expect_err("it is newer");
+    assert_eq!(fault.code, FaultCode::StateDirUnusable);
 }
 
 #[test]

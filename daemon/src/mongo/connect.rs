@@ -222,6 +222,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
         hosts,
         tag: tag.to_owned(),
         member: primary(),
+        observer: None,
     })
 }
 

@@ -10,6 +10,7 @@ use schemas::history::EntryKind;
 use schemas::id::{MigrationName, RunId, Serial, Workspace};
 use schemas::namespace::Namespace;
 use schemas::phase::Phase;
+use schemas::report::Report;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -117,6 +118,9 @@ impl Book {
             Command::Entries { key, after, reply } => {
                 let _ = reply.send(self.parts.journal.entries(&key, after, PAGE));
             }
+            Command::Report { workspace, name, reply } => {
+                let _ = reply.send(self.report(workspace.as_ref(), &name));
+            }
             Command::Stop { .. } => {}
         }
     }
@@ -216,7 +220,8 @@ impl Book {
             let changes: Vec<Staged> = changes.into_iter().map(|(staged, _)| staged).collect();
             let (changes, orders): (Vec<Change>, Vec<_>) =
                 changes.into_iter().map(|staged| (staged.change, staged.orders)).unzip();
-            let last = self.parts.journal.write(&changes, &mark).map_err(|error| error.fault())?;
+            let reports: Vec<Report> = changes.iter().filter_map(|change| self.completes(change, mark.utc)).collect();
+            let last = self.parts.journal.write_with(&changes, &reports, &mark).map_err(|error| error.fault())?;
             self.marked_at = Instant::now();
             if let Some(last) = last {
                 self.last_entry.send_replace(last);

@@ -107,6 +107,7 @@ pub(crate) struct Run {
     dir: TempDir,
     source: Client,
     caught_up: bool,
+    blockers: Vec<String>,
 }
 
 impl Run {
@@ -118,7 +119,7 @@ impl Run {
         let dir = tempfile::tempdir()?;
         let (runtime, engine, reports) = open(&spec, &tuning, dir.path()).await?;
         let source = pair.from.clone();
-        Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false })
+        Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false, blockers: Vec::new() })
     }
 
     pub(crate) fn engine(&self) -> &dyn RunEngine {
@@ -174,12 +175,21 @@ impl Run {
     pub(crate) fn look(&mut self) -> Result<()> {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                SyncReport::Health { caught_up, .. } => self.caught_up |= caught_up,
+                SyncReport::Health { caught_up, blockers, .. } => {
+                    self.caught_up |= caught_up;
+                    self.blockers = blockers;
+                }
                 SyncReport::Failed(fault) => bail!("the sync failed: {fault}"),
                 SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
             }
         }
         Ok(())
+    }
+
+    /// What it last said to keep it from being ready.
+    pub(crate) fn blockers(&mut self) -> Result<&[String]> {
+        self.look()?;
+        Ok(&self.blockers)
     }
 
     /// Waits until all that the source holds now is applied.

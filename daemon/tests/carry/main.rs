@@ -7,6 +7,7 @@ mod documents;
 mod events;
 mod faults;
 mod harness;
+mod pace;
 mod races;
 mod refusals;
 mod users;

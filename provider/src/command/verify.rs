@@ -1,11 +1,10 @@
 //! `cutover verify`: what the verification found that stands.
 
-use schemas::observed::Mismatch;
-use schemas::status::VerificationProgress;
 use serde::Serialize;
 
 use super::Context;
 use crate::cli::Named;
+use crate::daemon_client::Findings;
 use crate::exit_code::{ExitCode, Failure};
 use crate::render::mismatches;
 
@@ -13,17 +12,17 @@ use crate::render::mismatches;
 #[derive(Serialize)]
 struct Document {
     migration: String,
-    verification: VerificationProgress,
-    mismatches: Vec<Mismatch>,
+    #[serde(flatten)]
+    findings: Findings,
 }
 
 pub(super) async fn run(migration: &Named, json: bool, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
-    let (found, verification) = client.mismatches(migration.workspace.as_ref(), &migration.name).await?;
+    let findings = client.mismatches(migration.workspace.as_ref(), &migration.name).await?;
     if json {
-        context.output.json(&Document { migration: migration.name.to_string(), verification, mismatches: found })?;
+        context.output.json(&Document { migration: migration.name.to_string(), findings })?;
     } else {
-        context.output.result(&mismatches::text(&migration.name, &found, &verification, context.output.results))?;
+        context.output.result(&mismatches::text(&migration.name, &findings, context.output.results))?;
     }
     Ok(ExitCode::Done)
 }

@@ -113,6 +113,21 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
         add(DriftKind::Failed, &format!("shards.{}", shard.name), as_declared(), json!(Phase::Failed), message);
     }
 
+    let foreign = &existing.foreign_writes;
+    if foreign.open > 0 {
+        let newest = foreign.named.first().map(|one| {
+            let id = one.id.as_ref().map(|id| format!(" _id {id}")).unwrap_or_default();
+            format!(", the newest: {} of {}{id}", one.operation, one.namespace)
+        });
+        let message = format!(
+            "somebody else writes to the destination of {name}: {} not found equal to the source yet{}; stop the writer, and see \
+             `cutover verify {name}`",
+            units::counted(foreign.open, "write"),
+            newest.unwrap_or_default()
+        );
+        add(DriftKind::ForeignWrites, "destination", json!(0), json!(foreign.open), message);
+    }
+
     // Before the first `ready` lag is the work itself. The bound is the one in force: an edit of it is pending, not drift.
     let max_lag = existing.spec.cutover.max_lag;
     let waits = matches!(status.phase, Phase::Ready | Phase::CatchingUp);

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use schemas::hcl::{Diagnostic, Severity};
+use schemas::report::Report;
 
 use super::{clean, forecast, plan_text};
 use crate::plan::{Change, Drift, Plan};
@@ -49,6 +50,18 @@ pub fn drift(drift: &[Drift]) -> String {
             escape(&one.actual.to_string()),
             escape(&one.message)
         );
+    }
+    out
+}
+
+/// A completed migration's report, as a table.
+#[must_use]
+pub fn report(report: &Report) -> String {
+    let mut out = format!("## {} has cut over\n\n", escape(report.name.as_str()));
+    let about = format!("workspace {}, run {}, generation {}", report.workspace, report.run, report.generation);
+    let _ = writeln!(out, "{}\n\n| | |\n|---|---|", escape(&about));
+    for (label, text) in super::report::rows(report) {
+        let _ = writeln!(out, "| {label} | {} |", escape(&text));
     }
     out
 }

@@ -1,17 +1,28 @@
-//! The open mismatches, a line each.
+//! What a verification has found: the open mismatches, and what others wrote, a line each.
 
 use schemas::id::MigrationName;
-use schemas::observed::Mismatch;
 use schemas::spec::VerifyMode;
-use schemas::status::VerificationProgress;
 
 use super::clean;
 use super::paint::Paint;
+use crate::daemon_client::Findings;
 
-/// The mismatches, or that there is none, and how far that can be said.
+/// What was found, or that there is nothing, and how far that can be said.
 #[must_use]
-pub fn text(migration: &MigrationName, mismatches: &[Mismatch], progress: &VerificationProgress, paint: Paint) -> String {
+pub fn text(migration: &MigrationName, findings: &Findings, paint: Paint) -> String {
+    let Findings { verification: progress, mismatches, foreign_writes } = findings;
     let mut text = String::new();
+    for one in foreign_writes {
+        let id = one.id.as_ref().map(|id| format!("  _id {}", clean(id))).unwrap_or_default();
+        let state = if one.open { "not found equal yet" } else { "found equal since" };
+        let kind = paint.notable(format!("{:18}", "foreign write"));
+        text.push_str(&format!(
+            "{kind} {}{id}  {} at {}, {state}\n",
+            clean(&one.namespace.to_string()),
+            clean(&one.operation),
+            one.time
+        ));
+    }
     for one in mismatches {
         let id = one.id.as_ref().map(|id| format!("  _id {}", clean(id))).unwrap_or_default();
         let paths = if one.paths.is_empty() { String::new() } else { format!("  {}", clean(&one.paths.join(", "))) };

@@ -63,11 +63,7 @@ fn rows(status: &MigrationStatus) -> Vec<(&'static str, String)> {
             units::count(proof.documents_verified),
             units::counted(proof.documents_total, "document"),
             units::count(proof.pending_rechecks),
-            if proof.mismatches == 1 {
-                "1 mismatch".to_owned()
-            } else {
-                format!("{} mismatches", units::count(proof.mismatches))
-            }
+            units::counted_mismatches(proof.mismatches)
         );
         rows.push(("verification", text));
     }
@@ -175,6 +171,15 @@ pub fn line(status: &MigrationStatus) -> String {
         }
         Phase::CatchingUp | Phase::Ready | Phase::Draining | Phase::Finalizing => {
             let _ = write!(text, ", {}, {:.0} events/s", lag(status.lag_seconds), status.tail.events_per_second);
+            let proof = &status.verification;
+            if proof.pending_rechecks > 0 || proof.mismatches > 0 {
+                let _ = write!(
+                    text,
+                    ", {} to compare again, {}",
+                    units::count(proof.pending_rechecks),
+                    units::counted_mismatches(proof.mismatches)
+                );
+            }
         }
     }
     if let Some(left) = status.window.remaining_seconds.filter(|_| status.phase == Phase::Ready) {

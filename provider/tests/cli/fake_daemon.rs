@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use schemas::fault::{Fault, FaultCode};
 use schemas::history::Entry;
 use schemas::observed::{Inspection, Observed};
+use schemas::report::Report;
 use schemas::spec::MigrationSpec;
 use schemas::wire::v1::cutover_server::{Cutover, CutoverServer};
 use schemas::wire::{self, v1};
@@ -25,12 +26,16 @@ pub(crate) struct State {
     pub(crate) observed: Vec<Observed>,
     pub(crate) inspections: BTreeMap<String, Inspection>,
     pub(crate) events: Vec<Entry>,
+    /// What is reported of completed migrations, by name.
+    pub(crate) reports: BTreeMap<String, Report>,
     /// Refuses every `Apply`.
     pub(crate) refuse_apply: Option<Fault>,
     /// What was applied, in order.
     pub(crate) applied: Vec<v1::ApplyRequest>,
     /// What was done by hand, in order.
     pub(crate) acts: Vec<v1::ActRequest>,
+    /// What it says of a directory that it watches.
+    pub(crate) watching: String,
     /// Runs after each `Observe`.
     pub(crate) on_observe: Option<Pass>,
 }
@@ -91,6 +96,25 @@ pub(crate) fn started(workspace: &str, spec: &MigrationSpec, serial: u64) -> Obs
     from_value(value)
 }
 
+/// The report of a migration that has cut over.
+pub(crate) fn report() -> Report {
+    from_value(json!({
+        "format_version": 1, "name": "orders", "workspace": "payments", "generation": 2, "run": "orders-2-00000000000000aa",
+        "declared_at": "2026-03-01T08:00:00.000Z", "completed_at": "2026-03-02T10:30:00.000Z",
+        "phases": [
+            {"phase": "validating", "seconds": 2.5}, {"phase": "copying", "seconds": 3600.0},
+            {"phase": "catching_up", "seconds": 600.0}, {"phase": "ready", "seconds": 91200.0},
+            {"phase": "draining", "seconds": 3.0}, {"phase": "finalizing", "seconds": 1.0}],
+        "acknowledged": {"by": {"uid": 1000, "name": "ada", "revision": "4f2c9e1"}, "at": "2026-03-02T10:29:50.000Z"},
+        "downtime_seconds": 3.4,
+        "migrated": {"collections": 14, "documents": 5_000_000, "bytes": 12_000_000_000_u64, "indexes": 31,
+            "events_applied": 1_204_511},
+        "verification": {"mode": "full", "documents_compared": 5_000_000, "documents_compared_again": 1_300_000,
+            "generations": 41, "mismatches_found": 1, "mismatches_open": 0, "foreign_writes": 2,
+            "compared_after_block": 1207, "duration_seconds": 512.0}
+    }))
+}
+
 /// What the daemon finds about a migration that may start.
 pub(crate) fn well() -> Inspection {
     from_value(json!({
@@ -130,6 +154,7 @@ impl Cutover for Service {
             pid: 1,
             format_version: wire::FORMAT_VERSION,
             state_dir: String::new(),
+            watching: self.0.lock().expect("no test panics in it").watching.clone(),
         }))
     }
 
@@ -164,7 +189,19 @@ impl Cutover for Service {
             return Err(wire::to_status(&Fault::new(FaultCode::UnknownMigration, request.name)));
         };
         let progress = wire::to_json(&known.status.verification);
-        Ok(Response::new(v1::MismatchesResponse { mismatches: Vec::new(), progress }))
+        let foreign_writes = known.foreign_writes.named.iter().map(wire::to_json).collect();
+        Ok(Response::new(v1::MismatchesResponse { mismatches: Vec::new(), progress, foreign_writes }))
+    }
+
+    async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        let request = request.into_inner();
+        match self.state().reports.get(&request.name) {
+            Some(report) => Ok(Response::new(v1::ReportResponse { report: wire::to_json(report) })),
+            None => {
+                let message = format!("there is no report of {} yet", request.name);
+                Err(wire::to_status(&Fault::new(FaultCode::WrongState, message)))
+            }
+        }
     }
 
     async fn keep_secrets(&self, _: Request<v1::KeepSecretsRequest>) -> Result<Response<v1::KeepSecretsResponse>, Status> {

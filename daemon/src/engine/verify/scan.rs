@@ -3,18 +3,17 @@
 //! The order is the server's on both sides, so that nothing here compares `_id`s but for their bytes. Documents that find no
 //! partner, or another content, are queued by their `_id`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::StreamExt as _;
 use mongodb::bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
-use mongodb::raw_batch_cursor::RawBatchCursor;
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
+use super::reader::{Imprint, Reader, imprint, only_id};
 use super::store::Part;
-use super::{Sides, Verifier, YIELD_FOR, is_behind, only_id};
+use super::{Sides, Verifier, YIELD_FOR, is_behind};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::tuning::Tuning;
@@ -26,10 +25,8 @@ const MOST_PARTS: u64 = 4096;
 const SAMPLES_PER_PART: u64 = 10;
 /// Parts compared at once. One, with a reader a side: replies of large documents weigh 16 MB each, and the tail goes first.
 const AT_ONCE: usize = 1;
-/// Documents without a partner that are held; more than that are queued as they are.
+/// Documents without a partner that are remembered; more than that are queued as they are.
 const UNPAIRED: usize = 2_000;
-/// The server's code for a collection that is gone, or an index that is.
-const BAD_HINT: i32 = 2;
 
 /// Compares every collection that is not compared yet.
 pub async fn all(verifier: &Arc<Verifier>, sides: &Sides) -> Result<(), Fault> {
@@ -90,100 +87,66 @@ async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64) -> Result
     Ok(split)
 }
 
-/// Documents of one side, in the order of `_id`.
-struct Reader<'a> {
-    deployment: &'a Deployment,
-    namespace: &'a Namespace,
-    cursor: Option<RawBatchCursor>,
-    ahead: VecDeque<RawDocumentBuf>,
-}
-
-impl<'a> Reader<'a> {
-    async fn open(deployment: &'a Deployment, namespace: &'a Namespace, part: &Part, size: u32) -> Result<Self, Fault> {
-        let mut find = command("find", &namespace.collection);
-        append(&mut find, "hint", &*rawdoc! { "_id": 1 });
-        if let Some(min) = &part.min {
-            append(&mut find, "min", &**min);
-        }
-        if let Some(max) = &part.max {
-            append(&mut find, "max", &**max);
-        }
-        append(&mut find, "batchSize", i64::from(size));
-        append(&mut find, "noCursorTimeout", true);
-        append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
-        let cursor = match deployment.batches(&namespace.db, find, size).await {
-            Ok(cursor) => Some(cursor),
-            // A hint on a collection that does not exist: there is nothing.
-            Err(e)
-                if crate::mongo::error::code(&e) == Some(BAD_HINT) && catalog::find(deployment, namespace).await?.is_none() =>
-            {
-                None
-            }
-            Err(e) => return Err(deployment.fault(&format!("reading {namespace}"), &e)),
-        };
-        Ok(Self { deployment, namespace, cursor, ahead: VecDeque::new() })
+/// The `find` of a part, in the order of `_id`.
+fn find(namespace: &Namespace, part: &Part) -> RawDocumentBuf {
+    let mut find = command("find", &namespace.collection);
+    append(&mut find, "hint", &*rawdoc! { "_id": 1 });
+    if let Some(min) = &part.min {
+        append(&mut find, "min", &**min);
     }
-
-    /// Makes sure that a document is ahead, unless there is none any more.
-    async fn fill(&mut self) -> Result<(), Fault> {
-        while self.ahead.is_empty() {
-            let Some(cursor) = &mut self.cursor else { return Ok(()) };
-            let fault = |e: mongodb::error::Error| self.deployment.fault(&format!("reading {}", self.namespace), &e);
-            match cursor.next().await {
-                None => self.cursor = None,
-                Some(batch) => {
-                    let batch = batch.map_err(fault)?;
-                    let documents = batch.doc_slices().map_err(fault)?;
-                    self.ahead.extend(documents.into_iter().flatten().filter_map(|value| Some(value.as_document()?.to_owned())));
-                }
-            }
-        }
-        Ok(())
+    if let Some(max) = &part.max {
+        append(&mut find, "max", &**max);
     }
+    append(&mut find, "noCursorTimeout", true);
+    append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
+    find
 }
 
 async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace, part: &Part, size: u32) -> Result<(), Fault> {
     let (mut ours, mut theirs) = tokio::try_join!(
-        Reader::open(&sides.source, namespace, part, size),
-        Reader::open(&sides.destination, namespace, part, size)
+        Reader::open(&sides.source, namespace, find(namespace, part), size),
+        Reader::open(&sides.destination, namespace, find(namespace, part), size)
     )?;
     let mut documents = 0_u64;
     let mut counted = 0_u64;
-    // Documents that were met on one side only, so far: by their `_id`, with their content.
-    let mut alone: [HashMap<Vec<u8>, RawDocumentBuf>; 2] = [HashMap::new(), HashMap::new()];
+    // Documents that were met on one side only, so far.
+    let mut alone: [HashMap<Vec<u8>, Imprint>; 2] = [HashMap::new(), HashMap::new()];
     let mut unequal: Vec<RawDocumentBuf> = Vec::new();
     loop {
         while is_behind(sides) {
             tokio::time::sleep(YIELD_FOR).await;
         }
         tokio::try_join!(ours.fill(), theirs.fill())?;
-        if ours.ahead.is_empty() && theirs.ahead.is_empty() {
+        if ours.front().is_none() && theirs.front().is_none() {
             break;
         }
         // In step, as nearly all are.
-        while let (Some(mine), Some(other)) = (ours.ahead.front(), theirs.ahead.front()) {
-            if mine.as_bytes() == other.as_bytes() {
-                ours.ahead.pop_front();
-                theirs.ahead.pop_front();
-                documents += 1;
-                continue;
-            }
-            break;
+        while let (Some(mine), Some(other)) = (ours.front(), theirs.front())
+            && mine == other
+        {
+            ours.pass();
+            theirs.pass();
+            documents += 1;
         }
         for (side, reader) in [(0, &mut ours), (1, &mut theirs)] {
-            let Some(document) = reader.ahead.pop_front() else { continue };
-            let id = only_id(&document);
+            let Some(document) = reader.front() else { continue };
+            let (id, print) = (only_id(document), imprint(document));
+            reader.pass();
             documents += u64::from(side == 0);
             match alone[1 - side].remove(id.as_bytes()) {
-                Some(partner) if partner.as_bytes() == document.as_bytes() => {}
+                Some(partner) if partner == print => {}
                 Some(_) => unequal.push(id),
                 None => {
-                    alone[side].insert(id.into_bytes(), document);
+                    alone[side].insert(id.into_bytes(), print);
                 }
             }
         }
         if alone[0].len() + alone[1].len() > UNPAIRED {
             unequal.extend(drained(&mut alone));
+        }
+        if unequal.len() > UNPAIRED {
+            // They are few, or the memory would grow with them.
+            verifier.queue_unequal(namespace, std::mem::take(&mut unequal)).await?;
         }
         if documents - counted >= 10_000 {
             verifier.documents_verified.fetch_add(documents - counted, Ordering::Relaxed);
@@ -196,6 +159,6 @@ async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace,
     verifier.store.store_compared(namespace, part.number, documents, unequal).await
 }
 
-fn drained(alone: &mut [HashMap<Vec<u8>, RawDocumentBuf>; 2]) -> Vec<RawDocumentBuf> {
+fn drained(alone: &mut [HashMap<Vec<u8>, Imprint>; 2]) -> Vec<RawDocumentBuf> {
     alone.iter_mut().flat_map(HashMap::drain).filter_map(|(id, _)| RawDocumentBuf::from_bytes(id).ok()).collect()
 }

@@ -1,6 +1,9 @@
 //! What a verification remembers: the scan's parts, the queue of documents to compare again, the open mismatches. On disk, so that
 //! its memory does not grow with them.
 
+pub mod tally;
+pub mod watched;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,8 +13,12 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 use schemas::observed::{Mismatch, MismatchKind};
 
+use tally::{Tallies, Tally};
+
 /// The version of the tables; another one is refused.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+/// What it lacks are tables, which are made where they are missing.
+const READABLE: i64 = 1;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS flag (name TEXT PRIMARY KEY) STRICT;
@@ -26,6 +33,13 @@ CREATE UNIQUE INDEX IF NOT EXISTS queue_key ON queue (ns, id);
 CREATE TABLE IF NOT EXISTS mismatch (
     ns TEXT NOT NULL, id BLOB NOT NULL, kind TEXT NOT NULL, paths TEXT NOT NULL, PRIMARY KEY (ns, id)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS tally (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS watch (one INTEGER PRIMARY KEY CHECK (one = 1), token BLOB, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS foreign_write (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, ns TEXT NOT NULL, id BLOB, operation TEXT NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL,
+    open INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS foreign_write_key ON foreign_write (ns, id);
 ";
 
 /// A stretch of a collection in the order of `_id`; `None`: no bound.
@@ -72,6 +86,8 @@ pub struct Counts {
     pub pending: u64,
     /// Open mismatches.
     pub mismatches: u64,
+    /// What has been done.
+    pub tallies: Tallies,
 }
 
 /// The file.
@@ -113,6 +129,7 @@ impl Store {
         match version {
             0 => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&error))?,
             FORMAT => {}
+            READABLE => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&error))?,
             other => return Err(unusable(&format!("format {other} was written by another version of cutoverd"))),
         }
         use std::os::unix::fs::PermissionsExt as _;
@@ -150,8 +167,12 @@ impl Store {
             c.query_row(
                 "SELECT (SELECT coalesce(sum(documents), 0) FROM part), (SELECT count(*) FROM queue), (SELECT count(*) FROM mismatch)",
                 [],
-                |row| Ok(Counts { verified: row.get(0)?, pending: row.get(1)?, mismatches: row.get(2)? }),
+                |row| {
+                    let tallies = Tallies::default();
+                    Ok(Counts { verified: row.get(0)?, pending: row.get(1)?, mismatches: row.get(2)?, tallies })
+                },
             )
+            .and_then(|counts| Ok(Counts { tallies: tally::read(c)?, ..counts }))
         })
     }
 
@@ -193,21 +214,36 @@ impl Store {
     }
 
     /// Stores how comparisons ended. A document that has changed meanwhile has another place in the queue, and stays in it.
-    pub async fn judge(&self, verdicts: Vec<(Queued, Option<Failure>)>) -> Result<(), Fault> {
+    /// `is_final`: nothing is written on the source any more.
+    pub async fn judge(&self, verdicts: Vec<(Queued, Option<Failure>)>, is_final: bool) -> Result<(), Fault> {
         self.with(move |c| {
             let transaction = c.transaction()?;
+            let (mut settled, mut opened) = (0, 0);
             for (one, failure) in &verdicts {
                 let (namespace, id) = (one.namespace.to_string(), one.id.as_bytes());
-                let was_there = transaction.execute("DELETE FROM queue WHERE seq = ?1", [one.seq])? > 0;
+                let was_there = transaction.prepare_cached("DELETE FROM queue WHERE seq = ?1")?.execute([one.seq])? > 0;
                 match failure {
                     None => {
-                        transaction.execute("DELETE FROM mismatch WHERE ns = ?1 AND id = ?2", params![namespace, id])?;
+                        transaction
+                            .prepare_cached("DELETE FROM mismatch WHERE ns = ?1 AND id = ?2")?
+                            .execute(params![namespace, id])?;
+                        if was_there {
+                            settled += 1;
+                            watched::settle(&transaction, &namespace, id)?;
+                        }
                     }
                     Some(failure) if failure.is_open => {
-                        transaction.execute(
-                            "INSERT OR REPLACE INTO mismatch (ns, id, kind, paths) VALUES (?1, ?2, ?3, ?4)",
-                            params![namespace, id, failure.kind.as_str(), failure.paths.join("\n")],
-                        )?;
+                        let (kind, paths) = (failure.kind.as_str(), failure.paths.join("\n"));
+                        let changed = transaction
+                            .prepare_cached("UPDATE mismatch SET kind = ?3, paths = ?4 WHERE ns = ?1 AND id = ?2")?
+                            .execute(params![namespace, id, kind, paths])?;
+                        if changed == 0 {
+                            opened += 1;
+                            transaction.execute(
+                                "INSERT INTO mismatch (ns, id, kind, paths) VALUES (?1, ?2, ?3, ?4)",
+                                params![namespace, id, kind, paths],
+                            )?;
+                        }
                     }
                     Some(_) if was_there => {
                         transaction.execute(
@@ -218,9 +254,38 @@ impl Store {
                     Some(_) => {}
                 }
             }
+            tally::add(&transaction, Tally::ComparedAgain, i64::try_from(verdicts.len()).unwrap_or(i64::MAX))?;
+            tally::add(&transaction, Tally::MismatchesFound, opened)?;
+            tally::add(&transaction, Tally::AfterBlock, if is_final { settled } else { 0 })?;
             transaction.commit()
         })
         .await
+    }
+
+    /// Begins another generation where everything that the last one began with has been compared.
+    pub async fn next_generation(&self, oldest: i64) -> Result<(), Fault> {
+        self.with(move |c| {
+            let tallies = tally::read(c)?;
+            if oldest <= tallies.of(Tally::GenerationEnd) {
+                return Ok(());
+            }
+            let transaction = c.transaction()?;
+            tally::add(&transaction, Tally::Generations, 1)?;
+            let last: i64 = transaction.query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))?;
+            tally::set(&transaction, Tally::GenerationEnd, last)?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Adds to a tally.
+    pub async fn add(&self, tally: Tally, amount: i64) -> Result<(), Fault> {
+        self.with(move |c| tally::add(c, tally, amount)).await
+    }
+
+    /// Begins a tally anew.
+    pub async fn reset(&self, tally: Tally) -> Result<(), Fault> {
+        self.with(move |c| tally::set(c, tally, 0)).await
     }
 
     /// Puts the open mismatches back into the queue; one more failed comparison keeps each open.
@@ -264,6 +329,11 @@ impl Store {
             transaction.commit()
         })
         .await
+    }
+
+    /// Forgets which parts stand compared: everything is compared anew.
+    pub async fn forget_parts(&self) -> Result<(), Fault> {
+        self.with(|c| c.execute("DELETE FROM part", []).map(drop)).await
     }
 
     /// Gives what is stored of a namespace to another name.

@@ -1,0 +1,113 @@
+//! Reads documents of one side one after the other, in the replies as they came: nothing is copied that nobody keeps.
+
+use std::ops::Range;
+
+use futures_util::StreamExt as _;
+use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use schemas::fault::Fault;
+use schemas::namespace::Namespace;
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::catalog;
+use crate::mongo::{Deployment, append, error};
+
+/// The server's code for a collection that is gone, or an index that is.
+const BAD_HINT: i32 = 2;
+
+/// Documents of one side, in the server's order.
+pub(super) struct Reader<'a> {
+    deployment: &'a Deployment,
+    namespace: &'a Namespace,
+    cursor: Option<RawBatchCursor>,
+    reply: Option<RawBatch>,
+    /// Where documents lie in the reply.
+    places: std::vec::IntoIter<Range<usize>>,
+    front: Option<Range<usize>>,
+}
+
+impl<'a> Reader<'a> {
+    /// Opens a `find`; a collection that does not exist has no documents.
+    pub(super) async fn open(
+        deployment: &'a Deployment,
+        namespace: &'a Namespace,
+        find: RawDocumentBuf,
+        size: u32,
+    ) -> Result<Self, Fault> {
+        match Self::try_open(deployment, namespace, find, size).await {
+            Ok(reader) => Ok(reader),
+            Err(e) if error::code(&e) == Some(BAD_HINT) && catalog::find(deployment, namespace).await?.is_none() => {
+                Ok(Self::new(deployment, namespace, None))
+            }
+            Err(e) => Err(deployment.fault(&format!("reading {namespace}"), &e)),
+        }
+    }
+
+    /// Opens a `find`, and leaves what the server says to the caller.
+    pub(super) async fn try_open(
+        deployment: &'a Deployment,
+        namespace: &'a Namespace,
+        find: RawDocumentBuf,
+        size: u32,
+    ) -> Result<Self, mongodb::error::Error> {
+        let mut find = find;
+        append(&mut find, "batchSize", i64::from(size));
+        let cursor = deployment.batches(&namespace.db, find, size).await?;
+        Ok(Self::new(deployment, namespace, Some(cursor)))
+    }
+
+    fn new(deployment: &'a Deployment, namespace: &'a Namespace, cursor: Option<RawBatchCursor>) -> Self {
+        Self { deployment, namespace, cursor, reply: None, places: Vec::new().into_iter(), front: None }
+    }
+
+    /// Makes sure that a document is in front, unless there is none any more.
+    pub(super) async fn fill(&mut self) -> Result<(), Fault> {
+        while self.front.is_none() {
+            let Some(cursor) = &mut self.cursor else { return Ok(()) };
+            // The last reply goes before the next one comes: each can weigh 16 MB.
+            self.reply = None;
+            let fault = |e: mongodb::error::Error| self.deployment.fault(&format!("reading {}", self.namespace), &e);
+            match cursor.next().await {
+                None => self.cursor = None,
+                Some(reply) => {
+                    let reply = reply.map_err(fault)?;
+                    let start = reply.as_raw_document().as_bytes().as_ptr() as usize;
+                    let mut places: Vec<Range<usize>> = Vec::new();
+                    for value in reply.doc_slices().map_err(fault)? {
+                        if let Some(document) = value.map_err(|e| fault(e.into()))?.as_document() {
+                            let from = document.as_bytes().as_ptr() as usize - start;
+                            places.push(from..from + document.as_bytes().len());
+                        }
+                    }
+                    self.reply = Some(reply);
+                    self.places = places.into_iter();
+                    self.front = self.places.next();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The document in front, as bytes.
+    pub(super) fn front(&self) -> Option<&[u8]> {
+        self.reply.as_ref()?.as_raw_document().as_bytes().get(self.front.clone()?)
+    }
+
+    /// Goes on to the next document of the reply.
+    pub(super) fn pass(&mut self) {
+        self.front = self.places.next();
+    }
+}
+
+/// What is kept of a document until the other side's comes: enough to say whether the two are the same bytes.
+pub(super) type Imprint = [u8; 32];
+
+/// The imprint of a document.
+pub(super) fn imprint(document: &[u8]) -> Imprint {
+    Sha256::digest(document).into()
+}
+
+/// A document `{_id: …}` with this one's `_id`, as bytes.
+pub(super) fn only_id(document: &[u8]) -> RawDocumentBuf {
+    RawDocument::from_bytes(document).ok().and_then(crate::engine::element::id_of).unwrap_or_else(|| rawdoc! {})
+}
