@@ -31,6 +31,7 @@ use crate::engines::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry};
 use crate::secret_store::SecretStore;
 use crate::status::observed;
+use crate::watch::Board;
 
 /// Changes that one request may carry: far more than one HCL directory has.
 const MOST_CHANGES: usize = 1_000;
@@ -54,15 +55,16 @@ pub struct Api {
     engines: Arc<Engines>,
     secrets: SecretStore,
     state_dir: String,
+    watching: Board,
     stop: CancellationToken,
 }
 
 impl Api {
     /// From its parts; `stop` ends the streams.
     #[must_use]
-    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, stop: CancellationToken) -> Self {
+    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, watching: Board, stop: CancellationToken) -> Self {
         let path = state_dir.display().to_string();
-        Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, stop }
+        Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, watching, stop }
     }
 }
 
@@ -85,17 +87,18 @@ fn name(text: String) -> Result<MigrationName, Status> {
 #[tonic::async_trait]
 impl Cutover for Api {
     async fn get_daemon(&self, request: Request<GetDaemonRequest>) -> Result<Response<GetDaemonResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         Ok(Response::new(GetDaemonResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             format_version: FORMAT_VERSION,
             state_dir: self.state_dir.clone(),
+            watching: self.watching.get().map_or_else(String::new, |watching| to_json(&watching)),
         }))
     }
 
     async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
         let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
@@ -117,7 +120,7 @@ impl Cutover for Api {
     }
 
     async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
         let mut spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
@@ -137,7 +140,7 @@ impl Cutover for Api {
     }
 
     async fn keep_secrets(&self, request: Request<KeepSecretsRequest>) -> Result<Response<KeepSecretsResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let workspace = Workspace::new(request.workspace).map_err(invalid)?;
         let name = name(request.name)?;
@@ -192,7 +195,7 @@ impl Cutover for Api {
     }
 
     async fn mismatches(&self, request: Request<MismatchesRequest>) -> Result<Response<MismatchesResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
         let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await.map_err(refuse)?;
@@ -217,7 +220,7 @@ impl Cutover for Api {
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let report = self.registry.report(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
         Ok(Response::new(ReportResponse { report: to_json(&report) }))
@@ -226,7 +229,7 @@ impl Cutover for Api {
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
 
     async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
-        caller::uid(&request)?;
+        caller::caller(&request)?;
         let request = request.into_inner();
         let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
         let (sender, receiver) = mpsc::channel(ENTRIES_AHEAD);

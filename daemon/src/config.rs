@@ -1,5 +1,6 @@
 //! How the daemon is started: flags over the environment over defaults.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -15,6 +16,24 @@ pub struct Config {
     /// Where it listens: unix:PATH
     #[arg(long, value_name = "unix:PATH", env = "CUTOVERD_LISTEN", default_value = schemas::wire::DEFAULT_ENDPOINT)]
     pub listen: Listen,
+    /// Where it listens on TCP, with mutual TLS, besides; not at all, where absent
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "CUTOVERD_LISTEN_TLS",
+        requires_all = ["tls_certificate_key_file", "tls_client_ca_file"]
+    )]
+    pub listen_tls: Option<SocketAddr>,
+    /// PEM file with the daemon's certificate and its key, for --listen-tls
+    #[arg(long, value_name = "FILE", env = "CUTOVERD_TLS_CERTIFICATE_KEY_FILE")]
+    pub tls_certificate_key_file: Option<PathBuf>,
+    /// PEM file with the authorities of callers: whoever has a certificate of theirs may do everything, so they must be for
+    /// this daemon alone
+    #[arg(long, value_name = "FILE", env = "CUTOVERD_TLS_CLIENT_CA_FILE")]
+    pub tls_client_ca_file: Option<PathBuf>,
+    /// A directory with HCL: what changes there is planned and applied, with variables' values from the environment
+    #[arg(long, value_name = "DIR", env = "CUTOVERD_WATCH")]
+    pub watch: Option<PathBuf>,
     /// What it logs to stderr, such as `info` or `daemon=debug`
     #[arg(long, value_name = "FILTER", env = "CUTOVERD_LOG", default_value = "info")]
     pub log: String,

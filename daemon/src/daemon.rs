@@ -21,9 +21,11 @@ use crate::engines::Engines;
 use crate::journal::Journal;
 use crate::listen::{Socket, listen};
 use crate::registry::{Parts, Registry, start};
+use crate::remote::Remote;
 use crate::secret_store::SecretStore;
 use crate::state_dir::StateDir;
 use crate::supervisor::Supervisor;
+use crate::watch::{Board, Watch};
 
 /// How long the parts of the daemon may take to stop; a service manager kills after longer.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -68,6 +70,7 @@ impl Daemon {
         let journal = blocking(move || Journal::open(&journal_path)).await?;
         // Before anything is taken up: a daemon that cannot be reached must not begin to work.
         let (listener, socket) = listen(&config.listen.path)?;
+        let remote = Remote::listen(config).await?;
         let mark = journal.mark().map_err(|error| error.fault())?;
         let clock = Arc::new(Clock::resume(mark.as_ref(), hooks.clock_offset_file));
         let engines = Arc::new(Engines::new(engine, config.state_dir.clone()));
@@ -83,21 +86,32 @@ impl Daemon {
             crash_point,
             supervise: Box::new(move |key, orders, registry| supervisor.supervise(key, orders, registry, &runtime)),
         };
+        let board = Board::new(Arc::clone(&parts.clock));
         let registry = blocking(move || start(parts)).await?;
         let state_path = absolute(state_dir.path())?;
         // Nothing is declared yet in this process: what no declaration refers to now is needed by none.
         let declared = registry.observe(None, None).await?;
         SecretStore::new(state_path.clone()).prune(declared.iter().map(|view| &*view.record.spec));
-        let api = Api::new(registry.clone(), Arc::clone(&engines), state_path, stop_serving.clone());
+        let api = Api::new(registry.clone(), Arc::clone(&engines), state_path.clone(), board.clone(), stop_serving.clone());
         let service =
             CutoverServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let until = stop_serving.clone();
         let server = tokio::spawn(async move {
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until.cancelled_owned())
-                .await
+            let local = tonic::transport::Server::builder()
+                .add_service(service.clone())
+                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until.clone().cancelled_owned());
+            let remote = async {
+                match remote {
+                    Some(remote) => remote.serve(service, until).await,
+                    None => Ok(()),
+                }
+            };
+            tokio::try_join!(local, remote).map(|((), ())| ())
         });
+        if let Some(directory) = &config.watch {
+            let watch = Watch::new(absolute(directory)?, socket.path().to_owned(), &state_path, board);
+            supervisors.spawn(watch.run(stop_serving.clone()));
+        }
         info!(socket = %socket.path().display(), state_dir = %state_dir.path().display(), pid = std::process::id(), "ready");
         Ok(Self { registry, engines, supervisors, stop_work, stop_serving, server, socket, state_dir })
     }
@@ -153,7 +167,7 @@ impl Daemon {
 
 fn absolute(path: &Path) -> Result<PathBuf, Fault> {
     std::path::absolute(path).map_err(|error| {
-        Fault::new(FaultCode::StateDirUnusable, format!("failed to find the state directory {}: {error}", path.display()))
+        Fault::new(FaultCode::StateDirUnusable, format!("failed to find the directory {}: {error}", path.display()))
     })
 }
 

@@ -7,12 +7,14 @@
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
 pub mod apply;
+pub mod brake;
 pub mod capped;
 pub mod catalog;
 pub mod checkpoint;
 pub mod concurrent;
 pub mod copy;
 pub mod define;
+pub mod delta;
 pub mod doubled;
 pub mod element;
 pub mod event;
@@ -21,6 +23,7 @@ pub mod fold;
 pub mod guard;
 pub mod index;
 pub mod key;
+pub mod pace;
 pub mod partition;
 pub mod preflight;
 pub mod progress;
@@ -29,6 +32,7 @@ pub mod run;
 pub mod sync;
 pub mod tail;
 pub mod tuning;
+pub mod users;
 pub mod verify;
 pub mod write;
 

@@ -17,7 +17,7 @@ use schemas::time::Length;
 #[derive(Debug, Parser)]
 #[command(name = "cutover", version, max_term_width = 100)]
 pub struct Cli {
-    /// The daemon's socket, as unix:///PATH [env: CUTOVER_ENDPOINT, then the `daemon` block]
+    /// Where the daemon listens: unix:///PATH or tcp://HOST:PORT [env: CUTOVER_ENDPOINT, then the `daemon` block]
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
     /// What to do.
@@ -81,6 +81,15 @@ pub enum Command {
         /// How it prints.
         #[command(flatten)]
         format: Format,
+    },
+    /// Lay out the HCL as everybody does: indents, spaces, columns; prints the files that change
+    Fmt {
+        /// The directory with the HCL
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Change nothing; exit with 1 where a file would change
+        #[arg(long)]
+        check: bool,
     },
     /// Show where each run stands
     Status {

@@ -4,6 +4,7 @@ mod apply;
 mod by_hand;
 mod drift;
 mod events;
+mod fmt;
 mod plan;
 mod preflight;
 mod report;
@@ -23,7 +24,7 @@ use schemas::wire::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, v1};
 
 use crate::cli::{Cli, Command};
 use crate::daemon_client::DaemonClient;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, Reach};
 use crate::endpoint::Endpoint;
 use crate::exit_code::{ExitCode, Failure};
 use crate::load;
@@ -57,6 +58,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failu
         Command::Apply(request) => apply::run(&request, context).await,
         Command::Show { file, format } => show::run(&file, format, context),
         Command::Drift { declared, format } => drift::run(&declared, format, context).await,
+        Command::Fmt { dir, check } => fmt::run(&dir, check, context),
         Command::Status { name, workspace, json, watch } => {
             status::run(&status::Request { name, workspace, json, watch }, context).await
         }
@@ -79,8 +81,9 @@ struct Context {
 
 impl Context {
     /// Connects to the daemon: `--endpoint`, else the environment, else what is declared, else the usual place.
-    async fn connect(&self, declared: Option<&str>) -> Result<DaemonClient, Fault> {
-        DaemonClient::connect(&self.named_endpoint(declared)?).await
+    async fn connect(&self, declared: &Reach) -> Result<DaemonClient, Fault> {
+        let tls = Reach::tls_of_environment()?.or_else(|| declared.tls.clone());
+        DaemonClient::connect(&self.named_endpoint(declared.endpoint.as_deref())?, tls.as_ref()).await
     }
 
     fn named_endpoint(&self, declared: Option<&str>) -> Result<Endpoint, Fault> {
@@ -91,11 +94,11 @@ impl Context {
     /// Connects for a command that needs no HCL; where the current directory has some, its `daemon` block counts.
     async fn connect_from_here(&self) -> Result<DaemonClient, Failure> {
         if self.endpoint.is_some() || endpoint_variable().is_some() || !load::has_declaration(Path::new(".")) {
-            return Ok(self.connect(None).await?);
+            return Ok(self.connect(&Reach::default()).await?);
         }
         // Guessing a daemon where the HCL cannot be read could act on another one's migration.
-        let endpoint = load::endpoint(Path::new("."))?;
-        Ok(self.connect(endpoint.as_deref()).await?)
+        let declared = load::reach(Path::new("."))?;
+        Ok(self.connect(&declared).await?)
     }
 
     /// Tells diagnostics on stderr.

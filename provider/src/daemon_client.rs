@@ -2,22 +2,24 @@
 
 use std::error::Error as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use schemas::fault::{Fault, FaultCode};
+use schemas::hcl::DaemonTls;
 use schemas::history::Entry;
 use schemas::id::{MigrationName, Workspace};
 use schemas::observed::{ForeignWrite, Inspection, Mismatch, Observed};
 use schemas::report::Report;
 use schemas::spec::MigrationSpec;
 use schemas::status::VerificationProgress;
+use schemas::watching::Watching;
 use schemas::wire::v1::cutover_client::CutoverClient;
 use schemas::wire::{self, v1};
 use serde::Serialize;
 use tokio::net::UnixStream;
-use tonic::transport::Channel;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 use crate::endpoint::Endpoint;
 
@@ -49,22 +51,53 @@ pub struct DaemonClient {
 }
 
 impl DaemonClient {
-    /// Connects to a daemon's socket.
-    pub async fn connect(endpoint: &Endpoint) -> Result<Self, Fault> {
-        let path = endpoint.path().to_owned();
-        // The address is never looked up: the connector goes to the socket whatever it says.
-        let channel = tonic::transport::Endpoint::from_static("http://cutoverd.invalid")
-            .connect_timeout(CONNECT_TIMEOUT)
-            .connect_with_connector(tower::service_fn(move |_| {
+    /// Connects to a daemon. `tls` is for one on TCP, and left alone for a socket.
+    pub async fn connect(endpoint: &Endpoint, tls: Option<&DaemonTls>) -> Result<Self, Fault> {
+        let channel = match endpoint {
+            Endpoint::Unix(path) => {
                 let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            }))
-            .await
-            .map_err(|error| unreachable(endpoint, &error))?;
+                // The address is never looked up: the connector goes to the socket whatever it says.
+                tonic::transport::Endpoint::from_static("http://cutoverd.invalid")
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .connect_with_connector(tower::service_fn(move |_| {
+                        let path = path.clone();
+                        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+                    }))
+                    .await
+            }
+            Endpoint::Tcp { host, port } => {
+                let tls = tls.ok_or_else(|| no_tls(endpoint))?;
+                tonic::transport::Endpoint::from_shared(format!("https://{host}:{port}"))
+                    .map_err(|error| unreachable(endpoint, &error))?
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .tls_config(client_tls(tls)?)
+                    .map_err(|error| unreachable(endpoint, &error))?
+                    .connect()
+                    .await
+            }
+        }
+        .map_err(|error| unreachable(endpoint, &error))?;
         let client = CutoverClient::new(channel)
             .max_decoding_message_size(wire::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(wire::MAX_MESSAGE_BYTES);
-        Ok(Self { client, endpoint: endpoint.clone() })
+        let client = Self { client, endpoint: endpoint.clone() };
+        if matches!(endpoint, Endpoint::Tcp { .. }) {
+            client.introduce_itself().await?;
+        }
+        Ok(client)
+    }
+
+    /// Makes a first call. With TLS 1.3 a caller's connection stands before the other side has seen its certificate: the refusal
+    /// comes instead of the first answer, as an alert or, where that is lost, as a closed connection.
+    async fn introduce_itself(&self) -> Result<(), Fault> {
+        let mut client = self.client.clone();
+        let call = tokio::time::timeout(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await;
+        match call {
+            Ok(Err(status)) if is_broken(&status) => Err(refused_certificate(&self.endpoint, &why_broken(&status))),
+            Ok(Err(status)) => Err(refused(&self.endpoint, &status)),
+            // What hangs is told by the call that waits for it.
+            Ok(Ok(_)) | Err(_) => Ok(()),
+        }
     }
 
     /// Where the daemon is.
@@ -97,6 +130,14 @@ impl DaemonClient {
         let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
         wire::check_format(response.format_version)?;
         Ok(response.state_dir.into())
+    }
+
+    /// The directory that the daemon watches and what it has made of it; `None` where it watches none.
+    pub async fn watching(&self) -> Result<Option<Watching>, Fault> {
+        let mut client = self.client.clone();
+        let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
+        wire::check_format(response.format_version)?;
+        if response.watching.is_empty() { Ok(None) } else { wire::from_json("the daemon's answer", &response.watching).map(Some) }
     }
 
     /// Has passwords kept, for declarations that are to refer to them.
@@ -234,7 +275,66 @@ impl EventStream {
     }
 }
 
+fn no_tls(endpoint: &Endpoint) -> Fault {
+    Fault::new(FaultCode::InvalidConfiguration, format!("nothing says how to prove who calls the daemon at {endpoint}"))
+        .with_remedy(format!(
+            "give the daemon block a block tls with ca_file and certificate_key_file, or set {} and {}",
+            wire::TLS_CA_VARIABLE,
+            wire::TLS_CERTIFICATE_KEY_VARIABLE
+        ))
+}
+
+fn client_tls(tls: &DaemonTls) -> Result<ClientTlsConfig, Fault> {
+    let read = |what: &str, path: &Path| {
+        std::fs::read(path).map_err(|error| {
+            Fault::new(FaultCode::InvalidConfiguration, format!("failed to read {what} {}: {error}", path.display()))
+                .with_remedy("name a PEM file that this user can read")
+        })
+    };
+    let authorities = read("ca_file", &tls.ca_file)?;
+    let own = read("certificate_key_file", &tls.certificate_key_file)?;
+    // One file holds both; each reader takes its own part of it.
+    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)).identity(Identity::from_pem(&own, &own)))
+}
+
+/// What TLS itself says is wrong, somewhere in a chain of causes.
+fn tls_trouble<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error does not count what it wraps among its sources.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(trouble) = error.downcast_ref().or_else(|| wrapped.and_then(|wrapped| wrapped.downcast_ref())) {
+            return Some(trouble);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The fault of a connection on which one side did not believe the other.
+fn distrust(endpoint: &Endpoint, trouble: &rustls::Error) -> Fault {
+    let (what, remedy) = match trouble {
+        rustls::Error::AlertReceived(_) => return refused_certificate(endpoint, &trouble.to_string()),
+        rustls::Error::InvalidCertificate(_) => (
+            "shows a certificate that is not believed",
+            "name the authority of the daemon's certificate in ca_file, and the daemon as its certificate does",
+        ),
+        _ => ("does not speak TLS as expected", "name the port that cutoverd was given with --listen-tls"),
+    };
+    Fault::new(FaultCode::DaemonUnreachable, format!("the daemon at {endpoint} {what}: {trouble}")).with_remedy(remedy)
+}
+
+fn refused_certificate(endpoint: &Endpoint, why: &str) -> Fault {
+    Fault::new(FaultCode::DaemonUnreachable, format!("the daemon at {endpoint} refuses this caller's certificate: {why}"))
+        .with_remedy(
+            "use a certificate of an authority that cutoverd was given with --tls-client-ca-file, and that is still valid",
+        )
+}
+
 fn unreachable(endpoint: &Endpoint, error: &tonic::transport::Error) -> Fault {
+    if let Some(trouble) = tls_trouble(error) {
+        return distrust(endpoint, trouble);
+    }
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -256,14 +356,23 @@ fn unreachable(endpoint: &Endpoint, error: &tonic::transport::Error) -> Fault {
 
 /// A status of the daemon's own carries a fault; any other is the transport's.
 fn refused(endpoint: &Endpoint, status: &tonic::Status) -> Fault {
-    let broke = status.details().is_empty() && (status.code() == tonic::Code::Unavailable || status.source().is_some());
-    if broke {
-        let mut cause = status.source();
-        while let Some(deeper) = cause.and_then(std::error::Error::source) {
-            cause = Some(deeper);
-        }
-        let why = cause.map_or_else(|| status.message().to_owned(), ToString::to_string);
+    if is_broken(status) {
+        let why = why_broken(status);
         return Fault::new(FaultCode::DaemonUnreachable, format!("the connection to the daemon at {endpoint} broke: {why}"));
     }
     wire::from_status(status)
+}
+
+/// Whether a status is the transport's own.
+fn is_broken(status: &tonic::Status) -> bool {
+    status.details().is_empty() && (status.code() == tonic::Code::Unavailable || status.source().is_some())
+}
+
+/// The deepest cause that the transport names.
+fn why_broken(status: &tonic::Status) -> String {
+    let mut cause = status.source();
+    while let Some(deeper) = cause.and_then(std::error::Error::source) {
+        cause = Some(deeper);
+    }
+    cause.map_or_else(|| status.message().to_owned(), ToString::to_string)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::hcl;
@@ -11,7 +11,7 @@ use schemas::spec::sha256_hex;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Variables;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, Reach};
 use crate::exit_code::Failure;
 
 /// The endings of the files that a declaration is read from.
@@ -29,14 +29,11 @@ impl Inputs {
     /// Reads a directory's files.
     pub fn read(directory: &Path) -> io::Result<Self> {
         let mut files = BTreeMap::new();
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            let is_input = path.extension().is_some_and(|ending| ENDINGS.iter().any(|one| ending == *one));
-            if let Some(name) = path.file_name().filter(|_| is_input && path.is_file()) {
-                let mut content = Vec::new();
-                fs::File::open(&path)?.take(LARGEST_BYTES + 1).read_to_end(&mut content)?;
-                files.insert(name.to_string_lossy().into_owned(), sha256_hex(&content));
-            }
+        for path in self::files(directory)? {
+            let mut content = Vec::new();
+            fs::File::open(&path)?.take(LARGEST_BYTES + 1).read_to_end(&mut content)?;
+            let name = path.file_name().unwrap_or_default();
+            files.insert(name.to_string_lossy().into_owned(), sha256_hex(&content));
         }
         Ok(Self(files))
     }
@@ -64,6 +61,23 @@ impl Inputs {
     }
 }
 
+/// The files of a directory that a declaration can be in, in the order of their names.
+pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        // As with loading: editors leave hidden files of the same ending while one is open.
+        let is_hidden = name.to_string_lossy().starts_with(['.', '#']);
+        let path = if directory == Path::new(".") { PathBuf::from(name) } else { directory.join(name) };
+        let is_input = path.extension().is_some_and(|ending| ENDINGS.iter().any(|one| ending == *one));
+        if is_input && !is_hidden && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// A directory's declaration and the files that it is in.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -73,16 +87,19 @@ pub struct Loaded {
     pub inputs: Inputs,
 }
 
+/// No values from the command line: what the environment and the directory's own files give holds.
+pub const NO_VARIABLES: Variables = Variables { assignments: Vec::new(), files: Vec::new() };
+
 /// Whether a directory has any HCL.
 #[must_use]
 pub fn has_declaration(directory: &Path) -> bool {
     Inputs::read(directory).is_ok_and(|inputs| inputs.0.keys().any(|name| name.ends_with(".hcl")))
 }
 
-/// The endpoint that a directory's `daemon` block names.
-pub fn endpoint(directory: &Path) -> Result<Option<String>, Failure> {
+/// The daemon that a directory's `daemon` block names.
+pub fn reach(directory: &Path) -> Result<Reach, Failure> {
     let variables = Variables { assignments: Vec::new(), files: Vec::new() };
-    Ok(self::directory(directory, &variables)?.declaration.endpoint)
+    Ok(self::directory(directory, &variables)?.declaration.reach)
 }
 
 /// Reads and checks a directory's declaration, with the digests of its files.
@@ -99,7 +116,7 @@ pub fn directory(directory: &Path, variables: &Variables) -> Result<Loaded, Fail
     let loaded = hcl::load(directory, &given).map_err(|all| Failure::Diagnostics(all.into_iter().collect()))?;
     let declaration = Declaration {
         workspace: loaded.daemon.workspace,
-        endpoint: loaded.daemon.endpoint,
+        reach: Reach { endpoint: loaded.daemon.endpoint, tls: loaded.daemon.tls },
         migrations: loaded.migrations,
         fingerprint: inputs.fingerprint(),
         warnings: loaded.warnings.into_iter().collect(),

@@ -179,6 +179,19 @@ pub enum DriftKind {
 }
 
 impl DriftKind {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Paused,
+        Self::Resumed,
+        Self::Extended,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Failed,
+        Self::Aborted,
+        Self::Lag,
+        Self::WindowClosing,
+    ];
+
     /// The kind's name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use schemas::fault::{Fault, FaultCode};
+use schemas::hcl::DaemonTls;
 use schemas::id::MigrationName;
 use schemas::observed::{Inspection, Observed, Outcome};
 use schemas::spec::MigrationSpec;
@@ -17,7 +18,7 @@ use schemas::time::UtcTime;
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Drops;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, Reach};
 use crate::load::Inputs;
 use crate::plan::{Action, Plan};
 
@@ -43,6 +44,9 @@ pub struct SavedPlan {
     pub directory: PathBuf,
     /// The daemon that it was made against.
     pub endpoint: String,
+    /// How one on TCP and its caller know each other: names of files, never what is in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<DaemonTls>,
     /// SHA-256 of each of the directory's files.
     pub inputs: Inputs,
     /// The plan.
@@ -81,11 +85,18 @@ impl SavedPlan {
             created_at: now,
             directory,
             endpoint,
+            tls: declared.reach.tls.clone(),
             inputs,
             plan,
             specs,
             drops,
         }
+    }
+
+    /// The daemon that it was made against.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        Reach { endpoint: Some(self.endpoint.clone()), tls: self.tls.clone() }
     }
 
     /// Writes it, readable for its owner only; an existing file is replaced whole or not at all.

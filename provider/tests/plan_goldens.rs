@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use provider::declaration::Declaration;
+use provider::declaration::{Declaration, Reach};
 use provider::output::pretty;
-use provider::plan::{Plan, plan};
+use provider::plan::{Action, DriftKind, Plan, plan};
 use provider::render::paint::Paint;
 use provider::render::{diagnostics, markdown, plan_text};
 use schemas::hcl::{Declared, Excerpt, Place};
@@ -74,7 +74,7 @@ fn declared(case: &str, json: Map<String, Value>, sensitive: &[String]) -> Decla
         .collect();
     Declaration {
         workspace: Workspace::new("payments").expect("a workspace"),
-        endpoint: None,
+        reach: Reach::default(),
         migrations,
         fingerprint: "5f1c".to_owned(),
         warnings: Vec::new(),
@@ -116,10 +116,12 @@ fn plans_are_as_they_were() {
     names.sort();
     assert!(names.len() >= 20, "only {} cases", names.len());
     let mut different = Vec::new();
+    let schema = Schema::compiled();
     for name in names {
         let plan = made(&name, &base);
         let json = pretty(&plan);
         assert_eq!(serde_json::from_str::<Plan>(&json).expect("its own JSON"), plan, "{name}");
+        schema.check(&name, &read_text(&json));
         let text = format!("{}{}", plan_text::plan(&plan, Paint::PLAIN), diagnostics::all(&plan.diagnostics, Paint::PLAIN));
         for (file, actual) in [("plan.txt", text), ("plan.json", json), ("plan.md", markdown::plan(&plan))] {
             let path = folder().join(&name).join(file);
@@ -131,6 +133,66 @@ fn plans_are_as_they_were() {
         }
     }
     assert!(different.is_empty(), "UPDATE_GOLDEN=1 accepts:\n{}", different.join("\n"));
+}
+
+fn read_text(json: &str) -> Value {
+    serde_json::from_str(json).expect("JSON")
+}
+
+/// The published schema of the plan's JSON.
+struct Schema {
+    schemas: boon::Schemas,
+    plan: boon::SchemaIndex,
+    document: Value,
+}
+
+impl Schema {
+    fn compiled() -> Self {
+        let document = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/json/plan.schema.json"));
+        let mut compiler = boon::Compiler::new();
+        compiler.add_resource("plan.schema.json", document.clone()).expect("a schema");
+        let mut schemas = boon::Schemas::new();
+        let plan = compiler.compile("plan.schema.json", &mut schemas).unwrap_or_else(|error| panic!("{error:#}"));
+        Self { schemas, plan, document }
+    }
+
+    fn accepts(&self, plan: &Value) -> Result<(), String> {
+        self.schemas.validate(plan, self.plan).map_err(|error| format!("{error:#}"))
+    }
+
+    fn check(&self, name: &str, plan: &Value) {
+        self.accepts(plan).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn the_published_schema_is_that_of_plans() {
+    let schema = Schema::compiled();
+    let base = read(&folder().join("base.json"));
+    let good = read_text(&pretty(&made("create_failed_checks", &base)));
+    schema.check("a plan", &good);
+    schema.check("a plan that could not be made", &read_text(&pretty(&Plan::unmade("5f1c".to_owned(), Vec::new()))));
+    // It refuses what is no plan: a schema that takes everything would prove nothing.
+    for (pointer, value) in [
+        ("/format_version", json!(2)),
+        ("/changes/0/action", json!("explode")),
+        ("/changes/0/migration", json!("or ders")),
+        ("/changes/0/serial", json!(-1)),
+        ("/changes/0/forecast/shards", json!(null)),
+        ("/diagnostics/0/code", json!("E1")),
+        ("/diagnostics/0/severity", json!("fatal")),
+    ] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} is not there")) = value;
+        assert!(schema.accepts(&bad).is_err(), "{pointer}");
+    }
+    let mut more = good.clone();
+    more["surprise"] = json!(1);
+    assert!(schema.accepts(&more).is_err());
+    // Every word that a plan can say.
+    let words = |pointer: &str| schema.document.pointer(pointer).expect("an enumeration").clone();
+    assert_eq!(words("/$defs/change/properties/action/enum"), json!(Action::ALL.map(Action::as_str)));
+    assert_eq!(words("/$defs/drift/properties/kind/enum"), json!(DriftKind::ALL.map(DriftKind::as_str)));
 }
 
 #[test]

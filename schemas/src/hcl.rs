@@ -13,14 +13,17 @@ use std::path::{Path, PathBuf};
 use hcl_edit::Span as _;
 use hcl_edit::structure::{Block, Structure};
 
-use crate::id::{MigrationName, Workspace};
+use crate::id::MigrationName;
 
 mod balance;
 mod body;
 mod check;
+mod daemon;
 mod diagnostic;
 mod eval;
+mod for_each;
 mod function;
+mod layout;
 mod local;
 mod mask;
 mod migration;
@@ -39,14 +42,17 @@ mod value;
 pub mod values;
 mod variable;
 
+pub use check::tcp_endpoint;
+pub use daemon::{DaemonSettings, DaemonTls};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Place, Related, Severity};
+pub use layout::layout;
 pub use migration::{DEFAULT_VERIFY_MODE, Declared};
 pub use variable::ENVIRONMENT_PREFIX;
 
 use body::{Filled, Walker};
-use check::Checked;
 use diagnostic::Report;
 use eval::Names;
+use for_each::{Each, Expansion};
 use schema::{DAEMON, MIGRATION, TOP};
 use source::{SourceFile, quoted};
 use suggest::did_you_mean;
@@ -81,29 +87,6 @@ pub struct Declaration {
     pub migrations: BTreeMap<MigrationName, Declared>,
     /// What somebody should look at.
     pub warnings: Diagnostics,
-}
-
-/// The `daemon` block.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DaemonSettings {
-    /// Where the daemon listens, as `unix:///absolute/path`; `None` where nothing is said.
-    pub endpoint: Option<String>,
-    /// The set of migrations that the directory owns on the daemon.
-    pub workspace: Workspace,
-}
-
-impl DaemonSettings {
-    fn of(block: Filled) -> Self {
-        let mut settings = Self::default();
-        for setting in block.attributes.into_values() {
-            match setting.value {
-                Checked::Text(endpoint) => settings.endpoint = Some(endpoint),
-                Checked::Workspace(workspace) => settings.workspace = workspace,
-                _ => {}
-            }
-        }
-        settings
-    }
 }
 
 /// The end of the names of files that declare.
@@ -266,7 +249,7 @@ fn assemble(dir: &Path, sources: Sources, inputs: &Inputs, mut report: Report) -
         variable.validate(name, &names, &mut report);
     }
 
-    let daemon = daemon(&top, &names, &mut report);
+    let daemon = daemon_block(&top, &names, &mut report);
     let migrations = migrations(&top, &names, &mut report);
     let failed = report.errors() > 0;
     let diagnostics = report.finish();
@@ -321,15 +304,22 @@ fn top_blocks<'a>(files: &'a [Parsed], report: &mut Report) -> TopBlocks<'a> {
     TopBlocks(blocks)
 }
 
-fn walk(parsed: &Parsed, block: &Block, schema: &'static schema::BlockSchema, names: &Names, report: &mut Report) -> Filled {
-    Walker { file: &parsed.file, names, dir: &names.dir, report, constant: false }.top_block(schema, block)
+fn walk(
+    parsed: &Parsed,
+    block: &Block,
+    schema: &'static schema::BlockSchema,
+    each: Option<&Each>,
+    names: &Names,
+    report: &mut Report,
+) -> Filled {
+    Walker { file: &parsed.file, names, dir: &names.dir, report, constant: false, each }.top_block(schema, block)
 }
 
-fn daemon(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> DaemonSettings {
+fn daemon_block(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> DaemonSettings {
     let mut settings = DaemonSettings::default();
     let mut first: Option<Place> = None;
     for (parsed, block) in top.of(DAEMON.name) {
-        let filled = walk(parsed, block, &DAEMON, names, report);
+        let filled = walk(parsed, block, &DAEMON, None, names, report);
         if let Some(first) = &first {
             let diagnostic =
                 Diagnostic::error("the block daemon stands twice", "A directory belongs to one daemon. Remove one of them.");
@@ -337,28 +327,53 @@ fn daemon(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> DaemonSett
             continue;
         }
         first = Some(filled.place.clone());
-        settings = DaemonSettings::of(filled);
+        settings = DaemonSettings::of(filled, report);
     }
     settings
 }
 
 fn migrations(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> BTreeMap<MigrationName, Declared> {
-    let mut migrations = BTreeMap::new();
-    let mut first_places: BTreeMap<String, Place> = BTreeMap::new();
+    let mut migrations = Migrations::default();
     for (parsed, block) in top.of(MIGRATION.name) {
-        let filled = walk(parsed, block, &MIGRATION, names, report);
-        let Some((label, _)) = &filled.label else { continue };
-        if let Some(first) = first_places.get(label) {
+        match for_each::expand(parsed, block, names, report) {
+            Expansion::One => migrations.take(walk(parsed, block, &MIGRATION, None, names, report), false, report),
+            Expansion::Each(all) => {
+                for each in &all {
+                    migrations.take(walk(parsed, block, &MIGRATION, Some(each), names, report), true, report);
+                }
+            }
+            Expansion::Broken => {}
+        }
+    }
+    migrations.declared
+}
+
+/// The migrations as their blocks are taken, one after the other.
+#[derive(Default)]
+struct Migrations {
+    declared: BTreeMap<MigrationName, Declared>,
+    /// The block of each name, and whether it stands for several.
+    first: BTreeMap<String, (Place, bool)>,
+}
+
+impl Migrations {
+    fn take(&mut self, filled: Filled, is_each: bool, report: &mut Report) {
+        let Some((label, _)) = &filled.label else { return };
+        if let Some((first, first_is_each)) = self.first.get(label) {
             let summary = format!("there are two migrations {}", quoted(label));
-            let diagnostic = Diagnostic::error(summary, "A migration is named by its label. Rename or remove one of them.");
+            let detail = if is_each || *first_is_each {
+                "A migration is named by its label, and with for_each by its label, a hyphen and its key. Rename one of them."
+            } else {
+                "A migration is named by its label. Rename or remove one of them."
+            };
+            let diagnostic = Diagnostic::error(summary, detail);
             report.add(diagnostic.at(filled.place.clone()).related_to("the first one", first.clone()));
         } else {
-            first_places.insert(label.clone(), filled.place.clone());
+            self.first.insert(label.clone(), (filled.place.clone(), is_each));
         }
         let context = format!("migration {}", quoted(label));
         if let Some((name, declared)) = migration::build(&filled, &context, report) {
-            migrations.entry(name).or_insert(declared);
+            self.declared.entry(name).or_insert(declared);
         }
     }
-    migrations
 }

@@ -9,8 +9,11 @@ use crate::time::UtcTime;
 /// Who asked for something.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// The caller's user id, as the kernel tells it; `null` for the daemon itself.
+    /// The caller's user id, as the kernel tells it; `null` for the daemon itself and for callers from elsewhere.
     pub uid: Option<u32>,
+    /// The certificate of a caller from elsewhere: its names and its SHA-256.
+    #[serde(default)]
+    pub certificate: Option<String>,
     /// `CUTOVER_ACTOR`, or what the CI system says.
     pub name: Option<String>,
     /// `CUTOVER_REVISION`, or the CI system's commit.
@@ -19,10 +22,14 @@ pub struct Actor {
 
 impl std::fmt::Display for Actor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.name, self.uid) {
-            (Some(name), Some(uid)) => write!(f, "{name} (uid {uid})")?,
-            (Some(name), None) => f.write_str(name)?,
-            (None, Some(uid)) => write!(f, "uid {uid}")?,
+        let proof = match (self.uid, &self.certificate) {
+            (Some(uid), _) => Some(format!("uid {uid}")),
+            (None, Some(certificate)) => Some(format!("certificate {certificate}")),
+            (None, None) => None,
+        };
+        match (self.name.as_deref(), proof.as_deref()) {
+            (Some(name), Some(proof)) => write!(f, "{name} ({proof})")?,
+            (Some(one), None) | (None, Some(one)) => f.write_str(one)?,
             (None, None) => f.write_str("cutoverd")?,
         }
         if let Some(revision) = &self.revision {

@@ -80,6 +80,12 @@ impl NamespacePattern {
     pub fn matches(&self, namespace: &Namespace) -> bool {
         wildcard(&self.db, &namespace.db) && wildcard(&self.collection, &namespace.collection)
     }
+
+    /// Whether the pattern names everything in a database.
+    #[must_use]
+    pub fn matches_all_of(&self, db: &str) -> bool {
+        wildcard(&self.db, db) && self.collection.bytes().all(|c| c == b'*')
+    }
 }
 
 impl FromStr for NamespacePattern {
@@ -139,6 +145,9 @@ fn wildcard(pattern: &str, text: &str) -> bool {
 /// Databases that are the server's own and never in scope.
 pub const SYSTEM_DATABASES: [&str; 3] = ["admin", "local", "config"];
 
+/// The one of the server's own collections in a database that users fill: functions that they have stored.
+pub const STORED_FUNCTIONS: &str = "system.js";
+
 /// The database that holds the daemon's own records of a run on the destination; never in scope.
 pub const OWN_DATABASE: &str = "cutover_internal";
 
@@ -156,7 +165,7 @@ impl Scope {
     #[must_use]
     pub fn contains(&self, namespace: &Namespace) -> bool {
         self.has_database(&namespace.db)
-            && !namespace.collection.starts_with("system.")
+            && (!namespace.collection.starts_with("system.") || namespace.collection == STORED_FUNCTIONS)
             && (self.include.is_empty() || self.include.iter().any(|pattern| pattern.matches(namespace)))
             && !self.exclude.iter().any(|pattern| pattern.matches(namespace))
     }
@@ -202,6 +211,8 @@ mod tests {
             assert!(!carries(&everything, namespace), "{namespace}");
         }
         assert!(carries(&everything, "shop.systems"));
+        assert!(carries(&everything, "shop.system.js"));
+        assert!(!carries(&everything, "admin.system.js"));
     }
 
     #[test]

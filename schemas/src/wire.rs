@@ -18,6 +18,12 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The largest message either side takes, in bytes: 64 MiB holds the status of tens of thousands of shards and rows.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
+/// The environment variable that names the authorities a daemon's certificate comes from.
+pub const TLS_CA_VARIABLE: &str = "CUTOVER_TLS_CA_FILE";
+
+/// The environment variable that names the caller's certificate and key.
+pub const TLS_CERTIFICATE_KEY_VARIABLE: &str = "CUTOVER_TLS_CERTIFICATE_KEY_FILE";
+
 /// The environment variable that names the daemon's endpoint.
 pub const ENDPOINT_VARIABLE: &str = "CUTOVER_ENDPOINT";
 

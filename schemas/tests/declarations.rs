@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use schemas::hcl::{Declaration, Diagnostics, File, Inputs, load, load_texts};
+use schemas::hcl::{Declaration, Diagnostics, File, Inputs, layout, load, load_texts};
 use schemas::spec::MigrationSpec;
 
 /// The entries of a folder under `tests/`, in order, by their ending (`""`: folders).
@@ -119,6 +119,17 @@ fn good_files_come_to_what_they_say() {
         }
     }
     report(failures);
+}
+
+#[test]
+fn the_examples_are_laid_out() {
+    for path in cases("../examples", "") {
+        for file in cases(&path.to_string_lossy(), "hcl").into_iter().chain(cases(&path.to_string_lossy(), "hclvars")) {
+            let text = fs::read_to_string(&file).expect("an example");
+            let laid_out = layout(&file.to_string_lossy(), &text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+            assert_eq!(laid_out, text, "{}: run cutover fmt", file.display());
+        }
+    }
 }
 
 #[test]

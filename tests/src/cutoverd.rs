@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::leash::{Launch, Leashed};
 use crate::programs::programs;
+use crate::tls::TlsFiles;
 
 /// How long the daemon may take to listen, or to stop when asked.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +39,17 @@ impl Config {
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// Lets it listen on TCP as well, on a port of 127.0.0.1, with the servers' certificate and for the clients of an authority.
+    #[must_use]
+    pub fn listen_tls(self, port: u16, files: &TlsFiles) -> Self {
+        self.arg("--listen-tls")
+            .arg(format!("127.0.0.1:{port}"))
+            .arg("--tls-certificate-key-file")
+            .arg(&files.server_file)
+            .arg("--tls-client-ca-file")
+            .arg(&files.ca_file)
     }
 
     /// Keeps the state in a folder that outlives the daemon, instead of one that is removed with it.

@@ -1,7 +1,7 @@
 //! Applies folded writes to the destination: deletions, insertions, replacements, deltas, each as unordered commands.
 //!
 //! Deltas are handed to the server's own stage for them, which gives the same bytes that replication gives: field order, dotted and
-//! `$`-prefixed names, arrays. What the server refuses, and what ought to be there and is not, is read again from the source.
+//! `$`-prefixed names, arrays; those that only set plain fields are a `$set` instead. What the server refuses, and what ought to be there and is not, is read again from the source.
 
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
@@ -11,7 +11,7 @@ use schemas::namespace::Namespace;
 use super::fold::{Content, Write};
 use super::tail::Tail;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
-use super::{element, index};
+use super::{delta, element, index};
 use crate::mongo::{append, command};
 
 /// A statement larger than this does not fit into a command beside what else is in it; the server takes 16 MiB + 16 KiB in all.
@@ -66,11 +66,16 @@ fn update_of(write: &Write, update: impl mongodb::bson::raw::BindRawBsonRef, ups
     let mut statement = RawDocumentBuf::new();
     append(&mut statement, "q", &*element::by_id(&write.id));
     append(&mut statement, "u", update);
-    append(&mut statement, "upsert", upsert);
+    if upsert {
+        append(&mut statement, "upsert", true);
+    }
     statement
 }
 
 fn deltas_of(write: &Write) -> RawDocumentBuf {
+    if let Some(set) = delta::as_set(&write.deltas) {
+        return update_of(write, &*set, false);
+    }
     let mut pipeline = RawArrayBuf::new();
     for delta in &write.deltas {
         let mut update = RawDocumentBuf::new();

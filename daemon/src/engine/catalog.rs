@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
-use schemas::namespace::{Namespace, Scope};
+use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 
 use crate::mongo::{Deployment, ServerVersion, append, command, error, number};
 
@@ -149,7 +149,7 @@ pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Optio
     create
 }
 
-/// Everything in a deployment that is in scope, by namespace. `system.` collections are left to what owns them.
+/// Everything in a deployment that is in scope, by namespace. Of `system.` collections only stored functions are: the others are left to what owns them.
 pub async fn list(deployment: &Deployment, scope: &Scope) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
     let reply = deployment
         .command("admin", doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false })
@@ -160,13 +160,26 @@ pub async fn list(deployment: &Deployment, scope: &Scope) -> Result<BTreeMap<Nam
         let Some(name) = database.as_document().and_then(|d| d.get_str("name").ok()) else { continue };
         if scope.has_database(name) {
             for info in list_database(deployment, name).await? {
-                if scope.contains(&info.namespace) {
+                if scope.contains(&info.namespace) && !is_emptied(deployment, &info.namespace).await? {
                     found.insert(info.namespace.clone(), info);
                 }
             }
         }
     }
     Ok(found)
+}
+
+/// Whether these are stored functions and there are none: the server drops their collection with its database only, so that an empty
+/// one counts as none.
+async fn is_emptied(deployment: &Deployment, namespace: &Namespace) -> Result<bool, Fault> {
+    if namespace.collection != STORED_FUNCTIONS {
+        return Ok(false);
+    }
+    let mut find = command("find", STORED_FUNCTIONS);
+    append(&mut find, "limit", 1);
+    append(&mut find, "projection", &*rawdoc! { "_id": 1 });
+    let found = deployment.collect(&namespace.db, find).await;
+    found.map(|found| found.is_empty()).map_err(|e| deployment.fault(&format!("reading {namespace}"), &e))
 }
 
 /// Every collection and view of a database.
@@ -250,18 +263,63 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
 /// Makes a collection or view; one that is there already is left as it is and told by `false`.
 pub async fn create(deployment: &Deployment, db: &str, create: RawDocumentBuf) -> Result<bool, Fault> {
     let name = create.get_str("create").unwrap_or_default().to_owned();
-    let mut create = create;
+    let (mut create, capped) = apart(create);
     append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
     match deployment.raw_command(db, create).await {
-        Ok(_) => Ok(true),
-        Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => Ok(false),
+        Ok(_) => {
+            convert(deployment, &Namespace::new(db, name), capped).await?;
+            Ok(true)
+        }
+        Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => {
+            // A crash can have come between the two.
+            convert(deployment, &Namespace::new(db, name), capped).await?;
+            Ok(false)
+        }
         Err(e) => Err(deployment.fault(&format!("creating {db}.{name}"), &e)),
     }
 }
 
-/// Drops a collection or view; one that is not there is a success.
+/// A clustered collection is capped by a conversion alone: `create` refuses the options that the server then lists. The command
+/// without them, and the conversion.
+fn apart(create: RawDocumentBuf) -> (RawDocumentBuf, Option<RawDocumentBuf>) {
+    let has = |option: &str| matches!(create.get(option), Ok(Some(_)));
+    if !has("clusteredIndex") || !has("size") {
+        return (create, None);
+    }
+    let mut plain = RawDocumentBuf::new();
+    let mut convert = RawDocumentBuf::new();
+    append(&mut convert, "convertToCapped", create.get_str("create").unwrap_or_default());
+    for (key, value) in create.iter().flatten() {
+        match key.as_str() {
+            "capped" | "max" => {}
+            "size" => append(&mut convert, "size", value),
+            key => append(&mut plain, key, value),
+        }
+    }
+    append(&mut convert, "writeConcern", &*rawdoc! { "w": "majority" });
+    (plain, Some(convert))
+}
+
+/// Converts a clustered collection that is to be capped and is not yet.
+async fn convert(deployment: &Deployment, namespace: &Namespace, conversion: Option<RawDocumentBuf>) -> Result<(), Fault> {
+    let Some(conversion) = conversion else { return Ok(()) };
+    if find(deployment, namespace).await?.is_some_and(|info| info.is_clustered() && !info.is_capped()) {
+        deployment
+            .raw_command(&namespace.db, conversion)
+            .await
+            .map_err(|e| deployment.fault(&format!("making {namespace} capped"), &e))?;
+    }
+    Ok(())
+}
+
+/// Drops a collection or view; one that is not there is a success. Stored functions are deleted: their collection cannot be dropped.
 pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
-    let drop = doc! { "drop": &namespace.collection, "writeConcern": { "w": "majority" } };
+    let drop = match namespace.collection.as_str() {
+        STORED_FUNCTIONS => {
+            doc! { "delete": STORED_FUNCTIONS, "deletes": [{ "q": {}, "limit": 0 }], "writeConcern": { "w": "majority" } }
+        }
+        name => doc! { "drop": name, "writeConcern": { "w": "majority" } },
+    };
     match deployment.command(&namespace.db, drop).await {
         Ok(_) => Ok(()),
         Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
@@ -269,15 +327,17 @@ pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), 
     }
 }
 
-/// The first version that tells changes of buckets.
-const BUCKET_EVENTS: ServerVersion = ServerVersion::new(6, 0, 0);
+/// The first version that tells changes of buckets and stored functions.
+const SYSTEM_EVENTS: ServerVersion = ServerVersion::new(6, 0, 0);
 
 /// The fault for something that this version cannot carry from a source of this version; `None` where it can.
 #[must_use]
 pub fn unsupported(info: &CollectionInfo, source: ServerVersion) -> Option<Fault> {
     let has = |option: &str| info.options().is_some_and(|options| matches!(options.get(option), Ok(Some(_))));
-    let why = if info.kind == Kind::TimeSeries && source < BUCKET_EVENTS {
+    let why = if info.kind == Kind::TimeSeries && source < SYSTEM_EVENTS {
         "is a time-series collection, whose changes only MongoDB 6.0 and newer tell"
+    } else if info.namespace.collection == STORED_FUNCTIONS && source < SYSTEM_EVENTS {
+        "holds stored functions, whose changes only MongoDB 6.0 and newer tell"
     } else if has("encryptedFields") {
         "is a collection with Queryable Encryption (encryptedFields), which this version does not migrate"
     } else {

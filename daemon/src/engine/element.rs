@@ -130,14 +130,23 @@ pub fn id_of(document: &RawDocument) -> Option<RawDocumentBuf> {
     Some(only_id.finish())
 }
 
-/// A filter on one `_id`, whatever it holds: `$eq` takes documents, and takes them as values. `id` is a document `{_id: …}`.
+/// Types of an `_id` that no filter takes for an operator or a pattern.
+const PLAIN: [u8; 11] = [0x01, 0x02, 0x05, 0x07, 0x08, 0x09, 0x10, TIMESTAMP, 0x12, 0x13, 0x7f];
+
+/// A filter on one `_id`, whatever it holds. Most are given as they are, which the server looks up without planning; documents and
+/// what else could mean something by `$eq`, which takes them as values. `id` is a document `{_id: …}`.
 #[must_use]
 pub fn by_id(id: &RawDocument) -> RawDocumentBuf {
+    let mut filter = Writer::default();
+    let id = field(id, "_id");
+    if let Some(id) = id.filter(|id| PLAIN.contains(&id.kind)) {
+        filter.push(id.kind, b"_id", id.value);
+        return filter.finish();
+    }
     let mut equals = Writer::default();
-    if let Some(id) = field(id, "_id") {
+    if let Some(id) = id {
         equals.push(id.kind, b"$eq", id.value);
     }
-    let mut filter = Writer::default();
     filter.push(DOCUMENT, b"_id", equals.finish().as_bytes());
     filter.finish()
 }
@@ -256,8 +265,9 @@ mod tests {
         let id = id_of(&document).expect("an _id");
         assert_eq!(field(&id, "_id").expect("an _id").value, b"\x02\0\0\0\xfe\0");
         let filter = by_id(&id);
-        let equals = field(&filter, "_id").and_then(|id| id.document()).expect("a document");
-        assert_eq!(field(equals, "$eq").expect("a value").value, b"\x02\0\0\0\xfe\0");
+        assert_eq!(field(&filter, "_id").expect("a value").value, b"\x02\0\0\0\xfe\0");
+        assert_eq!(by_id(&rawdoc! { "_id": { "$gt": 1 } }), rawdoc! { "_id": { "$eq": { "$gt": 1 } } });
+        assert_eq!(by_id(&rawdoc! { "_id": 1.5 }), rawdoc! { "_id": 1.5 });
         assert_eq!(by_ids([&*rawdoc! { "_id": 1 }, &*rawdoc! { "_id": "a" }]), rawdoc! { "_id": { "$in": [1, "a"] } });
     }
 

@@ -30,6 +30,8 @@ const ROLE_EXISTS: i32 = 51002;
 const USER_EXISTS: i32 = 51003;
 const USER_NOT_FOUND: i32 = 11;
 const ROLE_NOT_FOUND: i32 = 31;
+/// The server's code for an election meanwhile.
+const STEPPED_DOWN: i32 = 189;
 
 /// What a sync does to collections.
 const ON_COLLECTIONS: [&str; 17] = [
@@ -162,8 +164,16 @@ async fn own_address(destination: &Deployment) -> Result<String, Fault> {
 
 /// Blocks the writes of everybody who may not bypass it, or lifts the block.
 pub async fn set_write_block(deployment: &Deployment, on: bool) -> Result<(), mongodb::error::Error> {
-    let set = doc! { "setUserWriteBlockMode": 1, "global": on, "maxTimeMS": BLOCK_MS };
-    deployment.command("admin", set).await.map(drop)
+    let set = || deployment.command("admin", doc! { "setUserWriteBlockMode": 1, "global": on, "maxTimeMS": BLOCK_MS });
+    match set().await {
+        // Where it changes nothing, a connection that has lived through an election is told of it again and again, until it has
+        // written something.
+        Err(e) if error::code(&e) == Some(STEPPED_DOWN) => {
+            let _ = deployment.oplog_note("cutover: after an election").await;
+            set().await.map(drop)
+        }
+        set => set.map(drop),
+    }
 }
 
 /// The actions that the user may take somewhere.

@@ -21,6 +21,10 @@ const UNIQUE_BY_COLLMOD: ServerVersion = ServerVersion::new(6, 0, 0);
 const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];
 /// The server's code for data that breaks a unique index.
 const CANNOT_CONVERT_TO_UNIQUE: i32 = 359;
+/// The server's code for two arrays in one compound index.
+const PARALLEL_ARRAYS: i32 = 171;
+/// The server's codes up to here have names; above are places in its sources, and few codes of old.
+const LAST_NAMED_CODE: i32 = 9_999;
 /// The server's code for a duplicate key, here found by an index build.
 const DUPLICATE_KEY: i32 = 11000;
 
@@ -53,6 +57,9 @@ fn ttl(spec: &RawDocument) -> Option<RawBsonRef<'_>> {
 /// A key pattern as servers of today take it. Old ones took any value for ascending, and kept it.
 fn key(spec: &RawDocument) -> RawDocumentBuf {
     let mut key = RawDocumentBuf::new();
+    // A text index is listed with a key of the server's own making. Only one with an expiry, which takes a single field, is not
+    // made of that again.
+    let text = ttl(spec).and_then(|_| spec.get_document("weights").ok());
     for (name, value) in spec.get_document("key").into_iter().flatten().flatten() {
         let is_direction = match value {
             RawBsonRef::Int32(n) => n != 0,
@@ -62,7 +69,12 @@ fn key(spec: &RawDocument) -> RawDocumentBuf {
             RawBsonRef::String(plugin) => !plugin.is_empty(),
             _ => false,
         };
-        if is_direction { append(&mut key, name.as_str(), value) } else { append(&mut key, name.as_str(), 1) }
+        match (name.as_str(), text) {
+            ("_fts", Some(weights)) => weights.iter().flatten().for_each(|(field, _)| append(&mut key, field.as_str(), "text")),
+            ("_ftsx", Some(_)) => {}
+            (name, _) if is_direction => append(&mut key, name, value),
+            (name, _) => append(&mut key, name, 1),
+        }
     }
     key
 }
@@ -118,7 +130,8 @@ pub fn identity(spec: &RawDocument) -> Vec<u8> {
     identity
 }
 
-/// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is left for the end.
+/// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is left for the end. So is one that
+/// documents do not fit: it was made or dropped after they were read, and that is further on in the stream.
 pub async fn build(
     destination: &Deployment,
     namespace: &Namespace,
@@ -130,7 +143,7 @@ pub async fn build(
     let mut ordered: Vec<&RawDocumentBuf> = specs.iter().collect();
     ordered.sort_by_key(|spec| is_unique(spec));
     let mut indexes = RawArrayBuf::new();
-    for spec in ordered {
+    for spec in &ordered {
         let identity = identity(spec);
         if !taken.contains(&identity) {
             taken.push(identity);
@@ -140,7 +153,34 @@ pub async fn build(
     if indexes.is_empty() {
         return Ok(());
     }
-    create_indexes(destination, namespace, &indexes).await
+    match run_create(destination, namespace, &indexes).await {
+        Ok(()) => Ok(()),
+        Err(e) if is_of_documents(&e) => build_fitting(destination, namespace, &indexes).await,
+        Err(e) => Err(destination.fault(&format!("building the indexes of {namespace}"), &e)),
+    }
+}
+
+/// Builds those that the documents fit. Which of several it is that they do not, the server says but in words.
+async fn build_fitting(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), Fault> {
+    for spec in indexes.into_iter().flatten().filter_map(RawBsonRef::as_document) {
+        let mut one = RawArrayBuf::new();
+        one.push(spec);
+        match run_create(destination, namespace, &one).await {
+            Ok(()) => {}
+            Err(e) if is_of_documents(&e) => {
+                tracing::info!(%namespace, index = name(spec), error = %e, "an index that earlier documents do not fit");
+            }
+            Err(e) => return Err(destination.fault(&format!("building index {} of {namespace}", name(spec)), &e)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether an index build failed for what a document holds: the server has a code for two arrays in one compound index, and none
+/// but a place in its sources, above all its codes, for what the kinds of index ask of values.
+fn is_of_documents(error: &mongodb::error::Error) -> bool {
+    error::code(error).is_some_and(|code| code == PARALLEL_ARRAYS || (code > LAST_NAMED_CODE && code != DUPLICATE_KEY))
+        && !error::is_transient(error)
 }
 
 /// Builds one index as it is during the sync; one that clashes with what is there is left for the end.
@@ -423,6 +463,8 @@ mod tests {
     #[test]
     fn old_values_in_a_key_are_ascending() {
         let spec = rawdoc! { "key": { "a": true, "b": 0, "c": "", "d": -0.5, "e": "2d", "f": {}, "g": 7_i64 } };
+        let text = rawdoc! { "key": { "_fts": "text", "_ftsx": 1 }, "weights": { "a": 1 }, "expireAfterSeconds": 5 };
+        assert_eq!(key(&text), rawdoc! { "a": "text" });
         assert_eq!(key(&spec), rawdoc! { "a": 1, "b": 1, "c": 1, "d": -0.5, "e": "2d", "f": 1, "g": 7_i64 });
     }
 

@@ -11,11 +11,13 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::id::{RunId, ShardName};
 use schemas::namespace::Namespace;
 use schemas::observed::{Check, Forecast, Inspection, Outcome, ShardForecast};
+use schemas::principal::{Principal, PrincipalKind};
 use schemas::spec::{ExistingData, MigrationSpec, SourceWrites};
 
 use super::catalog::{self, CollectionInfo, Kind};
 use super::concurrent::{self, Piece};
 use super::guard::{self, WRITE_BLOCK};
+use super::users;
 use crate::mongo::{Deployment, ServerVersion, Side, Topology, append, command, connect};
 
 /// The oldest server that is carried from and to.
@@ -84,6 +86,11 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
         privileges(&mut findings, &destination, &needed(Side::Destination, spec)).await;
         emptiness(&mut findings, &destination, spec, ours, run).await;
         destination_block(&mut findings, &destination, spec, run).await;
+    }
+    if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone())
+        && spec.namespaces.include_users
+    {
+        principals(&mut findings, &source, &destination, spec).await;
     }
     findings
 }
@@ -205,6 +212,38 @@ async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &Migrati
     findings.catalogue = found.into_values().collect();
 }
 
+/// Whether a user or role is among what a migration carries.
+pub fn carries(spec: &MigrationSpec, principal: &Principal) -> bool {
+    spec.namespaces.include_users && spec.namespaces.scope.has_principals_of(&principal.db)
+}
+
+/// Users and roles of the databases in scope: that their roles will be there, and that the daemon does not stand in their way.
+async fn principals(findings: &mut Findings, source: &Deployment, destination: &Deployment, spec: &MigrationSpec) {
+    let name = "users";
+    let looked = async {
+        let found = users::list(source, &spec.namespaces.scope).await?;
+        let homeless = users::homeless_roles(&found, destination).await?;
+        let own = users::own_database(destination).await?;
+        Ok::<_, Fault>((found, homeless, own))
+    };
+    let (found, homeless, own) = match looked.await {
+        Ok(looked) => looked,
+        Err(fault) => return findings.fail(name, &fault),
+    };
+    if let Some(own) = own.filter(|db| spec.namespaces.scope.has_principals_of(db)) {
+        let message =
+            format!("the user that this daemon is on the destination is defined in {own}, whose users are to be carried");
+        let remedy = format!("use one that is defined in admin, or leave {own} out of scope");
+        findings.fail(name, &Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy));
+    } else if homeless.is_empty() {
+        let of = |kind| found.keys().filter(|principal| principal.kind == kind).count();
+        let (users, roles) = (of(PrincipalKind::User), of(PrincipalKind::Role));
+        findings.note(name, Outcome::Ok, format!("{users} users and {roles} roles in scope"));
+    } else {
+        findings.fail(name, &users::refusal(&homeless));
+    }
+}
+
 fn write_block(findings: &mut Findings, source: &Deployment, spec: &MigrationSpec) {
     match spec.cutover.source_writes {
         SourceWrites::Observe => findings.note("write_block", Outcome::Ok, "not used: the source's writes are observed"),
@@ -293,7 +332,14 @@ async fn emptiness(
         Ok(found) => found,
         Err(fault) => return findings.fail("destination_empty", &fault),
     };
-    let there: Vec<Namespace> = found.into_keys().filter(|namespace| !ours.contains(namespace)).collect();
+    let mut there: Vec<Namespace> = found.into_keys().collect();
+    if spec.namespaces.include_users {
+        match users::list(destination, &spec.namespaces.scope).await {
+            Ok(found) => there.extend(found.keys().map(Principal::namespace)),
+            Err(fault) => return findings.fail("destination_empty", &fault),
+        }
+    }
+    there.retain(|namespace| !ours.contains(namespace));
     match spec.destination.existing_data {
         _ if there.is_empty() => findings.note("destination_empty", Outcome::Ok, "nothing in scope is on the destination"),
         ExistingData::Drop if run.is_none() => {
@@ -316,14 +362,36 @@ async fn emptiness(
     }
 }
 
-/// An action on the cluster or on any database's collections.
+/// An action on the cluster, on any database's collections, or on one collection of `admin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needed {
     Cluster(&'static str),
     Anywhere(&'static str),
+    Kept(PrincipalKind, &'static str),
+}
+
+/// What carrying users and roles needs.
+fn needed_for_users(side: Side) -> Vec<Needed> {
+    use Needed::{Anywhere, Kept};
+    let mut needed = vec![Kept(PrincipalKind::User, "find"), Kept(PrincipalKind::Role, "find")];
+    if side == Side::Destination {
+        needed.extend([Kept(PrincipalKind::User, "insert"), Kept(PrincipalKind::User, "update")]);
+        let managing =
+            ["createRole", "grantRole", "revokeRole", "dropRole", "dropUser", "setAuthenticationRestriction", "viewRole"];
+        needed.extend(managing.map(Anywhere));
+    }
+    needed
 }
 
 fn needed(side: Side, spec: &MigrationSpec) -> Vec<Needed> {
+    let mut needed = needed_for_data(side, spec);
+    if spec.namespaces.include_users {
+        needed.extend(needed_for_users(side));
+    }
+    needed
+}
+
+fn needed_for_data(side: Side, spec: &MigrationSpec) -> Vec<Needed> {
     use Needed::{Anywhere, Cluster};
     match side {
         Side::Source => {
@@ -404,14 +472,17 @@ async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[
     }
     let granted = auth.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
     let granted: Vec<&Document> = granted.iter().filter_map(|privilege| privilege.as_document()).collect();
-    let missing: Vec<&str> =
-        needed.iter().filter(|needed| !is_granted(&granted, **needed)).map(|needed| needed.action()).collect();
+    let missing: Vec<String> =
+        needed.iter().filter(|needed| !is_granted(&granted, **needed)).map(|needed| needed.in_words()).collect();
     if missing.is_empty() {
         findings.note(&name, Outcome::Ok, format!("the user has the {} privileges that the {side} needs", needed.len()));
     } else {
         let roles = match side {
             Side::Source => {
                 "backup, clusterMonitor, readAnyDatabase, and a role with setUserWriteBlockMode (in clusterManager's place: hostManager, or a role of your own)"
+            }
+            Side::Destination if needed.iter().any(|needed| matches!(needed, Needed::Kept(..))) => {
+                "clusterMonitor, readWriteAnyDatabase, dbAdminAnyDatabase, restore, userAdminAnyDatabase"
             }
             Side::Destination => "clusterMonitor, readWriteAnyDatabase, dbAdminAnyDatabase, restore",
         };
@@ -429,7 +500,14 @@ async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[
 impl Needed {
     const fn action(self) -> &'static str {
         match self {
-            Self::Cluster(action) | Self::Anywhere(action) => action,
+            Self::Cluster(action) | Self::Anywhere(action) | Self::Kept(_, action) => action,
+        }
+    }
+
+    fn in_words(self) -> String {
+        match self {
+            Self::Cluster(action) | Self::Anywhere(action) => action.to_owned(),
+            Self::Kept(kind, action) => format!("{action} (on admin.{})", kind.collection()),
         }
     }
 }
@@ -441,6 +519,10 @@ fn is_granted(granted: &[&Document], needed: Needed) -> bool {
             Needed::Cluster(_) => resource.get_bool("cluster").unwrap_or(false),
             // A grant on single databases may do for what is in scope; the server then has the last word.
             Needed::Anywhere(_) => resource.get_str("db").is_ok_and(|db| !matches!(db, "admin" | "config" | "local")),
+            Needed::Kept(kind, _) => {
+                resource.get_str("db").is_ok_and(|db| matches!(db, "" | "admin"))
+                    && resource.get_str("collection").is_ok_and(|collection| collection == kind.collection())
+            }
         } || resource.get_bool("anyResource").unwrap_or(false);
         covers
             && privilege

@@ -10,6 +10,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 use schemas::observed::{ForeignWrite, Inspection, Mismatch};
+use schemas::principal::Principal;
 use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
 use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
@@ -25,7 +26,7 @@ use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
-    reconcile,
+    reconcile, users,
 };
 use crate::mongo::{Deployment, Side, connect, timestamp};
 
@@ -191,6 +192,17 @@ impl MongoRun {
         Ok(())
     }
 
+    /// Gives the destination the source's users and roles, where that is asked for. The declared user does it: the run's own has no
+    /// say over users.
+    async fn carry_users(&self, source: &Deployment) -> Result<(), Fault> {
+        let namespaces = &self.context.spec.namespaces;
+        if !namespaces.include_users {
+            return Ok(());
+        }
+        let destination = self.destination().await?;
+        users::carry(source, &destination, &namespaces.scope, &self.checkpoints, &self.progress).await
+    }
+
     fn is_running(&self) -> bool {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.as_ref().is_some_and(|running| !running.task.is_finished())
@@ -298,6 +310,7 @@ impl Reporter {
                             None
                         }
                     };
+                    blockers.extend(self.progress.brake());
                     if let Some(fault) = self.progress.error() {
                         blockers.push(format!("{fault}"));
                     }
@@ -326,14 +339,20 @@ impl RunEngine for MongoRun {
             let namespaces = match what {
                 DropWhat::Listed(mut listed) => {
                     // What the run has made since, after a crash between its start and here, is not what was listed.
-                    listed
-                        .retain(|namespace| self.context.spec.namespaces.scope.contains(namespace) && !ours.contains(namespace));
+                    let is_in_scope = |namespace: &Namespace| match Principal::of(namespace) {
+                        Some(principal) => preflight::carries(&self.context.spec, &principal),
+                        None => self.context.spec.namespaces.scope.contains(namespace),
+                    };
+                    listed.retain(|namespace| is_in_scope(namespace) && !ours.contains(namespace));
                     listed
                 }
                 DropWhat::Created(namespaces) => namespaces,
             };
             for namespace in namespaces {
-                catalog::drop(&destination, &namespace).await?;
+                match Principal::of(&namespace) {
+                    Some(principal) => users::drop_one(&destination, &principal).await?,
+                    None => catalog::drop(&destination, &namespace).await?,
+                }
             }
             Ok(())
         })
@@ -357,6 +376,7 @@ impl RunEngine for MongoRun {
             }
             let pair = self.pair().await?;
             self.guard_destination(&pair.destination).await?;
+            self.carry_users(&pair.source).await?;
             let reports = Arc::new(Mutex::new(reports));
             let stop = CancellationToken::new();
             let (milestones, arriving) = mpsc::unbounded_channel();
@@ -437,6 +457,8 @@ impl RunEngine for MongoRun {
             if self.context.spec.cutover.source_writes == SourceWrites::Block {
                 fence::check_available(&pair.source).await?;
             }
+            // Now, too, so that what is wrong with them shows before the source is blocked.
+            self.carry_users(&pair.source).await?;
             let collections = self.collections(&pair).await?;
             let listings = collections.into_iter().map(|info| -> Piece<'_, (Namespace, Vec<RawDocumentBuf>)> {
                 let source = Arc::clone(&pair.source);
@@ -523,9 +545,13 @@ impl RunEngine for MongoRun {
                 VerifyMode::Off => None,
             };
             self.verifier.finish(&self.sides(&pair), mark).await?;
+            self.carry_users(&pair.source).await?;
             // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
             let after = pair.source.oplog_note("cutover: after the final").await?;
             self.applied_through(after).await?;
+            if self.context.spec.namespaces.include_users {
+                users::compare(&pair.source, &*self.destination().await?, scope).await?;
+            }
             match self.context.spec.cutover.source_writes {
                 SourceWrites::Block => {
                     fence::check_up(&pair.source).await?;

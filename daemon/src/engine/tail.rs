@@ -20,6 +20,7 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
+use schemas::spec::RateLimit;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -114,6 +115,8 @@ pub struct Tail {
     pub verifier: Arc<Verifier>,
     /// Ends it between two rounds.
     pub stop: CancellationToken,
+    /// Holds for collections that are copied again, too.
+    pub rate_limit: Option<RateLimit>,
     /// Its bounds.
     pub tuning: Tuning,
 }

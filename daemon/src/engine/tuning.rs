@@ -38,6 +38,13 @@ pub struct Tuning {
     pub command_statements: usize,
     /// Documents read again at once: their sizes are not known, and a reply's batch holds at least one.
     pub reread_documents: usize,
+    /// Operations that queue on the source from which on the copy's readers back off: a server has 128 places for each kind, so that
+    /// some in the queue are a burst, and many are users who wait.
+    pub source_queue: u64,
+    /// The mean latency of the source's writes from which on they do.
+    pub source_write_latency: Duration,
+    /// How long a batch of the copy's own may take until they do.
+    pub source_read_latency: Duration,
     /// How often progress of the tail is stored: more often costs a write each, less often is applied twice after a crash.
     pub checkpoint_every: Duration,
 }
@@ -59,6 +66,9 @@ impl Default for Tuning {
             command_bytes: 12 << 20,
             command_statements: 100_000,
             reread_documents: 1_000,
+            source_queue: 32,
+            source_write_latency: Duration::from_millis(100),
+            source_read_latency: Duration::from_secs(5),
             checkpoint_every: Duration::from_millis(250),
         }
     }

@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(
             exact_insertion(&rawdoc! { "_id": 1, "$a": "$b" }),
             rawdoc! {
-                "q": { "_id": { "$eq": 1 }, "$nor": [{}] },
+                "q": { "_id": 1, "$nor": [{}] },
                 "u": [{ "$replaceWith": { "$literal": { "_id": 1, "$a": "$b" } } }],
                 "upsert": true,
             }

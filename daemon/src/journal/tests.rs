@@ -37,7 +37,7 @@ fn mark() -> Mark {
 }
 
 fn note(message: &str) -> Note {
-    let actor = Actor { uid: Some(7), name: Some("ada".to_owned()), revision: None };
+    let actor = Actor { uid: Some(7), certificate: None, name: Some("ada".to_owned()), revision: None };
     Note {
         kind: EntryKind::Transition,
         from: Some(Phase::Ready),

@@ -94,6 +94,7 @@ fn indexes() -> Vec<(&'static str, Vec<Document>)> {
                 doc! { "key": { "_id": -1, "k": 1 }, "name": "_id compound" },
             ],
         ),
+        ("ix_text_expiry", vec![doc! { "key": { "text": "text" }, "name": "text", "expireAfterSeconds": 1_000_000_000 }]),
         ("ix_text_of_all", vec![doc! { "key": { "$**": "text" }, "name": "all" }]),
         (
             "ix_twins",

@@ -36,6 +36,10 @@ fn update(collection: &str, updates: Vec<(Document, Bson)>) -> Document {
     doc! { "update": collection, "updates": updates }
 }
 
+fn stored(name: &str, n: i32) -> Document {
+    doc! { "_id": name, "value": Bson::JavaScriptCode("function () { return 1 }".into()), "n": n }
+}
+
 fn pipeline(stages: Vec<Document>) -> Bson {
     Bson::Array(stages.into_iter().map(Bson::Document).collect())
 }
@@ -457,14 +461,17 @@ fn cases() -> Vec<Case> {
         ),
         case(
             "stored functions",
-            vec![insert(
-                "system.js",
-                vec![doc! { "_id": "f", "value": Bson::JavaScriptCode("function () { return 1 }".into()) }],
-            )],
-            vec![insert(
-                "system.js",
-                vec![doc! { "_id": "g", "value": Bson::JavaScriptCode("function () { return 2 }".into()) }],
-            )],
+            vec![insert("system.js", vec![stored("f", 1), stored("changes", 1), stored("goes", 1)]), insert("c", numbered(1))],
+            vec![
+                insert("system.js", vec![stored("g", 2)]),
+                update("system.js", vec![(doc! { "_id": "changes" }, doc! { "$set": { "n": 2 } }.into())]),
+                doc! { "delete": "system.js", "deletes": [{ "q": { "_id": "goes" }, "limit": 1 }] },
+            ],
+        ),
+        case(
+            "stored functions dropped",
+            vec![insert("system.js", vec![stored("f", 1)]), insert("c", numbered(1))],
+            vec![doc! { "dropDatabase": 1 }, insert("system.js", vec![stored("again", 1)])],
         ),
     ];
     cases.push(case(

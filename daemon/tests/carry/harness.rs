@@ -15,6 +15,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::id::{Generation, MigrationName, RunId, Workspace};
 use schemas::spec::*;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 /// How long a small run may take to get somewhere on a busy machine.
@@ -61,6 +62,17 @@ impl Pair {
 
     /// Drops every user database of both sides, for the next run.
     pub(crate) async fn clear(&self) -> Result<()> {
+        // An election may have been a moment ago.
+        let mut tries = 0;
+        while let Err(error) = self.drop_all().await {
+            tries += 1;
+            ensure!(tries < 20, "{error:#}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    async fn drop_all(&self) -> Result<()> {
         for client in [&self.from, &self.to] {
             set_write_block(client, false).await?;
             for name in client.list_database_names().await? {
@@ -78,18 +90,23 @@ impl Pair {
 }
 
 async fn set_write_block(client: &Client, on: bool) -> Result<()> {
+    // A connection that has lived through an election and written nothing since is told of it when a command changes nothing.
+    client.database("admin").run_command(doc! { "appendOplogNote": 1, "data": { "msg": "lifting the block" } }).await?;
     client.database("admin").run_command(doc! { "setUserWriteBlockMode": 1, "global": on }).await?;
     Ok(())
 }
 
-/// A run, open and syncing.
+/// A run, open and syncing. It has a runtime of its own, so that it can be killed at whatever it waits for.
 pub(crate) struct Run {
+    runtime: Option<Runtime>,
     engine: Arc<dyn RunEngine>,
     reports: mpsc::Receiver<SyncReport>,
-    /// Its checkpoints, for as long as it is there.
-    _dir: TempDir,
+    spec: MigrationSpec,
+    tuning: Tuning,
+    dir: TempDir,
     source: Client,
     caught_up: bool,
+    blockers: Vec<String>,
 }
 
 impl Run {
@@ -99,24 +116,61 @@ impl Run {
 
     pub(crate) async fn start_with(pair: &Pair, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let (engine, reports) = open(&spec, &tuning, dir.path()).await?;
-        Ok(Self { engine, reports, _dir: dir, source: pair.from.clone(), caught_up: false })
+        let (runtime, engine, reports) = open(&spec, &tuning, dir.path()).await?;
+        let source = pair.from.clone();
+        Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false, blockers: Vec::new() })
     }
 
     pub(crate) fn engine(&self) -> &dyn RunEngine {
         &*self.engine
     }
 
+    /// Stops the engine, forgets it, and opens it again on its checkpoints.
+    pub(crate) async fn restart(&mut self) -> Result<()> {
+        self.stop().await?;
+        self.look()?;
+        self.reopen().await
+    }
+
+    /// Ends the engine wherever it is, as the end of its process does, and opens it again on its checkpoints.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.look()?;
+        self.reopen().await
+    }
+
+    async fn reopen(&mut self) -> Result<()> {
+        if let Some(runtime) = self.runtime.take() {
+            // What blocks is a statement of SQLite, which ends by itself, as it would in a process that dies behind it.
+            tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(10))).await?;
+        }
+        let (runtime, engine, reports) = open(&self.spec, &self.tuning, self.dir.path()).await?;
+        (self.runtime, self.engine, self.reports, self.caught_up) = (Some(runtime), engine, reports, false);
+        Ok(())
+    }
+
+    fn runtime(&self) -> Result<&Runtime> {
+        self.runtime.as_ref().context("the run was killed")
+    }
+
     /// Takes note of what the sync has told.
     pub(crate) fn look(&mut self) -> Result<()> {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                SyncReport::Health { caught_up, .. } => self.caught_up |= caught_up,
+                SyncReport::Health { caught_up, blockers, .. } => {
+                    self.caught_up |= caught_up;
+                    self.blockers = blockers;
+                }
                 SyncReport::Failed(fault) => bail!("the sync failed: {fault}"),
                 SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
             }
         }
         Ok(())
+    }
+
+    /// What it last said to keep it from being ready.
+    pub(crate) fn blockers(&mut self) -> Result<&[String]> {
+        self.look()?;
+        Ok(&self.blockers)
     }
 
     /// Waits until all that the source holds now is applied.
@@ -139,15 +193,19 @@ impl Run {
     /// Cuts over as the shell does.
     pub(crate) async fn cut_over(&mut self) -> Result<()> {
         self.caught_up().await?;
-        self.engine.prepare_cutover().await?;
-        self.engine.block_source().await?;
-        self.engine.drain().await?;
-        self.engine.stop_sync().await;
-        self.look()?;
-        self.engine.restore_settings().await?;
-        self.engine.open_destination().await?;
-        self.engine.clean_up(Ending::Completed).await?;
-        Ok(())
+        let engine = Arc::clone(&self.engine);
+        self.runtime()?
+            .spawn(async move {
+                engine.prepare_cutover().await?;
+                engine.block_source().await?;
+                engine.drain().await?;
+                engine.stop_sync().await;
+                engine.restore_settings().await?;
+                engine.open_destination().await?;
+                engine.clean_up(Ending::Completed).await
+            })
+            .await??;
+        self.look()
     }
 
     /// Cuts over, and holds both sides against each other.
@@ -157,13 +215,24 @@ impl Run {
         ensure!(report.is_equal(), "{report}");
         Ok(report)
     }
+
+    pub(crate) async fn stop(&self) -> Result<()> {
+        let engine = Arc::clone(&self.engine);
+        self.runtime()?.spawn(async move { engine.stop_sync().await }).await?;
+        Ok(())
+    }
 }
 
-async fn open(
-    spec: &MigrationSpec,
-    tuning: &Tuning,
-    dir: &std::path::Path,
-) -> Result<(Arc<dyn RunEngine>, mpsc::Receiver<SyncReport>)> {
+impl Drop for Run {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// An engine that does nothing yet.
+pub(crate) fn at_rest(spec: &MigrationSpec, tuning: &Tuning, dir: &std::path::Path) -> Result<Arc<dyn RunEngine>> {
     let context = EngineContext {
         run: RunId::new(&spec.name, spec.generation, 7),
         workspace: Workspace::default(),
@@ -171,10 +240,37 @@ async fn open(
         run_dir: dir.to_owned(),
         replaces: Arc::from([]),
     };
-    let engine = MongoEngine { tuning: tuning.clone() }.open(context)?;
+    Ok(MongoEngine { tuning: tuning.clone() }.open(context)?)
+}
+
+async fn open(
+    spec: &MigrationSpec,
+    tuning: &Tuning,
+    dir: &std::path::Path,
+) -> Result<(Runtime, Arc<dyn RunEngine>, mpsc::Receiver<SyncReport>)> {
+    let engine = at_rest(spec, tuning, dir)?;
     let (sender, reports) = mpsc::channel(1_000);
-    engine.start_sync(sender).await?;
-    Ok((engine, reports))
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let began = Instant::now();
+    loop {
+        let (starting, sender) = (Arc::clone(&engine), sender.clone());
+        let started = runtime.spawn(async move { starting.start_sync(sender).await }).await;
+        match started {
+            Ok(Ok(())) => return Ok((runtime, engine, reports)),
+            // As the shell does: the servers may be failing just now.
+            Ok(Err(fault)) if fault.retryable && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok(Err(fault)) => {
+                runtime.shutdown_background();
+                bail!("the sync does not start: {fault}");
+            }
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error.into());
+            }
+        }
+    }
 }
 
 /// Bounds so small that every border is met.

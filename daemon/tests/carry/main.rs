@@ -2,6 +2,10 @@
 //! real replica sets, and compared by the rig's comparer, which shares no code with the engine.
 
 mod collections;
+mod consistency;
 mod documents;
 mod events;
 mod harness;
+mod pace;
+mod races;
+mod users;

@@ -18,7 +18,7 @@ use crate::exit_code::{ExitCode, Failure};
 use crate::plan::{Action, Plan};
 use crate::progress::{Bars, Lines};
 use crate::saved_plan::SavedPlan;
-use crate::{actor, clock, load, observe, wait};
+use crate::{actor, load, observe, prepare, wait};
 
 /// `cutover apply --json`: the plan, what the daemon took of it, and the statuses at the end.
 #[derive(Serialize)]
@@ -99,13 +99,10 @@ pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, 
 
 async fn from_directory(request: &Apply, context: &Context) -> Result<Prepared, Failure> {
     let loaded = load::directory(&request.from, &request.variables)?;
-    let client = context.connect(loaded.declaration.endpoint.as_deref()).await?;
+    let client = context.connect(&loaded.declaration.reach).await?;
     let observed = observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref()).await?;
     let declared = narrow(loaded.declaration, &observed, request.target.as_ref())?;
-    let inspections = observe::inspections(&client, &declared.workspace, declared.specs(), &observed).await?;
-    let plan = crate::plan::plan(&declared, &observed, &inspections, clock::now());
-    let specs = declared.migrations.into_iter().map(|(name, one)| (name, one.spec)).collect();
-    let drops = inspections.into_iter().map(|(name, found)| (name, found.drops)).collect();
+    let prepare::Prepared { plan, specs, drops } = prepare::prepare(&client, declared, &observed).await?;
     Ok(Prepared { client, plan, specs, drops, saved: false })
 }
 
@@ -123,7 +120,7 @@ async fn from_file(request: &Apply, context: &Context) -> Result<Prepared, Failu
     }
     let saved = SavedPlan::read(&request.from)?;
     saved.check_inputs()?;
-    let client = context.connect(Some(&saved.endpoint)).await?;
+    let client = context.connect(&saved.reach()).await?;
     let Some(workspace) = saved.plan.workspace.clone() else {
         return Err(Fault::new(FaultCode::OutputFailed, format!("{} names no workspace", request.from.display())).into());
     };

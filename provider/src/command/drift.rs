@@ -24,7 +24,7 @@ struct Document {
 pub(super) async fn run(request: &Declared, format: Format, context: &Context) -> Result<ExitCode, Failure> {
     let declared = load::directory(&request.dir, &request.variables)?.declaration;
     context.tell(&declared.warnings);
-    let client = context.connect(declared.endpoint.as_deref()).await?;
+    let client = context.connect(&declared.reach).await?;
     let observed = observe::migrations(&client, &declared.workspace, None).await?;
     let drift = find_drift(&declared, &observed, clock::now());
     let code = if drift.is_empty() { ExitCode::Done } else { ExitCode::Difference };

@@ -36,7 +36,7 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
         }
         Err(other) => return Err(other),
     };
-    let client = context.connect(loaded.declaration.endpoint.as_deref()).await?;
+    let client = context.connect(&loaded.declaration.reach).await?;
     let observed = observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref()).await?;
     let declared = narrow(loaded.declaration, &observed, request.target.as_ref())?;
     let inspections = observe::inspections(&client, &declared.workspace, declared.specs(), &observed).await?;

@@ -37,7 +37,7 @@ pub(super) async fn run(
         }
         declared = declared.only(name);
     }
-    let client = context.connect(declared.endpoint.as_deref()).await?;
+    let client = context.connect(&declared.reach).await?;
     let mut document = Document { preflight: Vec::new() };
     for spec in declared.specs() {
         let inspection = client.inspect(&declared.workspace, spec).await?;

@@ -4,6 +4,7 @@ use schemas::hcl::Declared;
 use schemas::namespace::Namespace;
 use schemas::observed::{Forecast, Inspection, Observed};
 use schemas::phase::Phase;
+use schemas::principal::{Principal, PrincipalKind};
 use schemas::spec::{Balancer, ExistingData, IndexBuild, MigrationSpec, SourceAfter, SourceWrites, VerifyMode};
 use schemas::time::UtcTime;
 
@@ -57,7 +58,7 @@ pub(super) fn of_rerun(wanted: &Declared, existing: &Observed, inspection: Optio
         let names: Vec<String> = created.iter().map(ToString::to_string).collect();
         effects.push(format!(
             "drops {} on the destination, created by run {}: {}",
-            units::counted(created.len() as u64, "collection"),
+            things(created, ""),
             status.run,
             names.join(", ")
         ));
@@ -114,9 +115,31 @@ fn existing_data(spec: &MigrationSpec, inspection: Option<&Inspection>, created:
                 return format!("drops no {other}data on the destination: none is there in scope");
             }
             let names: Vec<String> = drops.iter().map(ToString::to_string).collect();
-            let collections = units::counted(drops.len() as u64, &format!("{other}collection"));
-            format!("drops {collections} on the destination: {}", names.join(", "))
+            format!("drops {} on the destination: {}", things(drops, other), names.join(", "))
         }
+    }
+}
+
+/// How many collections, users and roles these are, in words.
+fn things<'a>(namespaces: impl IntoIterator<Item = &'a Namespace>, other: &str) -> String {
+    let (mut collections, mut users, mut roles) = (0, 0, 0);
+    for namespace in namespaces {
+        *match Principal::of(namespace).map(|principal| principal.kind) {
+            None => &mut collections,
+            Some(PrincipalKind::User) => &mut users,
+            Some(PrincipalKind::Role) => &mut roles,
+        } += 1;
+    }
+    let kinds = [(collections, "collection"), (users, "user"), (roles, "role")];
+    let words: Vec<String> = kinds
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| units::counted(count, &format!("{other}{noun}")))
+        .collect();
+    match words.split_last() {
+        None => "nothing".to_owned(),
+        Some((last, [])) => last.clone(),
+        Some((last, first)) => format!("{} and {last}", first.join(", ")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use schemas::fault::{Fault, FaultCode};
+use schemas::hcl::DaemonTls;
 use schemas::hcl::schema::DAEMON;
 use schemas::hcl::values::{Outcome, check_daemon};
 use schemas::id::{MigrationName, RunId, Workspace};
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use super::declare::{self, Store};
 use super::value::Value;
 use crate::daemon_client::DaemonClient;
+use crate::declaration::Reach;
 use crate::endpoint::Endpoint;
 
 /// The provider's block, as it was configured.
@@ -28,6 +30,8 @@ pub(crate) enum Settings {
     Known {
         /// Where the daemon listens.
         endpoint: Endpoint,
+        /// How one on TCP and its caller know each other.
+        tls: Option<DaemonTls>,
         /// What this configuration owns there.
         workspace: Workspace,
     },
@@ -85,7 +89,10 @@ impl Session {
         };
         let variable = std::env::var(ENDPOINT_VARIABLE).ok().filter(|value| !value.is_empty());
         let endpoint = daemon.endpoint.or(variable).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-        let settled = endpoint.parse().map(|endpoint| Settings::Known { endpoint, workspace: daemon.workspace });
+        // As with the endpoint: Terraform's own configuration comes first.
+        let tls = daemon.tls.map_or_else(Reach::tls_of_environment, |tls| Ok(Some(tls)));
+        let settled =
+            endpoint.parse().and_then(|endpoint| Ok(Settings::Known { endpoint, tls: tls?, workspace: daemon.workspace }));
         let diagnostics = match settled {
             Ok(settings) => {
                 *lock(&self.settings) = settings;
@@ -99,8 +106,8 @@ impl Session {
     /// Connects to the daemon; `None` where it is not known yet which that is.
     pub(crate) async fn connect(&self) -> Result<Option<Connected>, Fault> {
         let settings = lock(&self.settings).clone();
-        let Settings::Known { endpoint, workspace } = settings else { return Ok(None) };
-        let client = DaemonClient::connect(&endpoint).await.map_err(in_terraforms_terms)?;
+        let Settings::Known { endpoint, tls, workspace } = settings else { return Ok(None) };
+        let client = DaemonClient::connect(&endpoint, tls.as_ref()).await.map_err(in_terraforms_terms)?;
         let state_dir = client.state_dir().await.map_err(in_terraforms_terms)?;
         Ok(Some(Connected { client, store: Store { state_dir, workspace } }))
     }

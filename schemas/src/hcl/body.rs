@@ -10,7 +10,8 @@ use hcl_edit::structure::{Attribute, Block, Body, Structure};
 
 use super::check::{Checked, Circumstances, Part, check};
 use super::diagnostic::{Diagnostic, Place, Report};
-use super::eval::{Evaluator, Failure, Names, span_of};
+use super::eval::{Bound, Evaluator, Failure, Names, span_of};
+use super::for_each::{self, Each};
 use super::not_yet;
 use super::schema::{BlockSchema, Kind, Times};
 use super::source::{SourceFile, quoted};
@@ -59,6 +60,8 @@ pub(crate) struct Walker<'a> {
     pub(crate) report: &'a mut Report,
     /// Whether expressions can refer to anything.
     pub(crate) constant: bool,
+    /// Which of a `for_each` block's migrations this is.
+    pub(crate) each: Option<&'a Each>,
 }
 
 /// Where a block stands.
@@ -144,7 +147,13 @@ impl Walker<'_> {
         }
         let what = schema.label?;
         match block.labels.first() {
-            Some(label) => Some((label.as_str().to_owned(), self.place(label.span().unwrap_or_default()))),
+            Some(label) => {
+                let text = match self.each {
+                    Some(each) if outside.words.is_empty() => each.name(label.as_str()),
+                    _ => label.as_str().to_owned(),
+                };
+                Some((text, self.place(label.span().unwrap_or_default())))
+            }
             None => {
                 let summary = format!("the block {} has no label", schema.name);
                 let detail = format!("Its {what} is missing: {} \"...\" {{ ... }}.", schema.name);
@@ -191,6 +200,10 @@ impl Walker<'_> {
     fn attribute(&mut self, schema: &'static BlockSchema, attribute: &Attribute, around: &Around, filled: &mut Filled) {
         let name = attribute.key.as_str();
         let key = attribute.key.span().unwrap_or_default();
+        if for_each::is_argument(schema, name) {
+            // It is looked at before the block is.
+            return;
+        }
         let Some(known) = schema.attribute(name) else {
             return self.unknown_attribute(schema, attribute, around);
         };
@@ -246,7 +259,12 @@ impl Walker<'_> {
         let evaluator = Evaluator::new(self.names, &self.file.text).quiet(matches!(kind, Kind::Secret | Kind::Uri));
         let evaluator = if self.constant { evaluator.constant() } else { evaluator };
         let plain_secret = kind == Kind::Secret && matches!(expr, Expression::Variable(_));
-        let outcome = if plain_secret { Ok(Value::from("")) } else { evaluator.value(expr) };
+        let outcome = if plain_secret {
+            Ok(Value::from(""))
+        } else {
+            let each = self.each.map(|each| Bound::one("each", each.value(), None));
+            evaluator.eval(expr, each.as_ref())
+        };
         match outcome {
             Ok(value) => Some((value, evaluator.is_sensitive())),
             Err(failure) => {
@@ -267,14 +285,13 @@ impl Walker<'_> {
     fn unknown_attribute(&mut self, schema: &'static BlockSchema, attribute: &Attribute, around: &Around) {
         let name = attribute.key.as_str();
         let key = attribute.key.span().unwrap_or_default();
-        let path = around.attribute(name);
-        if schema.name == "migration" && not_yet::is_announced(&path) {
-            return self.add(around, not_yet::setting_diagnostic(&path), key);
-        }
         let summary = format!("unknown attribute {}", quoted(name));
         let detail = match schema.block(name) {
             Some(_) => format!("{name} is a block: write {name} {{ ... }}, without the equals sign."),
-            None => format!("A {} block has no attribute of this name.{}", schema.name, did_you_mean(name, schema.names())),
+            None => {
+                let names = schema.names().chain(for_each::argument(schema));
+                format!("A {} block has no attribute of this name.{}", schema.name, did_you_mean(name, names))
+            }
         };
         self.add(around, Diagnostic::error(summary, detail), key);
     }
@@ -298,7 +315,7 @@ pub(crate) fn header_span(block: &Block) -> Range<usize> {
 }
 
 /// The span of the part of an expression that is wrong, where it is written out.
-fn part_span(expr: &Expression, part: &Part) -> Range<usize> {
+pub(crate) fn part_span(expr: &Expression, part: &Part) -> Range<usize> {
     let found = match (part, expr) {
         (Part::Element(index), Expression::Array(array)) => array.get(*index).and_then(|item| item.span()),
         (Part::Key(name), Expression::Object(object)) => object

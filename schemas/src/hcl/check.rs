@@ -282,16 +282,38 @@ pub(crate) fn absolute(dir: &Path, text: &str) -> PathBuf {
     dir.join(text).components().filter(|part| *part != Component::CurDir).collect()
 }
 
+/// The host and port of `tcp://host:port`; an IPv6 address stands in brackets, which are kept.
+#[must_use]
+pub fn tcp_endpoint(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let fits = match inner {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')),
+    };
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    fits.then_some((host, port))
+}
+
 fn endpoint(text: &str, here: &Circumstances<'_>) -> Result<String, Vec<Refusal>> {
     /// The kernel's bound on the path of a socket.
     const LONGEST: usize = 107;
+    if text.starts_with("tcp:") {
+        return match tcp_endpoint(text) {
+            Some(_) => Ok(text.to_owned()),
+            None => refuse(
+                Part::All,
+                format!("{} names no host and port", here.name),
+                "Write it like tcp://cutover.example.net:7443.",
+            ),
+        };
+    }
     let Some(path) = text.strip_prefix("unix:") else {
-        if text.starts_with("tcp:") || text.starts_with("http:") || text.starts_with("https:") {
-            let summary = format!("{} over the network is not supported yet", here.name);
-            let detail = "Use the daemon's socket, as in unix:///run/cutover/cutoverd.sock.";
-            return Err(vec![Refusal { code: FaultCode::NotSupportedYet, ..refusal(Part::All, summary, detail) }]);
-        }
-        return refuse(Part::All, format!("{} is not an address", here.name), "Write it like unix:///run/cutover/cutoverd.sock.");
+        return refuse(
+            Part::All,
+            format!("{} is not an address", here.name),
+            "Write it like unix:///run/cutover/cutoverd.sock or tcp://cutover.example.net:7443.",
+        );
     };
     let path = match path.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,

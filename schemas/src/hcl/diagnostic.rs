@@ -170,6 +170,16 @@ impl Diagnostic {
         out
     }
 
+    /// Whether another says the same of the same place, whatever blocks are around it.
+    fn says_the_same(&self, other: &Self) -> bool {
+        self.place == other.place
+            && self.summary == other.summary
+            && self.detail == other.detail
+            && self.severity == other.severity
+            && self.code == other.code
+            && self.related == other.related
+    }
+
     /// Where it sorts: by file, line and column; what has no place comes first.
     fn order(&self) -> (Option<(&str, usize, usize)>, Severity) {
         (self.place.as_ref().map(|place| (place.file.as_str(), place.line, place.column)), self.severity)
@@ -281,6 +291,10 @@ impl Report {
     pub(crate) fn add(&mut self, diagnostic: Diagnostic) {
         if diagnostic.severity == Severity::Error {
             self.errors += 1;
+        }
+        // A block that stands for several migrations has the same mistake in each of them.
+        if diagnostic.place.is_some() && self.kept.iter().any(|kept| kept.says_the_same(&diagnostic)) {
+            return;
         }
         if self.kept.len() < Diagnostics::MOST {
             self.kept.push(diagnostic);

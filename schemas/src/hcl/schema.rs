@@ -276,6 +276,19 @@ pub const MIGRATION: BlockSchema = BlockSchema {
     blocks: &[SOURCE, DESTINATION, NAMESPACES, COPY, SHARDING, VERIFY, CUTOVER],
 };
 
+/// How a daemon on another machine and its caller know each other.
+const DAEMON_TLS: BlockSchema = BlockSchema {
+    name: "tls",
+    times: Times::AtMostOnce,
+    label: None,
+    description: "For a daemon that listens on TCP: whom to trust, and what to show it.",
+    attributes: &[
+        required("ca_file", Kind::File, "PEM file with the authorities that the daemon's certificate comes from."),
+        required("certificate_key_file", Kind::File, "PEM file with the certificate that the daemon is shown, and its key."),
+    ],
+    blocks: &[],
+};
+
 /// The `daemon` block.
 pub const DAEMON: BlockSchema = BlockSchema {
     name: "daemon",
@@ -283,10 +296,15 @@ pub const DAEMON: BlockSchema = BlockSchema {
     label: None,
     description: "Which daemon carries the migrations out.",
     attributes: &[
-        optional("endpoint", Kind::Endpoint, Some("\"unix:///run/cutover/cutoverd.sock\""), "Where the daemon listens."),
+        optional(
+            "endpoint",
+            Kind::Endpoint,
+            Some("\"unix:///run/cutover/cutoverd.sock\""),
+            "Where the daemon listens: `unix:PATH` or `tcp://HOST:PORT`.",
+        ),
         optional("workspace", Kind::Name, Some("\"default\""), "The set of migrations that this directory owns on the daemon."),
     ],
-    blocks: &[],
+    blocks: &[DAEMON_TLS],
 };
 
 /// A `variable` block.

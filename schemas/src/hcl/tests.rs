@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Declaration, Diagnostics, File, Inputs, load, load_texts};
 
+mod console;
 mod expression;
 mod hostile;
 mod rules;

@@ -64,7 +64,8 @@ pub fn check_migration(dir: &Path, values: &BlockValues) -> Outcome<Declared> {
 pub fn check_daemon(dir: &Path, values: &BlockValues) -> Outcome<DaemonSettings> {
     let mut report = Report::default();
     let filled = fill(&DAEMON, values, dir, &Around::default(), &mut report);
-    let made = (report.errors() == 0 && !has_unknown(values)).then(|| DaemonSettings::of(filled));
+    let settings = DaemonSettings::of(filled, &mut report);
+    let made = (report.errors() == 0 && !has_unknown(values)).then_some(settings);
     Outcome { made, diagnostics: report.finish() }
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn declare<'a>(
     let errors = report.errors();
     let file = &parsed.file;
     let dir = names.dir.clone();
-    let filled = Walker { file, names, dir: &dir, report: &mut *report, constant: true }.top_block(&VARIABLE, block);
+    let filled = Walker { file, names, dir: &dir, report: &mut *report, constant: true, each: None }.top_block(&VARIABLE, block);
     let Some((name, label)) = filled.label else { return };
     let context = format!("variable {}", quoted(&name));
     let evaluator = Evaluator::new(names, &file.text).constant();

@@ -6,12 +6,8 @@ migration "orders" {
     uri          = "mongodb://b"
     block_writes = true
   }
-  namespaces {
-    include_users = true
-  }
   copy {
-    rate_limit = "50MB/s"
-    indexes    = "before_copy"
+    indexes = "before_copy"
   }
   sharding {
     balancer = "manage"

@@ -46,7 +46,9 @@ pub(super) async fn read(client: &Client, scope: &Scope) -> Result<BTreeMap<Stri
         let listed: Vec<Document> = database.run_cursor_command(doc! { "listCollections": 1 }).await?.try_collect().await?;
         for entry in listed {
             let name = entry.get_str("name").context("a collection without a name")?;
-            if !name.starts_with("system.") && scope.contains(&db, name) {
+            // Of the server's own, stored functions are the users'; where there are none, their collection may stay.
+            let has_functions = name == "system.js" && database.collection::<Document>(name).find_one(doc! {}).await?.is_some();
+            if (has_functions || !name.starts_with("system.")) && scope.contains(&db, name) {
                 let namespace = format!("{db}.{name}");
                 let collection =
                     describe(&database, name, &entry).await.with_context(|| format!("failed to describe {namespace}"))?;

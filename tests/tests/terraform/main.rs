@@ -5,5 +5,6 @@ mod alone;
 mod hold;
 mod life;
 mod packaging;
+mod remote;
 mod scene;
 mod several;

@@ -130,7 +130,7 @@ impl Life {
 }
 
 fn ada() -> Actor {
-    Actor { uid: Some(7), name: Some("ada".to_owned()), revision: Some("abc".to_owned()) }
+    Actor { uid: Some(7), certificate: None, name: Some("ada".to_owned()), revision: Some("abc".to_owned()) }
 }
 
 fn passing() -> Fault {

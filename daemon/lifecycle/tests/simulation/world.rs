@@ -59,7 +59,7 @@ struct Daemon {
 }
 
 fn actor() -> Actor {
-    Actor { uid: Some(1000), name: None, revision: None }
+    Actor { uid: Some(1000), certificate: None, name: None, revision: None }
 }
 
 const FINAL_TIME: ClusterTime = ClusterTime { t: 7, i: 1 };

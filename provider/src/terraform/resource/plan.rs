@@ -12,7 +12,7 @@ use schemas::wire::v1;
 use super::note::Note;
 use super::{check_workspace, name_of, problems};
 use crate::clock;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, Reach};
 use crate::plan::{self as planner, Action};
 use crate::terraform::service::Problems;
 use crate::terraform::session::{Connected, Session};
@@ -114,7 +114,7 @@ async fn known(
     }
     let declaration = Declaration {
         workspace: daemon.workspace().clone(),
-        endpoint: None,
+        reach: Reach::default(),
         migrations: BTreeMap::from([(spec.name.clone(), wanted)]),
         fingerprint: String::new(),
         warnings: Vec::new(),
@@ -163,7 +163,7 @@ async fn removal(session: &Session, prior: &Value) -> Result<Planned, Problems> 
     let Some(existing) = existing.filter(|existing| is_to_go(session, prior, existing)) else { return Ok(nothing()) };
     let declaration = Declaration {
         workspace: daemon.workspace().clone(),
-        endpoint: None,
+        reach: Reach::default(),
         migrations: BTreeMap::new(),
         fingerprint: String::new(),
         warnings: Vec::new(),

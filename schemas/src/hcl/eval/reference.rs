@@ -6,6 +6,7 @@ use std::ops::Range;
 use hcl_edit::Span as _;
 use hcl_edit::expr::{Expression, Traversal, TraversalOperator};
 
+use super::super::for_each;
 use super::super::source::quoted;
 use super::super::suggest::did_you_mean;
 use super::super::value::Value;
@@ -21,6 +22,10 @@ impl<'a> Evaluator<'a> {
     }
 
     fn unknown_name<T>(&self, name: &str, span: &Range<usize>, bound: Option<&Bound<'_>>) -> Result<T, Failure> {
+        if name == "each" && self.sight == Sight::All {
+            let detail = "each.key and each.value are known in a migration that has for_each, and nowhere else.";
+            return wrong(span.clone(), "each is not known here", detail);
+        }
         if self.is_quiet() {
             return wrong(span.clone(), "unknown name", "This name means nothing here. Texts are written in quotes.");
         }
@@ -88,6 +93,7 @@ impl<'a> Evaluator<'a> {
                 }
             }
             Expression::Variable(name) => {
+                for_each::check_member(name.as_str(), operators, &span)?;
                 bound.and_then(|bound| bound.find(name.as_str())).expect("the arm above took names that are not bound")
             }
             expr => {

@@ -3,22 +3,23 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::super::value::Value;
-use super::convert::set;
+use super::convert::{of_one_kind, set};
 use super::{Answer, Call, Function, Problem, function, problem, problem_with};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     function("alltrue", "alltrue(list)", 1, Some(1), |call| Ok(flags(call)?.into_iter().all(|flag| flag).into())),
     function("anytrue", "anytrue(list)", 1, Some(1), |call| Ok(flags(call)?.into_iter().any(|flag| flag).into())),
     function("chunklist", "chunklist(list, size)", 2, Some(2), |call| match call.count(1)? {
-        0 => problem_with(1, "A chunk has at least one element."),
+        // As in Terraform: one chunk.
+        0 => Ok(vec![Value::List(call.list(0)?.to_vec())].into()),
         size => Ok(call.list(0)?.chunks(size).map(|chunk| Value::List(chunk.to_vec())).collect::<Vec<_>>().into()),
     }),
     function("coalesce", "coalesce(values...)", 1, None, |call| {
         let empty = |value: &Value| *value == Value::Null || *value == Value::from("");
-        call.arguments
-            .iter()
-            .find(|value| !empty(value))
-            .map_or_else(|| problem("All values are null or empty."), |value| Ok(value.clone()))
+        call.arguments.iter().find(|value| !empty(value)).map_or_else(
+            || problem("All values are null or empty."),
+            |found| Ok(of_one_kind(std::iter::once(found).chain(&call.arguments).cloned().collect()).swap_remove(0)),
+        )
     }),
     function("coalescelist", "coalescelist(lists...)", 1, None, |call| {
         for index in 0..call.len() {
@@ -70,7 +71,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let chosen = values.iter().zip(keys).filter(|(_, key)| wanted.contains(key)).map(|(value, _)| value.clone());
         Ok(chosen.collect::<Vec<_>>().into())
     }),
-    function("merge", "merge(objects...)", 1, None, |call| {
+    function("merge", "merge(objects...)", 0, None, |call| {
         let mut merged = BTreeMap::new();
         for index in 0..call.len() {
             if *call.value(index) != Value::Null {
@@ -92,6 +93,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             all
         })
     }),
+    function("setproduct", "setproduct(lists...)", 2, None, set_product),
     function("setsubtract", "setsubtract(list, without)", 2, Some(2), |call| {
         sets(call, |mut all, one| {
             all.retain(|item| !one.contains(item));
@@ -139,8 +141,8 @@ fn flags(call: &Call<'_>) -> Result<Vec<bool>, Problem> {
 
 fn distinct(call: &Call<'_>) -> Answer {
     let mut seen = HashSet::new();
-    let fresh = call.list(0)?.iter().filter(|item| seen.insert(serde_json::Value::from(*item).to_string()));
-    Ok(fresh.cloned().collect::<Vec<_>>().into())
+    let items = of_one_kind(call.list(0)?.to_vec());
+    Ok(items.into_iter().filter(|item| seen.insert(serde_json::Value::from(item).to_string())).collect::<Vec<_>>().into())
 }
 
 fn element(call: &Call<'_>) -> Answer {
@@ -164,30 +166,41 @@ fn flatten(items: &[Value], flat: &mut Vec<Value>) {
 }
 
 fn range(call: &Call<'_>) -> Answer {
-    let (start, end) = if call.len() == 1 { (0, call.whole(0)?) } else { (call.whole(0)?, call.whole(1)?) };
-    let step = if call.len() == 3 {
-        call.whole(2)?
-    } else if end < start {
-        -1
-    } else {
-        1
+    /// As Terraform has it.
+    const MOST: u32 = 1024;
+    let (start, end) = if call.len() == 1 { (0.0, call.float(0)?) } else { (call.float(0)?, call.float(1)?) };
+    let step = match call.len() {
+        3 => call.float(2)?,
+        _ if end < start => -1.0,
+        _ => 1.0,
     };
-    if step == 0 || (end > start && step < 0) || (end < start && step > 0) {
+    if step == 0.0 || (end > start && step < 0.0) || (end < start && step > 0.0) {
         return problem_with(call.len() - 1, "The step leads away from the end.");
     }
-    // As Terraform has it.
-    const MOST: u64 = 1024;
-    if end.abs_diff(start) / step.unsigned_abs() >= MOST {
-        return problem(format!("A range has at most {MOST} numbers."));
-    }
     let mut numbers = Vec::new();
-    let mut at = start;
-    while (step > 0 && at < end) || (step < 0 && at > end) {
-        numbers.push(Value::Number(at.into()));
-        let Some(next) = at.checked_add(step) else { break };
-        at = next;
+    for index in 0..=MOST {
+        // Multiplied, not added up: a sum of fractions strays.
+        let at = start + step * f64::from(index);
+        if (step > 0.0 && at >= end) || (step < 0.0 && at <= end) {
+            return Ok(numbers.into());
+        }
+        let Some(number) = Value::from_f64(at) else { break };
+        numbers.push(number);
     }
-    Ok(numbers.into())
+    problem(format!("A range has at most {MOST} numbers."))
+}
+
+/// Every way to take one element of each list, the last list's fastest.
+fn set_product(call: &Call<'_>) -> Answer {
+    let lists: Vec<&[Value]> = (0..call.len()).map(|index| call.list(index)).collect::<Result<_, _>>()?;
+    let count = lists.iter().map(|list| list.len()).fold(1, usize::saturating_mul);
+    call.room_for(count.saturating_mul(lists.len()).saturating_mul(48))?;
+    let mut rows: Vec<Vec<Value>> = vec![Vec::new()];
+    for list in lists {
+        rows =
+            rows.iter().flat_map(|row| list.iter().map(|item| [row.as_slice(), std::slice::from_ref(item)].concat())).collect();
+    }
+    Ok(rows.into_iter().map(Value::List).collect::<Vec<_>>().into())
 }
 
 fn sets(call: &Call<'_>, join: fn(Vec<Value>, Vec<Value>) -> Vec<Value>) -> Answer {

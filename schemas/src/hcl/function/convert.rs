@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
 use super::super::value::Value;
 use super::{Answer, Call, Function, function, problem_with};
 
 pub(super) const FUNCTIONS: &[Function] = &[
+    function("base64decode", "base64decode(string)", 1, Some(1), base64_decode),
+    function("base64encode", "base64encode(string)", 1, Some(1), |call| Ok(BASE64_STANDARD.encode(call.text(0)?).into())),
     function("jsondecode", "jsondecode(string)", 1, Some(1), json_decode),
-    function("jsonencode", "jsonencode(value)", 1, Some(1), |call| {
-        // Terraform escapes these, so that the text can stand in HTML.
-        let json = serde_json::Value::from(call.value(0)).to_string();
-        Ok(json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026").into())
-    }),
+    function("jsonencode", "jsonencode(value)", 1, Some(1), |call| Ok(json_text(call.value(0)).into())),
     function("tobool", "tobool(value)", 1, Some(1), |call| converted(call, "a bool", |v| v.to_bool().map(Value::Bool))),
-    function("tolist", "tolist(list)", 1, Some(1), |call| nullable(call, |call| Ok(call.list(0)?.to_vec().into()))),
-    function("tomap", "tomap(object)", 1, Some(1), |call| nullable(call, |call| Ok(Value::Map(call.map(0)?.clone())))),
+    function("tolist", "tolist(list)", 1, Some(1), |call| nullable(call, |call| Ok(of_one_kind(call.list(0)?.to_vec()).into()))),
+    function("tomap", "tomap(object)", 1, Some(1), |call| nullable(call, to_map)),
     function("tonumber", "tonumber(value)", 1, Some(1), |call| converted(call, "a number", |v| v.to_number().map(Value::Number))),
-    function("toset", "toset(list)", 1, Some(1), |call| nullable(call, |call| Ok(set(call.list(0)?.iter().cloned())))),
+    function("toset", "toset(list)", 1, Some(1), |call| nullable(call, |call| Ok(set(of_one_kind(call.list(0)?.to_vec()))))),
     function("tostring", "tostring(value)", 1, Some(1), |call| converted(call, "a string", |v| v.to_text().map(Value::String))),
     function("type", "type(value)", 1, Some(1), |call| {
         Ok(match call.value(0) {
@@ -30,6 +30,35 @@ pub(super) const FUNCTIONS: &[Function] = &[
         .into())
     }),
 ];
+
+/// A value's JSON, with what Terraform escapes so that the text can stand in HTML and in JavaScript.
+pub(super) fn json_text(value: &Value) -> String {
+    let json = serde_json::Value::from(value).to_string();
+    let escapes = [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    escapes.into_iter().fold(json, |json, (c, escape)| json.replace(c, escape))
+}
+
+/// The same values as elements of one collection: where a string is among numbers and bools, all become strings.
+pub(super) fn of_one_kind(values: Vec<Value>) -> Vec<Value> {
+    let simple = values.iter().all(|value| matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null));
+    if !simple || !values.iter().any(|value| matches!(value, Value::String(_))) {
+        return values;
+    }
+    values.into_iter().map(|value| value.to_text().map_or(Value::Null, Value::String)).collect()
+}
+
+fn to_map(call: &Call<'_>) -> Answer {
+    let (keys, values): (Vec<String>, Vec<Value>) = call.map(0)?.clone().into_iter().unzip();
+    Ok(Value::Map(keys.into_iter().zip(of_one_kind(values)).collect()))
+}
+
+fn base64_decode(call: &Call<'_>) -> Answer {
+    match BASE64_STANDARD.decode(call.text(0)?).map(String::from_utf8) {
+        Ok(Ok(text)) => Ok(text.into()),
+        Ok(Err(_)) => problem_with(0, "What it decodes to is not UTF-8."),
+        Err(_) => problem_with(0, "It is not base64."),
+    }
+}
 
 fn nullable(call: &Call<'_>, convert: fn(&Call<'_>) -> Answer) -> Answer {
     if *call.value(0) == Value::Null { Ok(Value::Null) } else { convert(call) }

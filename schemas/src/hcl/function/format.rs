@@ -14,6 +14,7 @@ struct Verb {
     plus: bool,
     space: bool,
     zero: bool,
+    sharp: bool,
     width: Option<usize>,
     precision: Option<usize>,
 }
@@ -56,6 +57,7 @@ fn expand(pattern: &str, values: &[Value]) -> Result<String, Problem> {
     let mut out = String::new();
     let mut chars = pattern.chars().peekable();
     let mut next = 0;
+    let mut by_position = false;
     while let Some(c) = chars.next() {
         if c != '%' {
             out.push(c);
@@ -68,7 +70,7 @@ fn expand(pattern: &str, values: &[Value]) -> Result<String, Problem> {
                 Some('+') => verb.plus = true,
                 Some(' ') => verb.space = true,
                 Some('0') => verb.zero = true,
-                Some('#') => {}
+                Some('#') => verb.sharp = true,
                 _ => break,
             }
             chars.next();
@@ -78,6 +80,7 @@ fn expand(pattern: &str, values: &[Value]) -> Result<String, Problem> {
             chars.next();
             verb.precision = Some(digits(&mut chars)?.unwrap_or(0));
         }
+        let chosen = position(&mut chars)?;
         let Some(letter) = chars.next() else {
             return problem_with(0, "The pattern ends within a %; write %% for a percent sign.");
         };
@@ -85,16 +88,34 @@ fn expand(pattern: &str, values: &[Value]) -> Result<String, Problem> {
             out.push('%');
             continue;
         }
+        if let Some(position) = chosen {
+            by_position = true;
+            next = position;
+        }
         let Some(value) = values.get(next) else {
             return problem(format!("The pattern asks for more values than there are: {}.", values.len()));
         };
         next += 1;
         write_value(&mut out, letter, &verb, value, next)?;
     }
-    if next < values.len() {
+    // Values that are chosen by their position may be left out.
+    if !by_position && next < values.len() {
         return problem(format!("The pattern uses {next} of {} values.", values.len()));
     }
     Ok(out)
+}
+
+/// The value that `[2]` before a verb chooses, counted from 0.
+fn position(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Option<usize>, Problem> {
+    if chars.peek() != Some(&'[') {
+        return Ok(None);
+    }
+    chars.next();
+    let number = digits(chars)?;
+    match (number.and_then(|number| number.checked_sub(1)), chars.next()) {
+        (Some(position), Some(']')) => Ok(Some(position)),
+        _ => problem_with(0, "A value is chosen by its number, counted from 1, as in %[2]s."),
+    }
 }
 
 fn digits(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Option<usize>, Problem> {
@@ -114,6 +135,7 @@ fn write_value(out: &mut String, letter: char, verb: &Verb, value: &Value, argum
     let number = || value.to_number();
     let text = match letter {
         'v' => match value {
+            value if verb.sharp => super::convert::json_text(value),
             Value::String(text) => cut(text, verb.precision),
             Value::Number(number) => signed(number_text(number), verb),
             Value::Null => "null".to_owned(),
@@ -128,7 +150,11 @@ fn write_value(out: &mut String, letter: char, verb: &Verb, value: &Value, argum
             None => return mismatch("a string"),
         },
         't' => match value.to_bool() {
-            Some(flag) => flag.to_string(),
+            Some(flag) => {
+                // Terraform takes no notice of its width.
+                out.push_str(if flag { "true" } else { "false" });
+                return Ok(());
+            }
             None => return mismatch("a bool"),
         },
         'd' | 'x' | 'X' | 'o' | 'b' => match number().as_ref().and_then(whole) {
@@ -151,7 +177,7 @@ fn write_value(out: &mut String, letter: char, verb: &Verb, value: &Value, argum
         },
         _ => return problem_with(0, format!("%{letter} is no verb; there are %s %d %f %e %g %t %v %q %x %X %o %b and %%.")),
     };
-    pad(out, &text, verb, !matches!(letter, 's' | 'q' | 't' | 'v'));
+    pad(out, &text, verb, !matches!(letter, 's' | 'q' | 'v'));
     Ok(())
 }
 

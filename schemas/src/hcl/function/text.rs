@@ -36,7 +36,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         Ok(text.strip_suffix(&suffix).unwrap_or(&text).into())
     }),
     function("trimspace", "trimspace(string)", 1, Some(1), |call| Ok(call.text(0)?.trim().into())),
-    function("upper", "upper(string)", 1, Some(1), |call| Ok(call.text(0)?.to_uppercase().into())),
+    function("upper", "upper(string)", 1, Some(1), |call| Ok(call.text(0)?.chars().map(upper).collect::<String>().into())),
     function("urlencode", "urlencode(string)", 1, Some(1), url_encode),
 ];
 
@@ -78,15 +78,21 @@ fn substr(call: &Call<'_>) -> Answer {
     Ok(text[index(start)..index(end)].iter().collect::<String>().into())
 }
 
+/// The capital of a letter that has one of one letter: as in Terraform, `ß` stays.
+fn upper(c: char) -> char {
+    let mut capital = c.to_uppercase();
+    match (capital.next(), capital.next()) {
+        (Some(only), None) => only,
+        _ => c,
+    }
+}
+
 fn title(call: &Call<'_>) -> Answer {
     let mut before = ' ';
     let mut out = String::new();
     for c in call.text(0)?.chars() {
-        if before.is_whitespace() {
-            out.extend(c.to_uppercase());
-        } else {
-            out.push(c);
-        }
+        let in_word = before.is_alphanumeric() || before == '_' || (!before.is_ascii() && !before.is_whitespace());
+        out.push(if in_word { c } else { upper(c) });
         before = c;
     }
     Ok(out.into())

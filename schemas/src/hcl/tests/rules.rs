@@ -119,7 +119,7 @@ fn what_is_not_supported_yet_names_things_that_exist() {
     let mut found = Vec::new();
     attributes(&MIGRATION, "", &mut found);
     for (path, _) in not_yet::NOT_YET {
-        let exists = found.iter().any(|(known, _)| known == path) || MIGRATION.block(path).is_some() || *path == "for_each";
+        let exists = found.iter().any(|(known, _)| known == path) || MIGRATION.block(path).is_some();
         assert!(exists, "{path}");
     }
 }
@@ -247,18 +247,12 @@ fn same_deployments_have_their_own_code() {
 
 #[test]
 fn settings_of_later_versions_have_their_own_code() {
-    for body in [
-        "namespaces {\n include_users = true\n}",
-        "copy {\n rate_limit = \"1MB/s\"\n}",
-        "copy {\n indexes = \"before_copy\"\n}",
-        "sharding {\n}",
-        "for_each = []",
-    ] {
+    for body in ["copy {\n indexes = \"before_copy\"\n}", "sharding {\n}"] {
         assert_eq!(first_error(&migration(body)).0, FaultCode::NotSupportedYet, "{body}");
     }
     for body in [
-        "namespaces {\n include_users = false\n}",
-        "copy {\n rate_limit = null\n indexes = \"after_copy\"\n parallelism = 256\n}",
+        "namespaces {\n include_users = true\n}",
+        "copy {\n rate_limit = \"1MB/s\"\n indexes = \"after_copy\"\n parallelism = 256\n}",
         "verify {\n mode = \"off\"\n}",
         "verify {\n mode = \"full\"\n}",
         "verify {\n}",

@@ -1,0 +1,154 @@
+//! Random operations of several clients on few names and keys, through copy, tail, restarts, kills and elections; then both sides
+//! are compared.
+//!
+//! `CUTOVER_SEEDS=200` tries so many seeds, `CUTOVER_SEEDS=201-400` those, `CUTOVER_SEED=7` that one alone, `CUTOVER_SHRINK=1` leaves
+//! out of a failing seed what it fails without.
+
+mod generate;
+mod shrink;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+use mongodb::options::ClientOptions;
+
+use crate::harness::{Pair, Run, run};
+pub(crate) use generate::{Event, Operation, Plan};
+
+/// Seeds that a normal run tries.
+const QUICK: u64 = 24;
+
+/// How long one plan may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// Between two operations of one client, at most.
+const PACE: Duration = Duration::from_millis(25);
+
+async fn client(pair: &Pair) -> Result<Client> {
+    let mut options = ClientOptions::parse(pair.source.uri()).await?;
+    options.server_selection_timeout = Some(Duration::from_secs(20));
+    Ok(Client::with_options(options)?)
+}
+
+/// Does one operation. What the server refuses did not happen, and is no error.
+async fn operate(client: &Client, operation: &Operation) {
+    match operation {
+        Operation::Command { db, command } => {
+            let _ = client.database(db).run_command(command.clone()).await;
+        }
+        Operation::Transaction { commands, commits } => {
+            let _ = transact(client, commands, *commits).await;
+        }
+    }
+}
+
+async fn transact(client: &Client, commands: &[(String, Document)], commits: bool) -> Result<()> {
+    let mut session = client.start_session().await?;
+    session.start_transaction().await?;
+    for (db, command) in commands {
+        client.database(db).run_command(command.clone()).session(&mut session).await?;
+    }
+    if commits {
+        session.commit_transaction().await?
+    } else {
+        session.abort_transaction().await?
+    }
+    Ok(())
+}
+
+/// Runs a plan on a pair of replica sets that has nothing, and compares.
+pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
+    let setting_up = client(pair).await?;
+    for operation in &plan.before {
+        operate(&setting_up, operation).await;
+    }
+    if let Some(milliseconds) = plan.slow_copy {
+        let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
+        run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 60 }, "data": data }).await?;
+    }
+    let mut sync = Run::start_with(pair, pair.spec(), plan.tuning.clone()).await?;
+    let working = plan.clients.iter().map(|operations| async move {
+        let client = client(pair).await?;
+        for (pause, operation) in operations {
+            tokio::time::sleep(PACE.mul_f64(*pause)).await;
+            operate(&client, operation).await;
+        }
+        Ok::<(), anyhow::Error>(())
+    });
+    let disturbing = async {
+        for (after, event) in &plan.events {
+            tokio::time::sleep(Duration::from_millis(*after)).await;
+            sync.look()?;
+            match event {
+                Event::Faults { on_source, times, data } => {
+                    let fail = doc! { "configureFailPoint": "failCommand", "mode": { "times": *times }, "data": data.clone() };
+                    // A server that is being elected may not take it, and then nothing fails.
+                    let _ = run(if *on_source { &pair.from } else { &pair.to }, "admin", fail).await;
+                }
+                Event::Restart => sync.restart().await?,
+                Event::Kill => sync.kill().await?,
+                Event::SourceStepsDown => pair.source.step_down(1).await.context("the source's step-down")?,
+                Event::DestinationStepsDown => pair.destination.step_down(1).await.context("the destination's step-down")?,
+            }
+        }
+        Ok(())
+    };
+    tokio::try_join!(futures_util::future::try_join_all(working), disturbing)?;
+    pair.source.primary().await?;
+    pair.destination.primary().await?;
+    for client in [&pair.from, &pair.to] {
+        run(client, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+    }
+    let report = sync.prove(pair).await?;
+    println!("  {} collections, {} indexes, {} documents", report.collections, report.indexes, report.source_documents);
+    Ok(())
+}
+
+fn seeds() -> Result<Vec<u64>> {
+    let number = |text: &str| text.parse::<u64>().with_context(|| format!("{text} is no seed"));
+    if let Ok(seed) = std::env::var("CUTOVER_SEED") {
+        return Ok(vec![number(&seed)?]);
+    }
+    match std::env::var("CUTOVER_SEEDS") {
+        Err(_) => Ok((1..=QUICK).collect()),
+        Ok(seeds) => match seeds.split_once('-') {
+            Some((first, last)) => Ok((number(first)?..=number(last)?).collect()),
+            None => Ok((1..=number(&seeds)?).collect()),
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_operations_lose_nothing() -> Result<()> {
+    let seeds = seeds()?;
+    let mut pair = Pair::start().await?;
+    let mut failed = Vec::new();
+    let (mut operations, began) = (0, Instant::now());
+    for seed in &seeds {
+        let plan = Plan::new(*seed);
+        operations += plan.operations();
+        println!("seed {seed}: {plan}");
+        let began = Instant::now();
+        let held = match tokio::time::timeout(PATIENCE, hold(&pair, &plan)).await {
+            Ok(held) => held,
+            Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
+        };
+        if let Err(error) = held {
+            println!("seed {seed} FAILED, replay it with CUTOVER_SEED={seed}: {error:#}");
+            failed.push(*seed);
+            if std::env::var_os("CUTOVER_SHRINK").is_some() {
+                shrink::shrink(plan).await?;
+            }
+            pair = Pair::start().await?;
+        }
+        println!("  {:?}", began.elapsed());
+        pair.clear().await?;
+    }
+    println!("{} seeds, {operations} operations in {:?}", seeds.len(), began.elapsed());
+    if !failed.is_empty() {
+        bail!("failed with CUTOVER_SEED={}", failed.iter().map(u64::to_string).collect::<Vec<_>>().join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! The source changes between two looks that the engine takes at it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use daemon::engine::tuning::Tuning;
+use mongodb::bson::{Document, doc};
+
+use crate::harness::{Pair, Run, run};
+
+/// Documents that no such index takes are read, then they are mended and the index is made, and then the copy lists the indexes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_made_between_the_documents_and_the_indexes_is_built_in_the_end() -> Result<()> {
+    let pair = Pair::start().await?;
+    let odd = [
+        doc! { "_id": "geo", "geo": "nowhere" },
+        doc! { "_id": "parallel", "a": [1, 2], "b": [3, 4] },
+        doc! { "_id": "hashed", "h": [1] },
+        doc! { "_id": "flat", "flat": [500, 500] },
+        doc! { "_id": "text", "text": "words", "language": "no such language" },
+    ];
+    run(&pair.from, "races", doc! { "insert": "c", "documents": odd.to_vec() }).await?;
+    run(&pair.from, "races", doc! { "createIndexes": "c", "indexes": [{ "key": { "n": 1 }, "name": "n" }] }).await?;
+    let look = doc! { "failCommands": ["listIndexes"], "appName": "cutover", "blockConnection": true, "blockTimeMS": 3_000 };
+    run(&pair.from, "admin", doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": look }).await?;
+    let mut sync = Run::start_with(&pair, pair.spec(), Tuning::default()).await?;
+    let began = Instant::now();
+    while sync.engine().progress().copy.documents_copied < odd.len() as u64 {
+        sync.look()?;
+        ensure!(began.elapsed() < Duration::from_secs(30), "nothing is copied");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    run(&pair.from, "races", doc! { "delete": "c", "deletes": [{ "q": { "_id": { "$ne": "geo" } }, "limit": 0 }] }).await?;
+    let mended = doc! { "$set": { "geo": { "type": "Point", "coordinates": [1, 2] } } };
+    run(&pair.from, "races", doc! { "update": "c", "updates": [{ "q": {}, "u": mended }] }).await?;
+    let indexes = vec![
+        doc! { "key": { "geo": "2dsphere" }, "name": "geo" },
+        doc! { "key": { "a": 1, "b": 1 }, "name": "parallel" },
+        doc! { "key": { "h": "hashed" }, "name": "hashed" },
+        doc! { "key": { "flat": "2d" }, "name": "flat" },
+        doc! { "key": { "text": "text" }, "name": "text" },
+    ];
+    run(&pair.from, "races", doc! { "createIndexes": "c", "indexes": indexes }).await?;
+    let copied: Document = run(&pair.to, "races", doc! { "listIndexes": "c" }).await?;
+    ensure!(
+        copied.get_document("cursor")?.get_array("firstBatch")?.len() == 1,
+        "the indexes were built too early to tell: {copied}"
+    );
+    run(&pair.from, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+    let report = sync.prove(&pair).await?;
+    ensure!(report.indexes == 7, "{report}");
+    Ok(())
+}
