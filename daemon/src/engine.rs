@@ -16,7 +16,6 @@ pub mod copy;
 pub mod define;
 pub mod delta;
 pub mod doubled;
-pub mod element;
 pub mod event;
 pub mod fence;
 pub mod fold;
@@ -35,6 +34,8 @@ pub mod tuning;
 pub mod users;
 pub mod verify;
 pub mod write;
+
+pub use placement::element;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

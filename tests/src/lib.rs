@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! mongod (the binary) --> replica_set --> workload::fill, workload::Writer --> compare
+//!                             \-> sharded_cluster (a config server, shards, and mongos or its stand-in: router)
 //! programs (cutover, cutoverd) --> cutoverd, cutover --> stage (all of it, with a declaration)
 //! ```
 //!
@@ -18,6 +19,8 @@ pub mod mongod;
 pub mod ports;
 pub mod programs;
 pub mod replica_set;
+pub mod router;
+pub mod sharded_cluster;
 pub mod stage;
 pub mod terraform;
 pub mod tls;
@@ -27,6 +30,7 @@ pub use cutover::{Cutover, Output};
 pub use cutoverd::Cutoverd;
 pub use declaration::Declaration;
 pub use replica_set::{Auth, Options, ReplicaSet, TlsMode, User};
+pub use sharded_cluster::{ClusterOptions, ShardedCluster};
 pub use stage::Stage;
 pub use terraform::Terraform;
 pub use workload::{FillOptions, Writer, WriterOptions, fill};

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 /// What is built: with the demo, whose own build has these as its dependencies, the features of all that they share are the
 /// same, and nothing is compiled twice.
-const SELECTION: [&str; 6] = ["--package", "daemon", "--package", "provider", "--package", "demo"];
+const SELECTION: [&str; 8] = ["--package", "daemon", "--package", "provider", "--package", "demo", "--package", "tests"];
 
 /// The built programs.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Programs {
     pub cutoverd: PathBuf,
     /// The Terraform provider.
     pub terraform_provider: PathBuf,
+    /// The stand-in for `mongos`.
+    pub router: PathBuf,
 }
 
 /// Builds the programs in this program's own profile, in silence unless that fails, and gives their paths.
@@ -89,8 +91,9 @@ fn build(noise: Cargo) -> Result<Programs> {
         cutover: folder.join("cutover"),
         cutoverd: folder.join("cutoverd"),
         terraform_provider: folder.join("terraform-provider-cutover"),
+        router: folder.join("router"),
     };
-    for program in [&programs.cutover, &programs.cutoverd, &programs.terraform_provider] {
+    for program in [&programs.cutover, &programs.cutoverd, &programs.terraform_provider, &programs.router] {
         ensure!(program.is_file(), "cargo built no {}", program.display());
     }
     Ok(programs)

@@ -18,7 +18,7 @@ use crate::fault_proxy::FaultProxy;
 use crate::mongod;
 use crate::tls::TlsFiles;
 use member::Member;
-pub use options::{Auth, Options, TlsMode, User};
+pub use options::{Auth, Options, Role, TlsMode, User};
 
 /// The name of the user that may do everything, where there is access control.
 pub const ROOT_USER: &str = "root";
@@ -93,6 +93,13 @@ impl ReplicaSet {
         &self.options.name
     }
 
+    /// The replica set as a sharded cluster names it: `NAME/HOST:PORT[,HOST:PORT]`.
+    #[must_use]
+    pub fn seed(&self) -> String {
+        let hosts: Vec<String> = (0..self.members.len()).map(|index| self.host(index)).collect();
+        format!("{}/{}", self.options.name, hosts.join(","))
+    }
+
     /// The certificates, where it uses TLS.
     #[must_use]
     pub fn tls(&self) -> Option<&TlsFiles> {
@@ -117,6 +124,11 @@ impl ReplicaSet {
     /// When the client cannot be made; it connects later.
     pub async fn client(&self) -> Result<Client> {
         self.connect(&self.uri(), self.root_credential()).await
+    }
+
+    /// A client of another address of the same deployment that may do everything.
+    pub(crate) async fn client_of(&self, uri: &str) -> Result<Client> {
+        self.connect(uri, self.root_credential()).await
     }
 
     /// A client of one member that may do everything, also where the member is no primary.
@@ -221,7 +233,10 @@ impl ReplicaSet {
             .collect();
         let timeout = i64::try_from(self.options.election_timeout.as_millis()).context("an election timeout in ms")?;
         let settings = doc! { "electionTimeoutMillis": timeout, "heartbeatIntervalMillis": (timeout / 10).clamp(100, 2000) };
-        let config = doc! { "_id": &self.options.name, "members": members, "settings": settings };
+        let mut config = doc! { "_id": &self.options.name, "members": members, "settings": settings };
+        if self.options.role == Role::ConfigServer {
+            config.insert("configsvr", true);
+        }
         let first = self.connect(&self.direct_uri(0), None).await?;
         first.database("admin").run_command(doc! { "replSetInitiate": config }).await?;
         if self.members.len() > 1 {

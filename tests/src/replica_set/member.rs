@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::options::{Options, TlsMode};
+use super::options::{Options, Role, TlsMode};
 use super::{PATIENCE, POLL};
 use crate::fault_proxy::FaultProxy;
 use crate::leash::{Launch, Leashed};
@@ -121,6 +121,11 @@ fn launch(options: &Options, tls: Option<&TlsFiles>, folder: &Path, port: u16) -
     if !options.standalone {
         launch = launch.args(["--replSet", &options.name, "--oplogSize", &options.oplog_mb.to_string()]);
     }
+    launch = match options.role {
+        Role::Alone => launch,
+        Role::ConfigServer => launch.args(["--configsvr"]),
+        Role::Shard => launch.args(["--shardsvr"]),
+    };
     if let Some(seconds) = options.noop_interval_seconds {
         let interval = format!("periodicNoopIntervalSecs={seconds}");
         launch = launch.args(["--setParameter", "writePeriodicNoops=true", "--setParameter", &interval]);

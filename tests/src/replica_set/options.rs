@@ -13,6 +13,8 @@ pub struct Options {
     pub members: usize,
     /// One server that is no replica set.
     pub standalone: bool,
+    /// Its part in a sharded cluster.
+    pub role: Role,
     /// Access control and its users; `None`: everybody may do everything.
     pub auth: Option<Auth>,
     /// TLS for every connection.
@@ -37,6 +39,7 @@ impl Default for Options {
             name: "rs0".to_owned(),
             members: 1,
             standalone: false,
+            role: Role::Alone,
             auth: None,
             tls: None,
             oplog_mb: 1024,
@@ -47,6 +50,17 @@ impl Default for Options {
             arguments: Vec::new(),
         }
     }
+}
+
+/// What a replica set is in a sharded cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is in none.
+    Alone,
+    /// It holds the cluster's catalogue.
+    ConfigServer,
+    /// It holds data.
+    Shard,
 }
 
 /// Access control: the root user is always there.

@@ -1,0 +1,75 @@
+//! A stand-in for `mongos`, for machines that have none: routes commands to the shards of a real cluster.
+//!
+//! ```text
+//! client --wire--> session --> admin, definition       (config server, or a database's primary shard)
+//!                          --> read, write --> target  (by the real chunk map, with shard and database versions)
+//!                          --> transaction             (one shard, or several through the server's own coordinator)
+//! ```
+//!
+//! Chunks, ownership, versions and coordinators are the servers' own; a stale version is answered by them, and the route is then
+//! read again. It is no `mongos`: it has no change streams, merges only what [`read`] names, and does not check what a user
+//! may do with data (the config server checks everything else). `$CUTOVER_MONGOS`, or a `mongos` on the `PATH`, takes its place.
+
+mod admin;
+mod command;
+mod cursor;
+mod definition;
+mod read;
+mod session;
+mod shards;
+mod table;
+mod target;
+mod transaction;
+mod wire;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use mongodb::bson::RawDocumentBuf;
+use tokio::net::TcpListener;
+
+use shards::{CONFIG, Shards};
+use table::Table;
+
+/// A command's answer, or an error that is answered in its place.
+type Answer = Result<RawDocumentBuf, command::Refusal>;
+
+/// The exit code of a server that finds its port taken, as `mongod` and `mongos` have it.
+pub const EXIT_ADDRESS_IN_USE: i32 = 48;
+
+/// How often a route is read again before a stale version is given back to the client.
+const STALE_TRIES: usize = 20;
+
+/// What all connections share.
+struct Router {
+    shards: Shards,
+    table: Table,
+    cursors: Mutex<HashMap<i64, cursor::Open>>,
+    transactions: Mutex<HashMap<Vec<u8>, transaction::Transaction>>,
+}
+
+impl Router {
+    fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves clients until the process ends.
+///
+/// `config` is the config server as `mongos` takes it: `SET/HOST:PORT[,HOST:PORT]`.
+///
+/// # Errors
+/// When the config server cannot be named so, or no connection can be taken any more.
+pub async fn serve(listener: TcpListener, config: &str) -> Result<()> {
+    let (_, hosts) = config.split_once('/').context("--configdb wants SET/HOST:PORT[,HOST:PORT]")?;
+    let shards = Shards::new(hosts);
+    let router = Arc::new(Router { table: Table::default(), shards, cursors: Mutex::default(), transactions: Mutex::default() });
+    router.shards.primary(CONFIG).await.map_err(|refusal| anyhow::anyhow!("the config server: {}", refusal.message))?;
+    loop {
+        let (stream, _) = listener.accept().await.context("failed to take a connection")?;
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(session::serve(Arc::clone(&router), stream));
+    }
+}

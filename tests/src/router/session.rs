@@ -1,0 +1,55 @@
+//! One client's connection: reads its commands, finds who carries each out, answers.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::command::{Command, Refusal};
+use super::shards::CONFIG;
+use super::{Answer, Router, wire};
+
+pub(super) async fn serve(router: Arc<Router>, mut stream: TcpStream) {
+    // A client that is gone, or speaks something else, ends its connection.
+    while let Ok(Some(message)) = wire::read(&mut stream).await {
+        let reply = router.run(&message.command).await.unwrap_or_else(|refusal| refusal.reply());
+        if message.wants_answer && wire::answer(&mut stream, &message, &reply).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Router {
+    async fn run(&self, command: &Command) -> Answer {
+        let name = command.name();
+        match name.as_str() {
+            "hello" | "isMaster" | "ismaster" => return Ok(super::admin::hello(&name)),
+            "saslStart" | "saslContinue" => {
+                return Err(Refusal::new(18, "AuthenticationFailed", "the stand-in for mongos takes no logins"));
+            }
+            "ping" | "endSessions" | "killSessions" | "refreshSessions" => return Ok(wire::fine()),
+            "getMore" => return self.get_more(command).await,
+            "killCursors" => return self.kill_cursors(command).await,
+            "commitTransaction" | "abortTransaction" => return self.end_transaction(command).await,
+            _ => {}
+        }
+        match command.db() {
+            "config" => self.shards.ask(CONFIG, command).await,
+            "local" => Err(Refusal::unsupported("the database local")),
+            "admin" => self.run_on_admin(&name, command).await,
+            _ => self.run_on_data(&name, command).await,
+        }
+    }
+
+    async fn run_on_data(&self, name: &str, command: &Command) -> Answer {
+        match name {
+            "find" => self.find(command).await,
+            "aggregate" => self.aggregate(command).await,
+            "count" | "distinct" => self.gather(command).await,
+            "insert" | "update" | "delete" => self.write(command).await,
+            "findAndModify" | "findandmodify" => self.find_and_modify(command).await,
+            "listCollections" => self.list_collections(command).await,
+            "listIndexes" => self.list_indexes(command).await,
+            _ => self.define(name, command).await,
+        }
+    }
+}

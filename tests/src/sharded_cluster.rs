@@ -1,0 +1,218 @@
+//! Real sharded clusters on 127.0.0.1: a config server, shards, and a router before them.
+//!
+//! The router is `$CUTOVER_MONGOS`, else a `mongos` on the `PATH`, else the rig's own stand-in ([`crate::router`]). Everything else
+//! is the servers' own: chunks, ownership, migrations, orphans, coordinators. The balancer is off unless a test turns it on.
+
+mod process;
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
+use mongodb::Client;
+use mongodb::bson::{Bson, Document, doc};
+
+use crate::fault_proxy::FaultProxy;
+use crate::replica_set::{Auth, Options, ReplicaSet, Role};
+use process::RouterProcess;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// How many shards.
+    pub shards: usize,
+    /// What each shard is started with; its name is `shard-0`, `shard-1`, and so on.
+    pub shard: Options,
+    /// What the config server is started with.
+    pub config: Options,
+    /// The router is reached through a [`FaultProxy`].
+    pub proxied: bool,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self { shards: 3, shard: Options::default(), config: Options::default(), proxied: false }
+    }
+}
+
+impl ClusterOptions {
+    /// So many shards of one member each.
+    #[must_use]
+    pub fn shards(shards: usize) -> Self {
+        Self { shards, ..Self::default() }
+    }
+
+    /// Access control on every server; the users besides root are made on the config server and on every shard.
+    #[must_use]
+    pub fn auth(mut self, auth: Auth) -> Self {
+        self.shard.auth = Some(auth.clone());
+        self.config.auth = Some(auth);
+        self
+    }
+}
+
+/// A running sharded cluster. Dropping it kills it and removes its data.
+#[derive(Debug)]
+pub struct ShardedCluster {
+    router: RouterProcess,
+    config: ReplicaSet,
+    shards: Vec<ReplicaSet>,
+}
+
+impl ShardedCluster {
+    /// Starts its servers side by side, adds the shards, stops the balancer and starts the router.
+    ///
+    /// # Errors
+    /// When a server does not start, or there is access control and no real `mongos`: the stand-in takes no logins.
+    pub async fn start(options: ClusterOptions) -> Result<Self> {
+        ensure!(options.shards > 0, "a sharded cluster has at least one shard");
+        let program = RouterProcess::program().await?;
+        ensure!(
+            options.config.auth.is_none() || program.is_mongos,
+            "access control needs a real mongos: set CUTOVER_MONGOS, or put one on the PATH"
+        );
+        let config = Options { name: "config".to_owned(), role: Role::ConfigServer, ..options.config };
+        let named = |index| Options { name: format!("shard-{index}"), role: Role::Shard, ..options.shard.clone() };
+        let (config, shards) = tokio::try_join!(
+            ReplicaSet::start(config),
+            try_join_all((0..options.shards).map(|index| ReplicaSet::start(named(index)))),
+        )?;
+        let admin = config.client().await?.database("admin");
+        for shard in &shards {
+            let add = doc! { "_configsvrAddShard": shard.seed(), "name": shard.name(), "writeConcern": { "w": "majority" } };
+            admin.run_command(add).await.with_context(|| format!("failed to add {}", shard.name()))?;
+        }
+        admin.run_command(doc! { "_configsvrBalancerStop": 1 }).await.context("failed to stop the balancer")?;
+        let router = RouterProcess::start(program, &config.seed(), options.proxied).await?;
+        Ok(Self { router, config, shards })
+    }
+
+    /// The connection string of the router.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("mongodb://{}/", self.router.host())
+    }
+
+    /// A client of the router that may do everything.
+    ///
+    /// # Errors
+    /// When the client cannot be made; it connects later.
+    pub async fn client(&self) -> Result<Client> {
+        self.config.client_of(&self.uri()).await
+    }
+
+    /// The config server.
+    #[must_use]
+    pub fn config(&self) -> &ReplicaSet {
+        &self.config
+    }
+
+    /// The config server, to be stopped and started.
+    pub fn config_mut(&mut self) -> &mut ReplicaSet {
+        &mut self.config
+    }
+
+    /// The shards.
+    #[must_use]
+    pub fn shards(&self) -> &[ReplicaSet] {
+        &self.shards
+    }
+
+    /// A shard, to be stopped and started.
+    pub fn shard_mut(&mut self, shard: usize) -> &mut ReplicaSet {
+        &mut self.shards[shard]
+    }
+
+    /// The proxy before the router, where it was started with `proxied`.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&FaultProxy> {
+        self.router.proxy()
+    }
+
+    /// Kills the router and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill_router(&mut self) -> Result<()> {
+        self.router.kill().await
+    }
+
+    /// Starts the router again, on its port.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn restart_router(&mut self) -> Result<()> {
+        self.router.restart().await
+    }
+
+    /// Runs a command on the router's database `admin`.
+    ///
+    /// # Errors
+    /// What the router answers.
+    pub async fn admin(&self, command: Document) -> Result<Document> {
+        let what = command.keys().next().cloned().unwrap_or_default();
+        self.client().await?.database("admin").run_command(command).await.with_context(|| format!("failed to {what}"))
+    }
+
+    /// Makes a database whose unsharded collections lie on this shard.
+    ///
+    /// # Errors
+    /// When it lies elsewhere already.
+    pub async fn create_database(&self, db: &str, primary: usize) -> Result<()> {
+        self.admin(doc! { "enableSharding": db, "primaryShard": self.shards[primary].name() }).await.map(drop)
+    }
+
+    /// Shards a collection by a key; a hashed one at first into as many chunks as are given.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn shard_collection(&self, namespace: &str, key: Document, chunks: Option<i32>) -> Result<()> {
+        let mut command = doc! { "shardCollection": namespace, "key": key };
+        if let Some(chunks) = chunks {
+            command.insert("numInitialChunks", chunks);
+        }
+        self.admin(command).await.map(drop)
+    }
+
+    /// Splits the chunks of a collection at these keys, which rise, and deals the ranges out to the shards in turn.
+    ///
+    /// # Errors
+    /// When a chunk cannot be split or moved.
+    pub async fn deal_out(&self, namespace: &str, at: &[Document]) -> Result<()> {
+        for middle in at {
+            self.admin(doc! { "split": namespace, "middle": middle.clone() }).await?;
+        }
+        let lowest = at.first().map(|key| key.keys().map(|name| (name.clone(), Bson::MinKey)).collect::<Document>());
+        for (place, min) in lowest.iter().chain(at).enumerate() {
+            self.move_range(namespace, min.clone(), place % self.shards.len()).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves the chunk that begins at a key to a shard; its documents stay behind as orphans.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn move_range(&self, namespace: &str, min: Document, to: usize) -> Result<()> {
+        self.admin(doc! { "moveRange": namespace, "min": min, "toShard": self.shards[to].name() }).await.map(drop)
+    }
+
+    /// Ties a range of keys to a zone, and the zone to a shard.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn zone(&self, namespace: &str, zone: &str, shard: usize, min: Document, max: Document) -> Result<()> {
+        self.admin(doc! { "addShardToZone": self.shards[shard].name(), "zone": zone }).await?;
+        self.admin(doc! { "updateZoneKeyRange": namespace, "min": min, "max": max, "zone": zone }).await.map(drop)
+    }
+
+    /// Writes documents to a shard behind the router's back: where it does not own them they are orphans, which no change stream
+    /// tells of.
+    ///
+    /// # Errors
+    /// When the shard refuses.
+    pub async fn plant(&self, shard: usize, namespace: &str, documents: &[Document]) -> Result<()> {
+        let (db, collection) = namespace.split_once('.').context("a namespace")?;
+        let client = self.shards[shard].client().await?;
+        client.database(db).collection::<Document>(collection).insert_many(documents).await.context("failed to plant orphans")?;
+        Ok(())
+    }
+}
