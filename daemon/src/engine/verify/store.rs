@@ -316,6 +316,7 @@ impl Store {
             for table in ["queue", "mismatch", "part"] {
                 transaction.execute(&format!("DELETE FROM {table} WHERE ns = ?1"), [namespace.to_string()])?;
             }
+            watched::settle_all(&transaction, &namespace.to_string())?;
             transaction.commit()
         })
         .await
@@ -329,6 +330,7 @@ impl Store {
                 let statement = format!("UPDATE OR REPLACE {table} SET ns = ?2 WHERE ns = ?1");
                 transaction.execute(&statement, [from.to_string(), to.to_string()])?;
             }
+            watched::rename(&transaction, &from.to_string(), &to.to_string())?;
             transaction.commit()
         })
         .await
