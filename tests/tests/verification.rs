@@ -71,7 +71,8 @@ async fn a_killed_verification_goes_on_and_is_reported_in_the_end() {
     let proof = &report["verification"];
     assert_eq!((proof["documents_compared"].as_i64(), proof["mismatches_found"].as_i64()), (Some(DOCUMENTS), Some(0)));
     assert!(proof["documents_compared_again"].as_i64() >= Some(25) && proof["generations"].as_i64() >= Some(2), "{proof}");
-    assert!(proof["duration_seconds"].as_f64() > Some(0.0), "{proof}");
+    // The killed daemon's part of it counts: six batches in ten were held up.
+    assert!(proof["duration_seconds"].as_f64() > Some(1.0), "{proof}");
     assert_eq!(proof["foreign_writes"], 0);
     assert_eq!(report["migrated"]["documents"].as_i64(), Some(DOCUMENTS));
     assert_eq!(report["downtime_seconds"], completed["cutover"]["downtime_seconds"]);
