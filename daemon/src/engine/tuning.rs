@@ -43,7 +43,7 @@ pub struct Tuning {
     /// Operations that queue on the source from which on the copy's readers back off: a server has 128 places for each kind, so that
     /// some in the queue are a burst, and many are users who wait.
     pub source_queue: u64,
-    /// The mean latency of the source's writes from which on they do.
+    /// The mean latency of the source's writes from which on they do, unless the writes take about so long at all times.
     pub source_write_latency: Duration,
     /// How long a batch of the copy's own may take until they do.
     pub source_read_latency: Duration,
