@@ -22,6 +22,7 @@ pub mod fold;
 pub mod guard;
 pub mod index;
 pub mod key;
+pub mod lane;
 pub mod pace;
 pub mod partition;
 pub mod preflight;

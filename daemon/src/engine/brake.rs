@@ -45,15 +45,24 @@ impl Load {
     }
 }
 
-/// What the source is pressed by, in words; `None`: it is not.
+/// How much longer than usual a write takes where it is the load that makes it so. What takes long at all times, as a majority over
+/// far regions does, is no pressure.
+const TIMES_USUAL: u32 = 3;
+
+/// The mean latency of the writes between two looks; `None`: there was none.
+fn write_latency(before: Load, now: Load) -> Option<Duration> {
+    let micros = now.write_micros.saturating_sub(before.write_micros);
+    micros.checked_div(now.writes.saturating_sub(before.writes)).map(Duration::from_micros)
+}
+
+/// What the source is pressed by, in words; `None`: it is not. `usual`: what its writes take, as it was before.
 #[must_use]
-pub fn pressure(before: Load, now: Load, slowest_read: Duration, tuning: &Tuning) -> Option<String> {
+pub fn pressure(before: Load, now: Load, usual: Duration, slowest_read: Duration, tuning: &Tuning) -> Option<String> {
     if now.queued >= tuning.source_queue {
         return Some(format!("{} operations queue on the source", now.queued));
     }
-    let micros = now.write_micros.saturating_sub(before.write_micros);
-    let mean = micros.checked_div(now.writes.saturating_sub(before.writes)).map(Duration::from_micros);
-    if let Some(mean) = mean.filter(|mean| *mean >= tuning.source_write_latency) {
+    let bound = tuning.source_write_latency.max(usual * TIMES_USUAL);
+    if let Some(mean) = write_latency(before, now).filter(|mean| *mean >= bound) {
         return Some(format!("a write on the source takes {} ms", mean.as_millis()));
     }
     (slowest_read >= tuning.source_read_latency).then(|| format!("a read of the copy takes {} ms", slowest_read.as_millis()))
@@ -67,12 +76,17 @@ pub async fn watch(source: &Deployment, pace: &Pace, progress: &Progress, tuning
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before: Option<Load> = None;
+    // Over all the time since the server was started, which ends as the readers begin.
+    let mut usual = Duration::ZERO;
     let mut is_slowed = false;
     loop {
         ticks.tick().await;
         let Ok(status) = source.command("admin", look.clone()).await else { continue };
         let now = Load::read(&status);
-        let pressed = before.replace(now).and_then(|before| pressure(before, now, pace.take_slowest(), tuning));
+        if before.is_none() {
+            usual = write_latency(Load::default(), now).unwrap_or_default();
+        }
+        let pressed = before.replace(now).and_then(|before| pressure(before, now, usual, pace.take_slowest(), tuning));
         let was_slowed = is_slowed;
         if pressed.is_some() || is_slowed {
             is_slowed = pace.step(pressed.is_some());
@@ -120,16 +134,18 @@ mod tests {
         let tuning = Tuning::default();
         let before = Load { queued: 0, writes: 100, write_micros: 1_000_000 };
         let calm = Load { writes: 200, write_micros: 1_100_000, ..before };
-        let short = Duration::from_millis(20);
-        assert_eq!(pressure(before, calm, short, &tuning), None);
+        let (short, usual) = (Duration::from_millis(20), Duration::from_millis(5));
+        assert_eq!(pressure(before, calm, usual, short, &tuning), None);
         // Without a write there is no latency, whatever it was before.
-        assert_eq!(pressure(before, before, short, &tuning), None);
+        assert_eq!(pressure(before, before, usual, short, &tuning), None);
         let queued = Load { queued: tuning.source_queue, ..calm };
-        assert!(pressure(before, queued, short, &tuning).is_some_and(|why| why.contains("queue")));
+        assert!(pressure(before, queued, usual, short, &tuning).is_some_and(|why| why.contains("queue")));
         let slow = Load { write_micros: 1_000_000 + 100 * 250_000, ..calm };
-        assert!(pressure(before, slow, short, &tuning).is_some_and(|why| why.contains("250 ms")));
-        assert!(pressure(before, calm, tuning.source_read_latency, &tuning).is_some());
+        assert!(pressure(before, slow, usual, short, &tuning).is_some_and(|why| why.contains("250 ms")));
+        // Where they always take so long it is no load that makes them.
+        assert_eq!(pressure(before, slow, Duration::from_millis(200), short, &tuning), None);
+        assert!(pressure(before, calm, usual, tuning.source_read_latency, &tuning).is_some());
         // A server that was started again counts from zero.
-        assert_eq!(pressure(calm, Load { writes: 5, write_micros: 10, queued: 0 }, short, &tuning), None);
+        assert_eq!(pressure(calm, Load { writes: 5, write_micros: 10, queued: 0 }, usual, short, &tuning), None);
     }
 }

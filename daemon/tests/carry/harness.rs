@@ -300,6 +300,7 @@ pub(crate) fn tiny() -> Tuning {
         batch_documents: 7,
         round_events: 5,
         reply_events: 3,
+        lane_events: 1,
         write_deltas: 2,
         write_delta_bytes: 256,
         command_bytes: 512,
