@@ -16,9 +16,9 @@ use schemas::spec::MigrationSpec;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
 use schemas::wire::v1::{
-    ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, GetDaemonRequest,
-    GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, MismatchesRequest,
-    MismatchesResponse, ObserveRequest, ObserveResponse, ReportRequest, ReportResponse,
+    ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, Found, GetDaemonRequest,
+    GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, LookRequest, LookResponse,
+    MismatchesRequest, MismatchesResponse, ObserveRequest, ObserveResponse, ReportRequest, ReportResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -44,6 +44,9 @@ const MOST_FOREIGN_WRITES: usize = 1_000;
 
 /// How long a look at a source may hold up an answer that does without it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a look around one run may take: it connects anew to both sides, and lists their collections.
+const LOOK_AROUND_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Records that wait for a slow reader of `Events`.
 const ENTRIES_AHEAD: usize = 64;
@@ -117,6 +120,30 @@ impl Cutover for Api {
         });
         let observed = futures_util::future::join_all(observed).await;
         Ok(Response::new(ObserveResponse { format_version: FORMAT_VERSION, observed }))
+    }
+
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<LookResponse>, Status> {
+        caller::caller(&request)?;
+        let views = self.registry.observe(workspace(request.into_inner().workspace)?, None).await.map_err(refuse)?;
+        let found = views.into_iter().map(|view| async move {
+            let record = view.record;
+            let is_under_way = match record.run.phase() {
+                Phase::Copying | Phase::CatchingUp | Phase::Ready | Phase::Paused | Phase::Failed | Phase::Expired => true,
+                Phase::Validating | Phase::Draining | Phase::Finalizing | Phase::Completed | Phase::Cancelled => false,
+            };
+            if !record.declared || !is_under_way {
+                return None;
+            }
+            let engine = self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await?;
+            let findings = tokio::time::timeout(LOOK_AROUND_PATIENCE, engine.look()).await.ok()?;
+            Some(Found {
+                workspace: record.key.workspace.to_string(),
+                name: record.key.name.to_string(),
+                findings: findings.iter().map(to_json).collect(),
+            })
+        });
+        let found = futures_util::future::join_all(found).await.into_iter().flatten().collect();
+        Ok(Response::new(LookResponse { found }))
     }
 
     async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {

@@ -23,6 +23,7 @@ pub mod guard;
 pub mod index;
 pub mod key;
 pub mod lane;
+pub mod outlook;
 pub mod pace;
 pub mod partition;
 pub mod preflight;
@@ -48,7 +49,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::id::{RunId, ShardName, Workspace};
 use schemas::namespace::Namespace;
-use schemas::observed::{ForeignWrite, ForeignWrites, Inspection, Mismatch};
+use schemas::observed::{Finding, ForeignWrite, ForeignWrites, Inspection, Mismatch};
 use schemas::report::Proof;
 use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress, VerificationProgress};
@@ -151,6 +152,11 @@ pub trait RunEngine: Send + Sync + 'static {
     fn foreign_writes(&self, most: usize) -> BoxFuture<'_, Result<Vec<ForeignWrite>, Fault>> {
         let _ = most;
         Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Looks at both sides for what has changed around the run since it began; what cannot be seen now is left out.
+    fn look(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 
     /// A cheap snapshot of where the run is. `created_namespaces` names one before it is created.

@@ -3,6 +3,7 @@
 //! What errors mean to an operator is decided in [`error`]; how a deployment is reached in [`connect`].
 
 pub mod connect;
+pub mod connection_files;
 pub mod error;
 pub mod observe;
 

@@ -74,6 +74,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         deferred_settings: progress.deferred_settings,
         expected_downtime_seconds: progress.expected_downtime_seconds,
         resume_point_held: None,
+        findings: Vec::new(),
         foreign_writes: progress.foreign_writes,
         status,
     }

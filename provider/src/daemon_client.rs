@@ -1,5 +1,6 @@
 //! The only place that talks to the daemon: its calls in this crate's types, its refusals as faults.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::hcl::DaemonTls;
 use schemas::history::Entry;
 use schemas::id::{MigrationName, Workspace};
-use schemas::observed::{ForeignWrite, Inspection, Mismatch, Observed};
+use schemas::observed::{Finding, ForeignWrite, Inspection, Mismatch, Observed};
 use schemas::report::Report;
 use schemas::spec::MigrationSpec;
 use schemas::status::VerificationProgress;
@@ -130,6 +131,21 @@ impl DaemonClient {
         let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
         wire::check_format(response.format_version)?;
         Ok(response.state_dir.into())
+    }
+
+    /// What a look at both sides finds around the migrations under way, by name.
+    pub async fn look(&self, workspace: &Workspace) -> Result<BTreeMap<MigrationName, Vec<Finding>>, Fault> {
+        let mut client = self.client.clone();
+        let request = v1::LookRequest { workspace: workspace.to_string() };
+        let response = self.answer(ANSWER_TIMEOUT, client.look(request)).await?;
+        let found = response.found.into_iter().map(|one| {
+            let findings = one.findings.iter().map(|json| wire::from_json::<Finding>("the daemon's answer", json));
+            let name = MigrationName::new(one.name).map_err(|error| {
+                Fault::new(FaultCode::VersionMismatch, format!("the daemon's answer cannot be read: {error}"))
+            })?;
+            Ok((name, findings.collect::<Result<_, _>>()?))
+        });
+        found.collect()
     }
 
     /// The directory that the daemon watches and what it has made of it; `None` where it watches none.

@@ -10,7 +10,7 @@ use schemas::spec::MigrationSpec;
 use crate::daemon_client::DaemonClient;
 use crate::plan::starts;
 
-/// The migrations of a workspace, or one of them.
+/// The migrations of a workspace, or one of them, each with what a look at both sides finds.
 pub async fn migrations(
     client: &DaemonClient,
     workspace: &Workspace,
@@ -20,6 +20,12 @@ pub async fn migrations(
     let mut observed = client.observe(Some(workspace), None).await?;
     if let Some(name) = only {
         observed.retain(|one| one.status.name == *name);
+    }
+    if !observed.is_empty() {
+        let mut found = client.look(workspace).await?;
+        for one in &mut observed {
+            one.findings = found.remove(&one.status.name).unwrap_or_default();
+        }
     }
     Ok(observed)
 }

@@ -174,13 +174,19 @@ pub enum DriftKind {
     Lag,
     /// Little of the window is left.
     WindowClosing,
+    /// A side's servers are of another version than when the run began.
+    VersionChanged,
+    /// Options or indexes on the destination are not as on the source.
+    DefinitionsChanged,
+    /// A side no longer lets the daemon in.
+    CredentialsInvalid,
     /// Somebody else writes to the destination.
     ForeignWrites,
 }
 
 impl DriftKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Paused,
         Self::Resumed,
         Self::Extended,
@@ -191,6 +197,9 @@ impl DriftKind {
         Self::Lag,
         Self::WindowClosing,
         Self::ForeignWrites,
+        Self::VersionChanged,
+        Self::DefinitionsChanged,
+        Self::CredentialsInvalid,
     ];
 
     /// The kind's name in JSON.
@@ -206,6 +215,9 @@ impl DriftKind {
             Self::Aborted => "aborted",
             Self::Lag => "lag",
             Self::WindowClosing => "window_closing",
+            Self::VersionChanged => "version_changed",
+            Self::DefinitionsChanged => "definitions_changed",
+            Self::CredentialsInvalid => "credentials_invalid",
             Self::ForeignWrites => "foreign_writes",
         }
     }

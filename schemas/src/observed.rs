@@ -31,6 +31,9 @@ pub struct Observed {
     /// cannot be seen.
     #[serde(default)]
     pub resume_point_held: Option<bool>,
+    /// What a look at both sides found, where somebody asked for one.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
     /// What others have written to the destination.
     #[serde(default)]
     pub foreign_writes: ForeignWrites,
@@ -61,6 +64,33 @@ pub struct ForeignWrite {
     pub time: ClusterTime,
     /// Whether its document is not compared yet, or differs.
     pub open: bool,
+}
+
+/// Something around a run that is not as it was when the run began, as a look at both sides shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What kind.
+    pub kind: FindingKind,
+    /// What it is about, as in `source.version`.
+    pub path: String,
+    /// How it was, or should be.
+    pub expected: serde_json::Value,
+    /// How it is.
+    pub actual: serde_json::Value,
+    /// The same in words.
+    pub message: String,
+}
+
+/// The kinds of findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// The version of a side's servers.
+    Version,
+    /// Options or indexes on the destination.
+    Definitions,
+    /// A side no longer lets the daemon in.
+    Credentials,
 }
 
 /// What people did by hand: the drift that the daemon itself knows of.

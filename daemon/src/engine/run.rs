@@ -9,7 +9,7 @@ use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
-use schemas::observed::{ForeignWrite, Inspection, Mismatch};
+use schemas::observed::{Finding, ForeignWrite, Inspection, Mismatch};
 use schemas::principal::Principal;
 use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
 use tokio::sync::{RwLock, mpsc};
@@ -20,6 +20,7 @@ use super::catalog::{self, CollectionInfo};
 use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
+use super::outlook::{self, Versions};
 use super::progress::Progress;
 use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
@@ -28,7 +29,7 @@ use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
     reconcile, users,
 };
-use crate::mongo::{Deployment, Side, connect, timestamp};
+use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
 
 /// Between two reports of a running sync's health.
 const HEALTH_EVERY: Duration = Duration::from_millis(500);
@@ -69,6 +70,7 @@ impl Engine for MongoEngine {
             source: tokio::sync::Mutex::default(),
             destination: tokio::sync::Mutex::default(),
             writer: tokio::sync::Mutex::default(),
+            files: Mutex::new(connection_files::digest(&context.spec)),
             running: Mutex::new(None),
             tuning: self.tuning.clone(),
             context,
@@ -106,11 +108,25 @@ pub struct MongoRun {
     destination: tokio::sync::Mutex<Option<Arc<Deployment>>>,
     /// As the run's own user, where it has one.
     writer: tokio::sync::Mutex<Option<Arc<Deployment>>>,
+    /// The digest of the files that the connections were made with.
+    files: Mutex<Option<String>>,
     running: Mutex<Option<Running>>,
     tuning: Tuning,
 }
 
 impl MongoRun {
+    /// Lets go of connections that were made with files that have changed since. Gives the files' digest.
+    async fn renew_connections(&self) -> Option<String> {
+        let now = connection_files::digest(&self.context.spec);
+        let before = std::mem::replace(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
+        if before != now {
+            *self.writer.lock().await = None;
+            *self.destination.lock().await = None;
+            *self.source.lock().await = None;
+        }
+        now
+    }
+
     async fn source(&self) -> Result<Arc<Deployment>, Fault> {
         let mut kept = self.source.lock().await;
         if kept.is_none() {
@@ -374,7 +390,9 @@ impl RunEngine for MongoRun {
                 }
                 return Ok(());
             }
+            let files = self.renew_connections().await;
             let pair = self.pair().await?;
+            Versions::of(&pair.source, &pair.destination).keep(&self.context.run_dir)?;
             self.guard_destination(&pair.destination).await?;
             self.carry_users(&pair.source).await?;
             let reports = Arc::new(Mutex::new(reports));
@@ -401,10 +419,18 @@ impl RunEngine for MongoRun {
                 reports: Arc::clone(&reports),
                 reached: Arc::clone(&reached),
             };
+            let (spec, stopping) = (Arc::clone(&self.context.spec), stop.clone());
             let task = tokio::spawn(async move {
+                let mut sync = std::pin::pin!(sync.run());
                 let ended = tokio::select! {
-                    ended = sync.run() => ended,
+                    ended = &mut sync => ended,
                     () = reporter.watch(arriving) => Ok(()),
+                    fault = connection_files::changed(&spec, files) => {
+                        stopping.cancel();
+                        // It ends with its checkpoints written; whatever else has gone wrong shows again once it is started anew.
+                        let _ = sync.await;
+                        Err(fault)
+                    }
                 };
                 if let Err(fault) = ended {
                     tracing::warn!(code = %fault.code, error = %fault.message, "the sync stopped");
@@ -438,6 +464,26 @@ impl RunEngine for MongoRun {
             {
                 tracing::warn!(error = %fault, "cannot see whether writes are under way");
             }
+        })
+    }
+
+    fn look(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async move {
+            let (spec, versions) = (&self.context.spec, Versions::kept(&self.context.run_dir));
+            let ((mut findings, source), (more, destination)) = tokio::join!(
+                outlook::side(Side::Source, &spec.source.connection, versions.as_ref()),
+                outlook::side(Side::Destination, &spec.destination.connection, versions.as_ref())
+            );
+            findings.extend(more);
+            let progress = self.progress();
+            // Before, what differs is what is still to be made.
+            let is_made = progress.copy.collections_total > 0
+                && progress.copy.collections_copied == progress.copy.collections_total
+                && progress.indexes.built == progress.indexes.total;
+            if let (Some(source), Some(destination), true) = (source, destination, is_made) {
+                findings.extend(outlook::definitions(&self.sides(&Pair { source, destination })).await);
+            }
+            findings
         })
     }
 

@@ -1,7 +1,7 @@
 //! Where reality has moved away from the declaration by itself or by hand, apart from pending edits.
 
 use schemas::fault::FaultCode;
-use schemas::observed::Observed;
+use schemas::observed::{FindingKind, Observed};
 use schemas::phase::Phase;
 use schemas::spec::MigrationSpec;
 use schemas::time::UtcTime;
@@ -148,6 +148,15 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
                 format!("the window of {name} closes in {}; acknowledge, or raise cutover.extensions", units::seconds(remaining));
             add(DriftKind::WindowClosing, "window.remaining_seconds", json!(length.round()), json!(remaining.round()), message);
         }
+    }
+    for finding in &existing.findings {
+        let kind = match finding.kind {
+            FindingKind::Version => DriftKind::VersionChanged,
+            FindingKind::Definitions => DriftKind::DefinitionsChanged,
+            FindingKind::Credentials => DriftKind::CredentialsInvalid,
+        };
+        let message = format!("{name}: {}", finding.message);
+        add(kind, &finding.path, finding.expected.clone(), finding.actual.clone(), message);
     }
     drift
 }

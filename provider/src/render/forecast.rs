@@ -5,6 +5,9 @@ use schemas::observed::{Forecast, ShardForecast};
 use super::clean;
 use crate::units;
 
+/// What the copy time leaves out: it is the size of all over the speed of one reader of the largest collection.
+const NOT_KNOWN: &str = "how fast the destination takes the data, what index builds add, and the load of both sides meanwhile";
+
 /// The forecast's rows.
 #[must_use]
 pub fn rows(forecast: &Forecast) -> Vec<(String, String)> {
@@ -20,6 +23,9 @@ pub fn rows(forecast: &Forecast) -> Vec<(String, String)> {
         None => "unknown: nothing could be measured".to_owned(),
     };
     let mut rows = vec![("data".to_owned(), data), ("copy time".to_owned(), time)];
+    if forecast.copy_seconds.is_some_and(|seconds| seconds > 0.0) {
+        rows.push(("not known".to_owned(), NOT_KNOWN.to_owned()));
+    }
     rows.extend(forecast.shards.iter().map(|shard| (format!("oplog of {}", clean(&shard.name.0)), oplog(shard))));
     rows
 }

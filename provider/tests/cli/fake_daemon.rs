@@ -175,6 +175,10 @@ impl Cutover for Service {
         Ok(Response::new(v1::ObserveResponse { format_version: wire::FORMAT_VERSION, observed }))
     }
 
+    async fn look(&self, _: Request<v1::LookRequest>) -> Result<Response<v1::LookResponse>, Status> {
+        Ok(Response::new(v1::LookResponse { found: Vec::new() }))
+    }
+
     async fn inspect(&self, request: Request<v1::InspectRequest>) -> Result<Response<v1::InspectResponse>, Status> {
         let spec: MigrationSpec = wire::from_json("the spec", &request.into_inner().spec).map_err(|f| wire::to_status(&f))?;
         let inspection = self.state().inspections.get(spec.name.as_str()).cloned().unwrap_or_else(well);

@@ -12,7 +12,6 @@ use hcl_edit::visit_mut::{VisitMut, visit_array_mut, visit_func_args_mut, visit_
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::source::SourceFile;
 use super::syntax;
-use crate::fault::FaultCode;
 
 mod token;
 
@@ -31,8 +30,10 @@ pub fn layout(name: &str, text: &str) -> Result<String, Diagnostics> {
         Ok(format!("{mark}{laid_out}"))
     } else {
         let summary = format!("{name} cannot be laid out without changing what it means");
-        let diagnostic = Diagnostic::error(summary, "This is a mistake of this program. The file is left as it is.");
-        Err(diagnostic.with_code(FaultCode::Internal).into())
+        // The parser takes a quote within the body of a directive for text, where everybody reads the end of the string.
+        let detail =
+            "A quote stands where it is easily misread, such as between two %{ ... } of a string. The file is left as it is.";
+        Err(Diagnostic::error(summary, detail).into())
     }
 }
 

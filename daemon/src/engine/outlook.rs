@@ -1,0 +1,127 @@
+//! What has changed around a run since it began: its credentials, the servers' versions, the destination's definitions.
+//!
+//! Looked at when somebody asks for drift, over connections of its own: those of the run were made when everything was well, and
+//! go on working where a new one would not be let in.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::fault::{Fault, FaultCode};
+use schemas::observed::{Finding, FindingKind, Mismatch, MismatchKind};
+use schemas::spec::ConnectionSpec;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::verify::{Sides, definitions};
+use crate::mongo::{Deployment, Side};
+
+/// A definition that differs now and not after this long was on its way through the tail.
+const ON_ITS_WAY: Duration = Duration::from_millis(1_500);
+
+/// Where a run keeps the versions that it began with.
+const VERSIONS_FILE: &str = "versions.json";
+
+/// The versions that a run began with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    source: String,
+    destination: String,
+}
+
+impl Versions {
+    /// Those of two deployments.
+    #[must_use]
+    pub fn of(source: &Deployment, destination: &Deployment) -> Self {
+        Self { source: source.version.to_string(), destination: destination.version.to_string() }
+    }
+
+    /// Keeps them for a run, where it has none yet: a run that is started again began with the first ones.
+    pub fn keep(&self, run_dir: &Path) -> Result<(), Fault> {
+        let path = run_dir.join(VERSIONS_FILE);
+        if path.exists() {
+            return Ok(());
+        }
+        let aside = path.with_extension("tmp");
+        std::fs::write(&aside, schemas::wire::to_json(self))
+            .and_then(|()| std::fs::rename(&aside, &path))
+            .map_err(|error| Fault::new(FaultCode::StateDirUnusable, format!("failed to write {}: {error}", path.display())))
+    }
+
+    /// Those that a run has kept.
+    #[must_use]
+    pub fn kept(run_dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(run_dir.join(VERSIONS_FILE)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    fn of_side(&self, side: Side) -> &str {
+        match side {
+            Side::Source => &self.source,
+            Side::Destination => &self.destination,
+        }
+    }
+}
+
+/// Connects anew to one side, and says what has changed there.
+pub async fn side(side: Side, spec: &ConnectionSpec, versions: Option<&Versions>) -> (Vec<Finding>, Option<Arc<Deployment>>) {
+    match crate::mongo::connect::connect(side, spec, None, "cutover-look").await {
+        Ok(deployment) => {
+            let now = deployment.version.to_string();
+            let changed = versions.map(|versions| versions.of_side(side)).filter(|began| *began != now);
+            let finding = changed.map(|began| Finding {
+                kind: FindingKind::Version,
+                path: format!("{side}.version"),
+                expected: json!(began),
+                actual: json!(now),
+                message: format!("the {side} is of version {now} now, and was {began} when the run began"),
+            });
+            (finding.into_iter().collect(), Some(Arc::new(deployment)))
+        }
+        Err(fault) if is_refusal(fault.code) => {
+            let finding = Finding {
+                kind: FindingKind::Credentials,
+                path: side.to_string(),
+                expected: json!("accepted"),
+                actual: json!(fault.code),
+                message: format!("a new connection to the {side} is refused: {fault}; {}", fault.remedy),
+            };
+            (vec![finding], None)
+        }
+        // A server that is away is the run's own trouble, and told as such.
+        Err(_) => (Vec::new(), None),
+    }
+}
+
+fn is_refusal(code: FaultCode) -> bool {
+    matches!(
+        code,
+        FaultCode::AuthenticationFailed | FaultCode::SecretUnavailable | FaultCode::TlsFailed | FaultCode::MissingPrivileges
+    )
+}
+
+/// Collections whose options or indexes somebody has changed on the destination.
+pub async fn definitions(sides: &Sides) -> Vec<Finding> {
+    let is_definition = |one: &Mismatch| matches!(one.kind, MismatchKind::Options | MismatchKind::Indexes);
+    let Ok(first) = definitions::compare(sides).await else { return Vec::new() };
+    if !first.iter().any(is_definition) {
+        return Vec::new();
+    }
+    tokio::time::sleep(ON_ITS_WAY).await;
+    let Ok(again) = definitions::compare(sides).await else { return Vec::new() };
+    again
+        .into_iter()
+        .filter(|one| is_definition(one) && first.contains(one))
+        .map(|one| {
+            let (namespace, what) = (&one.namespace, one.kind.as_str());
+            let names = one.paths.join(", ");
+            Finding {
+                kind: FindingKind::Definitions,
+                path: format!("destination.{namespace}.{what}"),
+                expected: json!("as on the source"),
+                actual: json!(one.paths),
+                message: format!("{what} of {namespace} on the destination are not as on the source: {names}"),
+            }
+        })
+        .collect()
+}

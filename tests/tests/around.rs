@@ -1,0 +1,121 @@
+//! What changes around a run while it waits: credentials, versions, the destination's indexes; as drift, and got over where the
+//! daemon can.
+#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use rig::stage::MIGRATION;
+use rig::{Auth, Options, Output, Stage, User, cutoverd};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+
+fn named(name: &str) -> Options {
+    Options { name: name.to_owned(), ..Options::default() }
+}
+
+/// The kinds of drift that `cutover drift` tells of, and its exit code; all forms say the same.
+async fn drift(stage: &Stage) -> (Vec<String>, Output) {
+    let json = stage.cutover.run(["drift", "--json"]).await.unwrap();
+    let document = json.json().unwrap();
+    let kinds: Vec<String> =
+        document["drift"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap().to_owned()).collect();
+    let text = stage.cutover.run(["drift"]).await.unwrap();
+    let markdown = stage.cutover.run(["drift", "--markdown"]).await.unwrap();
+    let plan = stage.cutover.run(["plan", "--detailed-exitcode"]).await.unwrap();
+    let code = if kinds.is_empty() { 0 } else { 2 };
+    for output in [&json, &text, &markdown, &plan] {
+        assert_eq!(output.code, code, "{output}");
+    }
+    for kind in &kinds {
+        assert!(text.stdout.contains(kind), "{text}");
+        assert!(markdown.stdout.contains(&kind.replace('_', " ")), "{markdown}");
+    }
+    (kinds, text)
+}
+
+#[tokio::test]
+async fn indexes_and_versions_that_are_not_as_they_were_are_drift() {
+    let stage = Stage::plain().await.unwrap();
+    let (source, destination) = (stage.source.client().await.unwrap(), stage.destination.client().await.unwrap());
+    source.database("shop").collection("orders").insert_one(doc! { "_id": 1, "customer": 1 }).await.unwrap();
+    stage.apply(&stage.declaration()).await.unwrap();
+    let ready = stage.wait_for("ready").await.unwrap();
+    let (kinds, told) = drift(&stage).await;
+    assert!(kinds.is_empty(), "{told}");
+
+    let make = doc! { "createIndexes": "orders", "indexes": [{ "key": { "customer": 1 }, "name": "customer_1" }] };
+    destination.database("shop").run_command(make).await.unwrap();
+    let (kinds, told) = drift(&stage).await;
+    assert!(kinds.iter().any(|kind| kind == "definitions_changed"), "{told}");
+    assert!(told.stdout.contains("indexes of shop.orders") && told.stdout.contains("customer_1"), "{told}");
+    destination.database("shop").run_command(doc! { "dropIndexes": "orders", "index": "customer_1" }).await.unwrap();
+
+    // As if the run had begun before an upgrade.
+    let kept: PathBuf = stage.daemon.state_folder().join("runs").join(ready["run"].as_str().unwrap()).join("versions.json");
+    let began = fs::read_to_string(&kept).unwrap();
+    fs::write(&kept, r#"{"source":"5.0.1","destination":"5.0.2"}"#).unwrap();
+    let told = stage.cutover.run(["drift"]).await.unwrap();
+    assert_eq!(told.code, 2, "{told}");
+    for words in ["version_changed", "was 5.0.1", "was 5.0.2", "source.version", "destination.version"] {
+        assert!(told.stdout.contains(words), "{words}: {told}");
+    }
+    fs::write(&kept, began).unwrap();
+    // The comparison of definitions goes on by itself: what was taken back is none any more.
+    let start = Instant::now();
+    loop {
+        let (kinds, told) = drift(&stage).await;
+        if kinds.is_empty() {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "{told}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_is_replaced_is_drift_until_its_file_is_and_then_used_without_a_restart() {
+    let reads = ["readAnyDatabase", "clusterMonitor", "backup"];
+    let protected = Options { auth: Some(Auth { users: vec![User::new("migrator", "one", &reads)] }), ..named("rs-source") };
+    let stage = Stage::set(protected, named("rs-destination"), cutoverd::Config::default()).await.unwrap();
+    let (source, destination) = (stage.source.client().await.unwrap(), stage.destination.client().await.unwrap());
+    let orders = source.database("shop").collection::<Document>("orders");
+    orders.insert_one(doc! { "_id": 1 }).await.unwrap();
+    let password = stage.daemon.folder().join("password");
+    fs::write(&password, "one\n").unwrap();
+    let declaration = stage
+        .declaration()
+        .text("source.username", "migrator")
+        .set("source.password", format_args!("{{ file = \"{}\" }}", password.display()))
+        .text("cutover.source_writes", "observe");
+    stage.apply(&declaration).await.unwrap();
+    stage.wait_for("ready").await.unwrap();
+    let (kinds, told) = drift(&stage).await;
+    assert!(kinds.is_empty(), "{told}");
+
+    let change = |to: &str| doc! { "updateUser": "migrator", "pwd": to };
+    source.database("admin").run_command(change("two")).await.unwrap();
+    let told = stage.cutover.run(["drift"]).await.unwrap();
+    assert!(told.code == 2 && told.stdout.contains("credentials_invalid") && told.stdout.contains("CUT0014"), "{told}");
+    assert!(!told.to_string().contains("\"one\""), "{told}");
+
+    fs::write(&password, "two\n").unwrap();
+    let start = Instant::now();
+    while !stage.daemon.log().contains("has changed") {
+        assert!(start.elapsed() < PATIENCE, "{}", stage.daemon.log_end());
+        tokio::time::sleep(POLL).await;
+    }
+    orders.insert_one(doc! { "_id": 2 }).await.unwrap();
+    let copied = destination.database("shop").collection::<Document>("orders");
+    while copied.count_documents(doc! {}).await.unwrap() < 2 {
+        assert!(start.elapsed() < PATIENCE, "{}", stage.daemon.log_end());
+        tokio::time::sleep(POLL).await;
+    }
+    let status = stage.cutover.wait_for_phase(MIGRATION, "ready", PATIENCE).await.unwrap();
+    assert_eq!(status["error"], serde_json::Value::Null, "{status:#}");
+    let (kinds, told) = drift(&stage).await;
+    assert!(kinds.is_empty(), "{told}");
+}
