@@ -2,6 +2,8 @@
 //!
 //! What could not be looked at is never `ok`: it fails where the migration depends on it, and else warns and says so.
 
+mod surroundings;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -75,6 +77,9 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
     if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone()) {
         versions(&mut findings, &source, &destination);
         same_deployment(&mut findings, &source, &destination);
+        surroundings::compatibility(&mut findings, &source, &destination).await;
+        surroundings::clocks(&mut findings, &source, &destination).await;
+        surroundings::addresses(&mut findings, &source, &destination).await;
     }
     if let Some(source) = findings.source.clone() {
         privileges(&mut findings, &source, &needed(Side::Source, spec)).await;
@@ -101,7 +106,12 @@ pub async fn inspect(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspec
     let forecast = match findings.source.clone() {
         Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => {
             match forecast(&source, &findings.catalogue).await {
-                Ok(forecast) => Some(forecast),
+                Ok(forecast) => {
+                    if let Some(destination) = findings.destination.clone() {
+                        surroundings::disk(&mut findings, &destination, forecast.bytes).await;
+                    }
+                    Some(forecast)
+                }
                 Err(fault) => {
                     findings.fail("forecast", &fault);
                     None
