@@ -7,6 +7,7 @@
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
 pub mod apply;
+pub mod balancer;
 pub mod capped;
 pub mod catalog;
 pub mod checkpoint;
@@ -21,13 +22,17 @@ pub mod fold;
 pub mod guard;
 pub mod index;
 pub mod key;
+pub mod merge;
 pub mod partition;
 pub mod preflight;
 pub mod progress;
 pub mod reconcile;
 pub mod run;
+pub mod sharded;
 pub mod sync;
 pub mod tail;
+pub mod told;
+pub mod topology;
 pub mod tuning;
 pub mod users;
 pub mod verify;

@@ -41,7 +41,7 @@ pub async fn mend(
     catalog::drop(destination, namespace).await?;
     catalog::create(destination, &namespace.db, info.create_command()).await?;
     let (documents, bytes) = catalog::size(source, namespace).await?;
-    let copier = Copier { source, destination, progress, doubled, start: as_of, tuning };
+    let copier = Copier { source, destination, progress, doubled, start: as_of, tuning, placement: None };
     for part in partition::split(source, info, bytes, tuning).await? {
         copier.copy(namespace, &part, tuning.batch_size(documents, bytes, 1)).await?;
     }

@@ -15,6 +15,7 @@ use schemas::namespace::Namespace;
 use super::checkpoint::Part;
 use super::doubled::Doubled;
 use super::progress::Progress;
+use super::topology::Placement;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Verb};
 use super::{element, partition};
@@ -53,6 +54,8 @@ pub struct Copier<'a> {
     pub start: Timestamp,
     /// The bounds on memory.
     pub tuning: &'a Tuning,
+    /// Where the source is a shard: what it owns is read, and no orphan.
+    pub placement: Option<&'a Placement>,
 }
 
 impl Copier<'_> {
@@ -99,7 +102,8 @@ impl Copier<'_> {
         copied: &mut Copied,
     ) -> Result<(), ScanError> {
         let broken = |e: mongodb::error::Error| {
-            let fault = self.source.fault(&format!("reading {namespace}"), &e);
+            let moved = self.placement.and_then(|placement| placement.fault(namespace, &e));
+            let fault = moved.unwrap_or_else(|| self.source.fault(&format!("reading {namespace}"), &e));
             match error::code(&e) {
                 Some(KEY_NOT_FOUND) => ScanError::StartGone,
                 Some(code) if SCAN_ENDED.contains(&code) => ScanError::Ended(fault),
@@ -115,6 +119,9 @@ impl Copier<'_> {
         append(&mut find, "batchSize", i64::from(batch_size));
         append(&mut find, "noCursorTimeout", true);
         append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.start });
+        if let Some(placement) = self.placement {
+            placement.append_versions(&mut find, namespace);
+        }
         let mut cursor = self.source.batches(&namespace.db, find, batch_size).await.map_err(broken)?;
         // One batch is read while the one before is written.
         let mut writing: Option<RawBatch> = None;

@@ -271,6 +271,7 @@ impl Tail {
             doubled: &self.doubled,
             start: timestamp(start),
             tuning: &self.tuning,
+            placement: None,
         };
         for part in partition::split(&source, info, bytes, &self.tuning).await? {
             copier.copy(&info.data(), &part, self.tuning.batch_size(documents, bytes, 1)).await?;
