@@ -15,7 +15,7 @@
 //! **Ownership.** Reads carry the versions of that look at the cluster ([`Placement`]): a shard then leaves out its orphans, and
 //! answers `StaleConfig` once a chunk has moved. A scan that is open goes on with what the shard owned when it began. So as long as
 //! every scan began under one state of the cluster, each document was read from one shard, or a stream tells of it; that it was one
-//! state is checked when all are done.
+//! state is checked when all are done, and, by what was stored of it, when the copy goes on after the daemon was down.
 //!
 //! **Streams.** [`super::merge`] lets events out in the order of cluster time over all shards. What is applied is one stream, then:
 //! rounds, workers and checkpoint stay as they are, but for one token a shard, stored together. A shard that is idle holds the others
@@ -94,6 +94,15 @@ impl ShardedCopy {
         let cluster = Arc::new(Cluster::discover(&router).await?);
         if cluster.shards != before.shards {
             return Err(moved(&cluster.changes_since(&before)));
+        }
+        let stored = run.checkpoints.places().await?;
+        if stored.is_empty() {
+            run.checkpoints.store_places(cluster.places()).await?;
+        }
+        let elsewhere = cluster.moved_from(&stored);
+        if !elsewhere.is_empty() {
+            let message = format!("since the copy began these moved to other shards: {}", elsewhere.join(", "));
+            return Err(Fault::new(FaultCode::ChunksMoved, message));
         }
         for copy in &mut shards {
             let placement = Placement { cluster: Arc::clone(&cluster), shard: copy.shard.name.clone() };

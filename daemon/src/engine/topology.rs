@@ -208,6 +208,27 @@ impl Cluster {
         Some(rawdoc! { "shardVersion": unsharded, "databaseVersion": home.version.clone() })
     }
 
+    /// Where its data is, in words that can be stored: other words for the same thing mean that data moved.
+    #[must_use]
+    pub fn places(&self) -> BTreeMap<String, String> {
+        let names: Vec<&str> = self.shards.iter().map(|shard| shard.name.0.as_str()).collect();
+        let homes = self.databases.iter().map(|(db, home)| (format!("database {db}"), home.primary.0.clone()));
+        let collections = self.collections.iter().map(|(namespace, map)| {
+            let version = map.version();
+            // Splits and merges raise the minor version alone.
+            let at = format!("{} {:?} {}", version.epoch, version.timestamp, version.chunks.time);
+            (format!("collection {namespace}"), at)
+        });
+        homes.chain(collections).chain([("shards".to_owned(), names.join(" "))]).collect()
+    }
+
+    /// What of an earlier [`Self::places`] is elsewhere now. What has come or gone as a whole is not: the streams tell of it.
+    #[must_use]
+    pub fn moved_from(&self, places: &BTreeMap<String, String>) -> Vec<String> {
+        let now = self.places();
+        places.iter().filter(|(what, at)| now.get(*what).is_some_and(|now| now != *at)).map(|(what, _)| what.clone()).collect()
+    }
+
     /// What has changed since an earlier look, as far as data may be on another shard. Splits and merges of chunks change nothing.
     #[must_use]
     pub fn changes_since(&self, earlier: &Self) -> Vec<Change> {

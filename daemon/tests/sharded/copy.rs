@@ -125,6 +125,10 @@ async fn a_chunk_that_moves_during_the_copy_is_an_error() -> Result<()> {
     assert_eq!(failed(&outcomes), [("shard-1", FaultCode::ChunksMoved), ("shard-2", FaultCode::ChunksMoved)]);
     let fault = copy.finish().await.err().context("a fault")?;
     assert!(fault.message.contains("chunks of shop.ranged moved"), "{fault}");
+    // As does a daemon that was down meanwhile, by what it has stored.
+    let again = ShardedCopy::open(&sync(&source, &destination, folder.path()).await?).await.err().context("a fault")?;
+    assert_eq!(again.code, FaultCode::ChunksMoved);
+    assert!(again.message.ends_with(": collection shop.ranged"), "{again}");
     Ok(())
 }
 

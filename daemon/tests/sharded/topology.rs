@@ -157,7 +157,7 @@ async fn a_cluster_is_known_down_to_whose_each_document_is() -> Result<()> {
     let refused = read(&shards["shard-1"], &ranged, &stale).await.err().context("a stale version is refused")?;
     assert_eq!(daemon::mongo::error::code(&refused), Some(13388));
     owners_are_the_shards(&moved, &shards, "shop.ranged", documents.len()).await?;
-    assert!(shards["shard-1"].collect("shop", rawdoc! { "find": "ranged" }).await?.len() > 0);
+    assert!(!shards["shard-1"].collect("shop", rawdoc! { "find": "ranged" }).await?.is_empty());
 
     rig.admin(doc! { "movePrimary": "shop", "to": "shard-1" }).await?;
     rig.shard_collection("shop.new", doc! { "_id": 1 }, None).await?;
