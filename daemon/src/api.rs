@@ -31,6 +31,7 @@ use crate::engines::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry};
 use crate::secret_store::SecretStore;
 use crate::status::observed;
+use crate::watch::Board;
 
 /// Changes that one request may carry: far more than one HCL directory has.
 const MOST_CHANGES: usize = 1_000;
@@ -54,15 +55,16 @@ pub struct Api {
     engines: Arc<Engines>,
     secrets: SecretStore,
     state_dir: String,
+    watching: Board,
     stop: CancellationToken,
 }
 
 impl Api {
     /// From its parts; `stop` ends the streams.
     #[must_use]
-    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, stop: CancellationToken) -> Self {
+    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, watching: Board, stop: CancellationToken) -> Self {
         let path = state_dir.display().to_string();
-        Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, stop }
+        Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, watching, stop }
     }
 }
 
@@ -91,6 +93,7 @@ impl Cutover for Api {
             pid: std::process::id(),
             format_version: FORMAT_VERSION,
             state_dir: self.state_dir.clone(),
+            watching: self.watching.get().map_or_else(String::new, |watching| to_json(&watching)),
         }))
     }
 

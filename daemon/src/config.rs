@@ -31,6 +31,9 @@ pub struct Config {
     /// this daemon alone
     #[arg(long, value_name = "FILE", env = "CUTOVERD_TLS_CLIENT_CA_FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
+    /// A directory with HCL: what changes there is planned and applied, with variables' values from the environment
+    #[arg(long, value_name = "DIR", env = "CUTOVERD_WATCH")]
+    pub watch: Option<PathBuf>,
     /// What it logs to stderr, such as `info` or `daemon=debug`
     #[arg(long, value_name = "FILTER", env = "CUTOVERD_LOG", default_value = "info")]
     pub log: String,

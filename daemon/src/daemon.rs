@@ -25,6 +25,7 @@ use crate::remote::Remote;
 use crate::secret_store::SecretStore;
 use crate::state_dir::StateDir;
 use crate::supervisor::Supervisor;
+use crate::watch::{Board, Watch};
 
 /// How long the parts of the daemon may take to stop; a service manager kills after longer.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -85,12 +86,13 @@ impl Daemon {
             crash_point,
             supervise: Box::new(move |key, orders, registry| supervisor.supervise(key, orders, registry, &runtime)),
         };
+        let board = Board::new(Arc::clone(&parts.clock));
         let registry = blocking(move || start(parts)).await?;
         let state_path = absolute(state_dir.path())?;
         // Nothing is declared yet in this process: what no declaration refers to now is needed by none.
         let declared = registry.observe(None, None).await?;
         SecretStore::new(state_path.clone()).prune(declared.iter().map(|view| &*view.record.spec));
-        let api = Api::new(registry.clone(), Arc::clone(&engines), state_path, stop_serving.clone());
+        let api = Api::new(registry.clone(), Arc::clone(&engines), state_path.clone(), board.clone(), stop_serving.clone());
         let service =
             CutoverServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let until = stop_serving.clone();
@@ -106,6 +108,10 @@ impl Daemon {
             };
             tokio::try_join!(local, remote).map(|((), ())| ())
         });
+        if let Some(directory) = &config.watch {
+            let watch = Watch::new(absolute(directory)?, socket.path().to_owned(), &state_path, board);
+            supervisors.spawn(watch.run(stop_serving.clone()));
+        }
         info!(socket = %socket.path().display(), state_dir = %state_dir.path().display(), pid = std::process::id(), "ready");
         Ok(Self { registry, engines, supervisors, stop_work, stop_serving, server, socket, state_dir })
     }
@@ -161,7 +167,7 @@ impl Daemon {
 
 fn absolute(path: &Path) -> Result<PathBuf, Fault> {
     std::path::absolute(path).map_err(|error| {
-        Fault::new(FaultCode::StateDirUnusable, format!("failed to find the state directory {}: {error}", path.display()))
+        Fault::new(FaultCode::StateDirUnusable, format!("failed to find the directory {}: {error}", path.display()))
     })
 }
 

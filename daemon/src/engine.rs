@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod balancer;
+pub mod brake;
 pub mod capped;
 pub mod catalog;
 pub mod checkpoint;
@@ -22,7 +23,9 @@ pub mod fold;
 pub mod guard;
 pub mod index;
 pub mod key;
+pub mod lane;
 pub mod merge;
+pub mod pace;
 pub mod partition;
 pub mod preflight;
 pub mod progress;

@@ -22,3 +22,4 @@ pub mod secret_store;
 pub mod state_dir;
 pub mod status;
 pub mod supervisor;
+pub mod watch;

@@ -8,9 +8,15 @@ mod crash;
 mod declare;
 #[path = "shell/fake.rs"]
 mod fake;
+#[path = "shell/hostile.rs"]
+mod hostile;
 #[path = "shell/life.rs"]
 mod life;
+#[path = "shell/mutate.rs"]
+mod mutate;
 #[path = "shell/program.rs"]
 mod program;
+#[path = "shell/watch.rs"]
+mod watch;
 #[path = "shell/window.rs"]
 mod window;

@@ -14,6 +14,7 @@ use schemas::observed::{ForeignWrite, Inspection, Mismatch, Observed};
 use schemas::report::Report;
 use schemas::spec::MigrationSpec;
 use schemas::status::VerificationProgress;
+use schemas::watching::Watching;
 use schemas::wire::v1::cutover_client::CutoverClient;
 use schemas::wire::{self, v1};
 use serde::Serialize;
@@ -129,6 +130,14 @@ impl DaemonClient {
         let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
         wire::check_format(response.format_version)?;
         Ok(response.state_dir.into())
+    }
+
+    /// The directory that the daemon watches and what it has made of it; `None` where it watches none.
+    pub async fn watching(&self) -> Result<Option<Watching>, Fault> {
+        let mut client = self.client.clone();
+        let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
+        wire::check_format(response.format_version)?;
+        if response.watching.is_empty() { Ok(None) } else { wire::from_json("the daemon's answer", &response.watching).map(Some) }
     }
 
     /// Has passwords kept, for declarations that are to refer to them.

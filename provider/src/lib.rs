@@ -22,6 +22,7 @@ pub mod load;
 pub mod observe;
 pub mod output;
 pub mod plan;
+pub mod prepare;
 pub mod progress;
 pub mod render;
 pub mod saved_plan;

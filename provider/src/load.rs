@@ -87,6 +87,9 @@ pub struct Loaded {
     pub inputs: Inputs,
 }
 
+/// No values from the command line: what the environment and the directory's own files give holds.
+pub const NO_VARIABLES: Variables = Variables { assignments: Vec::new(), files: Vec::new() };
+
 /// Whether a directory has any HCL.
 #[must_use]
 pub fn has_declaration(directory: &Path) -> bool {

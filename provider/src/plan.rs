@@ -180,7 +180,7 @@ pub enum DriftKind {
 
 impl DriftKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Paused,
         Self::Resumed,
         Self::Extended,
@@ -190,6 +190,7 @@ impl DriftKind {
         Self::Aborted,
         Self::Lag,
         Self::WindowClosing,
+        Self::ForeignWrites,
     ];
 
     /// The kind's name in JSON.

@@ -19,4 +19,5 @@ pub mod report;
 pub mod spec;
 pub mod status;
 pub mod time;
+pub mod watching;
 pub mod wire;

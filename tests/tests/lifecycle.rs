@@ -280,7 +280,7 @@ async fn assert_history(stage: &Stage) {
     for (actor, revision, kind) in [("ada", "4f2c1e0", "applied"), ("grace", "b7d9aa2", "transition")] {
         let found = events.iter().find(|event| event["actor"]["name"] == actor && event["kind"] == kind);
         let by = &found.unwrap_or_else(|| panic!("nothing of {actor}: {document:#}"))["actor"];
-        assert_keys(by, &["uid", "name", "revision"]);
+        assert_keys(by, &["uid", "certificate", "name", "revision"]);
         assert_eq!((by["uid"].as_u64(), by["revision"].as_str()), (Some(uid), Some(revision)), "{by}");
     }
     let lines = stage.cutover.succeed(["events", MIGRATION]).await.unwrap();

@@ -1,6 +1,6 @@
 //! Memory is bounded by configuration, never by the data.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
 use rig::compare::{Scope, compare};
@@ -12,6 +12,8 @@ use tokio::sync::Mutex;
 const DOCUMENTS: u64 = 1_000_000;
 const DOCUMENT_BYTES: usize = 200;
 const LIMIT_BYTES: u64 = 256 << 20;
+/// Twice what a daemon takes that keeps nothing: 300 bytes a document would be over it with 200,000.
+const LIMIT_OF_FEW_BYTES: u64 = 120 << 20;
 
 /// Side by side they would slow each other down beyond their patience on two cores.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -35,6 +37,52 @@ async fn a_stretch_of_large_documents_behind_many_small_ones() {
     let destination = stage.destination.client().await.unwrap();
     let report = compare(&source, &destination, &Scope::default()).await.unwrap();
     assert!(report.is_equal() && report.equal_bytes > 300_000_000, "{report}");
+}
+
+/// What others set for a measurement at full size.
+fn sized(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// `CUTOVER_MEMORY_DOCUMENTS` and `CUTOVER_MEMORY_RECHECKS` set the sizes: promised are 5,000,000 and 500,000.
+#[tokio::test]
+async fn a_long_queue_of_documents_to_compare_again_is_on_disk() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let documents = sized("CUTOVER_MEMORY_DOCUMENTS", 200_000);
+    let rechecks = sized("CUTOVER_MEMORY_RECHECKS", 60_000);
+    let stage = Stage::plain().await.unwrap();
+    let source = stage.source.client().await.unwrap();
+    fill_uniform(&source, "bulk", "data", documents, 100).await.unwrap();
+    stage.apply(&stage.declaration()).await.unwrap();
+    stage.cutover.wait_for_phase(MIGRATION, "ready", Duration::from_secs(900)).await.unwrap();
+    let copied = stage.daemon.peak_rss_bytes().unwrap();
+
+    // Each slice of the queue waits for its documents; what changes meanwhile piles up.
+    let fail_point = |mode: &str| {
+        let data = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 400, "appName": "cutover" };
+        doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data }
+    };
+    source.database("admin").run_command(fail_point("alwaysOn")).await.unwrap();
+    let data = source.database("bulk").collection::<Document>("data");
+    let changed = i64::try_from(rechecks).unwrap();
+    data.update_many(doc! { "_id": { "$lt": changed } }, doc! { "$set": { "changed": true } }).await.unwrap();
+    let pending = |status: &serde_json::Value| status["verification"]["pending_rechecks"].as_u64().unwrap();
+    let applied = |status: &serde_json::Value| status["tail"]["events_applied"].as_u64().unwrap();
+    let piled_up = stage.status_where(MIGRATION, "applied", |status| applied(status) >= rechecks).await.unwrap();
+    source.database("admin").run_command(fail_point("off")).await.unwrap();
+    stage.status_where(MIGRATION, "compared again", |status| pending(status) == 0).await.unwrap();
+    let peak = stage.daemon.peak_rss_bytes().unwrap();
+    let mb = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!(
+        "{documents} documents: at most {:.1} MB; with {} to compare again: at most {:.1} MB",
+        mb(copied),
+        pending(&piled_up),
+        mb(peak)
+    );
+    assert!(pending(&piled_up) >= rechecks * 8 / 10, "{piled_up:#}");
+    // Few documents would fit into the promised bound even if all were kept.
+    let limit = if documents < DOCUMENTS { LIMIT_OF_FEW_BYTES } else { LIMIT_BYTES };
+    assert!(peak < limit, "{peak} bytes");
 }
 
 #[tokio::test]

@@ -198,7 +198,11 @@ impl Run {
         let vitals = || self.vitals.reasons(self.settings.max_lag.get(), self.clock.max(now));
         match &self.state {
             State::Validating { .. } => vec!["the live checks have not passed yet".to_owned()],
-            State::Copying { .. } => vec!["the copy is not done".to_owned()],
+            State::Copying { .. } => {
+                let mut reasons = vec!["the copy is not done".to_owned()];
+                reasons.extend(self.vitals.blockers.iter().cloned());
+                reasons
+            }
             State::CatchingUp { indexes_built } => {
                 let mut reasons = Vec::new();
                 if !indexes_built {

@@ -13,6 +13,7 @@ use schemas::namespace::Namespace;
 use super::catalog::{self, CollectionInfo};
 use super::copy::Copier;
 use super::doubled::Doubled;
+use super::pace::Pace;
 use super::progress::Progress;
 use super::tuning::Tuning;
 use super::{index, partition};
@@ -41,9 +42,11 @@ pub async fn mend(
     catalog::drop(destination, namespace).await?;
     catalog::create(destination, &namespace.db, info.create_command()).await?;
     let (documents, bytes) = catalog::size(source, namespace).await?;
-    let copier = Copier { source, destination, progress, doubled, start: as_of, tuning, placement: None };
+    // The source takes no writes meanwhile, and its users wait.
+    let pace = Pace::new(None, 1);
+    let copier = Copier { source, destination, progress, doubled, start: as_of, pace: &pace, tuning, placement: None };
     for part in partition::split(source, info, bytes, tuning).await? {
-        copier.copy(namespace, &part, tuning.batch_size(documents, bytes, 1)).await?;
+        copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }
     let specs = catalog::indexes(source, namespace).await?;
     index::build(destination, namespace, &specs, info.has_collation()).await?;

@@ -14,6 +14,7 @@ use schemas::namespace::Namespace;
 
 use super::checkpoint::Part;
 use super::doubled::Doubled;
+use super::pace::{Amount, Pace};
 use super::progress::Progress;
 use super::topology::Placement;
 use super::tuning::Tuning;
@@ -39,6 +40,15 @@ pub struct Copied {
     pub bytes: u64,
 }
 
+/// What one reply of a scan is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Documents that are asked for.
+    pub size: u32,
+    /// What will come, as far as can be told.
+    pub expected: Amount,
+}
+
 /// Copies parts from one deployment to another.
 #[derive(Debug)]
 pub struct Copier<'a> {
@@ -52,6 +62,8 @@ pub struct Copier<'a> {
     pub doubled: &'a Doubled,
     /// No document is read as of before this.
     pub start: Timestamp,
+    /// How fast all copiers may read.
+    pub pace: &'a Pace,
     /// The bounds on memory.
     pub tuning: &'a Tuning,
     /// Where the source is a shard: what it owns is read, and no orphan.
@@ -59,14 +71,23 @@ pub struct Copier<'a> {
 }
 
 impl Copier<'_> {
+    /// What a batch of a collection of this size asks for, where so many readers are at work.
+    #[must_use]
+    pub fn batch(&self, documents: u64, bytes: u64, readers: usize) -> Batch {
+        let mean = bytes.checked_div(documents).unwrap_or(1024);
+        let size = self.pace.batch_size(self.tuning.batch_size(documents, bytes, readers), mean);
+        let documents = u64::from(size).min(documents);
+        Batch { size, expected: Amount { documents, bytes: documents * mean } }
+    }
+
     /// Copies a part whole. What it counted in the progress is taken back where it fails.
-    pub async fn copy(&self, namespace: &Namespace, part: &Part, batch_size: u32) -> Result<Copied, Fault> {
+    pub async fn copy(&self, namespace: &Namespace, part: &Part, batch: Batch) -> Result<Copied, Fault> {
         let mut copied = Copied::default();
         let mut after = part.after;
         let mut scans = 0;
         loop {
             scans += 1;
-            match self.scan(namespace, part, after, batch_size, &mut copied).await {
+            match self.scan(namespace, part, after, batch, &mut copied).await {
                 Ok(()) => return Ok(copied),
                 Err(ScanError::StartGone) => {
                     self.progress.take_back(copied.documents, copied.bytes);
@@ -98,7 +119,7 @@ impl Copier<'_> {
         namespace: &Namespace,
         part: &Part,
         after: Option<i64>,
-        batch_size: u32,
+        batch: Batch,
         copied: &mut Copied,
     ) -> Result<(), ScanError> {
         let broken = |e: mongodb::error::Error| {
@@ -116,13 +137,17 @@ impl Copier<'_> {
         if let Some(record) = after {
             append(&mut find, "$_resumeAfter", &*rawdoc! { "$recordId": record });
         }
-        append(&mut find, "batchSize", i64::from(batch_size));
+        append(&mut find, "batchSize", i64::from(batch.size));
         append(&mut find, "noCursorTimeout", true);
         append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.start });
         if let Some(placement) = self.placement {
             placement.append_versions(&mut find, namespace);
         }
-        let mut cursor = self.source.batches(&namespace.db, find, batch_size).await.map_err(broken)?;
+        // What opens the cursor brings the first batch.
+        let first = self.pace.begin(batch.expected).await;
+        let mut cursor = self.source.batches(&namespace.db, find, batch.size).await.map_err(broken)?;
+        let mut turn = Some(first);
+        let mut is_whole = false;
         // One batch is read while the one before is written.
         let mut writing: Option<RawBatch> = None;
         loop {
@@ -130,13 +155,28 @@ impl Copier<'_> {
                 Some(batch) => self.write_batch(namespace, part, batch).await.map(Some),
                 None => Ok(None),
             };
+            let mut read = async || {
+                if is_whole {
+                    return None;
+                }
+                let turn = match turn.take() {
+                    Some(turn) => turn,
+                    None => self.pace.begin(batch.expected).await,
+                };
+                let next = cursor.next().await;
+                if let Some(Ok(next)) = &next {
+                    is_whole = is_exhausted(next.as_raw_document());
+                    turn.end(self.amount_of(next));
+                }
+                next
+            };
             let is_large = |batch: &RawBatch| batch.as_raw_document().as_bytes().len() > self.tuning.large_batch_bytes;
             let (next, written) = if writing.as_ref().is_some_and(is_large) {
                 let written = write(writing.take().as_ref()).await;
                 let is_over = written.as_ref().map_or(true, |written| written.as_ref().is_some_and(|written| written.was_last));
-                (if is_over { None } else { cursor.next().await }, written)
+                (if is_over { None } else { read().await }, written)
             } else {
-                tokio::join!(cursor.next(), write(writing.as_ref()))
+                tokio::join!(read(), write(writing.as_ref()))
             };
             if let Some(written) = written? {
                 copied.documents += written.documents;
@@ -150,6 +190,17 @@ impl Copier<'_> {
                 Some(Err(e)) => return Err(broken(e)),
                 None => return Ok(()),
             }
+        }
+    }
+
+    /// What a batch has brought, as far as a rate is to be held.
+    fn amount_of(&self, batch: &RawBatch) -> Amount {
+        match batch.doc_slices() {
+            Ok(documents) if self.pace.has_rate() => {
+                let (documents, bytes) = weigh(documents);
+                Amount { documents, bytes }
+            }
+            _ => Amount::default(),
         }
     }
 
@@ -208,6 +259,11 @@ struct Written {
     documents: u64,
     bytes: u64,
     was_last: bool,
+}
+
+/// Whether a reply is its cursor's last.
+fn is_exhausted(reply: &RawDocument) -> bool {
+    reply.get_document("cursor").is_ok_and(|cursor| cursor.get_i64("id").is_ok_and(|id| id == 0))
 }
 
 /// The record id of the last document of a reply.

@@ -19,6 +19,7 @@ use super::checkpoint::Recopied;
 use super::copy::Copier;
 use super::event::Definition;
 use super::index;
+use super::pace::Pace;
 use super::partition;
 use super::tail::{Nature, Tail, Traits};
 use crate::mongo::{append, command, error, timestamp};
@@ -264,17 +265,19 @@ impl Tail {
         let (documents, bytes) = catalog::size(&self.source, &info.data()).await?;
         // Record ids are a member's own.
         let (source, _) = self.source.pinned().await?;
+        let pace = Pace::new(self.rate_limit, 1);
         let copier = Copier {
             source: &source,
             destination: &self.destination,
             progress: &self.progress,
             doubled: &self.doubled,
             start: timestamp(start),
+            pace: &pace,
             tuning: &self.tuning,
             placement: None,
         };
         for part in partition::split(&source, info, bytes, &self.tuning).await? {
-            copier.copy(&info.data(), &part, self.tuning.batch_size(documents, bytes, 1)).await?;
+            copier.copy(&info.data(), &part, copier.batch(documents, bytes, 1)).await?;
         }
         let time = self.source.majority_optime().await?;
         self.set_recopied(&info.namespace, Some(Recopied { whole: true, time })).await

@@ -197,7 +197,11 @@ async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &Migrati
         Ok(found) => found,
         Err(fault) => return findings.fail("namespaces", &fault),
     };
-    let refused: Vec<Fault> = found.values().filter_map(|info| catalog::unsupported(info, source.version)).collect();
+    let mut refused: Vec<Fault> = found.values().filter_map(|info| catalog::unsupported(info, source.version)).collect();
+    match catalog::stray_buckets(source, &spec.namespaces.scope).await {
+        Ok(stray) => refused.extend(stray),
+        Err(fault) => return findings.fail("namespaces", &fault),
+    }
     match refused.first() {
         Some(first) => {
             let message = refused.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ");

@@ -57,6 +57,7 @@ struct Counters {
     created: BTreeSet<Namespace>,
     deferred: BTreeSet<String>,
     error: Option<Fault>,
+    brake: Option<String>,
 }
 
 /// The counters of one run.
@@ -186,6 +187,16 @@ impl Progress {
     /// What is wrong at the moment.
     pub fn error(&self) -> Option<Fault> {
         self.lock().error.clone()
+    }
+
+    /// Sets why the copy reads more slowly than it was declared to, in words.
+    pub fn set_brake(&self, why: Option<String>) {
+        self.lock().brake = why;
+    }
+
+    /// Why the copy reads more slowly than it was declared to.
+    pub fn brake(&self) -> Option<String> {
+        self.lock().brake.clone()
     }
 
     /// The newest operation applied.

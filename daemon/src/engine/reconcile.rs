@@ -59,10 +59,11 @@ pub async fn catalogues(
                     modify(destination, namespace, "giving the source's options", change).await?;
                 }
             }
-            (Kind::View | Kind::Collection | Kind::TimeSeries, _) => {
+            (kind @ (Kind::View | Kind::Collection | Kind::TimeSeries), there) => {
+                let there = there.map_or("not on the destination", |there| there.kind.with_article());
                 return Err(Fault::new(
                     FaultCode::VerificationMismatch,
-                    format!("{namespace} on the source is not the same on the destination after everything was applied"),
+                    format!("after everything was applied {namespace} is {} on the source, and {there}", kind.with_article()),
                 ));
             }
         }

@@ -310,6 +310,7 @@ impl Reporter {
                             None
                         }
                     };
+                    blockers.extend(self.progress.brake());
                     if let Some(fault) = self.progress.error() {
                         blockers.push(format!("{fault}"));
                     }
@@ -494,6 +495,7 @@ impl RunEngine for MongoRun {
 
     fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
+            self.verifier.set_source_stopped(false);
             // Whatever is declared by now: the lifecycle asks only where a block may be up.
             fence::lift(&*self.source().await?).await
         })
@@ -527,6 +529,7 @@ impl RunEngine for MongoRun {
                 fence::put_up(&pair.source, self.context.spec.cutover.max_downtime.get()).await?;
             }
             let last = pair.source.oplog_note("cutover: final").await?;
+            self.verifier.set_source_stopped(true);
             self.applied_through(last).await?;
             let seen = self.progress.last_change();
             let scope = &self.context.spec.namespaces.scope;

@@ -13,12 +13,14 @@ use schemas::spec::MigrationSpec;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::brake;
 use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, CollectionRow, Part, ShardRow, Stage};
 use super::concurrent::{self, Piece};
 use super::copy::{Copied, Copier};
 use super::doubled::Doubled;
 use super::index;
+use super::pace::Pace;
 use super::partition::{self, Sample};
 use super::progress::Progress;
 use super::tail::{Tail, Traits};
@@ -288,12 +290,14 @@ impl Sync {
         finished: mpsc::UnboundedSender<usize>,
     ) -> Result<ClusterTime, Fault> {
         let doubled = Doubled::load(&self.checkpoints).await?;
+        let pace = Pace::new(self.spec.copy.rate_limit, self.readers());
         let copier = Copier {
             source,
             destination: &self.destination,
             progress: &self.progress,
             doubled: &doubled,
             start: timestamp(row.start),
+            pace: &pace,
             tuning: &self.tuning,
             placement: self.placement.as_deref(),
         };
@@ -319,7 +323,12 @@ impl Sync {
                 }));
             }
         }
-        concurrent::all(self.readers(), parts).await?;
+        let copied = tokio::select! {
+            copied = concurrent::all(self.readers(), parts) => copied,
+            () = brake::watch(source, &pace, &self.progress, &self.tuning) => Ok(Vec::new()),
+        };
+        self.progress.set_brake(None);
+        copied?;
         let copied = match row.copied {
             Some(copied) => copied,
             None => {
@@ -335,8 +344,8 @@ impl Sync {
     /// Copies one part; `true`: it was its collection's last.
     async fn copy_part(&self, shard: &str, copier: &Copier<'_>, work: &Work, part: &Part) -> Result<bool, Fault> {
         let namespace = &work.row.namespace;
-        let batch_size = self.tuning.batch_size(work.row.documents, work.row.bytes, self.readers());
-        let copied = match copier.copy(&work.info.data(), part, batch_size).await {
+        let batch = copier.batch(work.row.documents, work.row.bytes, self.readers());
+        let copied = match copier.copy(&work.info.data(), part, batch).await {
             Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
                 tracing::info!(%namespace, error = %fault.message, "no longer what it was listed as; the tail tells what it is");
                 Copied::default()
@@ -520,6 +529,7 @@ impl Sync {
             gate: Arc::clone(&self.gate),
             verifier: Arc::clone(&self.verifier),
             stop: self.stop.clone(),
+            rate_limit: self.spec.copy.rate_limit,
             tuning: self.tuning.clone(),
         };
         tail.follow(row).await

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A round is whatever has arrived, up to a bound: it grows with the backlog, and shrinks to one event where there is none. Events
-//! of one key go to one worker, in their order. The checkpoint is stored when a whole round is applied by every worker, so that it
+//! of one key go to one lane, in their order. The checkpoint is stored when a whole round is applied by every worker, so that it
 //! never passes an event that is not. Before and after a definition it is synced to disk: a rename must not meet again what came
 //! before it.
 
@@ -15,19 +15,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use futures_util::future::try_join_all;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
+use schemas::spec::RateLimit;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Order};
 use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow};
+use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
 use super::event::{Change, Event, What, token_time};
+use super::lane::{self, Group};
 use super::progress::Progress;
 use super::tuning::Tuning;
 use super::verify::Verifier;
@@ -114,6 +116,8 @@ pub struct Tail {
     pub verifier: Arc<Verifier>,
     /// Ends it between two rounds.
     pub stop: CancellationToken,
+    /// Holds for collections that are copied again, too.
+    pub rate_limit: Option<RateLimit>,
     /// Its bounds.
     pub tuning: Tuning,
 }
@@ -342,7 +346,7 @@ impl Tail {
 
     /// Applies changes without a definition among them: workers side by side, each key's in order.
     async fn apply_changes(&self, changes: Vec<Change>, newest: ClusterTime) -> Result<(), Fault> {
-        let mut workers: Vec<HashMap<Namespace, Vec<(u64, Change)>>> = (0..self.tuning.workers).map(|_| HashMap::new()).collect();
+        let mut groups: HashMap<Namespace, Group> = HashMap::new();
         let mut seen: HashMap<Namespace, Option<Traits>> = HashMap::new();
         let mut touched = Vec::new();
         let tracking = self.verifier.is_tracking();
@@ -367,9 +371,12 @@ impl Tail {
                 changed.entry(change.namespace.clone()).or_default().insert(change.id.as_bytes().to_vec());
             }
             let hash = key::hash(&change.id, traits.collated);
-            // The hash of the key alone spreads well; a capped collection's order is over all of its documents.
-            let worker = if traits.capped { 0 } else { usize::try_from(hash % self.tuning.workers as u64).unwrap_or(0) };
-            workers[worker].entry(change.namespace.clone()).or_default().push((hash, change));
+            let group = match groups.get_mut(&change.namespace) {
+                Some(group) => group,
+                None => groups.entry(change.namespace.clone()).or_default(),
+            };
+            group.is_ordered = traits.capped;
+            group.changes.push((hash, change));
         }
         if touched.is_empty() {
             return Ok(());
@@ -378,16 +385,16 @@ impl Tail {
         self.note_created(touched).await?;
         let applier = Applier { tail: self, as_of: timestamp(newest), expect_present: newest > self.copied };
         let applier = &applier;
-        try_join_all(workers.into_iter().map(|work| async move {
-            for (namespace, changes) in work {
-                let order = if self.traits_of(&namespace).capped { Order::Kept } else { Order::Free };
-                for round in fold::fold(changes, &self.tuning) {
-                    applier.apply(&namespace, &round, order).await?;
+        let lanes = lane::lanes(groups, &self.tuning).into_iter().map(|lane| -> Piece<'_, ()> {
+            Box::pin(async move {
+                let order = if self.traits_of(&lane.namespace).capped { Order::Kept } else { Order::Free };
+                for round in fold::fold(lane.changes, &self.tuning) {
+                    applier.apply(&lane.namespace, &round, order).await?;
                 }
-            }
-            Ok::<(), Fault>(())
-        }))
-        .await?;
+                Ok(())
+            })
+        });
+        concurrent::all(self.tuning.workers, lanes.collect()).await?;
         let changed = changed.into_iter().flat_map(|(namespace, ids)| {
             ids.into_iter().filter_map(move |id| Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?)))
         });

@@ -28,6 +28,8 @@ pub struct Tuning {
     pub reply_events: u32,
     /// Writers at work at once on one round.
     pub workers: usize,
+    /// Changes of one collection in a round that are worth a command of their own: fewer are not split among writers.
+    pub lane_events: usize,
     /// Deltas of one write at most: the server runs each as a stage.
     pub write_deltas: usize,
     /// Bytes of the deltas of one write, which with the delta that passes the bound fit into a command.
@@ -38,6 +40,13 @@ pub struct Tuning {
     pub command_statements: usize,
     /// Documents read again at once: their sizes are not known, and a reply's batch holds at least one.
     pub reread_documents: usize,
+    /// Operations that queue on the source from which on the copy's readers back off: a server has 128 places for each kind, so that
+    /// some in the queue are a burst, and many are users who wait.
+    pub source_queue: u64,
+    /// The mean latency of the source's writes from which on they do, unless the writes take about so long at all times.
+    pub source_write_latency: Duration,
+    /// How long a batch of the copy's own may take until they do.
+    pub source_read_latency: Duration,
     /// How often progress of the tail is stored: more often costs a write each, less often is applied twice after a crash.
     pub checkpoint_every: Duration,
 }
@@ -54,11 +63,15 @@ impl Default for Tuning {
             round_bytes: 16 << 20,
             reply_events: 5_000,
             workers: 4,
+            lane_events: 500,
             write_deltas: 200,
             write_delta_bytes: 4 << 20,
             command_bytes: 12 << 20,
             command_statements: 100_000,
             reread_documents: 1_000,
+            source_queue: 32,
+            source_write_latency: Duration::from_millis(100),
+            source_read_latency: Duration::from_secs(5),
             checkpoint_every: Duration::from_millis(250),
         }
     }

@@ -19,6 +19,7 @@ mod reader;
 mod recheck;
 pub mod scan;
 pub mod store;
+mod tell;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,10 +30,8 @@ use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
-use schemas::observed::{ForeignWrite, ForeignWrites, Mismatch};
-use schemas::report::Proof;
+use schemas::observed::{ForeignWrites, Mismatch};
 use schemas::spec::{MigrationSpec, VerifyMode};
-use schemas::status::VerificationProgress;
 use tokio::sync::{RwLock, watch as watch_channel};
 
 use super::progress::Progress;
@@ -53,8 +52,6 @@ const REVISIT: Duration = Duration::from_secs(5);
 const DEFINITIONS_EVERY: Duration = Duration::from_secs(15);
 /// Where it stands is counted anew at most this often: a queue of hundreds of thousands takes its time to count.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
-/// Shorter than this a comparison's speed says nothing about its end.
-const SPEED_AFTER: Duration = Duration::from_secs(2);
 
 /// What the verification does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +84,10 @@ pub struct Verifier {
     counted: Mutex<Option<Instant>>,
     /// Since when whole collections are compared, and how many documents stood compared then.
     scanning: Mutex<Option<(Instant, u64)>>,
+    /// The source takes no more writes.
+    is_source_stopped: AtomicBool,
+    /// Up to when the time spent on that is stored.
+    spent_until: Mutex<Instant>,
     /// What this process writes to the destination.
     own: Arc<OwnWrites>,
     /// How far the destination's own stream was read.
@@ -137,11 +138,18 @@ impl Verifier {
             foreign: Mutex::default(),
             counted: Mutex::default(),
             scanning: Mutex::default(),
+            is_source_stopped: AtomicBool::new(false),
+            spent_until: Mutex::new(Instant::now()),
             own: Arc::default(),
             watched: watch_channel::Sender::new(None),
         };
         verifier.count_now()?;
         Ok(verifier)
+    }
+
+    fn is_comparing(&self) -> bool {
+        matches!(*self.stage.lock().unwrap_or_else(PoisonError::into_inner), Stage::Waiting | Stage::Comparing)
+            || self.rescan.load(Ordering::Acquire)
     }
 
     fn set_stage(&self, stage: Stage) {
@@ -225,74 +233,12 @@ impl Verifier {
         self.look_at_definitions.store(true, Ordering::Release);
     }
 
-    /// What it has done so far.
-    #[must_use]
-    pub fn proof(&self) -> Proof {
-        let tallies = *self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        let compared = self.documents_verified.load(Ordering::Relaxed);
-        let began = self.is_tracking();
-        Proof {
-            documents_compared: compared,
-            documents_compared_again: tallies.count(Tally::ComparedAgain),
-            generations: u64::from(began) + tallies.count(Tally::Generations),
-            mismatches_found: tallies.count(Tally::MismatchesFound),
-            mismatches_open: self.open_count(),
-            foreign_writes: tallies.count(Tally::ForeignWrites),
-            compared_after_block: tallies.count(Tally::AfterBlock),
-            duration_seconds: Duration::from_millis(tallies.count(Tally::ScanMs)).as_secs_f64(),
-            ..Proof::none(self.mode)
-        }
-    }
-
-    /// What others have written to the destination.
-    #[must_use]
-    pub fn foreign_writes(&self) -> ForeignWrites {
-        self.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The foreign writes that are named, newest first.
-    pub async fn named_foreign_writes(&self, most: usize) -> Result<Vec<ForeignWrite>, Fault> {
-        self.store.named_foreign_writes(most).await
-    }
-
-    /// Seconds that the comparison of whole collections has left at the speed so far.
-    fn seconds_left(&self) -> Option<f64> {
-        let (since, then) = (*self.scanning.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let verified = self.documents_verified.load(Ordering::Relaxed);
-        let total = self.documents_total.load(Ordering::Relaxed);
-        let seconds = since.elapsed().as_secs_f64();
-        let done = verified.saturating_sub(then);
-        (since.elapsed() >= SPEED_AFTER && done > 0).then(|| total.saturating_sub(verified) as f64 * seconds / done as f64)
-    }
-
-    /// Where it stands.
-    #[must_use]
-    pub fn progress(&self, documents_total: u64) -> VerificationProgress {
-        let mismatches = self.open_count();
-        let verified = self.documents_verified.load(Ordering::Relaxed);
-        let phase = match *self.stage.lock().unwrap_or_else(PoisonError::into_inner) {
-            Stage::Off => "off",
-            _ if mismatches > 0 => "mismatch",
-            Stage::Waiting => "waiting",
-            Stage::Comparing => "comparing",
-            Stage::Rechecking if self.pending.load(Ordering::Relaxed) > 0 => "rechecking",
-            Stage::Rechecking => "clean",
-        };
-        VerificationProgress {
-            mode: self.mode,
-            phase: phase.to_owned(),
-            documents_total: match self.mode {
-                VerifyMode::Off => 0,
-                VerifyMode::Full => self.documents_total.load(Ordering::Relaxed).max(documents_total).max(verified),
-            },
-            documents_verified: verified,
-            mismatches,
-            pending_rechecks: self.pending.load(Ordering::Relaxed),
-        }
-    }
-
     /// Compares what is left once the source takes no more writes and everything is applied. An open mismatch is the fault.
     pub async fn finish(self: &Arc<Self>, sides: &Sides, mark: Option<ClusterTime>) -> Result<(), Fault> {
+        // A daemon that has just started looks first at what stands compared.
+        while self.is_comparing() {
+            tokio::time::sleep(IDLE).await;
+        }
         self.recheck(sides, Until::Empty).await?;
         if let Some(mark) = mark {
             // What others wrote until now is known once the destination's own stream has told of our mark.
@@ -301,9 +247,15 @@ impl Verifier {
             told.map_err(|_| Fault::new(schemas::fault::FaultCode::Internal, "nobody follows the destination's changes"))?;
             self.recheck(sides, Until::Empty).await?;
         }
+        if self.look_at_definitions.swap(false, Ordering::AcqRel) || self.foreign_writes().open > 0 {
+            self.compare_definitions(sides).await?;
+        }
         self.count().await?;
         match self.mismatches(3).await?.as_slice() {
-            [] => Ok(()),
+            [] => match self.blockers().as_slice() {
+                [] => Ok(()),
+                some => Err(Fault::new(schemas::fault::FaultCode::VerificationMismatch, some.join("; "))),
+            },
             some => {
                 let named: Vec<String> = some
                     .iter()
@@ -327,61 +279,13 @@ impl Verifier {
 
     /// A cutover begins: what is compared after its block is counted anew.
     pub async fn cutover_begins(&self) -> Result<(), Fault> {
+        self.set_source_stopped(false);
         self.store.reset(Tally::AfterBlock).await
     }
 
-    fn open_count(&self) -> u64 {
-        let definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
-        self.mismatches.load(Ordering::Relaxed) + definitions
-    }
-
-    /// What keeps the run from being ready, in words.
-    #[must_use]
-    pub fn blockers(&self) -> Vec<String> {
-        let mut blockers = Vec::new();
-        match *self.stage.lock().unwrap_or_else(PoisonError::into_inner) {
-            Stage::Off | Stage::Rechecking => {}
-            Stage::Waiting => blockers.push("the copy has not been compared yet".to_owned()),
-            Stage::Comparing => blockers.push(self.comparing()),
-        }
-        match self.open_count() {
-            0 => {}
-            1 => blockers.push("1 mismatch is open: `cutover verify` shows it".to_owned()),
-            some => blockers.push(format!("{some} mismatches are open: `cutover verify` lists them")),
-        }
-        let foreign = self.foreign_writes();
-        if foreign.open > 0 && self.mode == VerifyMode::Full {
-            let newest = foreign.named.first().map(|one| format!(", the newest in {}", one.namespace)).unwrap_or_default();
-            let (count, are) =
-                if foreign.open == 1 { ("1 write".to_owned(), "is") } else { (format!("{} writes", foreign.open), "are") };
-            blockers.push(format!(
-                "{count} of somebody else to the destination {are} not found equal yet{newest}: `cutover verify` names them"
-            ));
-        }
-        blockers
-    }
-
-    /// How far the comparison of whole collections is, in words.
-    fn comparing(&self) -> String {
-        let verified = self.documents_verified.load(Ordering::Relaxed);
-        let total = self.documents_total.load(Ordering::Relaxed).max(verified);
-        if total == 0 {
-            return "the copy is being compared".to_owned();
-        }
-        let left = match self.seconds_left() {
-            Some(seconds) if seconds >= 90.0 => format!(", about {:.0} min left", seconds / 60.0),
-            Some(seconds) => format!(", about {:.0} s left", seconds.ceil()),
-            None => String::new(),
-        };
-        format!("the copy is being compared: {verified} of {total} documents{left}")
-    }
-
-    /// The open mismatches, at most `most`.
-    pub async fn mismatches(&self, most: usize) -> Result<Vec<Mismatch>, Fault> {
-        let mut open = self.definitions.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        open.extend(self.store.mismatches(most).await?);
-        open.truncate(most);
-        Ok(open)
+    /// Notes whether the source takes no more writes: what is found equal from then on is so for the last time.
+    pub fn set_source_stopped(&self, stopped: bool) {
+        self.is_source_stopped.store(stopped, Ordering::Release);
     }
 
     /// Compares everything, then what changes, until the future is dropped or something fails. Begins when the tail has applied what
@@ -425,12 +329,17 @@ impl Verifier {
         let began = Instant::now();
         let verified = self.documents_verified.load(Ordering::Relaxed);
         *self.scanning.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, verified));
-        let scanned = scan::all(self, sides).await;
+        *self.spent_until.lock().unwrap_or_else(PoisonError::into_inner) = began;
+        scan::all(self, sides).await?;
         *self.scanning.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        // What a process that is killed here has spent is not counted; what it has compared is.
-        self.store.add(Tally::ScanMs, i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX)).await?;
-        self.count().await?;
-        scanned
+        self.count().await
+    }
+
+    /// The time spent on comparing whole collections since this was asked the last time.
+    fn spent_scanning(&self) -> Duration {
+        let now = Instant::now();
+        let mut until = self.spent_until.lock().unwrap_or_else(PoisonError::into_inner);
+        now.duration_since(std::mem::replace(&mut until, now))
     }
 
     /// Works the queue off, for ever. `scanned`: the last place of it that came from the scan.

@@ -2,7 +2,7 @@
 //! are compared.
 //!
 //! `CUTOVER_SEEDS=200` tries so many seeds, `CUTOVER_SEEDS=201-400` those, `CUTOVER_SEED=7` that one alone, `CUTOVER_SHRINK=1` leaves
-//! out of a failing seed what it fails without.
+//! out of a failing seed what it fails without, `CUTOVER_LOG=daemon=debug` shows what the engine does.
 
 mod generate;
 mod shrink;
@@ -122,6 +122,9 @@ fn seeds() -> Result<Vec<u64>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_operations_lose_nothing() -> Result<()> {
+    if let Ok(filter) = std::env::var("CUTOVER_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    }
     let seeds = seeds()?;
     let mut pair = Pair::start().await?;
     let mut failed = Vec::new();

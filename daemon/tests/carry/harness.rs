@@ -12,6 +12,7 @@ use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestam
 use rig::compare::{Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
 use schemas::cluster_time::ClusterTime;
+use schemas::fault::Fault;
 use schemas::id::{Generation, MigrationName, RunId, Workspace};
 use schemas::spec::*;
 use tempfile::TempDir;
@@ -106,6 +107,7 @@ pub(crate) struct Run {
     dir: TempDir,
     source: Client,
     caught_up: bool,
+    blockers: Vec<String>,
 }
 
 impl Run {
@@ -117,7 +119,7 @@ impl Run {
         let dir = tempfile::tempdir()?;
         let (runtime, engine, reports) = open(&spec, &tuning, dir.path()).await?;
         let source = pair.from.clone();
-        Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false })
+        Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false, blockers: Vec::new() })
     }
 
     pub(crate) fn engine(&self) -> &dyn RunEngine {
@@ -151,16 +153,43 @@ impl Run {
         self.runtime.as_ref().context("the run was killed")
     }
 
+    /// Waits for the fault that the sync ends with.
+    pub(crate) async fn end(&mut self) -> Result<Fault> {
+        let end = async {
+            loop {
+                if let SyncReport::Failed(fault) = self.reports.recv().await.context("the sync tells no more")? {
+                    return Ok(fault);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.context("the sync goes on")?
+    }
+
+    /// Whether the source still holds what comes next.
+    pub(crate) async fn resume_point_held(&self) -> Result<Option<bool>> {
+        let engine = Arc::clone(&self.engine);
+        Ok(self.runtime()?.spawn(async move { engine.resume_point_held().await }).await??)
+    }
+
     /// Takes note of what the sync has told.
     pub(crate) fn look(&mut self) -> Result<()> {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                SyncReport::Health { caught_up, .. } => self.caught_up |= caught_up,
+                SyncReport::Health { caught_up, blockers, .. } => {
+                    self.caught_up |= caught_up;
+                    self.blockers = blockers;
+                }
                 SyncReport::Failed(fault) => bail!("the sync failed: {fault}"),
                 SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
             }
         }
         Ok(())
+    }
+
+    /// What it last said to keep it from being ready.
+    pub(crate) fn blockers(&mut self) -> Result<&[String]> {
+        self.look()?;
+        Ok(&self.blockers)
     }
 
     /// Waits until all that the source holds now is applied.
@@ -271,6 +300,7 @@ pub(crate) fn tiny() -> Tuning {
         batch_documents: 7,
         round_events: 5,
         reply_events: 3,
+        lane_events: 1,
         write_deltas: 2,
         write_delta_bytes: 256,
         command_bytes: 512,

@@ -33,6 +33,8 @@ pub(crate) struct Bench {
     pub(crate) world: FakeWorld,
     daemon: Option<Daemon>,
     death: CancellationToken,
+    /// The directory that daemons started from now on watch.
+    pub(crate) watch: Option<PathBuf>,
 }
 
 pub(crate) fn spec(name: &str) -> MigrationSpec {
@@ -63,7 +65,13 @@ impl Bench {
             world: FakeWorld::new(),
             daemon: None,
             death: CancellationToken::new(),
+            watch: None,
         }
+    }
+
+    /// A folder of its own, for files.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub(crate) async fn started() -> Self {
@@ -79,6 +87,7 @@ impl Bench {
             listen_tls: None,
             tls_certificate_key_file: None,
             tls_client_ca_file: None,
+            watch: self.watch.clone(),
             log: "info".to_owned(),
         }
     }

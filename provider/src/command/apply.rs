@@ -18,7 +18,7 @@ use crate::exit_code::{ExitCode, Failure};
 use crate::plan::{Action, Plan};
 use crate::progress::{Bars, Lines};
 use crate::saved_plan::SavedPlan;
-use crate::{actor, clock, load, observe, wait};
+use crate::{actor, load, observe, prepare, wait};
 
 /// `cutover apply --json`: the plan, what the daemon took of it, and the statuses at the end.
 #[derive(Serialize)]
@@ -102,10 +102,7 @@ async fn from_directory(request: &Apply, context: &Context) -> Result<Prepared, 
     let client = context.connect(&loaded.declaration.reach).await?;
     let observed = observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref()).await?;
     let declared = narrow(loaded.declaration, &observed, request.target.as_ref())?;
-    let inspections = observe::inspections(&client, &declared.workspace, declared.specs(), &observed).await?;
-    let plan = crate::plan::plan(&declared, &observed, &inspections, clock::now());
-    let specs = declared.migrations.into_iter().map(|(name, one)| (name, one.spec)).collect();
-    let drops = inspections.into_iter().map(|(name, found)| (name, found.drops)).collect();
+    let prepare::Prepared { plan, specs, drops } = prepare::prepare(&client, declared, &observed).await?;
     Ok(Prepared { client, plan, specs, drops, saved: false })
 }
 

@@ -4,6 +4,7 @@ use indicatif::ProgressDrawTarget;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Workspace};
 use schemas::status::MigrationStatus;
+use schemas::watching::WatchOutcome;
 use serde::Serialize;
 
 use super::Context;
@@ -29,6 +30,7 @@ struct Document {
 pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
     let statuses = statuses(&client, request).await?;
+    tell_refused(&client, context).await?;
     if request.json {
         context.output.json(&Document { migrations: statuses })?;
     } else if statuses.is_empty() {
@@ -40,6 +42,16 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
         context.output.result(&blocks.join("\n"))?;
     }
     Ok(ExitCode::Done)
+}
+
+/// Says where the daemon watches a directory and does not apply what is there: whoever has pushed a change looks here for it.
+async fn tell_refused(client: &DaemonClient, context: &Context) -> Result<(), Failure> {
+    if let Some(watching) = client.watching().await?.filter(|one| one.outcome == WatchOutcome::Refused) {
+        let directory = watching.directory.display();
+        context.output.message(&format!("cutoverd watches {directory}; nothing of it is applied since {}:\n\n", watching.since));
+        context.tell(&watching.diagnostics);
+    }
+    Ok(())
 }
 
 async fn statuses(client: &DaemonClient, request: &Request) -> Result<Vec<MigrationStatus>, Fault> {

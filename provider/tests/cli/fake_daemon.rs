@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) applied: Vec<v1::ApplyRequest>,
     /// What was done by hand, in order.
     pub(crate) acts: Vec<v1::ActRequest>,
+    /// What it says of a directory that it watches.
+    pub(crate) watching: String,
     /// Runs after each `Observe`.
     pub(crate) on_observe: Option<Pass>,
 }
@@ -152,6 +154,7 @@ impl Cutover for Service {
             pid: 1,
             format_version: wire::FORMAT_VERSION,
             state_dir: String::new(),
+            watching: self.0.lock().expect("no test panics in it").watching.clone(),
         }))
     }
 

@@ -454,6 +454,20 @@ fn status_is_for_people_and_for_machines() {
 }
 
 #[test]
+fn status_tells_of_a_watched_directory_that_is_not_applied() {
+    let place = Place::new();
+    let watching = serde_json::json!({"directory": "/etc/cutover/hcl", "outcome": "refused", "fingerprint": "5f1c",
+        "since": "2026-03-01T10:00:00.000Z", "diagnostics": [{"severity": "error", "code": "CUT0001",
+        "summary": "unknown attribute \"pausd\"", "detail": "Did you mean paused?", "place": null, "context": null, "related": []}]});
+    place.daemon.state().watching = watching.to_string();
+    place.run(&["status"]).is(0, &["No migrations."], &["cutoverd watches /etc/cutover/hcl", "pausd", "Did you mean"]);
+    let json = place.run(&["status", "--json"]);
+    assert_eq!(json.json(), serde_json::json!({"migrations": []}), "stdout has the document alone");
+    place.daemon.state().watching = watching.to_string().replace("refused", "applied");
+    place.run(&["status"]).is(0, &["No migrations."], &[]);
+}
+
+#[test]
 fn watching_ends_when_the_runs_are_over() {
     let place = Place::new();
     place.spec();

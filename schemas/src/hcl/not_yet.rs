@@ -10,15 +10,12 @@ use crate::fault::FaultCode;
 pub(crate) enum When {
     /// The block is there.
     Present,
-    /// The attribute has a value other than null.
-    Set,
     /// The attribute has this value, as text.
     Is(&'static str),
 }
 
 /// The settings, by their path in a migration.
-pub(crate) const NOT_YET: &[(&str, When)] =
-    &[("copy.rate_limit", When::Set), ("copy.indexes", When::Is("before_copy")), ("sharding", When::Present)];
+pub(crate) const NOT_YET: &[(&str, When)] = &[("copy.indexes", When::Is("before_copy")), ("sharding", When::Present)];
 
 /// Whether the block at this path is refused.
 pub(crate) fn refuses_block(path: &str) -> bool {
@@ -31,7 +28,6 @@ pub(crate) fn refuses_value(path: &str, value: &str) -> bool {
         known == path
             && match when {
                 When::Present => false,
-                When::Set => true,
                 When::Is(refused) => refused == value,
             }
     })

@@ -7,8 +7,7 @@ migration "orders" {
     block_writes = true
   }
   copy {
-    rate_limit = "50MB/s"
-    indexes    = "before_copy"
+    indexes = "before_copy"
   }
   sharding {
     balancer = "manage"

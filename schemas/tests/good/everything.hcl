@@ -61,7 +61,7 @@ migration "orders" {
   copy {
     parallelism = 8
     indexes     = "after_copy"
-    rate_limit  = null
+    rate_limit  = "50MB/s"
   }
 
   verify { mode = "off" }

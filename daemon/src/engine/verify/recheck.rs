@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
 use schemas::fault::Fault;
@@ -51,7 +52,7 @@ impl Verifier {
             {
                 let _standing_still = sides.gate.write().await;
                 let comparisons = by_namespace.into_iter().map(|(namespace, queued)| -> Piece<'_, ()> {
-                    Box::pin(async move { self.compare_exactly(sides, &namespace, queued, until).await })
+                    Box::pin(async move { self.compare_exactly(sides, &namespace, queued).await })
                 });
                 concurrent::all(AT_ONCE, comparisons.collect()).await?;
             }
@@ -69,13 +70,7 @@ impl Verifier {
         }
     }
 
-    async fn compare_exactly(
-        &self,
-        sides: &Sides,
-        namespace: &Namespace,
-        queued: Vec<Queued>,
-        until: Until,
-    ) -> Result<(), Fault> {
+    async fn compare_exactly(&self, sides: &Sides, namespace: &Namespace, queued: Vec<Queued>) -> Result<(), Fault> {
         let Some(applied) = sides.progress.applied() else { return Ok(()) };
         let ids = || queued.iter().map(|one| &*one.id);
         let snapshot = rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) };
@@ -109,7 +104,7 @@ impl Verifier {
             };
             verdicts.push((one, failure));
         }
-        self.store.judge(verdicts, until == Until::Empty).await
+        self.store.judge(verdicts, self.is_source_stopped.load(Ordering::Acquire)).await
     }
 }
 

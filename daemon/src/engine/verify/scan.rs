@@ -12,7 +12,7 @@ use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
 use super::reader::{Imprint, Reader, imprint, only_id};
-use super::store::Part;
+use super::store::parts::Part;
 use super::{Sides, Verifier, YIELD_FOR, is_behind};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
@@ -23,8 +23,8 @@ use crate::mongo::{Deployment, append, command};
 const PART_BYTES: u64 = 32 << 20;
 const MOST_PARTS: u64 = 4096;
 const SAMPLES_PER_PART: u64 = 10;
-/// Parts compared at once. One, with a reader a side: replies of large documents weigh 16 MB each, and the tail goes first.
-const AT_ONCE: usize = 1;
+/// Parts compared at once, with a reader a side: of large documents each holds two replies of 16 MB, and the tail goes first.
+const AT_ONCE: usize = 2;
 /// Documents without a partner that are remembered; more than that are queued as they are.
 const UNPAIRED: usize = 2_000;
 
@@ -156,7 +156,8 @@ async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace,
     unequal.extend(drained(&mut alone));
     verifier.documents_verified.fetch_add(documents - counted, Ordering::Relaxed);
     verifier.pending.fetch_add(unequal.len() as u64, Ordering::Relaxed);
-    verifier.store.store_compared(namespace, part.number, documents, unequal).await
+    let spent = verifier.spent_scanning();
+    verifier.store.store_compared(namespace, part.number, documents, unequal, spent).await
 }
 
 fn drained(alone: &mut [HashMap<Vec<u8>, Imprint>; 2]) -> Vec<RawDocumentBuf> {

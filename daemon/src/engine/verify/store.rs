@@ -1,6 +1,7 @@
 //! What a verification remembers: the scan's parts, the queue of documents to compare again, the open mismatches. On disk, so that
 //! its memory does not grow with them.
 
+pub mod parts;
 pub mod tally;
 pub mod watched;
 
@@ -41,17 +42,6 @@ CREATE TABLE IF NOT EXISTS foreign_write (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS foreign_write_key ON foreign_write (ns, id);
 ";
-
-/// A stretch of a collection in the order of `_id`; `None`: no bound.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Part {
-    /// Its place, from 0.
-    pub number: u32,
-    /// From this `_id` on, as a document `{_id: …}`.
-    pub min: Option<RawDocumentBuf>,
-    /// Up to but without this one.
-    pub max: Option<RawDocumentBuf>,
-}
 
 /// A document to compare again.
 #[derive(Debug, Clone)]
@@ -326,14 +316,10 @@ impl Store {
             for table in ["queue", "mismatch", "part"] {
                 transaction.execute(&format!("DELETE FROM {table} WHERE ns = ?1"), [namespace.to_string()])?;
             }
+            watched::settle_all(&transaction, &namespace.to_string())?;
             transaction.commit()
         })
         .await
-    }
-
-    /// Forgets which parts stand compared: everything is compared anew.
-    pub async fn forget_parts(&self) -> Result<(), Fault> {
-        self.with(|c| c.execute("DELETE FROM part", []).map(drop)).await
     }
 
     /// Gives what is stored of a namespace to another name.
@@ -344,70 +330,7 @@ impl Store {
                 let statement = format!("UPDATE OR REPLACE {table} SET ns = ?2 WHERE ns = ?1");
                 transaction.execute(&statement, [from.to_string(), to.to_string()])?;
             }
-            transaction.commit()
-        })
-        .await
-    }
-
-    /// The parts of a namespace that are not compared yet; `None`: it was not split yet.
-    pub async fn open_parts(&self, namespace: &Namespace) -> Result<Option<Vec<Part>>, Fault> {
-        let namespace = namespace.to_string();
-        self.with(move |c| {
-            let all: i64 = c.query_row("SELECT count(*) FROM part WHERE ns = ?1", [&namespace], |row| row.get(0))?;
-            if all == 0 {
-                return Ok(None);
-            }
-            let mut statement = c.prepare("SELECT number, min, max FROM part WHERE ns = ?1 AND done = 0 ORDER BY number")?;
-            let bound = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok());
-            let parts: rusqlite::Result<Vec<Part>> = statement
-                .query_map([&namespace], |row| {
-                    Ok(Part { number: row.get(0)?, min: bound(row.get(1)?), max: bound(row.get(2)?) })
-                })?
-                .collect();
-            parts.map(Some)
-        })
-        .await
-    }
-
-    /// Stores a namespace's parts.
-    pub async fn store_parts(&self, namespace: &Namespace, parts: Vec<Part>) -> Result<(), Fault> {
-        let namespace = namespace.to_string();
-        self.with(move |c| {
-            let transaction = c.transaction()?;
-            for part in &parts {
-                transaction.execute(
-                    "INSERT OR REPLACE INTO part (ns, number, min, max) VALUES (?1, ?2, ?3, ?4)",
-                    params![
-                        namespace,
-                        part.number,
-                        part.min.as_ref().map(|id| id.as_bytes()),
-                        part.max.as_ref().map(|id| id.as_bytes())
-                    ],
-                )?;
-            }
-            transaction.commit()
-        })
-        .await
-    }
-
-    /// Stores that a part stands compared: its unequal documents are queued with it.
-    pub async fn store_compared(
-        &self,
-        namespace: &Namespace,
-        number: u32,
-        documents: u64,
-        unequal: Vec<RawDocumentBuf>,
-    ) -> Result<(), Fault> {
-        let namespace = namespace.to_string();
-        self.with(move |c| {
-            let transaction = c.transaction()?;
-            for id in &unequal {
-                transaction.execute("INSERT OR IGNORE INTO queue (ns, id) VALUES (?1, ?2)", params![namespace, id.as_bytes()])?;
-            }
-            transaction.execute(
-                "UPDATE part SET done = 1, documents = ?3 WHERE ns = ?1 AND number = ?2",
-                params![namespace, number, documents],
-            )?;
+            watched::rename(&transaction, &from.to_string(), &to.to_string())?;
             transaction.commit()
         })
         .await

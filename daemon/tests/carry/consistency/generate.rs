@@ -69,10 +69,13 @@ impl fmt::Display for Plan {
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut hand = Hand { rng: StdRng::seed_from_u64(seed) };
+        let mut hand = Hand { rng: StdRng::seed_from_u64(seed), series: Series::default() };
         let before = (0..40).map(|_| hand.operation()).collect();
         let clients = (0..hand.rng.random_range(2..=4))
-            .map(|_| (0..hand.rng.random_range(40..90)).map(|_| (hand.rng.random(), hand.operation())).collect())
+            .map(|client| {
+                hand.series = Series { name: format!("series{client}"), made: false };
+                (0..hand.rng.random_range(40..90)).map(|_| (hand.rng.random(), hand.operation())).collect()
+            })
             .collect();
         let events = match hand.rng.random_range(0..3) {
             0 => (0..hand.rng.random_range(0..=3)).map(|_| (hand.rng.random_range(50..700), hand.event())).collect(),
@@ -109,8 +112,20 @@ const COLLECTIONS: [&str; 6] = ["a", "b", "c", "d", "e.f", "g"];
 const FIELDS: [&str; 9] = ["a", "b", "c", "list", "nested", "nested.x", "nested.list", "list.1", "list.0.k"];
 const INDEXES: [&str; 6] = ["i0", "i1", "i2", "i3", "i4", "i5"];
 
+/// A client's own time-series collection. Where one is made while another client's insertion makes a plain collection of that name,
+/// 6.0.5 leaves buckets beside the plain one, and takes one for the other from then on.
+#[derive(Debug, Default)]
+struct Series {
+    name: String,
+    made: bool,
+}
+
+/// The database of the clients' time-series collections.
+const SERIES: &str = "four";
+
 struct Hand {
     rng: StdRng,
+    series: Series,
 }
 
 impl Hand {
@@ -238,10 +253,6 @@ impl Hand {
 
     fn document(&mut self) -> Document {
         let mut document = doc! { "_id": self.id() };
-        if self.one_in(6) {
-            // One that a time-series collection takes, too.
-            document.insert("t", DateTime::from_millis(1_700_000_000_000 + self.rng.random_range(0..100_000_000_i64)));
-        }
         document.extend(self.fields(0));
         document
     }
@@ -371,8 +382,7 @@ impl Hand {
             3 => {
                 doc! { "create": name, "clusteredIndex": { "key": { "_id": 1 }, "unique": true }, "expireAfterSeconds": 1_700_000_000 }
             }
-            4 => doc! { "create": name, "timeseries": { "timeField": "t", "metaField": "a" } },
-            5 => {
+            4..6 => {
                 doc! { "create": name, "viewOn": self.collection(), "pipeline": [{ "$match": { "a": self.rng.random_range(0..9) } }] }
             }
             6 => {
@@ -410,7 +420,46 @@ impl Hand {
         (db, command)
     }
 
+    /// Makes, fills, changes or drops the client's time-series collection.
+    fn measure(&mut self) -> Document {
+        let name = self.series.name.clone();
+        if !self.series.made {
+            self.series.made = true;
+            return doc! { "create": name, "timeseries": { "timeField": "t", "metaField": "a", "granularity": self.of(&["seconds", "minutes"]) } };
+        }
+        match self.rng.random_range(0..12) {
+            0 => {
+                self.series.made = false;
+                doc! { "drop": name }
+            }
+            1 => doc! { "delete": name, "deletes": [{ "q": { "a": self.rng.random_range(0..3) }, "limit": 0 }] },
+            2 => {
+                let meta = doc! { "$set": { "a": self.rng.random_range(0..3) } };
+                doc! { "update": name, "updates": [{ "q": { "a": self.rng.random_range(0..3) }, "u": meta, "multi": true }] }
+            }
+            3 => doc! { "createIndexes": name, "indexes": [{ "key": { "a": 1, "t": -1 }, "name": self.of(&INDEXES) }] },
+            4 => doc! { "dropIndexes": name, "index": self.of(&INDEXES) },
+            5 => doc! { "collMod": name, "expireAfterSeconds": self.rng.random_range(1_000_000_000..2_000_000_000_i64) },
+            6 => doc! { "collMod": name, "timeseries": { "granularity": self.of(&["minutes", "hours"]) } },
+            _ => {
+                let documents: Vec<Document> = (0..self.rng.random_range(1..8))
+                    .map(|_| {
+                        let mut document = self.document();
+                        document
+                            .insert("t", DateTime::from_millis(1_700_000_000_000 + self.rng.random_range(0..100_000_000_i64)));
+                        document.insert("a", self.rng.random_range(0..3));
+                        document
+                    })
+                    .collect();
+                doc! { "insert": name, "documents": documents, "ordered": false }
+            }
+        }
+    }
+
     fn operation(&mut self) -> Operation {
+        if !self.series.name.is_empty() && self.one_in(10) {
+            return Operation::Command { db: SERIES.to_owned(), command: self.measure() };
+        }
         match self.rng.random_range(0..20) {
             0..4 => {
                 let (db, command) = self.definition();

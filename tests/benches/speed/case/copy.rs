@@ -36,6 +36,8 @@ async fn copies(case: &str, gigabytes: Option<f64>, source: &ReplicaSet, options
         contenders.push(Contender::Pcsm);
     }
     let mut runs = Runs::new(contenders);
+    // Whoever reads first would pay for filling the source's cache.
+    floor::run(&["floor-read", &source.uri(), &source.uri()]).await?;
     for round in 0..options.rounds {
         for contender in runs.order(round) {
             let destination = server("rs-destination", options).await?;

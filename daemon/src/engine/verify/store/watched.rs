@@ -57,6 +57,16 @@ pub(super) fn settle(connection: &Connection, namespace: &str, id: &[u8]) -> rus
         .map(drop)
 }
 
+/// Documents of a namespace that is gone, or compared anew as a whole, are no open foreign writes any more.
+pub(super) fn settle_all(connection: &Connection, namespace: &str) -> rusqlite::Result<()> {
+    connection.execute("UPDATE foreign_write SET open = 0 WHERE ns = ?1 AND id IS NOT NULL", [namespace]).map(drop)
+}
+
+/// Takes foreign writes along to a namespace's new name.
+pub(super) fn rename(connection: &Connection, from: &str, to: &str) -> rusqlite::Result<()> {
+    connection.execute("UPDATE foreign_write SET ns = ?2 WHERE ns = ?1", [from, to]).map(drop)
+}
+
 fn queue(connection: &Connection, namespace: &Namespace, id: &RawDocumentBuf) -> rusqlite::Result<()> {
     // A new place: a comparison that is under way read it before this change, perhaps.
     connection
@@ -188,4 +198,59 @@ fn read(connection: &Connection, only_open: bool, most: i64) -> rusqlite::Result
         Ok(namespace.parse().ok().map(|namespace| ForeignWrite { namespace, id, operation, time, open }))
     })?;
     Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Foreign, MOST_NAMED, Store, Told};
+    use mongodb::bson::rawdoc;
+    use schemas::cluster_time::ClusterTime;
+    use schemas::namespace::Namespace;
+
+    fn told(namespace: &Namespace, ids: std::ops::Range<i64>) -> Told {
+        let foreign = ids.map(|id| Foreign {
+            namespace: namespace.clone(),
+            id: Some(rawdoc! { "_id": id }),
+            operation: "update".to_owned(),
+            time: ClusterTime { t: 10, i: 1 },
+        });
+        Told { foreign: foreign.collect(), ..Told::default() }
+    }
+
+    #[tokio::test]
+    async fn foreign_writes_are_open_until_their_documents_are_found_equal_or_are_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("it opens");
+        let (here, there) = (Namespace::new("shop", "orders"), Namespace::new("shop", "moved"));
+        store.store_told(told(&here, 0..3)).await.expect("stored");
+        let stands = || store.foreign_writes().map(|writes| (writes.found, writes.open)).expect("readable");
+        assert_eq!(stands(), (3, 3));
+        store.rename(here.clone(), there.clone()).await.expect("renamed");
+        let queued = store.next(10).await.expect("readable");
+        assert!(queued.iter().all(|one| one.namespace == there));
+        // Another change of the second comes while they are compared.
+        store.store_told(told(&there, 1..2)).await.expect("stored");
+        store.judge(queued.into_iter().map(|one| (one, None)).collect(), false).await.expect("judged");
+        assert_eq!(stands(), (4, 1));
+        store.forget(there).await.expect("forgotten");
+        assert_eq!(stands(), (4, 0));
+    }
+
+    #[tokio::test]
+    async fn their_list_is_bounded_and_none_is_passed_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("it opens");
+        let namespace = Namespace::new("shop", "orders");
+        let many = MOST_NAMED + 500;
+        store.store_told(told(&namespace, 0..many)).await.expect("stored");
+        let named = store.named_foreign_writes(10_000).await.expect("readable");
+        assert_eq!(i64::try_from(named.len()).expect("few"), MOST_NAMED);
+        let all = store.next(10_000).await.expect("readable");
+        assert_eq!(i64::try_from(all.len()).expect("few"), many, "all are compared again");
+        // Those that are named are equal; the others are waited for all the same.
+        let first = all.into_iter().take(usize::try_from(MOST_NAMED).expect("few")).map(|one| (one, None)).collect();
+        store.judge(first, false).await.expect("judged");
+        let stands = store.foreign_writes().expect("readable");
+        assert_eq!((stands.found, stands.open), (u64::try_from(many).expect("few"), 1));
+    }
 }

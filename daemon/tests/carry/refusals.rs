@@ -1,0 +1,63 @@
+//! What cannot be carried is named before anything moves, each by its namespace, and nothing of it is lost without a word.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use daemon::engine::catalog::{self, CollectionInfo};
+use daemon::engine::tuning::Tuning;
+use daemon::engine::{Engine as _, run::MongoEngine};
+use daemon::mongo::ServerVersion;
+use mongodb::bson::{doc, rawdoc};
+use schemas::fault::FaultCode;
+use schemas::observed::Outcome;
+
+use crate::harness::{Pair, Run, at_rest, run};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_carried_is_named_before_anything_moves() -> Result<()> {
+    let pair = Pair::start().await?;
+    let dir = tempfile::tempdir()?;
+    // With fields that clients encrypt; and what a server leaves of two clients that make one name at once.
+    let fields = doc! { "fields": [{ "path": "ssn", "bsonType": "string", "keyId": mongodb::bson::Uuid::new() }] };
+    run(&pair.from, "shop", doc! { "create": "encrypted", "encryptedFields": fields }).await?;
+    run(&pair.from, "shop", doc! { "create": "odd" }).await?;
+    let series = doc! { "timeField": "t", "granularity": "seconds", "bucketMaxSpanSeconds": 3_600 };
+    run(&pair.from, "shop", doc! { "create": "system.buckets.odd", "clusteredIndex": true, "timeseries": series }).await?;
+    run(&pair.from, "shop", doc! { "insert": "orders", "documents": [{ "_id": 1 }] }).await?;
+
+    let named = ["shop.encrypted", "Queryable Encryption", "shop.odd", "shop.system.buckets.odd"];
+    let inspection = MongoEngine::default().inspect(&pair.spec(), &BTreeSet::new()).await;
+    let check = inspection.checks.iter().find(|check| check.name == "namespaces").context("not checked")?;
+    ensure!(check.outcome == Outcome::Fail && check.code == Some(FaultCode::UnsupportedNamespace), "{check:?}");
+    ensure!(named.iter().all(|name| check.message.contains(name)) && !check.message.contains("shop.orders"), "{check:?}");
+    let fault = at_rest(&pair.spec(), &Tuning::default(), dir.path())?.validate().await.err().context("it starts")?;
+    ensure!(fault.code == FaultCode::UnsupportedNamespace && fault.message.contains("shop.odd"), "{fault}");
+
+    // Without them it goes its way.
+    let mut spec = pair.spec();
+    spec.namespaces.scope.exclude = vec!["shop.en*".parse().expect("a pattern"), "shop.odd".parse().expect("a pattern")];
+    at_rest(&spec, &Tuning::default(), &dir.path().join("less"))?.validate().await?;
+    let mut sync = Run::start_with(&pair, spec, Tuning::default()).await?;
+    sync.caught_up().await?;
+    // In the tail the same is an error that names it, and no loss.
+    let fields = doc! { "fields": [{ "path": "ssn", "bsonType": "string", "keyId": mongodb::bson::Uuid::new() }] };
+    run(&pair.from, "crm", doc! { "create": "late", "encryptedFields": fields }).await?;
+    let fault = sync.end().await?;
+    ensure!(fault.code == FaultCode::UnsupportedNamespace && fault.message.contains("crm.late"), "{fault}");
+    Ok(())
+}
+
+/// Servers before 6.0 tell of no changes of buckets and stored functions.
+#[test]
+fn what_an_older_source_does_not_tell_of_is_refused() {
+    let series = rawdoc! { "name": "weather", "type": "timeseries", "options": { "timeseries": { "timeField": "t" } } };
+    let functions = rawdoc! { "name": "system.js", "type": "collection", "options": {} };
+    let plain = rawdoc! { "name": "orders", "type": "collection", "options": {} };
+    for (raw, refused) in [(series, true), (functions, true), (plain, false)] {
+        let info = CollectionInfo::new("shop", raw).expect("an entry");
+        let older = catalog::unsupported(&info, ServerVersion::new(5, 0, 31));
+        assert_eq!(older.as_ref().map(|fault| fault.code), refused.then_some(FaultCode::UnsupportedNamespace));
+        assert!(older.is_none_or(|fault| fault.message.starts_with(&info.namespace.to_string())));
+        assert!(catalog::unsupported(&info, ServerVersion::new(6, 0, 0)).is_none());
+    }
+}
