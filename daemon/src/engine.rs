@@ -7,6 +7,7 @@
 //! [`RunEngine::stop_sync`] afterwards leaves nothing running.
 
 pub mod apply;
+pub mod balancer;
 pub mod brake;
 pub mod capped;
 pub mod catalog;
@@ -23,6 +24,7 @@ pub mod guard;
 pub mod index;
 pub mod key;
 pub mod lane;
+pub mod merge;
 pub mod outlook;
 pub mod pace;
 pub mod partition;
@@ -30,8 +32,11 @@ pub mod preflight;
 pub mod progress;
 pub mod reconcile;
 pub mod run;
+pub mod sharded;
 pub mod sync;
 pub mod tail;
+pub mod told;
+pub mod topology;
 pub mod tuning;
 pub mod users;
 pub mod verify;

@@ -158,6 +158,8 @@ catalogue! {
     OutputFailed = "CUT0048", false, "check the path, its permissions and the free space";
     /// A live check found something that does not stop the migration.
     CheckWarning = "CUT0049", false, "look into it before the cutover";
+    /// Chunks or a database of a sharded source moved to another shard while its shards were read.
+    ChunksMoved = "CUT0060", false, "keep the balancer off and move nothing until the cutover, then raise `generation`";
 }
 
 impl fmt::Display for FaultCode {

@@ -172,7 +172,8 @@ impl ShardedCluster {
         self.admin(command).await.map(drop)
     }
 
-    /// Splits the chunks of a collection at these keys, which rise, and deals the ranges out to the shards in turn.
+    /// Splits the chunks of a collection at these keys, which rise, and deals the ranges out to the shards in turn; nothing stays
+    /// behind.
     ///
     /// # Errors
     /// When a chunk cannot be split or moved.
@@ -182,17 +183,23 @@ impl ShardedCluster {
         }
         let lowest = at.first().map(|key| key.keys().map(|name| (name.clone(), Bson::MinKey)).collect::<Document>());
         for (place, min) in lowest.iter().chain(at).enumerate() {
-            self.move_range(namespace, min.clone(), place % self.shards.len()).await?;
+            self.send_range(namespace, min.clone(), place % self.shards.len(), true).await?;
         }
         Ok(())
     }
 
-    /// Moves the chunk that begins at a key to a shard; its documents stay behind as orphans.
+    /// Moves the chunk that begins at a key to a shard that did not give it away before; its documents stay behind as orphans.
     ///
     /// # Errors
     /// When the server refuses.
     pub async fn move_range(&self, namespace: &str, min: Document, to: usize) -> Result<()> {
-        self.admin(doc! { "moveRange": namespace, "min": min, "toShard": self.shards[to].name() }).await.map(drop)
+        self.send_range(namespace, min, to, false).await
+    }
+
+    /// A shard takes no range of which it has orphans still: unless they are deleted at once, that is for a quarter of an hour.
+    async fn send_range(&self, namespace: &str, min: Document, to: usize, deletes: bool) -> Result<()> {
+        let to = self.shards[to].name();
+        self.admin(doc! { "moveRange": namespace, "min": min, "toShard": to, "waitForDelete": deletes }).await.map(drop)
     }
 
     /// Ties a range of keys to a zone, and the zone to a shard.

@@ -183,15 +183,18 @@ impl Number {
         Self::Finite { negative, coefficient, tens: exponent as i32 - 6176, twos: 0 }
     }
 
-    /// The whole part, no number as 0, and the nearest `i64` where it is too large.
-    pub(crate) fn truncated(&self) -> i64 {
+    /// The nearest whole number, of two the even one; no number as 0, and the nearest `i64` where it is too large. For decimals.
+    pub(crate) fn rounded(&self) -> i64 {
         match *self {
             Self::Nan => 0,
             Self::Infinite { negative } => clamp(negative, u128::MAX),
-            Self::Finite { negative, mut coefficient, mut tens, twos } => {
-                debug_assert_eq!(twos, 0, "decimals alone are cut off here");
-                while tens < 0 && coefficient > 0 {
-                    (coefficient, tens) = (coefficient / 10, tens + 1);
+            Self::Finite { negative, mut coefficient, mut tens, .. } => {
+                if tens < 0 {
+                    // A coefficient has 34 digits at most: of what is divided by more, nothing is left.
+                    let Some(divisor) = 10_u128.checked_pow(tens.unsigned_abs()).filter(|_| tens > -36) else { return 0 };
+                    let (whole, rest) = (coefficient / divisor, coefficient % divisor);
+                    let is_up = rest * 2 > divisor || (rest * 2 == divisor && whole % 2 == 1);
+                    return clamp(negative, whole + u128::from(is_up));
                 }
                 while tens > 0 && coefficient > 0 && coefficient <= u128::from(u64::MAX) {
                     (coefficient, tens) = (coefficient * 10, tens - 1);

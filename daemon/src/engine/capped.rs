@@ -44,7 +44,7 @@ pub async fn mend(
     let (documents, bytes) = catalog::size(source, namespace).await?;
     // The source takes no writes meanwhile, and its users wait.
     let pace = Pace::new(None, 1);
-    let copier = Copier { source, destination, progress, doubled, start: as_of, pace: &pace, tuning };
+    let copier = Copier { source, destination, progress, doubled, start: as_of, pace: &pace, tuning, placement: None };
     for part in partition::split(source, info, bytes, tuning).await? {
         copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }

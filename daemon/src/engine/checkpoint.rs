@@ -4,6 +4,7 @@
 //! a transition. Everything that belongs to a shard carries the shard's name. Writes that a later step relies on are synced to
 //! disk; progress of the tail may be lost by a power cut, and is then applied again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +24,7 @@ CREATE TABLE IF NOT EXISTS shard (
     token BLOB, applied_t INTEGER, applied_i INTEGER, events INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS place (what TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
@@ -292,6 +294,27 @@ impl Checkpoints {
             );
             c.pragma_update(None, "synchronous", "full")?;
             stored.map(drop)
+        })
+        .await
+    }
+
+    /// Where the source had its data when the copy began; empty before it was stored, and where the source is not sharded.
+    pub async fn places(&self) -> Result<BTreeMap<String, String>, Fault> {
+        self.with(|c| {
+            let mut statement = c.prepare("SELECT what, at FROM place")?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+        .await
+    }
+
+    /// Stores where the source has its data, once, before the first document is read.
+    pub async fn store_places(&self, places: BTreeMap<String, String>) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for (what, at) in &places {
+                transaction.execute("INSERT INTO place (what, at) VALUES (?1, ?2)", params![what, at])?;
+            }
+            transaction.commit()
         })
         .await
     }

@@ -16,6 +16,7 @@ use super::checkpoint::Part;
 use super::doubled::Doubled;
 use super::pace::{Amount, Pace};
 use super::progress::Progress;
+use super::topology::Placement;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Verb};
 use super::{element, partition};
@@ -65,6 +66,8 @@ pub struct Copier<'a> {
     pub pace: &'a Pace,
     /// The bounds on memory.
     pub tuning: &'a Tuning,
+    /// Where the source is a shard: what it owns is read, and no orphan.
+    pub placement: Option<&'a Placement>,
 }
 
 impl Copier<'_> {
@@ -120,7 +123,8 @@ impl Copier<'_> {
         copied: &mut Copied,
     ) -> Result<(), ScanError> {
         let broken = |e: mongodb::error::Error| {
-            let fault = self.source.fault(&format!("reading {namespace}"), &e);
+            let moved = self.placement.and_then(|placement| placement.fault(namespace, &e));
+            let fault = moved.unwrap_or_else(|| self.source.fault(&format!("reading {namespace}"), &e));
             match error::code(&e) {
                 Some(KEY_NOT_FOUND) => ScanError::StartGone,
                 Some(code) if SCAN_ENDED.contains(&code) => ScanError::Ended(fault),
@@ -136,6 +140,9 @@ impl Copier<'_> {
         append(&mut find, "batchSize", i64::from(batch.size));
         append(&mut find, "noCursorTimeout", true);
         append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.start });
+        if let Some(placement) = self.placement {
+            placement.append_versions(&mut find, namespace);
+        }
         // What opens the cursor brings the first batch.
         let first = self.pace.begin(batch.expected).await;
         let mut cursor = self.source.batches(&namespace.db, find, batch.size).await.map_err(broken)?;

@@ -274,6 +274,7 @@ impl Tail {
             start: timestamp(start),
             pace: &pace,
             tuning: &self.tuning,
+            placement: None,
         };
         for part in partition::split(&source, info, bytes, &self.tuning).await? {
             copier.copy(&info.data(), &part, copier.batch(documents, bytes, 1)).await?;

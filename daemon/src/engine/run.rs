@@ -410,6 +410,7 @@ impl RunEngine for MongoRun {
                 stop: stop.clone(),
                 tuning: self.tuning.clone(),
                 milestones,
+                placement: None,
             };
             let reporter = Reporter {
                 source: pair.source,

@@ -24,6 +24,7 @@ use super::pace::Pace;
 use super::partition::{self, Sample};
 use super::progress::Progress;
 use super::tail::{Tail, Traits};
+use super::topology::Placement;
 use super::tuning::Tuning;
 use super::verify::{Sides, Verifier};
 use crate::mongo::{Deployment, Topology, timestamp};
@@ -64,6 +65,8 @@ pub struct Sync {
     pub tuning: Tuning,
     /// Raised when the copy is done, and with `true` when the indexes are.
     pub milestones: mpsc::UnboundedSender<Milestone>,
+    /// Where the source is one shard of several: what of them it owns.
+    pub placement: Option<Arc<Placement>>,
 }
 
 /// What a sync has reached.
@@ -73,6 +76,12 @@ pub enum Milestone {
     Copied,
     /// All indexes that do not wait for the cutover are built.
     Indexed,
+}
+
+/// What the copy of one source works through.
+pub(super) struct Prepared {
+    catalogue: Vec<Work>,
+    member: Member,
 }
 
 /// A collection of the catalogue, and how many of its parts are left.
@@ -157,7 +166,7 @@ impl Sync {
     }
 
     /// Tries again what may pass, for as long as there is patience; time in which it went well gives patience back.
-    async fn patiently<'a, T>(&self, work: impl Fn() -> BoxFuture<'a, Result<T, Fault>>) -> Result<T, Fault> {
+    pub(super) async fn patiently<'a, T>(&self, work: impl Fn() -> BoxFuture<'a, Result<T, Fault>>) -> Result<T, Fault> {
         let mut pause = PAUSES.0;
         let mut failing_since: Option<Instant> = None;
         loop {
@@ -186,7 +195,7 @@ impl Sync {
         }
     }
 
-    async fn start_point(&self, shard: &str) -> Result<ShardRow, Fault> {
+    pub(super) async fn start_point(&self, shard: &str) -> Result<ShardRow, Fault> {
         if let Some(row) = self.checkpoints.shard(shard).await? {
             return Ok(row);
         }
@@ -213,7 +222,11 @@ impl Sync {
     async fn catalogue(&self, shard: &str) -> Result<Vec<Work>, Fault> {
         let mut rows = self.checkpoints.collections(shard).await?;
         if rows.is_empty() {
-            let found = catalog::list(&self.source, &self.spec.namespaces.scope).await?;
+            let mut found = catalog::list(&self.source, &self.spec.namespaces.scope).await?;
+            if let Some(placement) = &self.placement {
+                // A shard keeps collections that it owns nothing of any more.
+                found.retain(|namespace, _| placement.holds(namespace));
+            }
             let sizes = found.into_values().map(|info| -> Piece<'_, CollectionRow> { Box::pin(self.listed(info)) });
             let sized = concurrent::all(SMALL_COMMANDS, sizes.collect()).await?;
             self.checkpoints.store_collections(shard, sized).await?;
@@ -228,13 +241,35 @@ impl Sync {
             .collect())
     }
 
-    async fn copy(&self, shard: &str, row: &ShardRow) -> Result<ShardRow, Fault> {
+    /// Lists what there is, makes it on the destination and splits it into parts, as far as that is not done yet.
+    pub(super) async fn prepare(&self, shard: &str, row: &ShardRow) -> Result<Prepared, Fault> {
         let catalogue = self.catalogue(shard).await?;
         let member = self.source.pinned().await.map(|(source, name)| Member { source, name })?;
         self.split_anew(shard, &member, &catalogue).await?;
         self.count(shard, &catalogue).await?;
         self.create(shard, &member, &catalogue, row.copied.is_some()).await?;
+        Ok(Prepared { catalogue, member })
+    }
 
+    /// Copies the documents alone; the indexes wait until every shard's are there.
+    pub(super) async fn copy_documents(&self, shard: &str, row: &ShardRow, prepared: &Prepared) -> Result<ClusterTime, Fault> {
+        let (finished, _) = mpsc::unbounded_channel();
+        self.copy_parts(shard, row, &prepared.member.source, &prepared.catalogue, finished).await
+    }
+
+    /// Builds the indexes of every collection.
+    pub(super) async fn build_all_indexes(&self, shard: &str) -> Result<(), Fault> {
+        let catalogue = self.catalogue(shard).await?;
+        let (finished, to_index) = mpsc::unbounded_channel();
+        for place in 0..catalogue.len() {
+            let _ = finished.send(place);
+        }
+        drop(finished);
+        self.index_finished(shard, &catalogue, to_index).await
+    }
+
+    async fn copy(&self, shard: &str, row: &ShardRow) -> Result<ShardRow, Fault> {
+        let Prepared { catalogue, member } = self.prepare(shard, row).await?;
         let (finished, to_index) = mpsc::unbounded_channel();
         let (copied, ()) = tokio::try_join!(
             self.copy_parts(shard, row, &member.source, &catalogue, finished),
@@ -264,6 +299,7 @@ impl Sync {
             start: timestamp(row.start),
             pace: &pace,
             tuning: &self.tuning,
+            placement: self.placement.as_deref(),
         };
         let mut parts: Vec<Piece<'_, ()>> = Vec::new();
         for (place, work) in catalogue.iter().enumerate() {

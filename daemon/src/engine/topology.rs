@@ -1,0 +1,364 @@
+//! What a sharded cluster is made of, as its router tells: shards, databases, sharded collections and their chunks.
+//!
+//! Everything is read from the config database at majority. A shard is read from directly, with the versions that
+//! [`Cluster::versions`] gives: it then leaves out what it does not own, and refuses (`StaleConfig`) once a chunk has moved. That
+//! takes no privilege beyond reading (tried on 6.0.5). What has changed between two looks is told by [`Cluster::changes_since`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
+use placement::chunk_map::MapError;
+use placement::{Chunk, ChunkMap};
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
+use schemas::namespace::Namespace;
+use schemas::spec::ConnectionSpec;
+
+use crate::mongo::{Deployment, append, command, error};
+
+/// How often a chunk map that changed while it was read is read again: a migration commits in one write, so that once is rare.
+const READS: usize = 20;
+/// Entries of the config database in one reply.
+const BATCH: i32 = 10_000;
+
+/// A shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Its name in the cluster.
+    pub name: ShardName,
+    /// Its replica set's name.
+    pub replica_set: String,
+    /// Its members, `HOST:PORT[,HOST:PORT]`, as the cluster reaches them.
+    pub hosts: String,
+    /// It is being emptied, to be removed.
+    pub is_draining: bool,
+}
+
+/// Where a database's unsharded collections are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Home {
+    /// Its primary shard.
+    pub primary: ShardName,
+    /// Its version, as commands carry it (`databaseVersion`).
+    pub version: RawDocumentBuf,
+}
+
+/// A cluster at one time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Its id: equal through every one of its routers.
+    pub id: Option<ObjectId>,
+    /// Its shards, by name.
+    pub shards: Vec<Shard>,
+    /// Its databases.
+    pub databases: BTreeMap<String, Home>,
+    /// Its sharded collections; what is not here is unsharded.
+    pub collections: BTreeMap<Namespace, ChunkMap>,
+}
+
+/// Which shard is read, and as of which state of its cluster.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// The cluster as it was when the shard's start point had been taken.
+    pub cluster: Arc<Cluster>,
+    /// The shard.
+    pub shard: ShardName,
+}
+
+/// What a shard answers to a version that is not its own any more: `StaleConfig`, `StaleDbVersion`, `StaleEpoch`.
+const STALE: [i32; 3] = [13388, 249, 150];
+
+impl Placement {
+    /// Whether any of a collection is the shard's.
+    #[must_use]
+    pub fn holds(&self, namespace: &Namespace) -> bool {
+        self.cluster.holders(namespace).contains(&self.shard)
+    }
+
+    /// Makes a read see what the shard owns, and nothing else.
+    pub fn append_versions(&self, read: &mut RawDocumentBuf, namespace: &Namespace) {
+        for (name, value) in self.cluster.versions(namespace, &self.shard).iter().flat_map(|versions| versions.iter().flatten()) {
+            append(read, name.as_str(), value);
+        }
+    }
+
+    /// What a refusal of such a read means, where it is about the versions.
+    #[must_use]
+    pub fn fault(&self, namespace: &Namespace, error: &mongodb::error::Error) -> Option<Fault> {
+        let is_stale = error::code(error).is_some_and(|code| STALE.contains(&code));
+        is_stale.then(|| {
+            Fault::new(
+                FaultCode::ChunksMoved,
+                format!("{namespace} moved while shard {} was read: {}", self.shard, error::words(error)),
+            )
+        })
+    }
+}
+
+/// What a sync that began on another state of the cluster must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A shard has joined.
+    ShardAdded(ShardName),
+    /// A shard has left.
+    ShardRemoved(ShardName),
+    /// A database's unsharded collections are elsewhere (`movePrimary`), or it was dropped and made anew there.
+    HomeMoved(String),
+    /// A database is gone.
+    DatabaseGone(String),
+    /// Chunks of a collection moved to another shard, or its key was changed.
+    ChunksMoved(Namespace),
+    /// A collection was sharded.
+    Sharded(Namespace),
+    /// A sharded collection is gone, or unsharded now.
+    Unsharded(Namespace),
+}
+
+fn unreadable(router: &Deployment, what: &str) -> Fault {
+    Fault::new(FaultCode::SourceReadFailed, format!("the cluster at {}: {what}", router.hosts))
+}
+
+/// All entries of a collection of the config database.
+async fn entries(router: &Deployment, collection: &str, filter: &RawDocument) -> Result<Vec<RawDocumentBuf>, Fault> {
+    let mut find = command("find", collection);
+    append(&mut find, "filter", filter);
+    append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
+    append(&mut find, "batchSize", BATCH);
+    router.collect("config", find).await.map_err(|e| router.fault(&format!("reading config.{collection}"), &e))
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ShardAdded(shard) => write!(f, "shard {shard} was added"),
+            Self::ShardRemoved(shard) => write!(f, "shard {shard} was removed"),
+            Self::HomeMoved(db) => write!(f, "the database {db} has another primary shard"),
+            Self::DatabaseGone(db) => write!(f, "the database {db} was dropped"),
+            Self::ChunksMoved(namespace) => write!(f, "chunks of {namespace} moved"),
+            Self::Sharded(namespace) => write!(f, "{namespace} was sharded"),
+            Self::Unsharded(namespace) => write!(f, "{namespace} was dropped, or is sharded no more"),
+        }
+    }
+}
+
+impl Change {
+    /// Whether data may be on another shard than the one that was read: what came or went as a whole is told by the streams.
+    #[must_use]
+    pub const fn moves_data(&self) -> bool {
+        matches!(self, Self::ShardAdded(_) | Self::ShardRemoved(_) | Self::HomeMoved(_) | Self::ChunksMoved(_))
+    }
+}
+
+impl Cluster {
+    /// Reads the cluster behind a router. Chunks that move meanwhile are read again.
+    pub async fn discover(router: &Deployment) -> Result<Self, Fault> {
+        let all = &*rawdoc! {};
+        let versions = entries(router, "version", all).await?;
+        let id = versions.first().and_then(|entry| entry.get_object_id("clusterId").ok());
+        let mut shards = Vec::new();
+        for entry in entries(router, "shards", all).await? {
+            shards.push(Shard::read(&entry).ok_or_else(|| unreadable(router, "an entry of config.shards has no usable host"))?);
+        }
+        shards.sort_by(|a, b| a.name.0.cmp(&b.name.0));
+        let mut databases = BTreeMap::new();
+        for entry in entries(router, "databases", all).await? {
+            let (name, home) =
+                Home::read(&entry).ok_or_else(|| unreadable(router, "an entry of config.databases has no usable version"))?;
+            databases.insert(name, home);
+        }
+        let mut collections = BTreeMap::new();
+        for entry in entries(router, "collections", all).await? {
+            let namespace: Namespace = match entry.get_str("_id").map(str::parse) {
+                Ok(Ok(namespace)) => namespace,
+                _ => return Err(unreadable(router, "an entry of config.collections has no usable name")),
+            };
+            // The cluster's own sessions.
+            if namespace.db == "config" {
+                continue;
+            }
+            if let Some(map) = chunk_map(router, &namespace, entry).await? {
+                collections.insert(namespace, map);
+            }
+        }
+        Ok(Self { id, shards, databases, collections })
+    }
+
+    /// Where a collection is: every shard that owns any of it.
+    #[must_use]
+    pub fn holders(&self, namespace: &Namespace) -> Vec<ShardName> {
+        match (self.collections.get(namespace), self.databases.get(&namespace.db)) {
+            (Some(map), _) => map.shards().into_iter().map(|name| ShardName(name.to_owned())).collect(),
+            (None, Some(home)) => vec![home.primary.clone()],
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// The fields that make a shard answer as of this state of the cluster: without its orphans, and not at all once it has changed.
+    /// `None`: the database is not known.
+    #[must_use]
+    pub fn versions(&self, namespace: &Namespace, shard: &ShardName) -> Option<RawDocumentBuf> {
+        if let Some(map) = self.collections.get(namespace) {
+            return Some(rawdoc! { "shardVersion": map.shard_version(&shard.0).to_shard_version() });
+        }
+        let home = self.databases.get(&namespace.db)?;
+        let none = Timestamp { time: 0, increment: 0 };
+        let unsharded = rawdoc! { "e": ObjectId::from_bytes([0; 12]), "t": none, "v": none };
+        Some(rawdoc! { "shardVersion": unsharded, "databaseVersion": home.version.clone() })
+    }
+
+    /// Where its data is, in words that can be stored: other words for the same thing mean that data moved.
+    #[must_use]
+    pub fn places(&self) -> BTreeMap<String, String> {
+        let names: Vec<&str> = self.shards.iter().map(|shard| shard.name.0.as_str()).collect();
+        let homes = self.databases.iter().map(|(db, home)| (format!("database {db}"), home.primary.0.clone()));
+        let collections = self.collections.iter().map(|(namespace, map)| {
+            let version = map.version();
+            // Splits and merges raise the minor version alone.
+            let at = format!("{} {:?} {}", version.epoch, version.timestamp, version.chunks.time);
+            (format!("collection {namespace}"), at)
+        });
+        homes.chain(collections).chain([("shards".to_owned(), names.join(" "))]).collect()
+    }
+
+    /// What of an earlier [`Self::places`] is elsewhere now. What has come or gone as a whole is not: the streams tell of it.
+    #[must_use]
+    pub fn moved_from(&self, places: &BTreeMap<String, String>) -> Vec<String> {
+        let now = self.places();
+        places.iter().filter(|(what, at)| now.get(*what).is_some_and(|now| now != *at)).map(|(what, _)| what.clone()).collect()
+    }
+
+    /// What has changed since an earlier look, as far as data may be on another shard. Splits and merges of chunks change nothing.
+    #[must_use]
+    pub fn changes_since(&self, earlier: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let names = |cluster: &Self| cluster.shards.iter().map(|shard| shard.name.clone()).collect::<Vec<_>>();
+        let (now, before) = (names(self), names(earlier));
+        changes.extend(now.iter().filter(|name| !before.contains(name)).cloned().map(Change::ShardAdded));
+        changes.extend(before.iter().filter(|name| !now.contains(name)).cloned().map(Change::ShardRemoved));
+        for (db, home) in &earlier.databases {
+            match self.databases.get(db) {
+                None => changes.push(Change::DatabaseGone(db.clone())),
+                Some(now) if now.primary != home.primary => changes.push(Change::HomeMoved(db.clone())),
+                Some(_) => {}
+            }
+        }
+        for (namespace, map) in &earlier.collections {
+            match self.collections.get(namespace) {
+                None => changes.push(Change::Unsharded(namespace.clone())),
+                Some(now) if now.version().moved_since(map.version()) => changes.push(Change::ChunksMoved(namespace.clone())),
+                Some(_) => {}
+            }
+        }
+        let sharded = self.collections.keys().filter(|namespace| !earlier.collections.contains_key(*namespace));
+        changes.extend(sharded.cloned().map(Change::Sharded));
+        changes
+    }
+}
+
+async fn chunk_map(router: &Deployment, namespace: &Namespace, entry: RawDocumentBuf) -> Result<Option<ChunkMap>, Fault> {
+    let mut entry = entry;
+    for _ in 0..READS {
+        let Ok(Some(RawBsonRef::Binary(uuid))) = entry.get("uuid") else {
+            return Err(unreadable(router, &format!("{namespace} has no UUID in config.collections")));
+        };
+        let chunks = entries(router, "chunks", &rawdoc! { "uuid": uuid.to_binary() }).await?;
+        let read = chunks.iter().map(|chunk| Chunk::read(chunk)).collect::<Result<Vec<Chunk>, MapError>>();
+        match read.and_then(|chunks| ChunkMap::new(&entry, chunks)) {
+            Ok(map) => return Ok(Some(map)),
+            Err(MapError::Torn) => {}
+            Err(error) => return Err(unreadable(router, &format!("{namespace}: {error}"))),
+        }
+        match entries(router, "collections", &rawdoc! { "_id": namespace.to_string() }).await?.pop() {
+            Some(again) => entry = again,
+            None => return Ok(None),
+        }
+    }
+    let mut fault = unreadable(router, &format!("the chunks of {namespace} changed each time they were read"));
+    fault.retryable = true;
+    Err(fault)
+}
+
+impl Shard {
+    fn read(entry: &RawDocument) -> Option<Self> {
+        let (replica_set, hosts) = entry.get_str("host").ok()?.split_once('/')?;
+        Some(Self {
+            name: ShardName(entry.get_str("_id").ok()?.to_owned()),
+            replica_set: replica_set.to_owned(),
+            hosts: hosts.to_owned(),
+            is_draining: entry.get_bool("draining").unwrap_or(false),
+        })
+    }
+
+    /// How the shard is reached with what the router is reached with: the same user and TLS, at the shard's own members.
+    #[must_use]
+    pub fn connection(&self, router: &ConnectionSpec) -> ConnectionSpec {
+        /// What an option says of a router's hosts alone.
+        const OF_ROUTER: [&str; 7] = [
+            "replicaset",
+            "directconnection",
+            "loadbalanced",
+            "srvservicename",
+            "srvmaxhosts",
+            "readpreference",
+            "localthresholdms",
+        ];
+        let (address, query) = router.uri.split_once('?').unwrap_or((&router.uri, ""));
+        let is_kept = |option: &&str| {
+            let name = option.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            !option.is_empty() && !OF_ROUTER.contains(&name.as_str())
+        };
+        let mut options: Vec<String> = query.split('&').filter(is_kept).map(str::to_owned).collect();
+        let has = |options: &[String], name: &str| options.iter().any(|option| option.to_ascii_lowercase().starts_with(name));
+        if address.starts_with("mongodb+srv:") && !has(&options, "tls=") && !has(&options, "ssl=") {
+            // What the scheme itself says.
+            options.push("tls=true".to_owned());
+        }
+        options.push(format!("replicaSet={}", self.replica_set));
+        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let user = rest.rsplit_once('@').map_or(String::new(), |(user, _)| format!("{user}@"));
+        let db = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts).split_once('/').map_or("", |(_, db)| db);
+        let uri = format!("mongodb://{user}{}/{db}?{}", self.hosts, options.join("&"));
+        ConnectionSpec { uri, ..router.clone() }
+    }
+}
+
+impl Home {
+    fn read(entry: &RawDocument) -> Option<(String, Self)> {
+        let home = Self {
+            primary: ShardName(entry.get_str("primary").ok()?.to_owned()),
+            version: entry.get_document("version").ok()?.to_owned(),
+        };
+        Some((entry.get_str("_id").ok()?.to_owned(), home))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shard;
+    use schemas::id::ShardName;
+    use schemas::spec::ConnectionSpec;
+
+    fn uri_of(router: &str) -> String {
+        let shard = Shard {
+            name: ShardName("s0".to_owned()),
+            replica_set: "rs-0".to_owned(),
+            hosts: "a:1,b:2".to_owned(),
+            is_draining: false,
+        };
+        let router = ConnectionSpec { uri: router.to_owned(), username: None, password: None, tls: None };
+        shard.connection(&router).uri
+    }
+
+    #[test]
+    fn a_shard_is_reached_as_its_router_is() {
+        assert_eq!(uri_of("mongodb://m:27017"), "mongodb://a:1,b:2/?replicaSet=rs-0");
+        assert_eq!(
+            uri_of("mongodb://u@m1,m2/auth?authMechanism=MONGODB-X509&directConnection=false&tls=true"),
+            "mongodb://u@a:1,b:2/auth?authMechanism=MONGODB-X509&tls=true&replicaSet=rs-0"
+        );
+        assert_eq!(uri_of("mongodb+srv://c.example.net/?srvMaxHosts=2"), "mongodb://a:1,b:2/?tls=true&replicaSet=rs-0");
+        assert_eq!(uri_of("mongodb+srv://c.example.net/?tls=false"), "mongodb://a:1,b:2/?tls=false&replicaSet=rs-0");
+    }
+}

@@ -1,0 +1,4 @@
+//! The engine on real sharded clusters.
+
+mod copy;
+mod topology;
