@@ -54,21 +54,38 @@ pub async fn catalogues(
                 progress.add_created([namespace.clone()]);
                 catalog::create(destination, &namespace.db, info.create_command()).await?;
             }
+            (Kind::Collection, Some(there)) if there.kind == Kind::Collection && info.is_capped() != there.is_capped() => {
+                // Nothing makes a capped collection unlimited again but a copy, and that of an unlimited one is not bounded.
+                if there.is_capped() || !ours.contains(namespace) {
+                    return Err(not_the_same(namespace, is_capped(info), is_capped(there)));
+                }
+                tracing::warn!(%namespace, "not capped on the destination; made again, to be copied in its order");
+                catalog::drop(destination, namespace).await?;
+                catalog::create(destination, &namespace.db, info.create_command()).await?;
+            }
             (kind, Some(there)) if kind == there.kind => {
                 if let Some(change) = change_of_options(info, there) {
                     modify(destination, namespace, "giving the source's options", change).await?;
                 }
             }
             (kind @ (Kind::View | Kind::Collection | Kind::TimeSeries), there) => {
-                let there = there.map_or("not on the destination", |there| there.kind.with_article());
-                return Err(Fault::new(
-                    FaultCode::VerificationMismatch,
-                    format!("after everything was applied {namespace} is {} on the source, and {there}", kind.with_article()),
-                ));
+                let there = there.map_or("not there", |there| there.kind.with_article());
+                return Err(not_the_same(namespace, kind.with_article(), there));
             }
         }
     }
     Ok(())
+}
+
+fn is_capped(info: &CollectionInfo) -> &'static str {
+    if info.is_capped() { "capped" } else { "not capped" }
+}
+
+fn not_the_same(namespace: &Namespace, wanted: &str, there: &str) -> Fault {
+    Fault::new(
+        FaultCode::VerificationMismatch,
+        format!("after everything was applied {namespace} is {wanted} on the source, and on the destination it is {there}"),
+    )
 }
 
 /// Gives a clustered or time-series collection the source's expiry, which was held off.

@@ -147,7 +147,11 @@ impl Verifier {
         Ok(verifier)
     }
 
+    /// Whether a comparison of everything is still to come or under way. Where nothing is compared, none ever is, whatever asks for it.
     fn is_comparing(&self) -> bool {
+        if self.mode == VerifyMode::Off {
+            return false;
+        }
         matches!(*self.stage.lock().unwrap_or_else(PoisonError::into_inner), Stage::Waiting | Stage::Comparing)
             || self.rescan.load(Ordering::Acquire)
     }

@@ -109,7 +109,7 @@ fn values() -> Vec<(String, u8, Vec<u8>)> {
     add("array single", 0x04, nested(&[(0x10, b"0", one())]));
     add("array of arrays", 0x04, nested(&[(0x04, b"0", nested(&[(0x04, b"0", nested(&[]))])), (0x04, b"1", nested(&[]))]));
     // Binaries of every subtype that is defined, and user-defined ones.
-    for subtype in [0x00, 0x01, 0x03, 0x04, 0x05, 0x08, 0x80, 0xff] {
+    for subtype in [0x00, 0x01, 0x03, 0x04, 0x05, 0x07, 0x08, 0x09, 0x80, 0xff] {
         add(&format!("binary {subtype}"), 0x05, binary(subtype, &[0x73; 16]));
     }
     add("binary 0 empty", 0x05, binary(0, &[]));

@@ -51,3 +51,19 @@ async fn an_index_made_between_the_documents_and_the_indexes_is_built_in_the_end
     ensure!(report.indexes == 7, "{report}");
     Ok(())
 }
+
+/// Whatever took it away: a bound that the destination has lost is given back before the cutover, with the source's order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capped_collection_that_has_lost_its_bound_is_made_again_in_the_end() -> Result<()> {
+    let pair = Pair::start().await?;
+    run(&pair.from, "races", doc! { "create": "capped", "capped": true, "size": 64 << 10, "max": 3 }).await?;
+    let documents: Vec<Document> = (0..5).map(|n| doc! { "_id": 5 - n }).collect();
+    run(&pair.from, "races", doc! { "insert": "capped", "documents": documents.clone() }).await?;
+    let mut sync = Run::start(&pair).await?;
+    sync.caught_up().await?;
+    run(&pair.to, "races", doc! { "drop": "capped" }).await?;
+    run(&pair.to, "races", doc! { "insert": "capped", "documents": documents }).await?;
+    let report = sync.prove(&pair).await?;
+    ensure!(report.equal_documents == 3, "{report}");
+    Ok(())
+}

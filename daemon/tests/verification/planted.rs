@@ -137,6 +137,7 @@ async fn each_fault_is_named_in_every_kind_of_collection() -> Result<()> {
     }
     wanted.push(("planted.system.buckets.series".to_owned(), plant_in_buckets(&theirs).await?));
     theirs.run_command(doc! { "dropIndexes": "series", "index": "meta_at" }).await?;
+    wanted.push(("planted.series".to_owned(), vec!["indexes - meta_at".to_owned()]));
     let count = wanted.iter().map(|(_, lines)| lines.len()).sum();
 
     let mut run = pair.run().await?;
