@@ -160,6 +160,8 @@ catalogue! {
     CheckWarning = "CUT0049", false, "look into it before the cutover";
     /// Chunks or a database of a sharded source moved to another shard while its shards were read.
     ChunksMoved = "CUT0060", false, "keep the balancer off and move nothing until the cutover, then raise `generation`";
+    /// A collection cannot be sharded by its key on the destination.
+    ShardKeyUnfit = "CUT0065", false, "declare another key for the collection in the block `sharding`, and raise `generation` where a run has begun";
 }
 
 impl fmt::Display for FaultCode {

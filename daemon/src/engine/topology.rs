@@ -151,17 +151,31 @@ impl Change {
     }
 }
 
+/// The shards of a cluster, by name.
+pub async fn shards(router: &Deployment) -> Result<Vec<Shard>, Fault> {
+    let mut shards = Vec::new();
+    for entry in entries(router, "shards", &rawdoc! {}).await? {
+        shards.push(Shard::read(&entry).ok_or_else(|| unreadable(router, "an entry of config.shards has no usable host"))?);
+    }
+    shards.sort_by(|a, b| a.name.0.cmp(&b.name.0));
+    Ok(shards)
+}
+
+/// The chunks of one collection; `None`: it is not sharded.
+pub async fn map_of(router: &Deployment, namespace: &Namespace) -> Result<Option<ChunkMap>, Fault> {
+    match entries(router, "collections", &rawdoc! { "_id": namespace.to_string() }).await?.pop() {
+        Some(entry) => chunk_map(router, namespace, entry).await,
+        None => Ok(None),
+    }
+}
+
 impl Cluster {
     /// Reads the cluster behind a router. Chunks that move meanwhile are read again.
     pub async fn discover(router: &Deployment) -> Result<Self, Fault> {
         let all = &*rawdoc! {};
         let versions = entries(router, "version", all).await?;
         let id = versions.first().and_then(|entry| entry.get_object_id("clusterId").ok());
-        let mut shards = Vec::new();
-        for entry in entries(router, "shards", all).await? {
-            shards.push(Shard::read(&entry).ok_or_else(|| unreadable(router, "an entry of config.shards has no usable host"))?);
-        }
-        shards.sort_by(|a, b| a.name.0.cmp(&b.name.0));
+        let shards = shards(router).await?;
         let mut databases = BTreeMap::new();
         for entry in entries(router, "databases", all).await? {
             let (name, home) =
