@@ -185,6 +185,9 @@ impl Tail {
         self.note_created(vec![owner.clone()]).await?;
         for spec in specs {
             self.progress.add_deferred(index::deferred(owner, spec));
+            if distribute::take_place(&self.source, &self.destination, namespace, spec).await? {
+                continue;
+            }
             match index::build_one(&self.destination, namespace, spec, self.traits_of(owner).collated).await {
                 // Documents of a later state need not fit it; what drops it then is further on.
                 Err(fault) if !fault.retryable && self.was_read_after(owner, time) => {

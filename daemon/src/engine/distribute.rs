@@ -129,6 +129,37 @@ pub fn is_of_shard_key(spec: &RawDocument, key: &ShardKey) -> bool {
         && !["sparse", "hidden"].into_iter().any(|option| spec.get_bool(option).unwrap_or(false))
 }
 
+/// Whether an index of the destination that the source lacks is there for the shard key alone: no other would do.
+#[must_use]
+pub fn is_servers_own(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, of_source: &[RawDocumentBuf]) -> bool {
+    destination.shard_key(namespace).is_some_and(|placed| {
+        is_of_shard_key(spec, &placed.key) && !of_source.iter().any(|own| is_of_shard_key(own, &placed.key))
+    })
+}
+
+/// Gives the place of the index that the server made for the shard key to one of the source with the same key and another name.
+/// `true`: it was so, and is done.
+pub async fn take_place(
+    source: &Deployment,
+    destination: &Deployment,
+    namespace: &Namespace,
+    spec: &RawDocument,
+) -> Result<bool, Fault> {
+    let Some(placed) = destination.shard_key(namespace).filter(|placed| is_of_shard_key(spec, &placed.key)) else {
+        return Ok(false);
+    };
+    let of_source = catalog::indexes(source, namespace).await?;
+    let found = catalog::indexes(destination, namespace).await?;
+    let twin = found.iter().find(|there| {
+        let is_twin = index::name(there) != index::name(spec) && index::identity(there) == index::identity(spec);
+        is_twin && !of_source.iter().any(|own| index::name(own) == index::name(there))
+    });
+    match twin {
+        None => Ok(false),
+        Some(twin) => index::swap(destination, namespace, &placed.key, index::name(twin), spec).await.map(|()| true),
+    }
+}
+
 /// Shards a collection of the destination as is wanted, and spreads it, where that is not done yet.
 pub async fn shard(
     source: &Deployment,
@@ -192,12 +223,8 @@ async fn spread(source: &Deployment, destination: &Deployment, key: &ShardKey, n
     // A shard takes or gives one chunk at a time.
     let Some(keys) = &destination.shard_keys else { return Ok(()) };
     let _one_at_a_time = keys.moving.lock().await;
-    let shards: Vec<String> = topology::shards(destination)
-        .await?
-        .into_iter()
-        .filter(|shard| !shard.is_draining)
-        .map(|shard| shard.name.0)
-        .collect();
+    let shards: Vec<String> =
+        topology::shards(destination).await?.into_iter().filter(|shard| !shard.is_draining).map(|shard| shard.name.0).collect();
     let Some(mut map) = topology::map_of(destination, namespace).await? else { return Ok(()) };
     if shards.len() < 2 || has_zones(destination, namespace).await? {
         return Ok(());
@@ -249,7 +276,8 @@ fn busy(destination: &Deployment, doing: &str, namespace: &Namespace, error: &mo
 
 async fn has_zones(destination: &Deployment, namespace: &Namespace) -> Result<bool, Fault> {
     let find = rawdoc! { "find": "tags", "filter": { "ns": namespace.to_string() }, "limit": 1 };
-    let found = destination.collect("config", find).await.map_err(|e| destination.fault("reading the zones (config.tags)", &e))?;
+    let found =
+        destination.collect("config", find).await.map_err(|e| destination.fault("reading the zones (config.tags)", &e))?;
     Ok(!found.is_empty())
 }
 
@@ -273,8 +301,10 @@ async fn points(source: &Deployment, namespace: &Namespace, key: &ShardKey, rang
     let mut draw = command("aggregate", &namespace.collection);
     append(&mut draw, "pipeline", &*pipeline);
     append(&mut draw, "cursor", &*rawdoc! {});
-    let drawn =
-        source.collect(&namespace.db, draw).await.map_err(|e| source.fault(&format!("sampling shard keys of {namespace}"), &e))?;
+    let drawn = source
+        .collect(&namespace.db, draw)
+        .await
+        .map_err(|e| source.fault(&format!("sampling shard keys of {namespace}"), &e))?;
     let keys = drawn.iter().map(|document| {
         key.of(document).map_err(|fault| {
             let id = document.get("_id").ok().flatten().and_then(|id| mongodb::bson::Bson::try_from(id).ok());

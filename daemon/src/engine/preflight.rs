@@ -2,6 +2,7 @@
 //!
 //! What could not be looked at is never `ok`: it fails where the migration depends on it, and else warns and says so.
 
+mod sharding;
 mod surroundings;
 
 use std::collections::BTreeSet;
@@ -76,7 +77,7 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
     findings.destination = reach(&mut findings, Side::Destination, spec).await;
     if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone()) {
         versions(&mut findings, &source, &destination);
-        same_deployment(&mut findings, &source, &destination);
+        same_deployment(&mut findings, &source, &destination).await;
         surroundings::compatibility(&mut findings, &source, &destination).await;
         surroundings::clocks(&mut findings, &source, &destination).await;
         surroundings::addresses(&mut findings, &source, &destination).await;
@@ -88,14 +89,19 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
         oplog(&mut findings, &source).await;
     }
     if let Some(destination) = findings.destination.clone() {
-        privileges(&mut findings, &destination, &needed(Side::Destination, spec)).await;
+        let mut needed = needed(Side::Destination, spec);
+        if destination.is_sharded() {
+            needed.extend(["enableSharding", "moveChunk", "splitChunk"].map(Needed::Anywhere));
+        }
+        privileges(&mut findings, &destination, &needed).await;
         emptiness(&mut findings, &destination, spec, ours, run).await;
         destination_block(&mut findings, &destination, spec, run).await;
     }
-    if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone())
-        && spec.namespaces.include_users
-    {
-        principals(&mut findings, &source, &destination, spec).await;
+    if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone()) {
+        if spec.namespaces.include_users {
+            principals(&mut findings, &source, &destination, spec).await;
+        }
+        sharding::shard_keys(&mut findings, &source, &destination, spec).await;
     }
     findings
 }
@@ -149,6 +155,9 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
             findings.fail(&name, &fault);
             return None;
         }
+        Topology::Sharded if side == Side::Destination => {
+            findings.note(&name, Outcome::Ok, "a sharded cluster, through its router");
+        }
         Topology::Sharded => {
             let fault = Fault::new(
                 FaultCode::NotSupportedYet,
@@ -177,28 +186,21 @@ fn versions(findings: &mut Findings, source: &Deployment, destination: &Deployme
     }
 }
 
-fn same_deployment(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
-    match (source.process_id, destination.process_id) {
-        (Some(a), Some(b)) if a == b => findings.fail(
-            "different_deployments",
+async fn same_deployment(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
+    let name = "different_deployments";
+    match sharding::is_same(source, destination).await {
+        Ok(true) => findings.fail(
+            name,
             &Fault::new(
                 FaultCode::SameDeployment,
                 format!(
-                    "source ({}) and destination ({}) are the same deployment: one primary answers for both",
+                    "source ({}) and destination ({}) are the same deployment, or one is a shard of the other",
                     source.hosts, destination.hosts
                 ),
             ),
         ),
-        (Some(_), Some(_)) => {
-            findings.note("different_deployments", Outcome::Ok, "source and destination have different primaries")
-        }
-        _ => findings.fail(
-            "different_deployments",
-            &Fault::new(
-                FaultCode::UnsupportedVersion,
-                "a server does not tell its process id, so that source and destination cannot be told apart",
-            ),
-        ),
+        Ok(false) => findings.note(name, Outcome::Ok, "source and destination are different deployments"),
+        Err(fault) => findings.fail(name, &fault),
     }
 }
 

@@ -36,9 +36,9 @@ impl PlacedBy {
     fn read(entry: &RawDocument) -> Option<(Namespace, Self)> {
         let namespace = entry.get_str("_id").ok()?.parse().ok()?;
         let key = ShardKey::new(entry.get_document("key").ok()?).ok()?;
-        let is_collated = entry.get_document("defaultCollation").is_ok_and(|collation| {
-            !collation.is_empty() && collation.get_str("locale").is_ok_and(|locale| locale != "simple")
-        });
+        let is_collated = entry
+            .get_document("defaultCollation")
+            .is_ok_and(|collation| !collation.is_empty() && collation.get_str("locale").is_ok_and(|locale| locale != "simple"));
         Some((namespace, Self { key, is_collated }))
     }
 
