@@ -19,6 +19,7 @@ use schemas::namespace::{Namespace, STORED_FUNCTIONS};
 use schemas::spec::ShardingSpec;
 
 use super::catalog::{self, CollectionInfo, Kind};
+use super::topology::Cluster;
 use super::{index, topology};
 use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{Deployment, ServerVersion, append, command, error};
@@ -223,8 +224,12 @@ async fn spread(source: &Deployment, destination: &Deployment, key: &ShardKey, n
     // A shard takes or gives one chunk at a time.
     let Some(keys) = &destination.shard_keys else { return Ok(()) };
     let _one_at_a_time = keys.moving.lock().await;
-    let shards: Vec<String> =
-        topology::shards(destination).await?.into_iter().filter(|shard| !shard.is_draining).map(|shard| shard.name.0).collect();
+    let shards: Vec<String> = Cluster::shards_behind(destination)
+        .await?
+        .into_iter()
+        .filter(|shard| !shard.is_draining)
+        .map(|shard| shard.name.0)
+        .collect();
     let Some(mut map) = topology::map_of(destination, namespace).await? else { return Ok(()) };
     if shards.len() < 2 || has_zones(destination, namespace).await? {
         return Ok(());

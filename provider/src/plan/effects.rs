@@ -184,6 +184,9 @@ pub(super) fn of_pause(existing: &Observed) -> Vec<String> {
     let status = &existing.status;
     let mut effects =
         vec![format!("holds run {}, which is {}: nothing is copied or applied until it is resumed", status.run, status.phase)];
+    if existing.balancer_held {
+        effects.push("keeps the source's balancer stopped meanwhile".to_owned());
+    }
     for shard in &status.shards {
         effects.push(match shard.oplog_window_seconds {
             Some(window) => format!(
@@ -236,7 +239,13 @@ pub(super) fn of_cut_over(wanted: &Declared, existing: &Observed) -> Vec<String>
         "opens {destination} to its users; what they write there does not flow back, so that this cannot be undone"
     ));
     effects.push(source_after(spec));
+    effects.extend(balancer_back(existing));
     effects
+}
+
+/// What becomes of a balancer that the run has stopped.
+fn balancer_back(existing: &Observed) -> Option<String> {
+    existing.balancer_held.then(|| "gives the source's balancer back, which the run has stopped".to_owned())
 }
 
 fn source_after(spec: &MigrationSpec) -> String {
@@ -250,11 +259,13 @@ fn source_after(spec: &MigrationSpec) -> String {
 /// What removing the block of a run that is not over does.
 pub(super) fn of_cancel(existing: &Observed) -> Vec<String> {
     let status = &existing.status;
-    vec![
+    let mut effects = vec![
         format!("stops run {}, which is {}, for good", status.run, status.phase),
         "leaves what was copied on the destination, and opens it to its users".to_owned(),
         "leaves the source as it is".to_owned(),
-    ]
+    ];
+    effects.extend(balancer_back(existing));
+    effects
 }
 
 /// What removing the block of a run that is over does.
