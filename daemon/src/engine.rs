@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod balancer;
+pub mod balancing;
 pub mod brake;
 pub mod capped;
 pub mod catalog;
@@ -147,6 +148,12 @@ pub trait RunEngine: Send + Sync + 'static {
     /// Also called for a run that was cancelled, or is replaced by a new generation: settings then stay as they are.
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>>;
 
+    /// Gives back what the run holds of the source beside the block of its writes: a balancer that it stopped. Nothing held is a
+    /// success.
+    fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// The open mismatches of the verification, at most `most`.
     fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
         let _ = most;
@@ -222,6 +229,8 @@ pub struct EngineProgress {
     pub deferred_settings: Vec<String>,
     /// How long a cutover would keep writers out now, in seconds.
     pub expected_downtime_seconds: Option<f64>,
+    /// Whether the run holds the source's balancer stopped.
+    pub balancer_held: bool,
 }
 
 impl EngineProgress {
@@ -251,6 +260,7 @@ impl EngineProgress {
             created_namespaces: Vec::new(),
             deferred_settings: Vec::new(),
             expected_downtime_seconds: None,
+            balancer_held: false,
         }
     }
 }

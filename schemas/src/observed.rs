@@ -27,6 +27,9 @@ pub struct Observed {
     pub deferred_settings: Vec<String>,
     /// The daemon's expectation of a cutover's downtime now, in seconds.
     pub expected_downtime_seconds: Option<f64>,
+    /// Whether the run holds the source's balancer stopped, to be given back at its end.
+    #[serde(default)]
+    pub balancer_held: bool,
     /// Whether the source still holds the place from which an expired run would go on; `None` where that was not looked at, or
     /// cannot be seen.
     #[serde(default)]

@@ -26,8 +26,8 @@ use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
-    reconcile, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, balancing, capped, fence, guard, index,
+    preflight, reconcile, users,
 };
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
 
@@ -295,6 +295,7 @@ impl Reporter {
         let mut ticks = tokio::time::interval(HEALTH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
+        let mut balancer = balancing::Watch::default();
         loop {
             tokio::select! {
                 Some(milestone) = milestones.recv() => {
@@ -327,6 +328,7 @@ impl Reporter {
                         }
                     };
                     blockers.extend(self.progress.brake());
+                    blockers.extend(balancer.blocker(&self.source).await);
                     if let Some(fault) = self.progress.error() {
                         blockers.push(format!("{fault}"));
                     }
@@ -393,6 +395,7 @@ impl RunEngine for MongoRun {
             let files = self.renew_connections().await;
             let pair = self.pair().await?;
             Versions::of(&pair.source, &pair.destination).keep(&self.context.run_dir)?;
+            balancing::ensure_still(&pair.source, &self.context.spec, &self.context.run_dir).await?;
             self.guard_destination(&pair.destination).await?;
             self.carry_users(&pair.source).await?;
             let reports = Arc::new(Mutex::new(reports));
@@ -678,11 +681,16 @@ impl RunEngine for MongoRun {
         })
     }
 
+    fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(balancing::give_back(&self.context.run_dir, self.source()))
+    }
+
     fn progress(&self) -> EngineProgress {
         let mut progress = self.progress.snapshot();
         progress.verification = self.verifier.progress(progress.copy.documents_total);
         progress.proof = self.verifier.proof();
         progress.foreign_writes = self.verifier.foreign_writes();
+        progress.balancer_held = balancing::is_held(&self.context.run_dir);
         progress
     }
 
