@@ -25,6 +25,7 @@ pub mod guard;
 pub mod index;
 pub mod key;
 pub mod lane;
+pub mod membership;
 pub mod merge;
 pub mod outlook;
 pub mod pace;
