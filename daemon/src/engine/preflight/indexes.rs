@@ -235,7 +235,7 @@ fn pipeline(spec: &RawDocument) -> Option<Vec<Document>> {
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::{RawDocumentBuf, rawdoc};
+    use mongodb::bson::{RawDocumentBuf, doc, rawdoc};
     use schemas::namespace::Namespace;
 
     use super::{pipeline, refused};
@@ -244,7 +244,8 @@ mod tests {
     fn what_no_server_builds_is_told() {
         let namespace = Namespace::new("shop", "orders");
         let of = |count: i32| -> Vec<RawDocumentBuf> {
-            (0..count).map(|n| rawdoc! { "key": { (format!("a{n}").as_str()): 1 }, "name": "a" }).collect()
+            let made = (0..count).map(|n| doc! { "key": { format!("a{n}"): 1 }, "name": "a" });
+            made.map(|spec| RawDocumentBuf::try_from(&spec).expect("BSON")).collect()
         };
         assert!(refused(&namespace, &of(63)).is_empty());
         let told = refused(&namespace, &of(64));
