@@ -8,11 +8,11 @@ use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestam
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
-use super::fold::{Content, Write};
+use super::fold::{Content, Deletion, Write};
 use super::tail::Tail;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
 use super::{delta, element, index};
-use crate::mongo::{append, command};
+use crate::mongo::{append, cluster_time, command};
 
 /// A statement larger than this does not fit into a command beside what else is in it; the server takes 16 MiB + 16 KiB in all.
 const STATEMENT_BYTES: usize = (16 << 20) + (12 << 10);
@@ -94,7 +94,7 @@ fn is_over(why: Why) -> bool {
 impl Applier<'_> {
     /// Applies one round: each key occurs in it once.
     pub async fn apply(&self, namespace: &Namespace, writes: &[Write], order: Order) -> Result<(), Fault> {
-        self.delete(namespace, writes.iter().filter(|write| write.delete)).await?;
+        self.delete(namespace, writes.iter().filter(|write| write.delete != Deletion::None)).await?;
         self.insert_new(namespace, writes, order).await?;
         let changed: Vec<&Write> = writes.iter().filter(|write| matches!(write.content, Some(Content::Changed(_)))).collect();
         let stuck = self.replace(namespace, &changed).await?;
@@ -132,9 +132,19 @@ impl Applier<'_> {
     }
 
     async fn delete<'w>(&self, namespace: &Namespace, writes: impl Iterator<Item = &'w Write>) -> Result<(), Fault> {
+        let collated = self.tail.traits_of(namespace).collated;
         let statements = writes.map(|write| {
             let mut statement = RawDocumentBuf::new();
-            append(&mut statement, "q", &*element::by_id(&write.id));
+            match &write.delete {
+                Deletion::Keyed(key) => {
+                    append(&mut statement, "q", &*element::by_values(key));
+                    // A shard key is compared by its bytes, whatever the collection's own collation is.
+                    if collated {
+                        append(&mut statement, "collation", &*rawdoc! { "locale": "simple" });
+                    }
+                }
+                Deletion::None | Deletion::Whatever => append(&mut statement, "q", &*element::by_id(&write.id)),
+            }
             append(&mut statement, "limit", 1);
             (write, statement)
         });
@@ -259,7 +269,11 @@ impl Applier<'_> {
     /// Reads documents from the source as they are now and puts them in place; returns what is refused. One that the source no
     /// longer has is left: its deletion is further on in the stream.
     async fn reread(&self, namespace: &Namespace, writes: &[&Write]) -> Result<Vec<(Write, Why)>, Fault> {
-        let source = &self.tail.source;
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.tail.source.introduce(cluster_time(self.as_of)).await?;
+        let source = &self.tail.source.entry;
         let fault = |e: &mongodb::error::Error| source.fault(&format!("reading documents of {namespace} again"), e);
         let mut stuck = Vec::new();
         for slice in writes.chunks(self.tail.tuning.reread_documents) {
@@ -292,7 +306,7 @@ impl Applier<'_> {
         let stuck: Vec<(&Write, Why)> = stuck.iter().filter(|(_, why)| !is_over(*why)).copied().collect();
         let Some((_, why)) = stuck.first() else { return Ok(()) };
         tracing::info!(%namespace, documents = stuck.len(), ?why, "documents that an index does not take");
-        index::drop_gone(&self.tail.source, &self.tail.destination, namespace).await?;
+        index::drop_gone(&self.tail.source.entry, &self.tail.destination, namespace).await?;
         let writes: Vec<&Write> = stuck.iter().map(|(write, _)| *write).collect();
         match self.reread(namespace, &writes).await?.iter().find(|(_, why)| !is_over(*why)) {
             None => Ok(()),

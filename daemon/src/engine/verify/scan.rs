@@ -17,7 +17,7 @@ use super::{Sides, Verifier, YIELD_FOR, is_behind};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::tuning::Tuning;
-use crate::mongo::{Deployment, append, command};
+use crate::mongo::{Deployment, Topology, append, command};
 
 /// Bytes of a part: what is compared again after a crash.
 const PART_BYTES: u64 = 32 << 20;
@@ -30,18 +30,18 @@ const UNPAIRED: usize = 2_000;
 
 /// Compares every collection that is not compared yet.
 pub async fn all(verifier: &Arc<Verifier>, sides: &Sides) -> Result<(), Fault> {
-    let found = catalog::list(&sides.source, &sides.spec.namespaces.scope).await?;
+    let found = catalog::list(&sides.source.entry, &sides.spec.namespaces.scope).await?;
     let mut work: Vec<Piece<'_, ()>> = Vec::new();
     let mut total = 0;
     for info in found.into_values().filter(CollectionInfo::has_documents) {
         // Measurements are compared as the buckets that hold them.
         let data = info.data();
-        let (documents, bytes) = catalog::size(&sides.source, &data).await?;
+        let (documents, bytes) = catalog::size(&sides.source.entry, &data).await?;
         total += documents;
         let parts = match verifier.store.open_parts(&data).await? {
             Some(parts) => parts,
             None => {
-                let parts = split(&sides.source, &info, bytes).await?;
+                let parts = split(&sides.source.entry, &info, bytes).await?;
                 verifier.store.store_parts(&data, parts.clone()).await?;
                 parts
             }
@@ -88,9 +88,13 @@ async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64) -> Result
 }
 
 /// The `find` of a part, in the order of `_id`.
-fn find(namespace: &Namespace, part: &Part) -> RawDocumentBuf {
+fn find(deployment: &Deployment, namespace: &Namespace, part: &Part) -> RawDocumentBuf {
     let mut find = command("find", &namespace.collection);
     append(&mut find, "hint", &*rawdoc! { "_id": 1 });
+    if deployment.topology == Topology::Sharded {
+        // A router passes on what its shards give as it comes, unless it is told the order.
+        append(&mut find, "sort", &*rawdoc! { "_id": 1 });
+    }
     if let Some(min) = &part.min {
         append(&mut find, "min", &**min);
     }
@@ -104,8 +108,8 @@ fn find(namespace: &Namespace, part: &Part) -> RawDocumentBuf {
 
 async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace, part: &Part, size: u32) -> Result<(), Fault> {
     let (mut ours, mut theirs) = tokio::try_join!(
-        Reader::open(&sides.source, namespace, find(namespace, part), size),
-        Reader::open(&sides.destination, namespace, find(namespace, part), size)
+        Reader::open(&sides.source.entry, namespace, find(&sides.source.entry, namespace, part), size),
+        Reader::open(&sides.destination, namespace, find(&sides.destination, namespace, part), size)
     )?;
     let mut documents = 0_u64;
     let mut counted = 0_u64;
