@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod balancer;
+pub mod balancing;
 pub mod brake;
 pub mod capped;
 pub mod catalog;
@@ -16,6 +17,7 @@ pub mod concurrent;
 pub mod copy;
 pub mod define;
 pub mod delta;
+pub mod distribute;
 pub mod doubled;
 pub mod event;
 pub mod fence;
@@ -158,6 +160,12 @@ pub trait RunEngine: Send + Sync + 'static {
     /// Also called for a run that was cancelled, or is replaced by a new generation: settings then stay as they are.
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>>;
 
+    /// Gives back what the run holds of the source beside the block of its writes: a balancer that it stopped. Nothing held is a
+    /// success.
+    fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// The open mismatches of the verification, at most `most`.
     fn mismatches(&self, most: usize) -> BoxFuture<'_, Result<Vec<Mismatch>, Fault>> {
         let _ = most;
@@ -170,8 +178,10 @@ pub trait RunEngine: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Looks at both sides for what has changed around the run since it began; what cannot be seen now is left out.
-    fn look(&self) -> BoxFuture<'_, Vec<Finding>> {
+    /// Looks at both sides for what has changed around the run since it began, over connections that several runs may share; what
+    /// cannot be seen now is left out.
+    fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
+        let _ = connections;
         Box::pin(std::future::ready(Vec::new()))
     }
 
@@ -233,6 +243,8 @@ pub struct EngineProgress {
     pub deferred_settings: Vec<String>,
     /// How long a cutover would keep writers out now, in seconds.
     pub expected_downtime_seconds: Option<f64>,
+    /// Whether the run holds the source's balancer stopped.
+    pub balancer_held: bool,
 }
 
 impl EngineProgress {
@@ -262,6 +274,7 @@ impl EngineProgress {
             created_namespaces: Vec::new(),
             deferred_settings: Vec::new(),
             expected_downtime_seconds: None,
+            balancer_held: false,
         }
     }
 }

@@ -73,6 +73,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         created_namespaces,
         deferred_settings: progress.deferred_settings,
         expected_downtime_seconds: progress.expected_downtime_seconds,
+        balancer_held: progress.balancer_held,
         resume_point_held: None,
         findings: Vec::new(),
         foreign_writes: progress.foreign_writes,

@@ -27,6 +27,9 @@ pub struct Observed {
     pub deferred_settings: Vec<String>,
     /// The daemon's expectation of a cutover's downtime now, in seconds.
     pub expected_downtime_seconds: Option<f64>,
+    /// Whether the run holds the source's balancer stopped, to be given back at its end.
+    #[serde(default)]
+    pub balancer_held: bool,
     /// Whether the source still holds the place from which an expired run would go on; `None` where that was not looked at, or
     /// cannot be seen.
     #[serde(default)]
@@ -164,7 +167,7 @@ pub struct Forecast {
 pub struct ShardForecast {
     /// The shard.
     pub name: ShardName,
-    /// Seconds between the oldest and the newest entry of its oplog.
+    /// Seconds of writes that its oplog holds; of one that is not full yet, what it will at the same rate.
     pub oplog_window_seconds: Option<u64>,
     /// Whether the copy is expected to end well before the oplog rolls over (within half of it); `None` where unknown.
     pub fits: Option<bool>,

@@ -65,8 +65,8 @@ pub enum Definition {
     DropIndexes(Namespace, Vec<String>),
     /// `collMod`, with what it changed.
     Modify(Namespace, RawDocumentBuf),
-    /// It is sharded by another key now, or for the first time (`shardCollection`, `refineCollectionShardKey`).
-    Shard(Namespace, RawDocumentBuf),
+    /// It was sharded.
+    Shard(Namespace),
 }
 
 /// What an event says.
@@ -164,10 +164,8 @@ impl Event {
                 What::Definition(Definition::DropIndexes(namespace(event, "ns")?, names))
             }
             kind if WITHOUT_CHANGE.contains(&kind) => What::Nothing,
-            "shardCollection" | "refineCollectionShardKey" => {
-                What::Definition(Definition::Shard(namespace(event, "ns")?, description(event)))
-            }
             "modify" => What::Definition(Definition::Modify(namespace(event, "ns")?, description(event))),
+            "shardCollection" | "refineCollectionShardKey" => What::Definition(Definition::Shard(namespace(event, "ns")?)),
             other => What::Unknown(other.to_owned()),
         };
         let kind = if matches!(what, What::Definition(_)) { kind_of(event) } else { Vec::new() };

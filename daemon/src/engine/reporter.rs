@@ -9,6 +9,7 @@ use schemas::fault::Fault;
 use tokio::sync::mpsc;
 
 use super::SyncReport;
+use super::balancing;
 use super::checkpoint::Checkpoints;
 use super::progress::Progress;
 use super::source::{Source, Times};
@@ -52,6 +53,7 @@ impl Reporter {
         let mut ticks = tokio::time::interval(HEALTH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
+        let mut balancer = balancing::Watch::default();
         loop {
             tokio::select! {
                 Some(milestone) = milestones.recv() => {
@@ -76,6 +78,7 @@ impl Reporter {
                         }
                     };
                     blockers.extend(self.progress.brakes());
+                    blockers.extend(balancer.blocker(&self.source.entry).await);
                     blockers.extend(self.progress.error().map(|fault| fault.to_string()));
                     let of_shards = self.progress.shards();
                     let errors = of_shards.iter().filter_map(|shard| Some(format!("shard {}: {}", shard.name(), shard.error()?)));

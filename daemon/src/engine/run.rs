@@ -30,8 +30,8 @@ use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, capped, fence, guard, index, preflight,
-    reconcile, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, balancing, capped, distribute, fence, guard,
+    index, preflight, reconcile, users,
 };
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
 
@@ -321,6 +321,7 @@ impl RunEngine for MongoRun {
             let files = self.renew_connections().await;
             let pair = self.pair().await?;
             Versions::of(&pair.source.entry, &pair.destination).keep(&self.context.run_dir)?;
+            balancing::ensure_still(&pair.source.entry, &self.context.spec, &self.context.run_dir).await?;
             self.guard_destination(&pair.destination).await?;
             self.carry_users(&pair.source.entry).await?;
             let reports = Arc::new(Mutex::new(reports));
@@ -426,12 +427,12 @@ impl RunEngine for MongoRun {
         })
     }
 
-    fn look(&self) -> BoxFuture<'_, Vec<Finding>> {
+    fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
             let (spec, versions) = (&self.context.spec, Versions::kept(&self.context.run_dir));
             let ((mut findings, source), (more, destination)) = tokio::join!(
-                outlook::side(Side::Source, &spec.source.connection, versions.as_ref()),
-                outlook::side(Side::Destination, &spec.destination.connection, versions.as_ref())
+                outlook::side(connections, Side::Source, &spec.source.connection, versions.as_ref()),
+                outlook::side(connections, Side::Destination, &spec.destination.connection, versions.as_ref())
             );
             findings.extend(more);
             let progress = self.progress();
@@ -488,6 +489,14 @@ impl RunEngine for MongoRun {
                 .flat_map(|(namespace, specs)| specs.into_iter().map(move |spec| (namespace.clone(), spec)))
                 .filter(|(_, spec)| index::is_unique(spec))
                 .collect();
+            for (namespace, spec) in &unique {
+                if let Some(placed) = pair.destination.shard_key(namespace) {
+                    let names: Vec<&str> = distribute::unfit_unique(&placed.key, std::slice::from_ref(spec)).collect();
+                    if !names.is_empty() {
+                        return Err(distribute::unique_fault(namespace, &placed.key, &names));
+                    }
+                }
+            }
             // What has changed lately is compared now, so that little is left to compare while the source is blocked.
             let sides = self.sides(&pair);
             self.verifier.cutover_begins().await?;
@@ -652,11 +661,17 @@ impl RunEngine for MongoRun {
         })
     }
 
+    fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        let router = async { self.source().await.map(|source| Arc::clone(&source.entry)) };
+        Box::pin(balancing::give_back(&self.context.run_dir, router))
+    }
+
     fn progress(&self) -> EngineProgress {
         let mut progress = self.progress.snapshot();
         progress.verification = self.verifier.progress(progress.copy.documents_total);
         progress.proof = self.verifier.proof();
         progress.foreign_writes = self.verifier.foreign_writes();
+        progress.balancer_held = balancing::is_held(&self.context.run_dir);
         progress
     }
 

@@ -15,6 +15,7 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{CollectionRow, Part, ShardRow, Stage};
 use super::concurrent::{self, Piece};
 use super::copy::{Copied, Copier};
+use super::distribute;
 use super::doubled::Doubled;
 use super::pace::Pace;
 use super::partition::{self, Sample};
@@ -265,7 +266,9 @@ impl ShardCopy<'_> {
 
     async fn create_one(&self, work: &Work) -> Result<(), Fault> {
         let namespace = &work.row.namespace;
-        catalog::create(&self.sync.destination, &namespace.db, work.info.create_command()).await?;
+        let Sync { source, destination, spec, .. } = self.sync;
+        catalog::create(destination, &namespace.db, work.info.create_command()).await?;
+        distribute::shard(&source.entry, destination, spec.sharding.as_ref(), &work.info).await?;
         match work.info.kind {
             Kind::Collection | Kind::TimeSeries => Ok(()),
             Kind::View => self.sync.checkpoints.store_stage(self.name(), namespace, Stage::Indexed).await,

@@ -36,7 +36,6 @@ use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 use tokio::sync::{Notify, mpsc};
 
-use super::balancer;
 use super::catalog::{self, CollectionInfo};
 use super::checkpoint::Stage;
 use super::concurrent::{self, Piece};
@@ -115,10 +114,6 @@ impl Sync {
         }
         if self.checkpoints.is_settled().await? {
             return Ok(Some(cluster));
-        }
-        if !balancer::look(router).await?.is_still() {
-            return Err(Fault::new(FaultCode::ChunksMoved, format!("the balancer of the cluster at {} is on", router.hosts))
-                .with_remedy("stop it, or set `balancer = \"manage\"` in the block `sharding`"));
         }
         if let Some(series) = cluster.sharded_series().find(|series| self.spec.namespaces.scope.contains(series)) {
             let message = format!("{series} is a sharded time-series collection, which this version does not migrate");

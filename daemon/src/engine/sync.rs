@@ -134,6 +134,7 @@ impl Sync {
             Box::pin(async {
                 // Writes of a process that died, or of a try that was given up, must have ended.
                 self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
+                self.destination.read_shard_keys().await?;
                 self.copy().await
             })
         })
@@ -208,6 +209,7 @@ impl Sync {
 
     async fn tail(&self, copied: &Times) -> Result<(), Fault> {
         self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
+        self.destination.read_shard_keys().await?;
         let traits: HashMap<_, _> = catalog::list(&self.destination, &self.spec.namespaces.scope)
             .await?
             .into_iter()
@@ -229,6 +231,7 @@ impl Sync {
             verifier: Arc::clone(&self.verifier),
             stop: self.stop.clone(),
             rate_limit: self.spec.copy.rate_limit,
+            sharding: self.spec.sharding.clone(),
             tuning: self.tuning.clone(),
         };
         tail.follow(&self.rows().await?).await

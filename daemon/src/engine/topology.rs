@@ -164,17 +164,36 @@ pub async fn primary_shard(router: &Deployment, db: &str) -> Result<Option<Shard
     Ok(found.first().and_then(|entry| entry.get_str("primary").ok()).map(|name| ShardName(name.to_owned())))
 }
 
+/// The chunks of one collection; `None`: it is not sharded.
+pub async fn map_of(router: &Deployment, namespace: &Namespace) -> Result<Option<ChunkMap>, Fault> {
+    match entries(router, "collections", &rawdoc! { "_id": namespace.to_string() }).await?.pop() {
+        Some(entry) => chunk_map(router, namespace, entry).await,
+        None => Ok(None),
+    }
+}
+
 impl Cluster {
-    /// Reads the cluster behind a router. Chunks that move meanwhile are read again.
-    pub async fn discover(router: &Deployment) -> Result<Self, Fault> {
-        let all = &*rawdoc! {};
-        let versions = entries(router, "version", all).await?;
-        let id = versions.first().and_then(|entry| entry.get_object_id("clusterId").ok());
+    /// The id of the cluster behind a router, or of which this is a config server.
+    pub async fn id_behind(router: &Deployment) -> Result<Option<ObjectId>, Fault> {
+        let versions = entries(router, "version", &rawdoc! {}).await?;
+        Ok(versions.first().and_then(|entry| entry.get_object_id("clusterId").ok()))
+    }
+
+    /// The shards of the cluster behind a router, by name.
+    pub async fn shards_behind(router: &Deployment) -> Result<Vec<Shard>, Fault> {
         let mut shards = Vec::new();
-        for entry in entries(router, "shards", all).await? {
+        for entry in entries(router, "shards", &rawdoc! {}).await? {
             shards.push(Shard::read(&entry).ok_or_else(|| unreadable(router, "an entry of config.shards has no usable host"))?);
         }
         shards.sort_by(|a, b| a.name.0.cmp(&b.name.0));
+        Ok(shards)
+    }
+
+    /// Reads the cluster behind a router. Chunks that move meanwhile are read again.
+    pub async fn discover(router: &Deployment) -> Result<Self, Fault> {
+        let all = &*rawdoc! {};
+        let id = Self::id_behind(router).await?;
+        let shards = Self::shards_behind(router).await?;
         let mut databases = BTreeMap::new();
         for entry in entries(router, "databases", all).await? {
             let (name, home) =

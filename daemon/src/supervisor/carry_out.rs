@@ -89,7 +89,9 @@ pub(super) async fn carry_out(
                 Some(_) => Ending::Completed,
                 None => Ending::Cancelled,
             };
-            engine.clean_up(ending).await.map(|()| Event::CleanedUp)
+            // Neither side waits for the other: one of them may be away.
+            let released = engine.release_source().await;
+            engine.clean_up(ending).await.and(released).map(|()| Event::CleanedUp)
         }
     }
 }
@@ -120,6 +122,16 @@ async fn retire(
             }
             Err(fault) => return Err(fault),
         }
+    }
+    match engine.release_source().await {
+        Ok(()) => {}
+        // As above, of a source.
+        Err(fault)
+            if earlier.spec.source.connection.uri != orders.spec.source.connection.uri && fault.code != FaultCode::Internal =>
+        {
+            warn!(migration = %key.name, run = %earlier.id, %fault, "the earlier run's source could not be given its balancer back");
+        }
+        Err(fault) => return Err(fault),
     }
     supervisor.engines.close(&earlier.id);
     Ok(())

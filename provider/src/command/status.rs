@@ -3,6 +3,7 @@
 use indicatif::ProgressDrawTarget;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Workspace};
+use schemas::observed::Observed;
 use schemas::status::MigrationStatus;
 use schemas::watching::WatchOutcome;
 use serde::Serialize;
@@ -29,16 +30,16 @@ struct Document {
 
 pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
-    let statuses = statuses(&client, request).await?;
+    let observed = observe(&client, request).await?;
     tell_refused(&client, context).await?;
     if request.json {
-        context.output.json(&Document { migrations: statuses })?;
-    } else if statuses.is_empty() {
+        context.output.json(&Document { migrations: statuses(observed) })?;
+    } else if observed.is_empty() {
         context.output.result("No migrations.\n")?;
     } else if request.watch {
-        watch(&client, request, statuses, context).await?;
+        watch(&client, request, statuses(observed), context).await?;
     } else {
-        let blocks: Vec<String> = statuses.iter().map(|one| status::block(one, context.output.results)).collect();
+        let blocks: Vec<String> = observed.iter().map(|one| status::block(one, context.output.results)).collect();
         context.output.result(&blocks.join("\n"))?;
     }
     Ok(ExitCode::Done)
@@ -54,15 +55,19 @@ async fn tell_refused(client: &DaemonClient, context: &Context) -> Result<(), Fa
     Ok(())
 }
 
-async fn statuses(client: &DaemonClient, request: &Request) -> Result<Vec<MigrationStatus>, Fault> {
+async fn observe(client: &DaemonClient, request: &Request) -> Result<Vec<Observed>, Fault> {
     let observed = client.observe(request.workspace.as_ref(), request.name.as_ref()).await?;
     match &request.name {
         Some(name) if observed.is_empty() => {
             let workspace = request.workspace.as_ref().map(|one| format!(" in workspace {one}")).unwrap_or_default();
             Err(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {name}{workspace}")))
         }
-        _ => Ok(observed.into_iter().map(|one| one.status).collect()),
+        _ => Ok(observed),
     }
+}
+
+fn statuses(observed: Vec<Observed>) -> Vec<MigrationStatus> {
+    observed.into_iter().map(|one| one.status).collect()
 }
 
 async fn watch(
@@ -87,10 +92,10 @@ async fn watch(
             break;
         }
         tokio::time::sleep(INTERVAL).await;
-        match self::statuses(client, request).await {
+        match observe(client, request).await {
             Ok(newer) => {
                 patience.met();
-                statuses = newer;
+                statuses = self::statuses(newer);
             }
             Err(fault) => patience.bear(fault)?,
         }

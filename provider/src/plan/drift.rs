@@ -70,7 +70,7 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
                 }
                 Some(true) | None => "raise cutover.extensions or `generation`",
             };
-            let message = format!("the window of {name} closed{closed} without an acknowledgement; {way_on}");
+            let message = format!("the window of {name} closed{closed} without an acknowledgement; {way_on}{}", held(existing));
             add(DriftKind::Expired, "phase", json!(Phase::Ready), json!(Phase::Expired), message);
         }
         Phase::Failed => {
@@ -87,6 +87,7 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
                 }
                 None => format!("{name} has failed; `cutover events {name}` shows why"),
             };
+            let message = message + held(existing);
             add(DriftKind::Failed, "phase", as_declared(), json!(Phase::Failed), message);
         }
         Phase::Ready | Phase::CatchingUp | Phase::Copying if token_used => {
@@ -159,6 +160,11 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
         add(kind, &finding.path, finding.expected.clone(), finding.actual.clone(), message);
     }
     drift
+}
+
+/// What a run that has stopped still keeps from the source.
+const fn held(existing: &Observed) -> &'static str {
+    if existing.balancer_held { "; the run keeps the source's balancer stopped until it is completed or cancelled" } else { "" }
 }
 
 /// What is left of an open window: as the daemon's own timer says, and else by `now`.

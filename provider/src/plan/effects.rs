@@ -166,11 +166,17 @@ fn write_block(spec: &MigrationSpec, inspection: Option<&Inspection>) -> String 
     }
 }
 
-fn sharding(spec: &MigrationSpec) -> Option<String> {
-    match spec.sharding.as_ref()?.balancer {
-        Balancer::RequireOff => Some("needs the source's balancer to be off, and leaves it so".to_owned()),
-        Balancer::Manage => Some("stops the source's balancer for the run and gives it back after it".to_owned()),
-    }
+fn sharding(spec: &MigrationSpec) -> Vec<String> {
+    let Some(sharding) = &spec.sharding else { return Vec::new() };
+    let balancer = match sharding.balancer {
+        Balancer::RequireOff => "needs a sharded source's balancer to be off, and leaves it so",
+        Balancer::Manage => "stops a sharded source's balancer for the run and gives it back after it",
+    };
+    let keys = sharding
+        .collections
+        .iter()
+        .map(|collection| format!("shards {} by {} on the destination", collection.namespace, collection.in_words()));
+    [balancer.to_owned()].into_iter().chain(keys).collect()
 }
 
 /// What holding a run does.
@@ -178,6 +184,9 @@ pub(super) fn of_pause(existing: &Observed) -> Vec<String> {
     let status = &existing.status;
     let mut effects =
         vec![format!("holds run {}, which is {}: nothing is copied or applied until it is resumed", status.run, status.phase)];
+    if existing.balancer_held {
+        effects.push("keeps the source's balancer stopped meanwhile".to_owned());
+    }
     for shard in &status.shards {
         effects.push(match shard.oplog_window_seconds {
             Some(window) => format!(
@@ -230,7 +239,13 @@ pub(super) fn of_cut_over(wanted: &Declared, existing: &Observed) -> Vec<String>
         "opens {destination} to its users; what they write there does not flow back, so that this cannot be undone"
     ));
     effects.push(source_after(spec));
+    effects.extend(balancer_back(existing));
     effects
+}
+
+/// What becomes of a balancer that the run has stopped.
+fn balancer_back(existing: &Observed) -> Option<String> {
+    existing.balancer_held.then(|| "gives the source's balancer back, which the run has stopped".to_owned())
 }
 
 fn source_after(spec: &MigrationSpec) -> String {
@@ -244,11 +259,13 @@ fn source_after(spec: &MigrationSpec) -> String {
 /// What removing the block of a run that is not over does.
 pub(super) fn of_cancel(existing: &Observed) -> Vec<String> {
     let status = &existing.status;
-    vec![
+    let mut effects = vec![
         format!("stops run {}, which is {}, for good", status.run, status.phase),
         "leaves what was copied on the destination, and opens it to its users".to_owned(),
         "leaves the source as it is".to_owned(),
-    ]
+    ];
+    effects.extend(balancer_back(existing));
+    effects
 }
 
 /// What removing the block of a run that is over does.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use schemas::observed::Observed;
 use schemas::phase::Phase;
 use schemas::status::{CopyProgress, MigrationStatus, ShardStatus};
 
@@ -11,7 +12,8 @@ use crate::units;
 
 /// A migration's block.
 #[must_use]
-pub fn block(status: &MigrationStatus, paint: Paint) -> String {
+pub fn block(observed: &Observed, paint: Paint) -> String {
+    let status = &observed.status;
     let mut out = String::new();
     // Writing to a String cannot fail, here and below.
     let held = if status.paused && status.phase != Phase::Paused { " (paused)" } else { "" };
@@ -24,6 +26,10 @@ pub fn block(status: &MigrationStatus, paint: Paint) -> String {
     );
     for (label, text) in rows(status) {
         let _ = writeln!(out, "  {label:12} {text}");
+    }
+    if observed.balancer_held {
+        let _ =
+            writeln!(out, "  {:12} the source's, stopped by this run; given back once it is completed or cancelled", "balancer");
     }
     if let Some(fault) = &status.error {
         let again = if fault.retryable { " (the daemon tries again)" } else { "" };

@@ -17,7 +17,7 @@ use super::{Sides, Verifier, YIELD_FOR, is_behind};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::tuning::Tuning;
-use crate::mongo::{Deployment, Topology, append, command};
+use crate::mongo::{Deployment, append, command};
 
 /// Bytes of a part: what is compared again after a crash.
 const PART_BYTES: u64 = 32 << 20;
@@ -91,8 +91,8 @@ async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64) -> Result
 fn find(deployment: &Deployment, namespace: &Namespace, part: &Part) -> RawDocumentBuf {
     let mut find = command("find", &namespace.collection);
     append(&mut find, "hint", &*rawdoc! { "_id": 1 });
-    if deployment.topology == Topology::Sharded {
-        // A router passes on what its shards give as it comes, unless it is told the order.
+    if deployment.is_sharded() {
+        // Of several shards a router merges what it is told to.
         append(&mut find, "sort", &*rawdoc! { "_id": 1 });
     }
     if let Some(min) = &part.min {
