@@ -17,6 +17,7 @@ pub mod concurrent;
 pub mod copy;
 pub mod define;
 pub mod delta;
+pub mod distribute;
 pub mod doubled;
 pub mod event;
 pub mod fence;

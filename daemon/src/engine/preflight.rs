@@ -2,6 +2,8 @@
 //!
 //! What could not be looked at is never `ok`: it fails where the migration depends on it, and else warns and says so.
 
+mod cluster;
+mod sharding;
 mod surroundings;
 
 use std::collections::BTreeSet;
@@ -36,6 +38,8 @@ pub struct Findings {
     pub checks: Vec<Check>,
     source: Option<Deployment>,
     destination: Option<Deployment>,
+    /// Those of a sharded source that can be read.
+    shards: Vec<(ShardName, Deployment)>,
     catalogue: Vec<CollectionInfo>,
     drops: Vec<Namespace>,
     access_control: Option<bool>,
@@ -74,10 +78,13 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
     let mut findings = Findings::default();
     findings.source = reach(&mut findings, Side::Source, spec).await;
     findings.destination = reach(&mut findings, Side::Destination, spec).await;
+    cluster::check(&mut findings, spec).await;
     if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone()) {
         versions(&mut findings, &source, &destination);
-        same_deployment(&mut findings, &source, &destination);
-        surroundings::compatibility(&mut findings, &source, &destination).await;
+        same_deployment(&mut findings, &source, &destination).await;
+        if source.topology != Topology::Sharded {
+            surroundings::compatibility(&mut findings, &source, &destination).await;
+        }
         surroundings::clocks(&mut findings, &source, &destination).await;
         surroundings::addresses(&mut findings, &source, &destination).await;
     }
@@ -85,17 +92,28 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
         privileges(&mut findings, &source, &needed(Side::Source, spec)).await;
         namespaces(&mut findings, &source, spec).await;
         write_block(&mut findings, &source, spec);
-        oplog(&mut findings, &source).await;
+        let mut followed = findings.shards.clone();
+        if let Topology::ReplicaSet(name) = &source.topology {
+            followed.push((ShardName(name.clone()), source));
+        }
+        for (name, shard) in &followed {
+            oplog(&mut findings, name, shard).await;
+        }
     }
     if let Some(destination) = findings.destination.clone() {
-        privileges(&mut findings, &destination, &needed(Side::Destination, spec)).await;
+        let mut needed = needed(Side::Destination, spec);
+        if destination.is_sharded() {
+            needed.extend(["enableSharding", "moveChunk", "splitChunk"].map(Needed::Anywhere));
+        }
+        privileges(&mut findings, &destination, &needed).await;
         emptiness(&mut findings, &destination, spec, ours, run).await;
         destination_block(&mut findings, &destination, spec, run).await;
     }
-    if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone())
-        && spec.namespaces.include_users
-    {
-        principals(&mut findings, &source, &destination, spec).await;
+    if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone()) {
+        if spec.namespaces.include_users {
+            principals(&mut findings, &source, &destination, spec).await;
+        }
+        sharding::shard_keys(&mut findings, &source, &destination, spec).await;
     }
     findings
 }
@@ -104,21 +122,20 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
 pub async fn inspect(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspection {
     let mut findings = check(spec, ours, None).await;
     let forecast = match findings.source.clone() {
-        Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => {
-            match forecast(&source, &findings.catalogue).await {
-                Ok(forecast) => {
-                    if let Some(destination) = findings.destination.clone() {
-                        surroundings::disk(&mut findings, &destination, forecast.bytes).await;
-                    }
-                    Some(forecast)
+        Some(source) => match forecast(&source, &findings.catalogue).await {
+            Ok(mut forecast) => {
+                forecast.shards.extend(cluster::forecast(&findings, forecast.copy_seconds).await);
+                if let Some(destination) = findings.destination.clone() {
+                    surroundings::disk(&mut findings, &destination, forecast.bytes).await;
                 }
-                Err(fault) => {
-                    findings.fail("forecast", &fault);
-                    None
-                }
+                Some(forecast)
             }
-        }
-        _ => None,
+            Err(fault) => {
+                findings.fail("forecast", &fault);
+                None
+            }
+        },
+        None => None,
     };
     Inspection { checks: findings.checks, forecast, drops: findings.drops, destination_access_control: findings.access_control }
 }
@@ -149,6 +166,9 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
             findings.fail(&name, &fault);
             return None;
         }
+        Topology::Sharded if side == Side::Destination => {
+            findings.note(&name, Outcome::Ok, "a sharded cluster, through its router");
+        }
         Topology::Sharded => {
             let fault = Fault::new(
                 FaultCode::NotSupportedYet,
@@ -156,7 +176,6 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
             )
             .with_remedy("migrate between replica sets");
             findings.fail(&name, &fault);
-            return None;
         }
     }
     Some(deployment)
@@ -177,28 +196,21 @@ fn versions(findings: &mut Findings, source: &Deployment, destination: &Deployme
     }
 }
 
-fn same_deployment(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
-    match (source.process_id, destination.process_id) {
-        (Some(a), Some(b)) if a == b => findings.fail(
-            "different_deployments",
+async fn same_deployment(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
+    let name = "different_deployments";
+    match sharding::is_same(source, destination).await {
+        Ok(true) => findings.fail(
+            name,
             &Fault::new(
                 FaultCode::SameDeployment,
                 format!(
-                    "source ({}) and destination ({}) are the same deployment: one primary answers for both",
+                    "source ({}) and destination ({}) are the same deployment, or one is a shard of the other",
                     source.hosts, destination.hosts
                 ),
             ),
         ),
-        (Some(_), Some(_)) => {
-            findings.note("different_deployments", Outcome::Ok, "source and destination have different primaries")
-        }
-        _ => findings.fail(
-            "different_deployments",
-            &Fault::new(
-                FaultCode::UnsupportedVersion,
-                "a server does not tell its process id, so that source and destination cannot be told apart",
-            ),
-        ),
+        Ok(false) => findings.note(name, Outcome::Ok, "source and destination are different deployments"),
+        Err(fault) => findings.fail(name, &fault),
     }
 }
 
@@ -324,13 +336,13 @@ async fn destination_block(findings: &mut Findings, destination: &Deployment, sp
     }
 }
 
-async fn oplog(findings: &mut Findings, source: &Deployment) {
-    match source.oplog_window_seconds().await {
-        Some(seconds) => findings.note("oplog_window", Outcome::Ok, format!("the source's oplog spans {seconds} s at present")),
+async fn oplog(findings: &mut Findings, name: &ShardName, shard: &Deployment) {
+    match shard.oplog_window_seconds().await {
+        Some(seconds) => findings.note("oplog_window", Outcome::Ok, format!("the oplog of {name} spans {seconds} s at present")),
         None => findings.note(
             "oplog_window",
             Outcome::Warn,
-            "the source's oplog (local.oplog.rs) may not be read, so that its window is not known: grant clusterMonitor or read on local",
+            format!("the oplog of {name} (local.oplog.rs) may not be read, so that its window is not known: grant clusterMonitor or read on local"),
         ),
     }
 }

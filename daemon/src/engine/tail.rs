@@ -19,8 +19,8 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
-use schemas::spec::RateLimit;
-use tokio::sync::{RwLock, mpsc};
+use schemas::spec::{RateLimit, ShardingSpec};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Order};
@@ -118,6 +118,8 @@ pub struct Tail {
     pub stop: CancellationToken,
     /// Holds for collections that are copied again, too.
     pub rate_limit: Option<RateLimit>,
+    /// By what collections are sharded on the destination.
+    pub sharding: Option<ShardingSpec>,
     /// Its bounds.
     pub tuning: Tuning,
 }
@@ -154,6 +156,8 @@ struct Batch {
     events: Vec<Event>,
     /// Everything up to this has been told.
     token: Option<RawDocumentBuf>,
+    /// Its place among what is read ahead.
+    _weight: Option<OwnedSemaphorePermit>,
 }
 
 impl Tail {
@@ -238,6 +242,7 @@ impl Tail {
             .max_time(AWAIT)
             .batch()
             .await?;
+        let ahead = Arc::new(Semaphore::new(self.tuning.round_bytes));
         while let Some(reply) = cursor.next().await {
             let reply = reply?;
             let mut events = Vec::new();
@@ -257,7 +262,12 @@ impl Tail {
                 behind.clone_from(&token);
             }
             let told = !events.is_empty();
-            if batches.send(Batch { events, token }).await.is_err() {
+            let bytes: usize = events.iter().map(|event| event.bytes).sum();
+            drop(reply);
+            // One that weighs more than may be read ahead waits until nothing else is.
+            let weight = u32::try_from(bytes.min(self.tuning.round_bytes)).unwrap_or(u32::MAX);
+            let _weight = Arc::clone(&ahead).acquire_many_owned(weight).await.ok();
+            if batches.send(Batch { events, token, _weight }).await.is_err() {
                 return Ok(Ended::Unwanted);
             }
             if lean && told {

@@ -212,6 +212,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
         .await
         .map_err(|error| super::error::classify(side, &hosts, "reading who is logged in", &error))?;
     let users = status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUsers"));
+    let shard_keys = (topology == Topology::Sharded).then(Default::default);
     Ok(Deployment {
         is_authenticated: users.is_ok_and(|users| !users.is_empty()),
         topology,
@@ -223,6 +224,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
         tag: tag.to_owned(),
         member: primary(),
         observer: None,
+        shard_keys,
     })
 }
 

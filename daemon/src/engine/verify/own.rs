@@ -83,7 +83,7 @@ fn push_document(keys: &mut Vec<u64>, db: &str, collection: &str, id: &Element<'
 }
 
 fn changes_something(command: &RawDocument) -> bool {
-    const COMMANDS: [&[u8]; 11] = [
+    const COMMANDS: [&[u8]; 14] = [
         b"insert",
         b"update",
         b"delete",
@@ -95,6 +95,9 @@ fn changes_something(command: &RawDocument) -> bool {
         b"dropIndexes",
         b"convertToCapped",
         b"dropDatabase",
+        b"shardCollection",
+        b"moveRange",
+        b"moveChunk",
     ];
     elements(command).next().is_some_and(|first| COMMANDS.contains(&first.name))
 }
@@ -124,6 +127,12 @@ fn touched_by(db: &str, command: &RawDocument) -> Option<Vec<u64>> {
         }
         b"create" | b"drop" | b"collMod" | b"createIndexes" | b"dropIndexes" | b"convertToCapped" => {
             return Some(vec![key_of(db, &text(&first)?, Touched::Definition, false)]);
+        }
+        // Each makes the collection, or its indexes, on shards that did not have them.
+        b"shardCollection" | b"moveRange" | b"moveChunk" => {
+            let name = text(&first)?;
+            let (db, collection) = name.split_once('.')?;
+            return Some(vec![key_of(db, collection, Touched::Definition, false)]);
         }
         b"dropDatabase" => return Some(vec![key_of(db, "", Touched::Definition, false)]),
         _ => return None,
