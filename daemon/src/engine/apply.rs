@@ -165,7 +165,7 @@ impl Applier<'_> {
 
     async fn delete<'w>(&self, namespace: &Namespace, writes: impl Iterator<Item = &'w Write>) -> Result<(), Fault> {
         // A router sends what names no whole shard key to every shard, and so many keys at once as well.
-        let joins = self.tail.destination.topology != Topology::Sharded;
+        let joins = !self.tail.destination.is_sharded();
         let (joined, single): (Vec<&Write>, Vec<&Write>) = writes.partition(|write| joins && element::is_plain_id(&write.id));
         let joined = self.runs(&joined).into_iter().filter_map(|run| {
             let first = run.first()?;
