@@ -7,6 +7,8 @@
 //! to. There every whole content is put anew, after its `_id` was deleted on every shard, and a delta that changes the shard key is
 //! read again; other deltas find their document by its `_id` on whichever shard it is.
 
+use std::ops::Deref;
+
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use schemas::fault::Fault;
@@ -129,7 +131,7 @@ impl Applier<'_> {
     }
 
     /// Sorts statements into batches of commands.
-    fn batches<'a>(&self, statements: impl Iterator<Item = (&'a Write, RawDocumentBuf)>) -> Vec<Batch<'a>> {
+    fn batches<'a, S: Deref<Target = RawDocument>>(&self, statements: impl Iterator<Item = (&'a Write, S)>) -> Vec<Batch<'a>> {
         let tuning = &self.tail.tuning;
         let mut batches = Vec::new();
         let mut batch = Batch::new();
@@ -214,7 +216,7 @@ impl Applier<'_> {
             Order::Kept => Existing::Keep,
         };
         let statements = writes.iter().filter_map(|write| match &write.content {
-            Some(Content::New(document)) => Some((write, document.clone())),
+            Some(Content::New(document)) => Some((write, &**document)),
             Some(Content::Changed(_) | Content::Reread) | None => None,
         });
         for batch in self.batches(statements) {
@@ -236,7 +238,7 @@ impl Applier<'_> {
         }
         self.delete(namespace, writes.iter().copied()).await?;
         let statements = writes.iter().filter_map(|write| match &write.content {
-            Some(Content::New(document) | Content::Changed(document)) => Some((*write, document.clone())),
+            Some(Content::New(document) | Content::Changed(document)) => Some((*write, &**document)),
             Some(Content::Reread) | None => None,
         });
         for batch in self.batches(statements) {

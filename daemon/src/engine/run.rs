@@ -13,13 +13,14 @@ use schemas::namespace::Namespace;
 use schemas::observed::{Finding, ForeignWrite, Inspection, Mismatch};
 use schemas::principal::Principal;
 use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{self, CollectionInfo};
 use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
+use super::copy::LARGE_AT_ONCE;
 use super::doubled::Doubled;
 use super::outlook::{self, Versions};
 use super::progress::Progress;
@@ -340,6 +341,7 @@ impl RunEngine for MongoRun {
                 verifier: Arc::clone(&self.verifier),
                 stop: stop.clone(),
                 tuning: self.tuning.clone(),
+                large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
                 milestones,
                 restarts: Arc::clone(&restarts),
             };

@@ -27,7 +27,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
 use schemas::spec::{RateLimit, ShardingSpec};
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Order};
@@ -168,6 +168,8 @@ struct Batch {
     events: Vec<Event>,
     /// Everything up to this has been told.
     told: Option<Passed>,
+    /// Its place among what is read ahead.
+    _weight: Option<OwnedSemaphorePermit>,
 }
 
 /// Waits for the next reply of a shard that is wanted; `None`: there is no more of it.
@@ -278,6 +280,8 @@ impl Tail {
             .max_time(AWAIT)
             .batch()
             .await?;
+        let most_ahead = self.tuning.round_bytes / self.source.shards.len().max(1);
+        let ahead = Arc::new(Semaphore::new(most_ahead));
         while let Some(reply) = cursor.next().await {
             let reply = reply?;
             let mut events = Vec::new();
@@ -298,7 +302,12 @@ impl Tail {
             }
             let tells = !events.is_empty();
             let told = token.and_then(|token| token_time(&token).map(|time| Passed { token, time }));
-            if batches.send(Batch { events, told }).await.is_err() {
+            let bytes: usize = events.iter().map(|event| event.bytes).sum();
+            drop(reply);
+            // One that weighs more than may be read ahead waits until nothing else is.
+            let weight = u32::try_from(bytes.min(most_ahead)).unwrap_or(u32::MAX);
+            let _weight = Arc::clone(&ahead).acquire_many_owned(weight).await.ok();
+            if batches.send(Batch { events, told, _weight }).await.is_err() {
                 return Ok(Ended::Unwanted);
             }
             if lean && tells {

@@ -18,7 +18,7 @@ use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{Generation, MigrationName, ShardName};
 use schemas::spec::*;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 const DOCUMENTS: i32 = 600;
 
@@ -62,6 +62,7 @@ impl Copy {
             stop: Default::default(),
             // Several parts of each collection, so that orphans lie at their bounds, too.
             tuning: Tuning { part_bytes: 8 << 10, ..Tuning::default() },
+            large: Arc::new(Semaphore::new(daemon::engine::copy::LARGE_AT_ONCE)),
             milestones: sender,
             restarts: Arc::default(),
             spec,
