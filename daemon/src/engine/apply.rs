@@ -90,6 +90,14 @@ fn deltas_of(write: &Write) -> RawDocumentBuf {
     update_of(write, &*pipeline, false)
 }
 
+/// The statement that deletes what fits; `limit`: 0 is all of it.
+fn deletion(filter: &RawDocument, limit: i32) -> RawDocumentBuf {
+    let mut statement = RawDocumentBuf::new();
+    append(&mut statement, "q", filter);
+    append(&mut statement, "limit", limit);
+    statement
+}
+
 /// Whether the name is taken by a view. Only a state of the source from before the view was made writes there; it is gone, and
 /// what made it go is further on in the stream.
 fn is_over(why: Why) -> bool {
@@ -137,14 +145,36 @@ impl Applier<'_> {
         write::refusal(&self.tail.destination, namespace, verb, why, write.map(|write| &*write.id))
     }
 
+    /// Cuts writes into runs whose keys go into one statement.
+    fn runs<'r, 'w>(&self, writes: &'r [&'w Write]) -> Vec<&'r [&'w Write]> {
+        let (tuning, mut runs) = (&self.tail.tuning, Vec::new());
+        let (mut from, mut bytes) = (0, 0);
+        for (place, write) in writes.iter().enumerate() {
+            let more = write.id.as_bytes().len();
+            if place > from && (place - from >= tuning.delete_ids || bytes + more > tuning.command_bytes) {
+                runs.push(&writes[from..place]);
+                (from, bytes) = (place, 0);
+            }
+            bytes += more;
+        }
+        runs.push(&writes[from..]);
+        runs
+    }
+
     async fn delete<'w>(&self, namespace: &Namespace, writes: impl Iterator<Item = &'w Write>) -> Result<(), Fault> {
-        let statements = writes.map(|write| {
-            let mut statement = RawDocumentBuf::new();
-            append(&mut statement, "q", &*element::by_id(&write.id));
-            append(&mut statement, "limit", 1);
-            (write, statement)
+        // A router sends what names no whole shard key to every shard, and so many keys at once as well.
+        let joins = !self.tail.destination.is_sharded();
+        let (joined, single): (Vec<&Write>, Vec<&Write>) = writes.partition(|write| joins && element::is_plain_id(&write.id));
+        let joined = self.runs(&joined).into_iter().filter_map(|run| {
+            let first = run.first()?;
+            let (filter, limit) = match run {
+                [one] => (element::by_id(&one.id), 1),
+                some => (element::by_ids(some.iter().map(|write| &*write.id)), 0),
+            };
+            Some((*first, deletion(&filter, limit)))
         });
-        for batch in self.batches(statements) {
+        let single = single.iter().map(|write| (*write, deletion(&element::by_id(&write.id), 1)));
+        for batch in self.batches(joined.chain(single)) {
             let outcome = self.run(namespace, Verb::Delete, &batch.statements).await?;
             if let Some(refused) = outcome.refused.iter().find(|refused| !is_over(refused.why)) {
                 return Err(self.refusal(namespace, Verb::Delete, refused.why, batch.writes.get(refused.index).copied()));

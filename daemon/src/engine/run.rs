@@ -27,7 +27,7 @@ use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, balancing, capped, distribute, fence, guard,
-    index, preflight, reconcile, users,
+    index, membership, preflight, reconcile, users,
 };
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
 
@@ -395,6 +395,7 @@ impl RunEngine for MongoRun {
             let files = self.renew_connections().await;
             let pair = self.pair().await?;
             Versions::of(&pair.source, &pair.destination).keep(&self.context.run_dir)?;
+            membership::keep(&pair.source, &self.context.run_dir).await?;
             balancing::ensure_still(&pair.source, &self.context.spec, &self.context.run_dir).await?;
             self.guard_destination(&pair.destination).await?;
             self.carry_users(&pair.source).await?;
@@ -471,14 +472,17 @@ impl RunEngine for MongoRun {
         })
     }
 
-    fn look(&self) -> BoxFuture<'_, Vec<Finding>> {
+    fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
             let (spec, versions) = (&self.context.spec, Versions::kept(&self.context.run_dir));
             let ((mut findings, source), (more, destination)) = tokio::join!(
-                outlook::side(Side::Source, &spec.source.connection, versions.as_ref()),
-                outlook::side(Side::Destination, &spec.destination.connection, versions.as_ref())
+                outlook::side(connections, Side::Source, &spec.source.connection, versions.as_ref()),
+                outlook::side(connections, Side::Destination, &spec.destination.connection, versions.as_ref())
             );
             findings.extend(more);
+            if let Some(source) = &source {
+                findings.extend(membership::look(source, &self.context.run_dir).await);
+            }
             let progress = self.progress();
             // Before, what differs is what is still to be made.
             let is_made = progress.copy.collections_total > 0

@@ -3,12 +3,11 @@
 use futures_util::future::join_all;
 use mongodb::bson::{Bson, Document, RawDocument, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
-use schemas::id::ShardName;
 use schemas::namespace::Namespace;
-use schemas::observed::{Outcome, ShardForecast};
+use schemas::observed::Outcome;
 use schemas::spec::{Balancer as Mode, ConnectionSpec, MigrationSpec};
 
-use super::{Findings, OLDEST};
+use super::{Findings, OLDEST, surroundings};
 use crate::engine::topology::{Cluster, Shard};
 use crate::engine::{balancer, balancing};
 use crate::mongo::{Deployment, Side, Topology, append, command, connect};
@@ -225,20 +224,11 @@ fn usable(shard: &Shard, deployment: Deployment, missing: &[String]) -> Result<D
     Ok(deployment)
 }
 
-/// A server's feature compatibility version, such as `6.0`.
-async fn compatibility_of(deployment: &Deployment) -> Option<(u32, u32)> {
-    let ask = doc! { "getParameter": 1, "featureCompatibilityVersion": 1 };
-    let answer = deployment.command("admin", ask).await.ok()?;
-    let (major, minor) = answer.get_document("featureCompatibilityVersion").ok()?.get_str("version").ok()?.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// Whether the destination may use every feature that a shard may have used. Routers do not tell.
 async fn compatibility(findings: &mut Findings, destination: Option<&Deployment>) {
     let name = "feature_compatibility";
     let Some(destination) = destination else { return };
-    let shards = join_all(findings.shards.iter().map(|(_, shard)| compatibility_of(shard))).await;
-    let (Some(from), Some(to)) = (shards.into_iter().flatten().max(), compatibility_of(destination).await) else {
+    let shards = join_all(findings.shards.iter().map(|(_, shard)| surroundings::compatibility_of(shard))).await;
+    let (Some(from), Some(to)) = (shards.into_iter().flatten().max(), surroundings::compatibility_of(destination).await) else {
         return findings.note(name, Outcome::Warn, "it may not be read on both sides (getParameter)");
     };
     if to < from {
@@ -324,17 +314,6 @@ async fn still(findings: &mut Findings, router: &Deployment, spec: &MigrationSpe
             findings.fail("moving_chunks", &fault.with_remedy("wait until that has ended, and move nothing until the cutover"));
         }
     }
-}
-
-/// Each shard's oplog against the time of the copy, which all of them are part of.
-pub(super) async fn forecast(findings: &Findings, copy_seconds: Option<f64>) -> Vec<ShardForecast> {
-    let of_shard = |name: ShardName, window: Option<u64>| ShardForecast {
-        name,
-        oplog_window_seconds: window,
-        fits: copy_seconds.zip(window).map(|(copy, window)| copy <= window as f64 / 2.0),
-    };
-    let windows = join_all(findings.shards.iter().map(|(_, shard)| shard.oplog_window_seconds())).await;
-    findings.shards.iter().zip(windows).map(|((name, _), window)| of_shard(name.clone(), window)).collect()
 }
 
 #[cfg(test)]

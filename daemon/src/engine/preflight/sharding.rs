@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use mongodb::bson::doc;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::observed::Outcome;
 use schemas::spec::MigrationSpec;
