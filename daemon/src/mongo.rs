@@ -6,6 +6,7 @@ pub mod connect;
 pub mod connection_files;
 pub mod error;
 pub mod observe;
+pub mod shard_keys;
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,6 +20,7 @@ use schemas::fault::{Fault, FaultCode};
 
 pub use connect::connect;
 use observe::{OnItsWay, WriteObserver};
+use shard_keys::ShardKeys;
 
 /// Which of a migration's two deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,9 +107,17 @@ pub struct Deployment {
     pub member: SelectionCriteria,
     /// Is told of what is changed here.
     pub observer: Option<Arc<dyn WriteObserver>>,
+    /// How its collections are sharded, where it is a sharded cluster.
+    pub shard_keys: Option<Arc<ShardKeys>>,
 }
 
 impl Deployment {
+    /// Whether it is a sharded cluster, reached through a router.
+    #[must_use]
+    pub fn is_sharded(&self) -> bool {
+        self.topology == Topology::Sharded
+    }
+
     /// The same, but everything goes to the member that is the primary now, also when it is none any more; and that member's name.
     ///
     /// Record ids are a member's own: what begins with them on one member must go on there.
@@ -216,11 +226,19 @@ impl Deployment {
     /// Waits until no write whose mark begins so is under way; marks hold letters, digits, `-`, `_`, `:` and `;` only. A connection that broke, or a process that died, can leave writes
     /// behind that the server still works on: one that landed after its own repetition would undo what came between.
     pub async fn wait_for_writes(&self, mark: &str) -> Result<(), Fault> {
+        if self.is_sharded() {
+            // What the router itself has not sent on yet; the shards are looked at after it.
+            self.wait_for_writes_of(mark, doc! { "allUsers": false, "idleConnections": false, "localOps": true }).await?;
+        }
+        self.wait_for_writes_of(mark, doc! { "allUsers": false, "idleConnections": false }).await
+    }
+
+    async fn wait_for_writes_of(&self, mark: &str, whose: Document) -> Result<(), Fault> {
         loop {
             let look = doc! {
                 "aggregate": 1,
                 "pipeline": [
-                    { "$currentOp": { "allUsers": false, "idleConnections": false } },
+                    { "$currentOp": whose.clone() },
                     { "$match": { "command.comment": { "$regex": format!("^{mark}") } } },
                     { "$limit": 1 },
                 ],

@@ -219,6 +219,23 @@ pub struct ShardingSpec {
     pub collections: Vec<ShardKeySpec>,
 }
 
+impl ShardKeySpec {
+    /// The key's fields in their order, each with whether it is hashed.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.key.iter().map(|text| match text.rsplit_once(':') {
+            Some((field, kind)) => (field, kind == "hashed"),
+            None => (text.as_str(), false),
+        })
+    }
+
+    /// The key in the words of a shell, as in `{customer: 1, _id: hashed}`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let fields = self.fields().map(|(field, is_hashed)| format!("{field}: {}", if is_hashed { "hashed" } else { "1" }));
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// What is done about a sharded cluster's balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,12 +3,13 @@
 //! ```text
 //! client --wire--> session --> admin, definition       (config server, or a database's primary shard)
 //!                          --> read, write --> target  (by the real chunk map, with shard and database versions)
+//!                          --> stream              (change streams: every shard's, merged by resume token)
 //!                          --> transaction             (one shard, or several through the server's own coordinator)
 //! ```
 //!
 //! Chunks, ownership, versions and coordinators are the servers' own; a stale version is answered by them, and the route is then
-//! read again. It is no `mongos`: it has no change streams, merges only what [`read`] names, and does not check what a user
-//! may do with data (the config server checks everything else). `$CUTOVER_MONGOS`, or a `mongos` on the `PATH`, takes its place.
+//! read again. It is no `mongos`: it merges only what [`read`] names, and does not check what a user may do with
+//! data (the config server checks everything else). `$CUTOVER_MONGOS`, or a `mongos` on the `PATH`, takes its place.
 
 mod admin;
 mod command;
@@ -17,6 +18,7 @@ mod definition;
 mod read;
 mod session;
 mod shards;
+mod stream;
 mod table;
 mod target;
 mod transaction;

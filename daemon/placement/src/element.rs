@@ -133,6 +133,12 @@ pub fn id_of(document: &RawDocument) -> Option<RawDocumentBuf> {
 /// Types of an `_id` that no filter takes for an operator or a pattern.
 const PLAIN: [u8; 11] = [0x01, 0x02, 0x05, 0x07, 0x08, 0x09, 0x10, TIMESTAMP, 0x12, 0x13, 0x7f];
 
+/// Whether an `_id` means itself in every filter, in a list of them as well. `id` is a document `{_id: …}`.
+#[must_use]
+pub fn is_plain_id(id: &RawDocument) -> bool {
+    field(id, "_id").is_some_and(|id| PLAIN.contains(&id.kind))
+}
+
 /// A filter on one `_id`, whatever it holds. Most are given as they are, which the server looks up without planning; documents and
 /// what else could mean something by `$eq`, which takes them as values. `id` is a document `{_id: …}`.
 #[must_use]

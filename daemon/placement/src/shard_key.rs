@@ -6,7 +6,8 @@ use crate::element::{self, DOCUMENT, Element, Writer};
 use crate::hash;
 
 const ARRAY: u8 = 0x04;
-const NULL: u8 = 0x0a;
+/// The BSON type of null: what a missing field counts as.
+pub const NULL: u8 = 0x0a;
 const LONG: u8 = 0x12;
 
 /// Why a shard key, or the key of a document, cannot be read.
@@ -88,6 +89,14 @@ impl ShardKey {
             push(&mut key, path, *part, Some(*value));
         }
         Some(key.finish())
+    }
+
+    /// The values of a document's key as the document has them; `None`: the field is missing.
+    ///
+    /// # Errors
+    /// Where a field is an array.
+    pub fn values<'k, 'a>(&'k self, document: &'a RawDocument) -> Result<Vec<(&'k str, Option<Element<'a>>)>, KeyError> {
+        self.fields.iter().map(|(path, _)| Ok((path.as_str(), find(document, path)?))).collect()
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! Deltas are handed to the server's own stage for them, which gives the same bytes that replication gives: field order, dotted and
 //! `$`-prefixed names, arrays; those that only set plain fields are a `$set` instead. What the server refuses, and what ought to be there and is not, is read again from the source.
+//!
+//! In a sharded collection whose key is more than `_id` ([`PlacedBy`]) a document may be on another shard than its new content belongs
+//! to. There every whole content is put anew, after its `_id` was deleted on every shard, and a delta that changes the shard key is
+//! read again; other deltas find their document by its `_id` on whichever shard it is.
 
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
@@ -12,6 +16,7 @@ use super::fold::{Content, Write};
 use super::tail::Tail;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
 use super::{delta, element, index};
+use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{append, command};
 
 /// A statement larger than this does not fit into a command beside what else is in it; the server takes 16 MiB + 16 KiB in all.
@@ -85,6 +90,14 @@ fn deltas_of(write: &Write) -> RawDocumentBuf {
     update_of(write, &*pipeline, false)
 }
 
+/// The statement that deletes what fits; `limit`: 0 is all of it.
+fn deletion(filter: &RawDocument, limit: i32) -> RawDocumentBuf {
+    let mut statement = RawDocumentBuf::new();
+    append(&mut statement, "q", filter);
+    append(&mut statement, "limit", limit);
+    statement
+}
+
 /// Whether the name is taken by a view. Only a state of the source from before the view was made writes there; it is gone, and
 /// what made it go is further on in the stream.
 fn is_over(why: Why) -> bool {
@@ -94,14 +107,15 @@ fn is_over(why: Why) -> bool {
 impl Applier<'_> {
     /// Applies one round: each key occurs in it once.
     pub async fn apply(&self, namespace: &Namespace, writes: &[Write], order: Order) -> Result<(), Fault> {
+        let placed = self.tail.destination.placed(namespace);
         self.delete(namespace, writes.iter().filter(|write| write.delete)).await?;
-        self.insert_new(namespace, writes, order).await?;
+        self.insert_new(namespace, writes, order, placed.is_some()).await?;
         let changed: Vec<&Write> = writes.iter().filter(|write| matches!(write.content, Some(Content::Changed(_)))).collect();
         let stuck = self.replace(namespace, &changed).await?;
         self.settle(namespace, &stuck).await?;
         let reread: Vec<&Write> = writes.iter().filter(|write| write.content == Some(Content::Reread)).collect();
         self.reread_settled(namespace, &reread).await?;
-        self.change(namespace, writes).await
+        self.change(namespace, writes, placed.as_deref()).await
     }
 
     /// Sorts statements into batches of commands.
@@ -127,27 +141,54 @@ impl Applier<'_> {
         write::run(&self.tail.destination, namespace, verb, statements).await
     }
 
-    fn refusal(&self, namespace: &Namespace, verb: Verb, why: Why) -> Fault {
-        write::refusal(&self.tail.destination, namespace, verb, why)
+    fn refusal(&self, namespace: &Namespace, verb: Verb, why: Why, write: Option<&Write>) -> Fault {
+        write::refusal(&self.tail.destination, namespace, verb, why, write.map(|write| &*write.id))
+    }
+
+    /// Cuts writes into runs whose keys go into one statement.
+    fn runs<'r, 'w>(&self, writes: &'r [&'w Write]) -> Vec<&'r [&'w Write]> {
+        let (tuning, mut runs) = (&self.tail.tuning, Vec::new());
+        let (mut from, mut bytes) = (0, 0);
+        for (place, write) in writes.iter().enumerate() {
+            let more = write.id.as_bytes().len();
+            if place > from && (place - from >= tuning.delete_ids || bytes + more > tuning.command_bytes) {
+                runs.push(&writes[from..place]);
+                (from, bytes) = (place, 0);
+            }
+            bytes += more;
+        }
+        runs.push(&writes[from..]);
+        runs
     }
 
     async fn delete<'w>(&self, namespace: &Namespace, writes: impl Iterator<Item = &'w Write>) -> Result<(), Fault> {
-        let statements = writes.map(|write| {
-            let mut statement = RawDocumentBuf::new();
-            append(&mut statement, "q", &*element::by_id(&write.id));
-            append(&mut statement, "limit", 1);
-            (write, statement)
+        // A router sends what names no whole shard key to every shard, and so many keys at once as well.
+        let joins = !self.tail.destination.is_sharded();
+        let (joined, single): (Vec<&Write>, Vec<&Write>) = writes.partition(|write| joins && element::is_plain_id(&write.id));
+        let joined = self.runs(&joined).into_iter().filter_map(|run| {
+            let first = run.first()?;
+            let (filter, limit) = match run {
+                [one] => (element::by_id(&one.id), 1),
+                some => (element::by_ids(some.iter().map(|write| &*write.id)), 0),
+            };
+            Some((*first, deletion(&filter, limit)))
         });
-        for batch in self.batches(statements) {
+        let single = single.iter().map(|write| (*write, deletion(&element::by_id(&write.id), 1)));
+        for batch in self.batches(joined.chain(single)) {
             let outcome = self.run(namespace, Verb::Delete, &batch.statements).await?;
             if let Some(refused) = outcome.refused.iter().find(|refused| !is_over(refused.why)) {
-                return Err(self.refusal(namespace, Verb::Delete, refused.why));
+                return Err(self.refusal(namespace, Verb::Delete, refused.why, batch.writes.get(refused.index).copied()));
             }
         }
         Ok(())
     }
 
-    async fn insert_new(&self, namespace: &Namespace, writes: &[Write], order: Order) -> Result<(), Fault> {
+    /// `anywhere`: one with the same `_id` may be on another shard, which the server does not notice.
+    async fn insert_new(&self, namespace: &Namespace, writes: &[Write], order: Order, anywhere: bool) -> Result<(), Fault> {
+        if anywhere {
+            let undeleted = writes.iter().filter(|write| !write.delete && matches!(write.content, Some(Content::New(_))));
+            self.delete(namespace, undeleted).await?;
+        }
         let existing = match order {
             Order::Free => Existing::Report,
             // The copy has read it already, at its place.
@@ -190,10 +231,11 @@ impl Applier<'_> {
     async fn replace<'w>(&self, namespace: &Namespace, writes: &[&'w Write]) -> Result<Vec<(&'w Write, Why)>, Fault> {
         let mut anew = Vec::new();
         let mut statements = Vec::new();
+        let placed = self.tail.destination.placed(namespace).is_some();
         for write in writes {
             let Some(Content::Changed(document)) = &write.content else { continue };
             let statement = update_of(write, &**document, true);
-            if element::has_zero_timestamp(document) || statement.as_bytes().len() > STATEMENT_BYTES {
+            if placed || element::has_zero_timestamp(document) || statement.as_bytes().len() > STATEMENT_BYTES {
                 anew.push(*write);
             } else {
                 statements.push((*write, statement));
@@ -206,12 +248,13 @@ impl Applier<'_> {
         self.put_anew(namespace, &anew).await
     }
 
-    async fn change(&self, namespace: &Namespace, writes: &[Write]) -> Result<(), Fault> {
+    async fn change(&self, namespace: &Namespace, writes: &[Write], placed: Option<&PlacedBy>) -> Result<(), Fault> {
+        let moves = |write: &Write| placed.is_some_and(|placed| write.deltas.iter().any(|delta| placed.is_touched_by(delta)));
         let mut again: Vec<&Write> = Vec::new();
         let mut statements = Vec::new();
         for write in writes.iter().filter(|write| !write.deltas.is_empty()) {
             let statement = deltas_of(write);
-            if self.tail.doubled.contains(namespace) || statement.as_bytes().len() > STATEMENT_BYTES {
+            if moves(write) || self.tail.doubled.contains(namespace) || statement.as_bytes().len() > STATEMENT_BYTES {
                 again.push(write);
             } else {
                 statements.push((write, statement));
@@ -222,7 +265,9 @@ impl Applier<'_> {
             let refused: Vec<&Write> =
                 batch.of(&outcome.refused).filter(|(_, why)| !is_over(*why)).map(|(write, _)| write).collect();
             let expected = batch.writes.len() - outcome.refused.len();
-            if self.expect_present && usize::try_from(outcome.matched).unwrap_or(usize::MAX) < expected {
+            let matched = usize::try_from(outcome.matched).unwrap_or(usize::MAX);
+            // More than one for one: of a document that changed its shard while it was copied. It may hide one that is missing.
+            if self.expect_present && (matched < expected || (placed.is_some() && matched != expected)) {
                 again.extend(self.missing(namespace, &batch.writes).await?);
             }
             again.extend(refused);
@@ -296,9 +341,11 @@ impl Applier<'_> {
         let writes: Vec<&Write> = stuck.iter().map(|(write, _)| *write).collect();
         match self.reread(namespace, &writes).await?.iter().find(|(_, why)| !is_over(*why)) {
             None => Ok(()),
-            Some((_, why)) => {
+            // The source holds it, so that only another key helps.
+            Some((write, why @ Why::NoPlace)) => Err(self.refusal(namespace, Verb::Insert, *why, Some(write))),
+            Some((write, why)) => {
                 // The source may have dropped the index and made it again since: the documents will then be others, too.
-                let mut fault = self.refusal(namespace, Verb::Insert, *why);
+                let mut fault = self.refusal(namespace, Verb::Insert, *why, Some(write));
                 fault.retryable = true;
                 Err(fault)
             }

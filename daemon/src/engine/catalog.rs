@@ -337,10 +337,14 @@ pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), 
         name => doc! { "drop": name, "writeConcern": { "w": "majority" } },
     };
     match deployment.command(&namespace.db, drop).await {
-        Ok(_) => Ok(()),
-        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
-        Err(e) => Err(deployment.fault(&format!("dropping {namespace}"), &e)),
+        Ok(_) => {}
+        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {}
+        Err(e) => return Err(deployment.fault(&format!("dropping {namespace}"), &e)),
     }
+    if let Some(keys) = &deployment.shard_keys {
+        keys.set(namespace, None);
+    }
+    Ok(())
 }
 
 /// Names in scope beside which there are buckets, but which are no time-series collections: the server (seen on 6.0.5) leaves them where

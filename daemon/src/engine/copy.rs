@@ -236,7 +236,11 @@ impl Copier<'_> {
         let inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
         match inserted.refused.first() {
             None => Ok(()),
-            Some(refused) => Err(write::refusal(self.destination, namespace, Verb::Insert, refused.why).into()),
+            Some(refused) => {
+                let document = documents.into_iter().flatten().nth(refused.index).and_then(|value| value.as_document());
+                let id = document.and_then(element::id_of);
+                Err(write::refusal(self.destination, namespace, Verb::Insert, refused.why, id.as_deref()).into())
+            }
         }
     }
 }

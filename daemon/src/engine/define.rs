@@ -17,6 +17,7 @@ use schemas::namespace::Namespace;
 use super::catalog::{self, CollectionInfo, Kind, NAMESPACE_NOT_FOUND};
 use super::checkpoint::Recopied;
 use super::copy::Copier;
+use super::distribute;
 use super::event::Definition;
 use super::index;
 use super::pace::Pace;
@@ -75,7 +76,38 @@ impl Tail {
                 Ok(())
             }
             Definition::Modify(namespace, change) => self.modify(namespace, change).await,
+            Definition::Shard(namespace) => match self.carried(namespace) {
+                Some((owner, _)) => self.shard(&owner).await,
+                None => Ok(()),
+            },
         }
+    }
+
+    /// Shards a collection on a sharded destination as is wanted, where it is there.
+    async fn shard(&self, namespace: &Namespace) -> Result<(), Fault> {
+        if !self.destination.is_sharded() {
+            return Ok(());
+        }
+        match catalog::find(&self.destination, namespace).await? {
+            Some(info) => distribute::shard(&self.source, &self.destination, self.sharding.as_ref(), &info).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a collection that is renamed would have another shard key under its new name, or another database, which a cluster's
+    /// rename does not give it.
+    async fn is_placed_otherwise(&self, from: &Namespace, to: &Namespace) -> Result<bool, Fault> {
+        if !self.destination.is_sharded() {
+            return Ok(false);
+        }
+        let wanted = distribute::wanted(&self.source, &self.destination, self.sharding.as_ref(), to).await?;
+        let now = self.destination.shard_key(from);
+        let is_same = match (&wanted, &now) {
+            (Some(wanted), Some(now)) => distribute::is_same(wanted, &now.key),
+            (None, None) => true,
+            _ => false,
+        };
+        Ok(!is_same || from.db != to.db)
     }
 
     async fn create(&self, namespace: &Namespace, options: &RawDocument, nature: Nature) -> Result<(), Fault> {
@@ -101,9 +133,11 @@ impl Tail {
         if !made {
             // A later state, which the copy has read: it stays what it is, and what leads to it is further on. Or this one, made
             // before a crash and not filled.
+            self.shard(namespace).await?;
             return if capped && self.traits_of(namespace).capped { self.fill_capped(namespace).await } else { Ok(()) };
         }
         self.set_traits(namespace, Some(Traits { nature, collated: options.get_document("collation").is_ok(), capped }));
+        self.shard(namespace).await?;
         if capped { self.fill_capped(namespace).await } else { Ok(()) }
     }
 
@@ -151,6 +185,9 @@ impl Tail {
         self.note_created(vec![owner.clone()]).await?;
         for spec in specs {
             self.progress.add_deferred(index::deferred(owner, spec));
+            if distribute::take_place(&self.source, &self.destination, namespace, spec).await? {
+                continue;
+            }
             match index::build_one(&self.destination, namespace, spec, self.traits_of(owner).collated).await {
                 // Documents of a later state need not fit it; what drops it then is further on.
                 Err(fault) if !fault.retryable && self.was_read_after(owner, time) => {
@@ -170,7 +207,11 @@ impl Tail {
                 self.drop(to).await?;
                 self.copy_again(to).await
             }
-            (true, true) if self.was_read_after(from, time) || self.was_read_after(to, time) => {
+            (true, true)
+                if self.was_read_after(from, time)
+                    || self.was_read_after(to, time)
+                    || self.is_placed_otherwise(from, to).await? =>
+            {
                 self.drop(from).await?;
                 self.drop(to).await?;
                 self.copy_again(to).await
@@ -192,6 +233,10 @@ impl Tail {
                     // It ran before a crash, and its checkpoint was not stored: nothing before it is replayed.
                     Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {}
                     Err(e) => return Err(self.destination.fault(&format!("renaming {from} to {to}"), &e)),
+                }
+                if let Some(keys) = &self.destination.shard_keys {
+                    keys.set(to, self.destination.sharded_by(to).await?);
+                    keys.set(from, None);
                 }
                 self.verifier.renamed(from, to).await?;
                 let traits = self.traits_of(from);
@@ -248,6 +293,7 @@ impl Tail {
         tracing::info!(%namespace, "renamed while it was read; copying it again");
         self.note_created(vec![namespace.clone()]).await?;
         catalog::create(&self.destination, &namespace.db, info.create_command()).await?;
+        distribute::shard(&self.source, &self.destination, self.sharding.as_ref(), &info).await?;
         self.set_traits(namespace, Some(Traits::of(&info)));
         if info.kind == Kind::View {
             let time = self.source.majority_optime().await?;

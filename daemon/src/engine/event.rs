@@ -62,6 +62,8 @@ pub enum Definition {
     DropIndexes(Namespace, Vec<String>),
     /// `collMod`, with what it changed.
     Modify(Namespace, RawDocumentBuf),
+    /// It was sharded.
+    Shard(Namespace),
 }
 
 /// What an event says.
@@ -153,6 +155,7 @@ impl Event {
             }
             kind if WITHOUT_CHANGE.contains(&kind) => What::Nothing,
             "modify" => What::Definition(Definition::Modify(namespace(event, "ns")?, description(event))),
+            "shardCollection" => What::Definition(Definition::Shard(namespace(event, "ns")?)),
             other => What::Unknown(other.to_owned()),
         };
         Ok(Self { time, token, what, bytes: event.as_bytes().len() })

@@ -54,6 +54,9 @@ const ON_COLLECTIONS: [&str; 17] = [
     "update",
 ];
 
+/// What a sync does besides to the collections of a sharded cluster.
+const ON_SHARDED: [&str; 3] = ["enableSharding", "moveChunk", "splitChunk"];
+
 /// What a sync does to the cluster.
 const ON_CLUSTER: [&str; 4] = ["bypassWriteBlockingMode", "listDatabases", "serverStatus", "setUserWriteBlockMode"];
 
@@ -73,15 +76,21 @@ pub async fn make_user(destination: &Deployment, run: &RunId) -> Result<Option<L
     let address = own_address(destination).await?;
     let restrictions = || vec![doc! { "clientSource": [&address] }];
     let actions = |list: &[&str]| list.iter().copied().map(mongodb::bson::Bson::from).collect::<Vec<_>>();
-    let role = doc! {
-        "createRole": &name,
-        "privileges": [
+    let mut privileges = mongodb::bson::bson!([
             { "resource": { "db": "", "collection": "" }, "actions": actions(&ON_COLLECTIONS) },
             // What a privilege on every collection leaves out: measurements, and stored functions.
             { "resource": { "db": "", "system_buckets": "" }, "actions": actions(&ON_COLLECTIONS) },
             { "resource": { "db": "", "collection": "system.js" }, "actions": actions(&ON_COLLECTIONS) },
             { "resource": { "cluster": true }, "actions": actions(&ON_CLUSTER) },
-        ],
+    ]);
+    if let (true, Some(privileges)) = (destination.is_sharded(), privileges.as_array_mut()) {
+        privileges.push(mongodb::bson::bson!({ "resource": { "db": "", "collection": "" }, "actions": actions(&ON_SHARDED) }));
+        // By what collections are sharded, and whether writes are blocked.
+        privileges.push(mongodb::bson::bson!({ "resource": { "db": "config", "collection": "" }, "actions": ["find"] }));
+    }
+    let role = doc! {
+        "createRole": &name,
+        "privileges": privileges,
         "roles": [],
         "authenticationRestrictions": restrictions(),
         "writeConcern": { "w": "majority" },
@@ -205,6 +214,9 @@ pub async fn may_block(destination: &Deployment) -> Result<bool, Fault> {
 
 /// Whether a deployment blocks its users' writes; `None` where that may not be seen.
 pub async fn is_write_blocked(deployment: &Deployment) -> Result<Option<bool>, Fault> {
+    if deployment.is_sharded() {
+        return is_cluster_blocked(deployment).await;
+    }
     let look = doc! { "serverStatus": 1, "metrics": 0, "wiredTiger": 0, "tcmalloc": 0 };
     match deployment.command("admin", look).await {
         Ok(status) => {
@@ -212,6 +224,19 @@ pub async fn is_write_blocked(deployment: &Deployment) -> Result<Option<bool>, F
         }
         Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(None),
         Err(e) => Err(deployment.fault("looking whether writes are blocked", &e)),
+    }
+}
+
+/// The same of a sharded cluster. A router has no such status; the config server keeps what the block is made of for as long as it
+/// is up, and is told of it before the shards are and released after them.
+async fn is_cluster_blocked(router: &Deployment) -> Result<Option<bool>, Fault> {
+    let mut find = crate::mongo::command("find", "user_writes_critical_sections");
+    append(&mut find, "filter", &*rawdoc! { "blockUserWrites": true });
+    append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
+    match router.collect("config", find).await {
+        Ok(found) => Ok(Some(!found.is_empty())),
+        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(None),
+        Err(e) => Err(router.fault("looking whether writes are blocked", &e)),
     }
 }
 

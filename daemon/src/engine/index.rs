@@ -8,7 +8,10 @@ use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, r
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
+use placement::ShardKey;
+
 use super::catalog::{self, INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND};
+use super::distribute;
 use crate::mongo::{Deployment, ServerVersion, append, command, error};
 
 /// What a TTL index expires after during the sync, in seconds: the server's own largest, 68 years.
@@ -27,6 +30,11 @@ const PARALLEL_ARRAYS: i32 = 171;
 const LAST_NAMED_CODE: i32 = 9_999;
 /// The server's code for a duplicate key, here found by an index build.
 const DUPLICATE_KEY: i32 = 11000;
+
+/// The server's code for an index that is the last for its collection's shard key.
+const OF_SHARD_KEY: i32 = 320;
+/// The index, and its field beside the shard key, that stands in while another is replaced.
+const MEANWHILE: &str = "cutover_meanwhile";
 
 /// The name of an index.
 #[must_use]
@@ -213,12 +221,36 @@ async fn create_indexes(destination: &Deployment, namespace: &Namespace, indexes
         .map_err(|e| destination.fault(&format!("building the indexes of {namespace}"), &e))
 }
 
+/// Puts an index, as it is during the sync, in the place of one that the server needs for the shard key, of which there must be one
+/// at any time.
+pub async fn swap(
+    destination: &Deployment,
+    namespace: &Namespace,
+    key: &ShardKey,
+    old: &str,
+    spec: &RawDocument,
+) -> Result<(), Fault> {
+    let mut meanwhile = key.pattern().to_owned();
+    append(&mut meanwhile, MEANWHILE, 1);
+    // A shard key compares texts by their bytes.
+    let meanwhile = rawdoc! { "key": meanwhile, "name": MEANWHILE };
+    for (spec, drops) in [(&*meanwhile, old), (spec, MEANWHILE)] {
+        let mut indexes = RawArrayBuf::new();
+        indexes.push(&*specification(spec, true, true));
+        create_indexes(destination, namespace, &indexes).await?;
+        drop_one(destination, namespace, drops).await?;
+    }
+    Ok(())
+}
+
 /// Drops an index; one that is not there is a success.
 pub async fn drop_one(destination: &Deployment, namespace: &Namespace, name: &str) -> Result<(), Fault> {
     let drop = doc! { "dropIndexes": &namespace.collection, "index": name, "writeConcern": { "w": "majority" } };
     match destination.command(&namespace.db, drop).await {
         Ok(_) => Ok(()),
         Err(e) if matches!(error::code(&e), Some(INDEX_NOT_FOUND | NAMESPACE_NOT_FOUND)) => Ok(()),
+        // It stays in the source's absence of one: a sharded collection has none without.
+        Err(e) if error::code(&e) == Some(OF_SHARD_KEY) => Ok(()),
         Err(e) => Err(destination.fault(&format!("dropping index {name} of {namespace}"), &e)),
     }
 }
@@ -226,9 +258,15 @@ pub async fn drop_one(destination: &Deployment, namespace: &Namespace, name: &st
 /// Lets values in that a unique index would refuse: only what a trial or a restoration that a crash cut short has left is unique
 /// during the sync.
 pub async fn let_duplicates_in(destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    let placed = destination.shard_key(namespace);
     for spec in catalog::indexes(destination, namespace).await? {
         if is_unique(&spec) {
-            drop_one(destination, namespace, name(&spec)).await?;
+            match &placed {
+                Some(placed) if distribute::is_of_shard_key(&spec, &placed.key) => {
+                    swap(destination, namespace, &placed.key, name(&spec), &spec).await?;
+                }
+                _ => drop_one(destination, namespace, name(&spec)).await?,
+            }
         } else if has(&spec, "prepareUnique") {
             modify(destination, namespace, index_change(name(&spec), "prepareUnique", false))
                 .await
@@ -242,7 +280,8 @@ pub async fn let_duplicates_in(destination: &Deployment, namespace: &Namespace) 
 pub async fn drop_gone(source: &Deployment, destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
     let wanted = catalog::indexes(source, namespace).await?;
     for spec in catalog::indexes(destination, namespace).await? {
-        if !wanted.iter().any(|wanted| name(wanted) == name(&spec) && identity(wanted) == identity(&spec)) {
+        let is_known = |wanted: &RawDocumentBuf| name(wanted) == name(&spec) && identity(wanted) == identity(&spec);
+        if !wanted.iter().any(is_known) && !distribute::is_servers_own(destination, namespace, &spec, &wanted) {
             drop_one(destination, namespace, name(&spec)).await?;
         }
     }
@@ -278,7 +317,9 @@ pub async fn restore(
     let found = catalog::indexes(destination, namespace).await?;
     let on_destination = |wanted: &RawDocument| found.iter().find(|spec| name(spec) == name(wanted));
     for spec in &found {
-        if !wanted.iter().any(|wanted| name(wanted) == name(spec)) {
+        if !wanted.iter().any(|wanted| name(wanted) == name(spec))
+            && !distribute::is_servers_own(destination, namespace, spec, &wanted)
+        {
             drop_one(destination, namespace, name(spec)).await?;
         }
     }

@@ -26,8 +26,8 @@ use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, balancing, capped, fence, guard, index,
-    membership, preflight, reconcile, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, balancing, capped, distribute, fence, guard,
+    index, membership, preflight, reconcile, users,
 };
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
 
@@ -472,12 +472,12 @@ impl RunEngine for MongoRun {
         })
     }
 
-    fn look(&self) -> BoxFuture<'_, Vec<Finding>> {
+    fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
             let (spec, versions) = (&self.context.spec, Versions::kept(&self.context.run_dir));
             let ((mut findings, source), (more, destination)) = tokio::join!(
-                outlook::side(Side::Source, &spec.source.connection, versions.as_ref()),
-                outlook::side(Side::Destination, &spec.destination.connection, versions.as_ref())
+                outlook::side(connections, Side::Source, &spec.source.connection, versions.as_ref()),
+                outlook::side(connections, Side::Destination, &spec.destination.connection, versions.as_ref())
             );
             findings.extend(more);
             if let Some(source) = &source {
@@ -524,6 +524,14 @@ impl RunEngine for MongoRun {
                 .flat_map(|(namespace, specs)| specs.into_iter().map(move |spec| (namespace.clone(), spec)))
                 .filter(|(_, spec)| index::is_unique(spec))
                 .collect();
+            for (namespace, spec) in &unique {
+                if let Some(placed) = pair.destination.shard_key(namespace) {
+                    let names: Vec<&str> = distribute::unfit_unique(&placed.key, std::slice::from_ref(spec)).collect();
+                    if !names.is_empty() {
+                        return Err(distribute::unique_fault(namespace, &placed.key, &names));
+                    }
+                }
+            }
             // What has changed lately is compared now, so that little is left to compare while the source is blocked.
             let sides = self.sides(&pair);
             self.verifier.cutover_begins().await?;

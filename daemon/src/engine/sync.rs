@@ -18,6 +18,7 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, CollectionRow, Part, ShardRow, Stage};
 use super::concurrent::{self, Piece};
 use super::copy::{Copied, Copier};
+use super::distribute;
 use super::doubled::Doubled;
 use super::index;
 use super::pace::Pace;
@@ -158,6 +159,7 @@ impl Sync {
             Box::pin(async {
                 // Writes of a process that died, or of a try that was given up, must have ended.
                 self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
+                self.destination.read_shard_keys().await?;
                 let row = self.start_point(shard).await?;
                 self.copy(shard, &row).await
             })
@@ -458,6 +460,7 @@ impl Sync {
     async fn create_one(&self, shard: &str, member: &Member, work: &Work) -> Result<(), Fault> {
         let namespace = &work.row.namespace;
         catalog::create(&self.destination, &namespace.db, work.info.create_command()).await?;
+        distribute::shard(&self.source, &self.destination, self.spec.sharding.as_ref(), &work.info).await?;
         match work.info.kind {
             Kind::Collection | Kind::TimeSeries => self.split(shard, member, work).await,
             Kind::View => self.checkpoints.store_stage(shard, namespace, Stage::Indexed).await,
@@ -507,6 +510,7 @@ impl Sync {
 
     async fn tail(&self, shard: &str, row: &ShardRow) -> Result<(), Fault> {
         self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
+        self.destination.read_shard_keys().await?;
         let copied =
             row.copied.ok_or_else(|| Fault::new(FaultCode::Internal, "the tail was started before the copy's end was stored"))?;
         let traits: HashMap<_, _> = catalog::list(&self.destination, &self.spec.namespaces.scope)
@@ -530,6 +534,7 @@ impl Sync {
             verifier: Arc::clone(&self.verifier),
             stop: self.stop.clone(),
             rate_limit: self.spec.copy.rate_limit,
+            sharding: self.spec.sharding.clone(),
             tuning: self.tuning.clone(),
         };
         tail.follow(row).await

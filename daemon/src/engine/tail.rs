@@ -19,7 +19,7 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
-use schemas::spec::RateLimit;
+use schemas::spec::{RateLimit, ShardingSpec};
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +118,8 @@ pub struct Tail {
     pub stop: CancellationToken,
     /// Holds for collections that are copied again, too.
     pub rate_limit: Option<RateLimit>,
+    /// By what collections are sharded on the destination.
+    pub sharding: Option<ShardingSpec>,
     /// Its bounds.
     pub tuning: Tuning,
 }

@@ -151,6 +151,14 @@ impl Change {
     }
 }
 
+/// The chunks of one collection; `None`: it is not sharded.
+pub async fn map_of(router: &Deployment, namespace: &Namespace) -> Result<Option<ChunkMap>, Fault> {
+    match entries(router, "collections", &rawdoc! { "_id": namespace.to_string() }).await?.pop() {
+        Some(entry) => chunk_map(router, namespace, entry).await,
+        None => Ok(None),
+    }
+}
+
 impl Cluster {
     /// The id of the cluster behind a router, or of which this is a config server.
     pub async fn id_behind(router: &Deployment) -> Result<Option<ObjectId>, Fault> {

@@ -12,6 +12,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
 use super::{element, index};
+use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{Deployment, append, command, error};
 
 /// How often a write is tried again before its fault is shown, with pauses that double from [`FIRST_PAUSE`]: about 25 s in all,
@@ -24,6 +25,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const DUPLICATE_KEY: i32 = 11000;
 /// The server's code for a write to a view.
 const ON_VIEW: i32 = 166;
+/// The server's codes for a document that a sharded collection has no place for: an array in the shard key, or in a hashed index.
+const NO_PLACE: [i32; 2] = [61, 16766];
 
 /// Tells the writes of this process apart.
 static WRITES: AtomicU64 = AtomicU64::new(0);
@@ -66,6 +69,8 @@ pub enum Why {
     KeyTaken,
     /// The name is a view's.
     View,
+    /// The document has an array where the shard key of its collection has a field.
+    NoPlace,
     /// The server's words about it cannot be read: they quote a value that is no UTF-8.
     Unreadable,
     /// Another code of the server's.
@@ -242,6 +247,7 @@ fn refused(reply: &Document) -> impl Iterator<Item = Refused> {
             DUPLICATE_KEY if is_on_id(error) => Why::IdTaken,
             DUPLICATE_KEY => Why::KeyTaken,
             ON_VIEW => Why::View,
+            code if NO_PLACE.contains(&code) => Why::NoPlace,
             code => Why::Code(code),
         },
     })
@@ -255,12 +261,21 @@ fn is_on_id(error: &Document) -> bool {
 }
 
 /// Makes a fault of a refused statement. The server's words can quote a document's values, and so are left out but for its code.
+/// `id`: a document `{_id: …}`, that of the statement.
 #[must_use]
-pub fn refusal(destination: &Deployment, namespace: &Namespace, verb: Verb, why: Why) -> Fault {
+pub fn refusal(destination: &Deployment, namespace: &Namespace, verb: Verb, why: Why, id: Option<&RawDocument>) -> Fault {
     let words = match why {
         Why::IdTaken => "the _id is taken".to_owned(),
         Why::KeyTaken => "a key of a unique index is taken".to_owned(),
         Why::View => "the name is a view's".to_owned(),
+        Why::NoPlace => {
+            let id = id.and_then(|id| id.get("_id").ok().flatten()).and_then(|id| mongodb::bson::Bson::try_from(id).ok());
+            let id = id.map_or_else(|| "that cannot be read".to_owned(), |id| id.to_string());
+            let message = format!(
+                "the document with _id {id} of {namespace} has an array in a field of the collection's shard key on the destination"
+            );
+            return Fault::new(FaultCode::ShardKeyUnfit, message);
+        }
         Why::Unreadable => "the server refused it in words that are no UTF-8".to_owned(),
         Why::Code(code) => format!("the server refused it with code {code}"),
     };
@@ -308,7 +323,7 @@ pub async fn insert(
             Why::Unreadable if is_there(destination, namespace, documents, refused.index).await? => {
                 inserted.there.push(refused.index);
             }
-            Why::Unreadable | Why::KeyTaken | Why::View | Why::Code(_) => inserted.refused.push(refused),
+            Why::Unreadable | Why::KeyTaken | Why::View | Why::NoPlace | Why::Code(_) => inserted.refused.push(refused),
         }
     }
     if existing == Existing::Keep {
@@ -324,6 +339,7 @@ async fn insert_runs(destination: &Deployment, namespace: &Namespace, documents:
     if !all.iter().any(|document| element::has_zero_timestamp(document)) {
         return Ok(run(destination, namespace, Verb::Insert, documents).await?.refused);
     }
+    let placed = destination.placed(namespace);
     let mut refused = Vec::new();
     let mut first = 0;
     for run_of in all.chunk_by(|a, b| element::has_zero_timestamp(a) == element::has_zero_timestamp(b)) {
@@ -331,7 +347,7 @@ async fn insert_runs(destination: &Deployment, namespace: &Namespace, documents:
         let verb = if element::has_zero_timestamp(run_of[0]) { Verb::Update } else { Verb::Insert };
         for document in run_of {
             match verb {
-                Verb::Update => statements.push(&*exact_insertion(document)),
+                Verb::Update => statements.push(&*exact_insertion(document, placed.as_deref())),
                 Verb::Insert | Verb::Delete => statements.push(*document),
             }
         }
@@ -343,9 +359,15 @@ async fn insert_runs(destination: &Deployment, namespace: &Namespace, documents:
 }
 
 /// An update that inserts a document with its zero timestamps, which only a pipeline keeps, and is refused where its `_id` is taken:
-/// its filter meets nothing, so that the server derives no delta (see [`super::doubled`]).
-fn exact_insertion(document: &RawDocument) -> RawDocumentBuf {
+/// its filter meets nothing, so that the server derives no delta (see [`super::doubled`]). Where its place is not told by its `_id`
+/// the filter has the shard key too; a document without a place is refused as any other.
+fn exact_insertion(document: &RawDocument, placed: Option<&PlacedBy>) -> RawDocumentBuf {
     let mut filter = element::id_of(document).map(|id| element::by_id(&id)).unwrap_or_default();
+    if let Some(Ok(key)) = placed.map(|placed| placed.filter(document)) {
+        for (path, value) in key.iter().flatten().filter(|(path, _)| path.as_str() != "_id") {
+            append(&mut filter, path.as_str(), value);
+        }
+    }
     let mut nothing = RawArrayBuf::new();
     nothing.push(&*RawDocumentBuf::new());
     append(&mut filter, "$nor", &*nothing);
@@ -405,7 +427,7 @@ mod tests {
     #[test]
     fn an_exact_insertion_takes_the_document_as_it_is() {
         assert_eq!(
-            exact_insertion(&rawdoc! { "_id": 1, "$a": "$b" }),
+            exact_insertion(&rawdoc! { "_id": 1, "$a": "$b" }, None),
             rawdoc! {
                 "q": { "_id": 1, "$nor": [{}] },
                 "u": [{ "$replaceWith": { "$literal": { "_id": 1, "$a": "$b" } } }],

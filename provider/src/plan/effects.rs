@@ -166,11 +166,17 @@ fn write_block(spec: &MigrationSpec, inspection: Option<&Inspection>) -> String 
     }
 }
 
-fn sharding(spec: &MigrationSpec) -> Option<String> {
-    match spec.sharding.as_ref()?.balancer {
-        Balancer::RequireOff => Some("needs the source's balancer to be off, and leaves it so".to_owned()),
-        Balancer::Manage => Some("stops the source's balancer for the run and gives it back after it".to_owned()),
-    }
+fn sharding(spec: &MigrationSpec) -> Vec<String> {
+    let Some(sharding) = &spec.sharding else { return Vec::new() };
+    let balancer = match sharding.balancer {
+        Balancer::RequireOff => "needs a sharded source's balancer to be off, and leaves it so",
+        Balancer::Manage => "stops a sharded source's balancer for the run and gives it back after it",
+    };
+    let keys = sharding
+        .collections
+        .iter()
+        .map(|collection| format!("shards {} by {} on the destination", collection.namespace, collection.in_words()));
+    [balancer.to_owned()].into_iter().chain(keys).collect()
 }
 
 /// What holding a run does.

@@ -107,9 +107,6 @@ impl Walker<'_> {
         let header = header_span(block);
         let label = self.label(schema, block, outside);
         let around = outside.enter(schema, label.as_ref().map(|(label, _)| label.as_str()));
-        if not_yet::refuses_block(&around.path) {
-            self.add(outside, not_yet::block_diagnostic(schema.name), header.clone());
-        }
         let mut filled = Filled {
             schema,
             label,

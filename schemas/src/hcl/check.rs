@@ -239,10 +239,39 @@ fn shard_key(fields: Vec<String>, here: &Circumstances<'_>) -> Result<Vec<String
             Err(refusal(Part::Element(index), summary, "Write field:1 or field:hashed."))
         }
     }))?;
+    for (index, text) in fields.iter().enumerate() {
+        let name = field_of(text);
+        let element = |summary: String, detail: &str| Err(vec![refusal(Part::Element(index), summary, detail)]);
+        if name.split('.').any(|step| step.is_empty() || step.starts_with('$')) || name.contains('\0') {
+            let detail = "A path is names with dots between them, and no name is empty or begins with $.";
+            return element(format!("{} is no path of a field", here.shown(name)), detail);
+        }
+        if let Some(other) = fields[..index].iter().map(|earlier| field_of(earlier)).find(|earlier| overlap(earlier, name)) {
+            return if other == name {
+                element(format!("{} has the field {} twice", here.name, here.shown(name)), "Remove one of them.")
+            } else {
+                let summary =
+                    format!("{} has the field {} and {}, one within the other", here.name, here.shown(other), here.shown(name));
+                element(summary, "Keep one of them.")
+            };
+        }
+    }
     if fields.iter().filter(|field| field.ends_with(":hashed")).count() > 1 {
         return refuse(Part::All, format!("{} has more than one hashed field", here.name), "A shard key has at most one.");
     }
     Ok(fields)
+}
+
+/// The path in `path:1` or `path:hashed`.
+fn field_of(text: &str) -> &str {
+    text.rsplit_once(':').map_or(text, |(field, _)| field)
+}
+
+/// Whether two paths are the same, or one lies within the other.
+fn overlap(one: &str, other: &str) -> bool {
+    let within =
+        |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    within(one, other) || within(other, one)
 }
 
 fn secret(value: &Value, here: &Circumstances<'_>) -> Result<SecretRef, Vec<Refusal>> {

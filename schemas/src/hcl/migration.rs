@@ -75,7 +75,8 @@ pub(crate) fn build(filled: &Filled, context: &str, report: &mut Report) -> Opti
     }
     rules.namespaces(filled);
     rules.cutover(filled);
-    let sharding = filled.block("sharding").map(|block| rules.sharding(block));
+    let scope = namespaces(filled.block("namespaces")).scope;
+    let sharding = filled.block("sharding").map(|block| rules.sharding(block, &scope));
     if report.errors() > errors {
         return None;
     }
@@ -300,7 +301,7 @@ impl Rules<'_> {
         }
     }
 
-    fn sharding(&mut self, block: &Filled) -> ShardingSpec {
+    fn sharding(&mut self, block: &Filled, scope: &Scope) -> ShardingSpec {
         let mut collections: Vec<ShardKeySpec> = Vec::new();
         let mut first_places: BTreeMap<Namespace, Place> = BTreeMap::new();
         for collection in &block.blocks {
@@ -317,6 +318,10 @@ impl Rules<'_> {
                 continue;
             }
             first_places.insert(namespace.clone(), place.clone());
+            if !scope.contains(&namespace) {
+                let detail = "The block `namespaces` leaves it out, so that it is not carried. Correct one of the two.";
+                self.add(Diagnostic::warning(format!("{} is not in scope", quoted(label)), detail), place, "sharding");
+            }
             if let Some(Checked::Texts(key)) = setting(Some(collection), "key") {
                 collections.push(ShardKeySpec { namespace, key: key.clone() });
             }

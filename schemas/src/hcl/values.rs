@@ -128,9 +128,6 @@ fn fill(schema: &'static BlockSchema, values: &BlockValues, dir: &Path, around: 
             let path = around.attribute(name);
             let path = if inner.times == Times::Any { format!("{path}[{index}]") } else { path };
             let around = Around { path, plain };
-            if not_yet::refuses_block(&around.plain) {
-                report.add(not_yet::block_diagnostic(name).at(Place::of_value(around.path.as_str())));
-            }
             filled.blocks.push(fill(inner, block, dir, &around, report));
         }
     }

@@ -9,12 +9,6 @@ migration "orders" {
   copy {
     indexes = "before_copy"
   }
-  sharding {
-    balancer = "manage"
-    collection "shop.orders" {
-      key = ["customer:1", "_id:hashed"]
-    }
-  }
   verify {
     mode = "full"
   }

@@ -16,6 +16,19 @@ migration "orders" {
     collection "shop.a" {
       key = []
     }
+    collection "shop.b" {
+      key = ["a:1", "b.c:1", "a:hashed"]
+    }
+    collection "shop.c" {
+      key = ["a.b:1", "a:1"]
+    }
+    collection "shop.d" {
+      key = ["a..b:1"]
+    }
+    collection "shop.e" {
+      key    = ["a:1"]
+      unique = true
+    }
     collection {
     }
   }

@@ -11,6 +11,10 @@ use super::{Answer, Router, wire};
 /// The wire version of the servers that the rig starts, 6.0.
 const WIRE_VERSION: i32 = 17;
 
+/// What a mongos does not tell in its `serverStatus`: it holds no data, and belongs to no replica set.
+const OF_MONGOD: [&str; 8] =
+    ["process", "repl", "storageEngine", "wiredTiger", "oplogTruncation", "flowControl", "opcountersRepl", "electionMetrics"];
+
 /// What a mongos says of itself. Without a `topologyVersion` drivers ask again instead of waiting for news.
 pub(super) fn hello(name: &str) -> RawDocumentBuf {
     let mut reply = RawDocumentBuf::new();
@@ -53,6 +57,11 @@ impl Router {
                 Ok(rawdoc! { "shards": entries, "ok": 1.0 })
             }
             "listDatabases" => self.list_databases(command).await,
+            "serverStatus" => {
+                let status = self.shards.ask(CONFIG, command).await?;
+                Ok(command::with(&status, &OF_MONGOD, &rawdoc! { "process": "mongos" }))
+            }
+            "killOp" => self.kill_operation(command).await,
             "appendOplogNote" => {
                 let notes = self.shards.names().await?.into_iter().map(|shard| (shard, command.clone())).collect();
                 all_of(self.shards.ask_each(notes).await?)
@@ -72,6 +81,15 @@ impl Router {
             "renameCollection" => self.rename(command).await,
             _ => self.shards.ask(CONFIG, command).await,
         }
+    }
+
+    /// `killOp` of an operation that `$currentOp` told of as `SHARD:NUMBER`.
+    async fn kill_operation(&self, command: &Command) -> Answer {
+        let operation = command.body.get_str("op").unwrap_or_default();
+        let Some((shard, Ok(number))) = operation.rsplit_once(':').map(|(shard, number)| (shard, number.parse::<i32>())) else {
+            return Err(Refusal::new(2, "BadValue", "The op argument to killOp must be of the format shardid:opid"));
+        };
+        self.shards.ask(shard, &Command::new(rawdoc! { "killOp": 1, "op": number, "$db": "admin" })).await
     }
 
     async fn list_databases(&self, command: &Command) -> Answer {

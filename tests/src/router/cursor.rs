@@ -9,6 +9,7 @@ use placement::{element, order};
 use super::admin::value;
 use super::command::{self, Command, Refusal, append, append_times, documents_in, is_ok, joined, number};
 use super::shards::CONFIG;
+use super::stream::ChangeStream;
 use super::{Answer, Router};
 
 /// The field in which shards tell a document's sort key; only they may name a field so.
@@ -24,6 +25,8 @@ pub(super) enum Open {
     Single(String),
     /// Several, read as one.
     Merged(Merged),
+    /// A change stream.
+    Stream(ChangeStream),
 }
 
 struct Stream {
@@ -212,6 +215,7 @@ impl Router {
                 Ok(self.keep_single(&shard, reply))
             }
             Some(Open::Merged(merged)) => self.batch(merged, number(&command.body, "batchSize"), "nextBatch", id, false).await,
+            Some(Open::Stream(stream)) => self.more_of_stream(stream, id, command).await,
             None if matches!(command.db(), "admin" | "config") => self.shards.ask(CONFIG, command).await,
             None => Err(Refusal::new(43, "CursorNotFound", format!("cursor id {id} not found"))),
         }
@@ -226,6 +230,8 @@ impl Router {
             match open {
                 Some(Open::Single(shard)) => self.kill_one(&shard, &command.namespace(), id).await,
                 Some(Open::Merged(merged)) => self.kill(&merged).await,
+                // Its tasks notice, and end the shards' cursors.
+                Some(Open::Stream(_)) => {}
                 None => self.kill_one(CONFIG, &command.namespace(), id).await,
             }
             killed.push(id);
@@ -242,7 +248,7 @@ impl Router {
         }
     }
 
-    async fn kill_one(&self, shard: &str, namespace: &str, id: i64) {
+    pub(super) async fn kill_one(&self, shard: &str, namespace: &str, id: i64) {
         let (db, collection) = namespace.split_once('.').unwrap_or((namespace, ""));
         let kill = rawdoc! { "killCursors": collection, "cursors": [id], "$db": db };
         // A cursor that cannot be reached ends by itself.

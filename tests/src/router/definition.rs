@@ -3,7 +3,7 @@
 use mongodb::bson::{RawDocumentBuf, rawdoc};
 
 use super::admin::all_of;
-use super::command::{Command, Refusal, append, is_ok, is_stale};
+use super::command::{Command, Refusal, append, is_ok, is_stale, number};
 use super::{Answer, Router, STALE_TRIES};
 
 impl Router {
@@ -16,6 +16,7 @@ impl Router {
             "collMod" => self.coordinated(command, "_shardsvrCollMod").await,
             "dropDatabase" => self.drop_database(command).await,
             "createIndexes" => self.create_indexes(command).await,
+            "collStats" | "dbStats" | "dbstats" | "dataSize" => self.sizes(command).await,
             _ => self.on_primary(command, false, None).await,
         }
     }
@@ -59,6 +60,31 @@ impl Router {
         let reply = self.on_primary(command, false, Some(&rawdoc! { "_shardsvrDropDatabase": 1 })).await;
         self.table.forget_database(command.db());
         reply
+    }
+
+    /// Sizes: the sums of what the shards tell.
+    async fn sizes(&self, command: &Command) -> Answer {
+        let names = if command.collection().is_empty() {
+            self.shards.names().await?
+        } else {
+            self.table.route_or_create(&self.shards, &command.namespace()).await?.shards()
+        };
+        let replies = self.shards.ask_each(names.into_iter().map(|shard| (shard, command.clone())).collect()).await?;
+        if let [only] = replies.as_slice() {
+            return Ok(only.clone());
+        }
+        if let Some(failed) = replies.iter().find(|reply| !is_ok(reply)) {
+            return Ok(failed.clone());
+        }
+        let mut reply = RawDocumentBuf::new();
+        for field in
+            ["count", "size", "storageSize", "totalIndexSize", "objects", "dataSize", "indexSize", "totalSize", "numObjects"]
+        {
+            if replies.iter().any(|reply| number(reply, field).is_some()) {
+                append(&mut reply, field, replies.iter().filter_map(|reply| number(reply, field)).sum::<i64>());
+            }
+        }
+        Ok(super::command::joined(&reply, &super::wire::fine()))
     }
 
     async fn create_indexes(&self, command: &Command) -> Answer {

@@ -60,11 +60,10 @@ impl Router {
         make: impl Fn(bool) -> Result<Command, Refusal>,
     ) -> Result<Option<(Route, Vec<(String, RawDocumentBuf)>)>, Refusal> {
         let namespace = command.namespace();
-        let has_collation = value(&command.body, "collation").is_some();
         let mut last = None;
         for _ in 0..STALE_TRIES {
             let Some(route) = self.table.route(&self.shards, &namespace).await? else { return Ok(None) };
-            let shards = target::of_filter(&route, filter, has_collation);
+            let shards = target::of_filter(&route, filter, route.collates(&command.body));
             let made = make(shards.len() > 1)?;
             let commands = shards.iter().map(|shard| (shard.clone(), made.with(&[], &route.versions(shard)))).collect();
             let replies = self.send_each(commands).await?;
@@ -154,14 +153,13 @@ impl Router {
             return self.aggregate_database(command).await;
         }
         let pipeline = documents_in(&command.body, "pipeline");
-        refuse_streams(&pipeline)?;
         let filter = pipeline.first().and_then(|first| first.get_document("$match").ok()).map(ToOwned::to_owned);
         let filter = filter.unwrap_or_default();
         let namespace = command.namespace();
         let route = self.table.route(&self.shards, &namespace).await?;
-        let is_sharded = route.as_ref().is_some_and(|route| route.map.is_some());
-        let (mine, merge) = if is_sharded {
-            split_pipeline(&pipeline)
+        let sharded = route.as_ref().filter(|route| route.map.is_some());
+        let (mine, merge) = if let Some(route) = sharded {
+            split_pipeline(&pipeline, route.shards().len())
         } else {
             (pipeline.clone(), Ok(Merge::Concatenate { order: None, skip: 0, limit: None }))
         };
@@ -190,10 +188,10 @@ impl Router {
     /// A pipeline over no collection: what servers are doing, from all of them; anything else from the config server or a primary.
     pub(super) async fn aggregate_database(&self, command: &Command) -> Answer {
         let pipeline = documents_in(&command.body, "pipeline");
-        refuse_streams(&pipeline)?;
         if pipeline.first().is_some_and(|first| first.get("$currentOp").is_ok_and(|stage| stage.is_some())) {
             let shards = self.shards.names().await?;
-            let replies = self.shards.ask_each(shards.iter().map(|shard| (shard.clone(), command.clone())).collect()).await?;
+            let commands = shards.iter().map(|shard| (shard.clone(), operations_of(command, &pipeline, shard)));
+            let replies = self.shards.ask_each(commands.collect()).await?;
             let replies: Vec<_> = shards.into_iter().zip(replies).collect();
             if let Some((_, failed)) = replies.iter().find(|(_, reply)| !is_ok(reply)) {
                 return Ok(failed.clone());
@@ -211,17 +209,21 @@ impl Router {
     /// `count` and `distinct`: the sum, or the union, of what the shards answer.
     pub(super) async fn gather(&self, command: &Command) -> Answer {
         let filter = command.body.get_document("query").map(ToOwned::to_owned).unwrap_or_default();
-        let limits = ["limit", "skip"].iter().any(|name| number(&command.body, name).is_some_and(|n| n != 0));
+        let is_count = command.name() == "count";
+        let amount = |name| number(&command.body, name).unwrap_or(0);
+        let (skip, limit) = (amount("skip"), amount("limit").abs());
         let found = self
             .ask_targets(command, &filter, |several| {
-                if several && limits {
-                    Err(Refusal::unsupported("a count with a limit over several shards"))
-                } else {
-                    Ok(command.clone())
+                if !several {
+                    return Ok(command.clone());
                 }
+                let mut added = RawDocumentBuf::new();
+                if limit > 0 {
+                    append(&mut added, "limit", limit + skip);
+                }
+                Ok(command.with(&["skip", "limit"], &added))
             })
             .await?;
-        let is_count = command.name() == "count";
         let Some((_, replies)) = found else {
             return Ok(if is_count {
                 rawdoc! { "n": 0, "ok": 1.0 }
@@ -237,7 +239,9 @@ impl Router {
             return Ok(failed.clone());
         }
         let mut reply = if is_count {
-            rawdoc! { "n": replies.iter().filter_map(|reply| number(reply, "n")).sum::<i64>() }
+            let all: i64 = replies.iter().filter_map(|reply| number(reply, "n")).sum();
+            let behind = (all - skip).max(0);
+            rawdoc! { "n": if limit > 0 { behind.min(limit) } else { behind } }
         } else {
             let mut seen = Vec::new();
             for reply in &replies {
@@ -299,15 +303,20 @@ pub(super) fn transient(reply: &RawDocument) -> Refusal {
     refusal
 }
 
-fn refuse_streams(pipeline: &[RawDocumentBuf]) -> Result<(), Refusal> {
-    match pipeline.first().is_some_and(|first| value(first, "$changeStream").is_some()) {
-        true => Err(Refusal::unsupported("change streams: follow each shard")),
-        false => Ok(()),
-    }
+/// `$currentOp` on a shard, whose operations have numbers of its own: they are told with the shard's name before them, which `killOp`
+/// takes.
+fn operations_of(command: &Command, pipeline: &[RawDocumentBuf], shard: &str) -> Command {
+    let named = rawdoc! { "$concat": [{ "$literal": format!("{shard}:") }, { "$toString": "$opid" }] };
+    let own = rawdoc! { "$set": { "shard": { "$literal": shard }, "opid": named } };
+    let mut stages: Vec<RawDocumentBuf> = pipeline.to_vec();
+    stages.insert(1, own);
+    let mut added = RawDocumentBuf::new();
+    append(&mut added, "pipeline", &*super::wire::array_of(stages.iter().map(AsRef::as_ref)));
+    command.with(&["pipeline"], &added)
 }
 
 /// What each shard runs, and what is done with its answers.
-fn split_pipeline(pipeline: &[RawDocumentBuf]) -> (Vec<RawDocumentBuf>, Result<Merge, Refusal>) {
+fn split_pipeline(pipeline: &[RawDocumentBuf], shards: usize) -> (Vec<RawDocumentBuf>, Result<Merge, Refusal>) {
     let mut mine = Vec::new();
     let (mut order, mut skip, mut limit) = (None, 0_u64, None);
     for (place, stage) in pipeline.iter().enumerate() {
@@ -329,6 +338,12 @@ fn split_pipeline(pipeline: &[RawDocumentBuf]) -> (Vec<RawDocumentBuf>, Result<M
             "$limit" if limit.is_none() => {
                 limit = Some(amount());
                 mine.push(rawdoc! { "$limit": i64::try_from(skip + amount()).unwrap_or(i64::MAX) });
+            }
+            // Each shard draws its share: fair where they hold about as much.
+            "$sample" if is_first_of_end => {
+                let size = stage.get_document("$sample").ok().and_then(|sample| number(sample, "size")).unwrap_or(0);
+                let share = (size + shards as i64 - 1) / shards.max(1) as i64;
+                mine.push(rawdoc! { "$sample": { "size": share } });
             }
             "$count" if is_last && is_first_of_end => {
                 mine.push(stage.clone());

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use mongodb::bson::RawDocumentBuf;
 use tokio::net::TcpStream;
 
-use super::command::{Command, Refusal};
-use super::shards::CONFIG;
-use super::{Answer, Router, wire};
+use super::command::{Command, Refusal, append, documents_in, with};
+use super::shards::{CLUSTER_TIME, CONFIG};
+use super::{Answer, Router, stream, wire};
 
 pub(super) async fn serve(router: Arc<Router>, mut stream: TcpStream) {
     // A client that is gone, or speaks something else, ends its connection.
     while let Ok(Some(message)) = wire::read(&mut stream).await {
         let reply = router.run(&message.command).await.unwrap_or_else(|refusal| refusal.reply());
+        let reply = router.with_times(reply);
         if message.wants_answer && wire::answer(&mut stream, &message, &reply).await.is_err() {
             return;
         }
@@ -19,7 +21,20 @@ pub(super) async fn serve(router: Arc<Router>, mut stream: TcpStream) {
 }
 
 impl Router {
-    async fn run(&self, command: &Command) -> Answer {
+    /// Adds the times that every answer of a server carries: where no shard told them, what is known of the whole cluster.
+    fn with_times(&self, reply: RawDocumentBuf) -> RawDocumentBuf {
+        let Some(newest) = self.shards.newest() else { return reply };
+        let mut times = RawDocumentBuf::new();
+        if !matches!(reply.get("operationTime"), Ok(Some(_)))
+            && let Ok(time) = newest.get_timestamp("clusterTime")
+        {
+            append(&mut times, "operationTime", time);
+        }
+        append(&mut times, CLUSTER_TIME, &*newest);
+        with(&reply, &[CLUSTER_TIME], &times)
+    }
+
+    async fn run(self: &Arc<Self>, command: &Command) -> Answer {
         let name = command.name();
         match name.as_str() {
             "hello" | "isMaster" | "ismaster" => return Ok(super::admin::hello(&name)),
@@ -29,6 +44,12 @@ impl Router {
             "ping" | "endSessions" | "killSessions" | "refreshSessions" => return Ok(wire::fine()),
             "getMore" => return self.get_more(command).await,
             "killCursors" => return self.kill_cursors(command).await,
+            "aggregate" => {
+                let pipeline = documents_in(&command.body, "pipeline");
+                if stream::is_stream(&pipeline) {
+                    return self.open_stream(command, &pipeline).await;
+                }
+            }
             "commitTransaction" | "abortTransaction" => return self.end_transaction(command).await,
             _ => {}
         }

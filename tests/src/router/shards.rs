@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::bson::{RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use tokio::net::TcpStream;
 
 use super::command::{self, Command, Refusal, number};
@@ -13,6 +13,8 @@ use super::{Router, wire};
 
 /// The config server's name among the shards.
 pub(super) const CONFIG: &str = "config";
+/// The field in which servers and clients tell each other the newest time that they know of.
+pub(super) const CLUSTER_TIME: &str = "$clusterTime";
 /// How long a shard without a primary is waited for: longer than the rig's elections.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
@@ -27,6 +29,8 @@ pub(super) struct Shards {
     hosts: Mutex<HashMap<String, Vec<String>>>,
     primaries: Mutex<HashMap<String, String>>,
     idle: Mutex<HashMap<String, Vec<TcpStream>>>,
+    /// The newest `$clusterTime` that any server has told: each command carries it on, so that what one server was told of, all know.
+    newest: Mutex<Option<RawDocumentBuf>>,
 }
 
 fn unreachable(message: String) -> Refusal {
@@ -101,10 +105,10 @@ impl Shards {
                 }
             };
             for host in hosts {
-                let hello = Command::new(rawdoc! { "hello": 1, "$db": "admin" });
+                let hello = rawdoc! { "hello": 1, "$db": "admin" };
                 let asked = tokio::time::timeout(CONNECT, async {
                     let mut stream = TcpStream::connect(&host).await?;
-                    wire::ask(&mut stream, &hello).await
+                    wire::ask(&mut stream, &hello, None).await
                 });
                 if let Ok(Ok(reply)) = asked.await
                     && reply.get_bool("isWritablePrimary").unwrap_or(false)
@@ -127,6 +131,31 @@ impl Shards {
         Router::lock(&self.idle).remove(host);
     }
 
+    /// The newest `$clusterTime`, where any is known.
+    pub(super) fn newest(&self) -> Option<RawDocumentBuf> {
+        Router::lock(&self.newest).clone()
+    }
+
+    fn note_newest(&self, from: &RawDocument) {
+        let Ok(told) = from.get_document("$clusterTime") else { return };
+        let mut newest = Router::lock(&self.newest);
+        if newest.as_ref().is_none_or(|known| time_of(known) < time_of(told)) {
+            *newest = Some(told.to_owned());
+        }
+    }
+
+    fn with_newest(&self, body: &RawDocument) -> RawDocumentBuf {
+        self.note_newest(body);
+        match self.newest() {
+            Some(newest) => {
+                let mut added = RawDocumentBuf::new();
+                command::append(&mut added, CLUSTER_TIME, &*newest);
+                command::with(body, &[CLUSTER_TIME], &added)
+            }
+            None => body.to_owned(),
+        }
+    }
+
     async fn try_once(&self, host: &str, command: &Command) -> io::Result<RawDocumentBuf> {
         let idle = Router::lock(&self.idle).get_mut(host).and_then(Vec::pop);
         let mut stream = match idle.filter(is_open) {
@@ -137,7 +166,8 @@ impl Shards {
                 stream
             }
         };
-        let reply = wire::ask(&mut stream, command).await?;
+        let reply = wire::ask(&mut stream, &self.with_newest(&command.body), command.sequence.as_ref()).await?;
+        self.note_newest(&reply);
         Router::lock(&self.idle).entry(host.to_owned()).or_default().push(stream);
         Ok(reply)
     }
@@ -178,6 +208,10 @@ impl Shards {
         )
         .await
     }
+}
+
+fn time_of(cluster_time: &RawDocument) -> Option<Timestamp> {
+    cluster_time.get_timestamp("clusterTime").ok()
 }
 
 /// Whether the other end has not closed it while nobody used it.

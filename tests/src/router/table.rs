@@ -23,9 +23,19 @@ pub(super) struct Route {
     pub(super) database: Database,
     /// `None`: it is not sharded, and lies on its database's primary shard.
     pub(super) map: Option<Arc<ChunkMap>>,
+    /// Texts compare otherwise than byte by byte where a command says nothing else.
+    pub(super) is_collated: bool,
 }
 
 impl Route {
+    /// Whether a command, or an operation of one, compares texts by a collation here.
+    pub(super) fn collates(&self, command: &RawDocument) -> bool {
+        match command.get_document("collation") {
+            Ok(collation) if !collation.is_empty() => !is_simple(Some(collation)),
+            _ => self.is_collated,
+        }
+    }
+
     /// The shards that hold any of it.
     pub(super) fn shards(&self) -> Vec<String> {
         match &self.map {
@@ -76,7 +86,7 @@ impl Table {
         let db = namespace.split_once('.').map_or(namespace, |(db, _)| db);
         if db == "config" || db == "admin" {
             let database = Database { primary: CONFIG.to_owned(), version: RawDocumentBuf::new() };
-            return Ok(Some(Route { database, map: None }));
+            return Ok(Some(Route { database, map: None, is_collated: false }));
         }
         let Some(database) = self.database(shards, db).await? else { return Ok(None) };
         // A map that was read while it changed has gaps, or another version than its collection: read again.
@@ -98,7 +108,8 @@ impl Table {
                     }
                 }
             };
-            let route = Route { database, map };
+            let is_collated = collections.first().is_some_and(|entry| !is_simple(entry.get_document("defaultCollation").ok()));
+            let route = Route { database, map, is_collated };
             Router::lock(&self.routes).insert(namespace.to_owned(), route.clone());
             return Ok(Some(route));
         }
@@ -129,6 +140,11 @@ impl Table {
         let prefix = format!("{db}.");
         Router::lock(&self.routes).retain(|namespace, _| !namespace.starts_with(&prefix));
     }
+}
+
+/// Whether a collation compares byte by byte, as none at all does.
+fn is_simple(collation: Option<&RawDocument>) -> bool {
+    collation.is_none_or(|collation| collation.is_empty() || collation.get_str("locale").is_ok_and(|locale| locale == "simple"))
 }
 
 fn unreadable(field: &str) -> Refusal {

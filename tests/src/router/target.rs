@@ -28,6 +28,11 @@ pub(super) fn of_document(route: &Route, document: &RawDocument) -> Option<Strin
     }
 }
 
+/// Whether a filter wants a field to be equal to one value, that nothing else is equal to.
+pub(super) fn fixes(filter: &RawDocument, name: &str, is_collated: bool) -> bool {
+    equal_to(filter, name).is_some_and(|value| !(is_collated && matches!(value.kind, 0x02..=0x04)))
+}
+
 fn key_of_filter(key: &placement::ShardKey, filter: &RawDocument, has_collation: bool) -> Option<RawDocumentBuf> {
     let values: Vec<Element<'_>> = key.fields().map(|(name, _)| equal_to(filter, name)).collect::<Option<_>>()?;
     // Under a collation other texts are equal too, and may lie elsewhere.

@@ -1,8 +1,10 @@
 //! Transactions: who takes part, who coordinates, and how they end.
 
-use mongodb::bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 
-use super::command::{Command, Refusal, append, joined, number};
+use super::command::{Command, Refusal, append, is_ok, is_stale, joined, number};
+use super::write::Moved;
 use super::{Answer, Router, wire};
 
 /// A transaction that a client has begun.
@@ -84,34 +86,46 @@ impl Router {
         }
     }
 
-    /// Moves a document whose shard key an update changed: deletes it here and inserts it there, in one transaction. `None`: it
-    /// changed meanwhile, and the update is to be tried again.
+    /// Moves a document whose shard key an update changed: deletes it here and inserts it there, in one transaction; one that an
+    /// upsert makes is inserted only.
     pub(super) async fn move_document(
         &self,
         command: &Command,
-        from: (&str, Command),
+        from: Option<(&str, Command)>,
         to: (&str, Command),
-    ) -> Result<Option<RawDocumentBuf>, Refusal> {
-        let fields = if command.is_in_transaction() {
-            super::command::with(&command.body, &[], &rawdoc! {})
-        } else {
-            let id = mongodb::bson::Binary {
-                subtype: mongodb::bson::spec::BinarySubtype::Uuid,
-                bytes: rand::random::<[u8; 16]>().to_vec(),
-            };
-            rawdoc! { "lsid": { "id": id }, "txnNumber": 1_i64, "autocommit": false }
-        };
+        after: &RawDocument,
+    ) -> Result<Moved, Refusal> {
         let mut own = RawDocumentBuf::new();
-        for name in ["lsid", "txnNumber", "autocommit"] {
-            if let Some(value) = super::admin::value(&fields, name) {
-                append(&mut own, name, value);
+        if command.is_in_transaction() {
+            for name in ["lsid", "txnNumber", "autocommit"] {
+                if let Some(value) = super::admin::value(&command.body, name) {
+                    append(&mut own, name, value);
+                }
+            }
+        } else {
+            let id = Binary { subtype: BinarySubtype::Uuid, bytes: rand::random::<[u8; 16]>().to_vec() };
+            own = rawdoc! { "lsid": { "id": id }, "txnNumber": 1_i64, "autocommit": false };
+        }
+        let mut moved = match from {
+            None => Moved::Made(joined(&rawdoc! { "index": 0 }, &placement::element::id_of(after).unwrap_or_default())),
+            Some((shard, delete)) => {
+                let deleted = self.send(shard, delete.with(&[], &own)).await?;
+                if number(&deleted, "n") == Some(1) { Moved::There } else { Moved::Again }
+            }
+        };
+        if !matches!(moved, Moved::Again) {
+            let inserted = self.send(to.0, to.1.with(&[], &own)).await?;
+            if number(&inserted, "n") != Some(1) {
+                let error = super::command::documents_in(&inserted, "writeErrors").into_iter().next();
+                let error = error.or_else(|| (!is_ok(&inserted)).then(|| inserted.clone())).filter(|error| !is_stale(error));
+                moved = error.map_or(Moved::Again, Moved::Refused);
             }
         }
-        let deleted = self.send(from.0, from.1.with(&[], &own)).await?;
-        let inserted = if number(&deleted, "n") == Some(1) { Some(self.send(to.0, to.1.with(&[], &own)).await?) } else { None };
-        let is_moved = inserted.as_ref().is_some_and(|reply| number(reply, "n") == Some(1));
         if command.is_in_transaction() {
-            return Ok(if is_moved { inserted } else { Some(deleted) });
+            return match moved {
+                Moved::Again => Err(super::read::transient(&wire::fine())),
+                moved => Ok(moved),
+            };
         }
         let end = |name: &str| {
             let mut first = RawDocumentBuf::new();
@@ -119,8 +133,9 @@ impl Router {
             let rest = rawdoc! { "writeConcern": { "w": "majority" }, "$db": "admin" };
             Command::new(joined(&first, &joined(&own, &rest)))
         };
+        let is_moved = matches!(moved, Moved::There | Moved::Made(_));
         let ended = self.end_transaction(&end(if is_moved { "commitTransaction" } else { "abortTransaction" })).await?;
         Self::lock(&self.transactions).remove(&session_of(&end("commitTransaction"))?);
-        Ok(if is_moved && super::command::is_ok(&ended) { Some(ended) } else { None })
+        Ok(if is_moved && !is_ok(&ended) { Moved::Again } else { moved })
     }
 }

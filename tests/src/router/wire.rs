@@ -128,9 +128,13 @@ pub(super) async fn answer(stream: &mut (impl AsyncWrite + Unpin), to: &Message,
 }
 
 /// Sends a command to a server and reads its answer.
-pub(super) async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), command: &Command) -> io::Result<RawDocumentBuf> {
+pub(super) async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    body: &RawDocument,
+    sequence: Option<&(String, Vec<RawDocumentBuf>)>,
+) -> io::Result<RawDocumentBuf> {
     let mut section = Vec::new();
-    if let Some((name, documents)) = &command.sequence {
+    if let Some((name, documents)) = sequence {
         let length = 4 + name.len() + 1 + documents.iter().map(|document| document.as_bytes().len()).sum::<usize>();
         section.push(1);
         section.extend_from_slice(&i32::try_from(length).map_err(io::Error::other)?.to_le_bytes());
@@ -140,7 +144,7 @@ pub(super) async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), comm
             section.extend_from_slice(document.as_bytes());
         }
     }
-    send(stream, 0, OP_MSG, &[&[0; 4], &[0], command.body.as_bytes(), &section]).await?;
+    send(stream, 0, OP_MSG, &[&[0; 4], &[0], body.as_bytes(), &section]).await?;
     match read(stream).await? {
         Some(message) => Ok(message.command.body),
         None => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use placement::element;
 
 use super::admin::value;
@@ -25,6 +25,17 @@ struct Outcome {
     replies: Vec<RawDocumentBuf>,
 }
 
+/// What came of an update whose document belongs to another shard afterwards.
+pub(super) enum Moved {
+    There,
+    /// An upsert made it: its `_id`, as the answer tells it.
+    Made(RawDocumentBuf),
+    /// The other shard does not take it.
+    Refused(RawDocumentBuf),
+    /// It changed meanwhile: the update is to be tried again.
+    Again,
+}
+
 /// Operations for one shard: their places in the command.
 type Group = (String, Vec<usize>);
 
@@ -44,28 +55,32 @@ fn targets(route: &Route, name: &str, operation: &RawDocument) -> Result<Vec<Str
         };
     }
     let query = operation.get_document("q").map(ToOwned::to_owned).unwrap_or_default();
-    let has_collation = value(operation, "collation").is_some();
-    if let Some(shard) = target::owner(route, &query, has_collation) {
+    let is_collated = route.collates(operation);
+    if let Some(shard) = target::owner(route, &query, is_collated) {
         return Ok(vec![shard]);
-    }
-    // A replacement names the shard key too.
-    let replacement =
-        operation.get_document("u").ok().filter(|u| element::elements(u).all(|field| !field.name.starts_with(b"$")));
-    let is_multi = operation.get_bool("multi").unwrap_or(false) || number(operation, "limit") == Some(0);
-    let by_id = element::field(&query, "_id").is_some();
-    if let (Some(replacement), Some(map)) = (replacement, &route.map)
-        && !by_id
-        && map.key().fields().all(|(name, _)| element::field(replacement, name).is_some())
-    {
-        return Ok(target::of_document(route, replacement).into_iter().collect());
     }
     if operation.get_bool("upsert").unwrap_or(false) {
         return Err(Refusal::new(61, "ShardKeyNotFound", "an upsert must have the shard key in its query"));
     }
-    if is_multi || by_id {
+    // A replacement goes where the document that it makes belongs.
+    let replacement =
+        operation.get_document("u").ok().filter(|u| element::elements(u).all(|field| !field.name.starts_with(b"$")));
+    if let Some(replacement) = replacement {
+        return match target::of_document(route, replacement) {
+            Some(shard) => Ok(vec![shard]),
+            None => Err(Refusal::new(61, "ShardKeyNotFound", "the replacement's shard key holds an array")),
+        };
+    }
+    let is_multi = operation.get_bool("multi").unwrap_or(false) || number(operation, "limit") == Some(0);
+    // Of one that is known by its `_id` alone every shard is asked: at most one has it, unless two have the same `_id`.
+    if is_multi || target::fixes(&query, "_id", is_collated) {
         return Ok(route.shards());
     }
-    Err(Refusal::new(72, "InvalidOptions", "a write to one document must have the shard key or _id in its query"))
+    Err(if name == "delete" {
+        Refusal::new(61, "ShardKeyNotFound", "a delete of one document must have the shard key or an exact _id in its query")
+    } else {
+        Refusal::new(72, "InvalidOptions", "an update of one document must have the shard key or an exact _id in its query")
+    })
 }
 
 impl Router {
@@ -82,15 +97,33 @@ impl Router {
             let route = self.table.route_or_create(&self.shards, &namespace).await?;
             let (groups, refused) = plan(&route, &name, &operations, &pending, is_ordered, command);
             let mut again = Vec::new();
+            let part = |(shard, places): &Group| (shard.clone(), part_of(command, list, &operations, places, &route, shard));
+            // What has no order goes to all shards at once.
+            let mut ahead = match is_ordered {
+                true => Vec::new(),
+                false => self.send_each(groups.iter().map(part).collect()).await?,
+            }
+            .into_iter();
             for (place, (shard, places)) in groups.iter().enumerate() {
-                let part = part_of(command, list, &operations, places, &route, shard);
-                let reply = self.send(shard, part.clone()).await?;
+                let reply = match ahead.next() {
+                    Some(reply) => reply,
+                    None => self.send(shard, part(&groups[place]).1).await?,
+                };
                 if code(&reply) == Some(WOULD_CHANGE_SHARD) && places.len() == 1 {
-                    if self.change_shard(command, &route, &reply).await? {
-                        outcome.n += 1;
-                        outcome.modified += 1;
-                    } else {
-                        again.push(places[0]);
+                    match self.change_shard(command, &route, &reply).await? {
+                        Moved::There => {
+                            outcome.n += 1;
+                            outcome.modified += 1;
+                        }
+                        Moved::Made(id) => {
+                            outcome.n += 1;
+                            outcome.upserted.push((places[0], id));
+                        }
+                        Moved::Refused(reply) => outcome.errors.push((places[0], reply)),
+                        Moved::Again => again.push(places[0]),
+                    }
+                    if is_ordered && (!again.is_empty() || !outcome.errors.is_empty()) {
+                        break;
                     }
                     continue;
                 }
@@ -105,10 +138,6 @@ impl Router {
                     return Err(transient(&reply));
                 }
                 if is_ordered && (!again.is_empty() || !outcome.errors.is_empty()) {
-                    // What follows waits for what is to be done again, or is not done.
-                    if outcome.errors.is_empty() {
-                        again.extend(groups[place + 1..].iter().flat_map(|(_, places)| places));
-                    }
                     break;
                 }
             }
@@ -120,7 +149,12 @@ impl Router {
             }
             again.sort_unstable();
             again.dedup();
-            pending = if is_stopped { Vec::new() } else { again };
+            pending = match again.first() {
+                _ if is_stopped => Vec::new(),
+                // What follows waits for what is to be done again.
+                Some(&first) if is_ordered => pending.into_iter().filter(|place| *place >= first).collect(),
+                _ => again,
+            };
             tries += 1;
             if !pending.is_empty() {
                 self.table.forget(&namespace);
@@ -132,43 +166,61 @@ impl Router {
         Ok(outcome.reply(&name))
     }
 
-    /// Carries out an update that moves its document to another shard; `false`: it is to be tried again.
-    async fn change_shard(&self, command: &Command, route: &Route, told: &RawDocument) -> Result<bool, Refusal> {
+    /// Carries out an update, or an upsert, whose document belongs to another shard afterwards.
+    async fn change_shard(&self, command: &Command, route: &Route, told: &RawDocument) -> Result<Moved, Refusal> {
         let image = |name| told.get_document(name).map_err(|_| super::admin::missing(name));
         let (before, after) = (image("preImage")?, image("postImage")?);
-        let Some(map) = &route.map else { return Ok(false) };
+        let Some(map) = &route.map else { return Ok(Moved::Again) };
         let owner = |document| target::of_document(route, document).ok_or_else(|| super::admin::missing("shard key"));
-        let (from, to) = (owner(before)?, owner(after)?);
+        let (collection, db) = (command.collection(), command.db());
+        let is_made = told.get_bool("shouldUpsert").unwrap_or(false);
+        let to = owner(after)?;
+        let insert = rawdoc! { "insert": collection, "documents": [after.to_owned()], "$db": db };
+        let insert = Command::new(with(&insert, &[], &route.versions(&to)));
+        if is_made {
+            return self.move_document(command, None, (&to, insert), after).await;
+        }
+        let from = owner(before)?;
         let mut query = element::id_of(before).unwrap_or_default();
         for (name, _) in map.key().fields().filter(|(name, _)| *name != "_id" && !name.contains('.')) {
             if let Some(field) = value(before, name) {
                 append(&mut query, name, field);
             }
         }
-        let (collection, db) = (command.collection(), command.db());
         let delete = rawdoc! { "delete": collection, "deletes": [{ "q": query, "limit": 1 }], "$db": db };
-        let insert = rawdoc! { "insert": collection, "documents": [after.to_owned()], "$db": db };
         let delete = Command::new(with(&delete, &[], &route.versions(&from)));
-        let insert = Command::new(with(&insert, &[], &route.versions(&to)));
-        Ok(self.move_document(command, (&from, delete), (&to, insert)).await?.is_some())
+        self.move_document(command, Some((&from, delete)), (&to, insert), after).await
     }
 
     pub(super) async fn find_and_modify(&self, command: &Command) -> Answer {
         let namespace = command.namespace();
         let query = command.body.get_document("query").map(ToOwned::to_owned).unwrap_or_default();
-        let has_collation = value(&command.body, "collation").is_some();
         for _ in 0..STALE_TRIES {
             let route = self.table.route_or_create(&self.shards, &namespace).await?;
-            let Some(shard) = target::owner(&route, &query, has_collation) else {
+            let Some(shard) = target::owner(&route, &query, route.collates(&command.body)) else {
                 return Err(Refusal::new(61, "ShardKeyNotFound", "findAndModify must have the shard key in its query"));
             };
             let reply = self.send(&shard, command.with(&[], &route.versions(&shard))).await?;
             if code(&reply) == Some(WOULD_CHANGE_SHARD) {
-                if self.change_shard(command, &route, &reply).await? {
-                    let is_new = command.body.get_bool("new").unwrap_or(false);
-                    let image = reply.get_document(if is_new { "postImage" } else { "preImage" });
-                    let image = image.map_err(|_| super::admin::missing("image"))?.to_owned();
-                    return Ok(rawdoc! { "lastErrorObject": { "n": 1, "updatedExisting": true }, "value": image, "ok": 1.0 });
+                let is_new = command.body.get_bool("new").unwrap_or(false);
+                let image = reply.get_document(if is_new { "postImage" } else { "preImage" });
+                let image = image.map_err(|_| super::admin::missing("image"))?.to_owned();
+                match self.change_shard(command, &route, &reply).await? {
+                    Moved::There => {
+                        return Ok(rawdoc! { "lastErrorObject": { "n": 1, "updatedExisting": true }, "value": image, "ok": 1.0 });
+                    }
+                    Moved::Made(_) => {
+                        let mut reply = rawdoc! { "lastErrorObject": { "n": 1, "updatedExisting": false } };
+                        if is_new {
+                            append(&mut reply, "value", &*image);
+                        } else {
+                            append(&mut reply, "value", RawBsonRef::Null);
+                        }
+                        append(&mut reply, "ok", 1.0);
+                        return Ok(reply);
+                    }
+                    Moved::Refused(reply) => return Ok(with(&reply, &["ok"], &rawdoc! { "ok": 0.0 })),
+                    Moved::Again => {}
                 }
                 continue;
             }

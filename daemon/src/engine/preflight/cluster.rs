@@ -1,15 +1,13 @@
 //! What only sharded clusters need checked: that a whole one is given, its shards reached and read directly, nothing moving in it.
 
 use futures_util::future::join_all;
-use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, RawDocument, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
-use schemas::id::ShardName;
 use schemas::namespace::Namespace;
-use schemas::observed::{Outcome, ShardForecast};
+use schemas::observed::Outcome;
 use schemas::spec::{Balancer as Mode, ConnectionSpec, MigrationSpec};
 
-use super::{Findings, OLDEST};
+use super::{Findings, OLDEST, surroundings};
 use crate::engine::topology::{Cluster, Shard};
 use crate::engine::{balancer, balancing};
 use crate::mongo::{Deployment, Side, Topology, append, command, connect};
@@ -95,14 +93,6 @@ pub(super) async fn check(findings: &mut Findings, spec: &MigrationSpec) {
             whole(findings, deployment).await;
         }
     }
-    if let (Some(source), Some(destination)) = (&source, &destination) {
-        different(findings, source, destination).await;
-        if spec.sharding.is_some() && ![source, destination].iter().any(|side| side.topology == Topology::Sharded) {
-            let message = "the block `sharding` is declared, and neither the source nor the destination is a sharded cluster";
-            let fault = Fault::new(FaultCode::InvalidConfiguration, message);
-            findings.fail("sharding", &fault.with_remedy("leave the block out, or give the cluster's mongos in the URI"));
-        }
-    }
     if let Some(source) = source.filter(|source| source.topology == Topology::Sharded) {
         reach(findings, &source, &spec.source.connection).await;
         compatibility(findings, destination.as_ref()).await;
@@ -166,32 +156,6 @@ async fn whole(findings: &mut Findings, deployment: &Deployment) {
             format!("whether the {side} is one shard of a cluster may not be seen (shardingState): grant clusterMonitor"),
         ),
     }
-}
-
-/// Sees that a cluster is not migrated to itself. A shard of one is no deployment by itself ([`whole`]).
-async fn different(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
-    let name = "different_deployments";
-    match [source, destination].map(|side| side.topology == Topology::Sharded) {
-        // Told apart by their primaries.
-        [false, false] => {}
-        [true, true] => match (Cluster::id_behind(source).await, Cluster::id_behind(destination).await) {
-            (Ok(Some(a)), Ok(Some(b))) if a != b => {
-                findings.note(name, Outcome::Ok, "source and destination are different clusters");
-            }
-            (Ok(Some(a)), Ok(Some(_))) => findings.fail(name, &same(source, destination, a)),
-            (Err(fault), _) | (_, Err(fault)) => findings.fail(name, &fault),
-            _ => {
-                let message = "a cluster does not tell its id (config.version), so that the two cannot be told apart";
-                findings.fail(name, &Fault::new(FaultCode::UnsupportedVersion, message));
-            }
-        },
-        _ => findings.note(name, Outcome::Ok, "one side is a sharded cluster, the other a replica set that is none of it"),
-    }
-}
-
-fn same(source: &Deployment, destination: &Deployment, id: ObjectId) -> Fault {
-    let message = format!("source ({}) and destination ({}) are the same sharded cluster, {id}", source.hosts, destination.hosts);
-    Fault::new(FaultCode::SameDeployment, message)
 }
 
 /// Connects to every shard directly, and looks whether it can be read there.
@@ -260,20 +224,11 @@ fn usable(shard: &Shard, deployment: Deployment, missing: &[String]) -> Result<D
     Ok(deployment)
 }
 
-/// A server's feature compatibility version, such as `6.0`.
-async fn compatibility_of(deployment: &Deployment) -> Option<(u32, u32)> {
-    let ask = doc! { "getParameter": 1, "featureCompatibilityVersion": 1 };
-    let answer = deployment.command("admin", ask).await.ok()?;
-    let (major, minor) = answer.get_document("featureCompatibilityVersion").ok()?.get_str("version").ok()?.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// Whether the destination may use every feature that a shard may have used. Routers do not tell.
 async fn compatibility(findings: &mut Findings, destination: Option<&Deployment>) {
     let name = "feature_compatibility";
     let Some(destination) = destination else { return };
-    let shards = join_all(findings.shards.iter().map(|(_, shard)| compatibility_of(shard))).await;
-    let (Some(from), Some(to)) = (shards.into_iter().flatten().max(), compatibility_of(destination).await) else {
+    let shards = join_all(findings.shards.iter().map(|(_, shard)| surroundings::compatibility_of(shard))).await;
+    let (Some(from), Some(to)) = (shards.into_iter().flatten().max(), surroundings::compatibility_of(destination).await) else {
         return findings.note(name, Outcome::Warn, "it may not be read on both sides (getParameter)");
     };
     if to < from {
@@ -359,17 +314,6 @@ async fn still(findings: &mut Findings, router: &Deployment, spec: &MigrationSpe
             findings.fail("moving_chunks", &fault.with_remedy("wait until that has ended, and move nothing until the cutover"));
         }
     }
-}
-
-/// Each shard's oplog against the time of the copy, which all of them are part of.
-pub(super) async fn forecast(findings: &Findings, copy_seconds: Option<f64>) -> Vec<ShardForecast> {
-    let of_shard = |name: ShardName, window: Option<u64>| ShardForecast {
-        name,
-        oplog_window_seconds: window,
-        fits: copy_seconds.zip(window).map(|(copy, window)| copy <= window as f64 / 2.0),
-    };
-    let windows = join_all(findings.shards.iter().map(|(_, shard)| shard.oplog_window_seconds())).await;
-    findings.shards.iter().zip(windows).map(|((name, _), window)| of_shard(name.clone(), window)).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use schemas::observed::{Mismatch, MismatchKind};
 use super::Sides;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
-use crate::engine::index;
+use crate::engine::{distribute, index};
 
 /// Collections whose indexes are listed at once.
 const AT_ONCE: usize = 8;
@@ -48,6 +48,20 @@ pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
             mismatches.push(mismatch(&info.namespace, MismatchKind::Options, paths));
         }
     }
+    if sides.destination.is_sharded() {
+        for (info, _) in both.iter().filter(|(info, _)| distribute::can_be_sharded(info)) {
+            let sharding = sides.spec.sharding.as_ref();
+            let wanted = distribute::wanted(&sides.source, &sides.destination, sharding, &info.namespace).await?;
+            let there = sides.destination.sharded_by(&info.namespace).await?.map(|placed| placed.key);
+            let is_same = match (&wanted, &there) {
+                (Some(wanted), Some(there)) => distribute::is_same(wanted, there),
+                (wanted, there) => wanted.is_none() && there.is_none(),
+            };
+            if !is_same {
+                mismatches.push(mismatch(&info.namespace, MismatchKind::Options, vec!["shard key".to_owned()]));
+            }
+        }
+    }
     let indexes = both.into_iter().map(|(info, _)| -> Piece<'_, Option<Mismatch>> {
         Box::pin(async move {
             let (ours, mut theirs) = tokio::try_join!(
@@ -58,6 +72,7 @@ pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
                 // From 6.3 on the server makes one by itself, of the metadata and the time.
                 theirs.retain(|spec| ours.iter().any(|own| index::name(own) == index::name(spec)));
             }
+            theirs.retain(|spec| !distribute::is_servers_own(&sides.destination, &info.namespace, spec, &ours));
             let names = indexes_that_differ(&ours, &theirs);
             Ok((!names.is_empty()).then(|| mismatch(&info.namespace, MismatchKind::Indexes, names)))
         })

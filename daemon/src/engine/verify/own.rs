@@ -83,7 +83,7 @@ fn push_document(keys: &mut Vec<u64>, db: &str, collection: &str, id: &Element<'
 }
 
 fn changes_something(command: &RawDocument) -> bool {
-    const COMMANDS: [&[u8]; 11] = [
+    const COMMANDS: [&[u8]; 14] = [
         b"insert",
         b"update",
         b"delete",
@@ -95,6 +95,9 @@ fn changes_something(command: &RawDocument) -> bool {
         b"dropIndexes",
         b"convertToCapped",
         b"dropDatabase",
+        b"shardCollection",
+        b"moveRange",
+        b"moveChunk",
     ];
     elements(command).next().is_some_and(|first| COMMANDS.contains(&first.name))
 }
@@ -125,6 +128,12 @@ fn touched_by(db: &str, command: &RawDocument) -> Option<Vec<u64>> {
         b"create" | b"drop" | b"collMod" | b"createIndexes" | b"dropIndexes" | b"convertToCapped" => {
             return Some(vec![key_of(db, &text(&first)?, Touched::Definition, false)]);
         }
+        // Each makes the collection, or its indexes, on shards that did not have them.
+        b"shardCollection" | b"moveRange" | b"moveChunk" => {
+            let name = text(&first)?;
+            let (db, collection) = name.split_once('.')?;
+            return Some(vec![key_of(db, collection, Touched::Definition, false)]);
+        }
         b"dropDatabase" => return Some(vec![key_of(db, "", Touched::Definition, false)]),
         _ => return None,
     };
@@ -140,8 +149,16 @@ fn touched_by(db: &str, command: &RawDocument) -> Option<Vec<u64>> {
         }
         let id = field(statement, "q").and_then(|filter| field(filter.document()?, "_id"));
         let Some(id) = id else { continue };
-        let equals = id.document().and_then(|inner| field(inner, "$eq"));
-        push_document(&mut keys, db, &collection, equals.as_ref().unwrap_or(&id));
+        let of = |operator| id.document().and_then(|inner| field(inner, operator));
+        match (of("$eq"), of("$in")) {
+            (Some(one), _) => push_document(&mut keys, db, &collection, &one),
+            (None, Some(list)) => {
+                for one in list.document().into_iter().flat_map(elements) {
+                    push_document(&mut keys, db, &collection, &one);
+                }
+            }
+            (None, None) => push_document(&mut keys, db, &collection, &id),
+        }
     }
     Some(keys)
 }
@@ -316,11 +333,14 @@ mod tests {
         let own = remembering();
         let update = rawdoc! { "update": "orders", "updates": [{ "q": { "_id": { "$eq": { "a": 1 } } }, "u": {} }] };
         let delete = rawdoc! { "delete": "orders", "deletes": [{ "q": { "_id": "Ärger" }, "limit": 1 }] };
-        let tickets = [update, delete].map(|command| own.began("shop", &command).expect("a write"));
+        let several = rawdoc! { "delete": "orders", "deletes": [{ "q": { "_id": { "$in": [3, 4.0] } }, "limit": 0 }] };
+        let tickets = [update, delete, several].map(|command| own.began("shop", &command).expect("a write"));
         for ticket in tickets {
             own.ended(ticket, Some(at(20)));
         }
         assert!(is_ours(&own, &rawdoc! { "_id": { "a": 1 } }, false, 15));
+        assert!(is_ours(&own, &rawdoc! { "_id": 3_i64 }, false, 15) && is_ours(&own, &rawdoc! { "_id": 4 }, false, 15));
+        assert!(!is_ours(&own, &rawdoc! { "_id": 5 }, false, 15));
         assert!(is_ours(&own, &rawdoc! { "_id": "Ärger" }, false, 15));
         assert!(!is_ours(&own, &rawdoc! { "_id": "ärger" }, false, 15));
         assert!(is_ours(&own, &rawdoc! { "_id": "ärger" }, true, 15), "equal by a collation");

@@ -88,9 +88,13 @@ async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64) -> Result
 }
 
 /// The `find` of a part, in the order of `_id`.
-fn find(namespace: &Namespace, part: &Part) -> RawDocumentBuf {
+fn find(deployment: &Deployment, namespace: &Namespace, part: &Part) -> RawDocumentBuf {
     let mut find = command("find", &namespace.collection);
     append(&mut find, "hint", &*rawdoc! { "_id": 1 });
+    if deployment.is_sharded() {
+        // Of several shards a router merges what it is told to.
+        append(&mut find, "sort", &*rawdoc! { "_id": 1 });
+    }
     if let Some(min) = &part.min {
         append(&mut find, "min", &**min);
     }
@@ -104,8 +108,8 @@ fn find(namespace: &Namespace, part: &Part) -> RawDocumentBuf {
 
 async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace, part: &Part, size: u32) -> Result<(), Fault> {
     let (mut ours, mut theirs) = tokio::try_join!(
-        Reader::open(&sides.source, namespace, find(namespace, part), size),
-        Reader::open(&sides.destination, namespace, find(namespace, part), size)
+        Reader::open(&sides.source, namespace, find(&sides.source, namespace, part), size),
+        Reader::open(&sides.destination, namespace, find(&sides.destination, namespace, part), size)
     )?;
     let mut documents = 0_u64;
     let mut counted = 0_u64;

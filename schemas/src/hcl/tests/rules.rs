@@ -247,9 +247,8 @@ fn same_deployments_have_their_own_code() {
 
 #[test]
 fn settings_of_later_versions_have_their_own_code() {
-    for body in ["copy {\n indexes = \"before_copy\"\n}", "sharding {\n}"] {
-        assert_eq!(first_error(&migration(body)).0, FaultCode::NotSupportedYet, "{body}");
-    }
+    let body = "copy {\n indexes = \"before_copy\"\n}";
+    assert_eq!(first_error(&migration(body)).0, FaultCode::NotSupportedYet);
     for body in [
         "namespaces {\n include_users = true\n}",
         "copy {\n rate_limit = \"1MB/s\"\n indexes = \"after_copy\"\n parallelism = 256\n}",
@@ -284,4 +283,16 @@ fn colour_only_where_it_is_asked_for() {
     let diagnostics = load_text("junk {\n}\n", &Inputs::default()).expect_err("bad");
     assert!(!diagnostics.render(false).contains('\u{1b}'));
     assert!(diagnostics.render(true).contains("\u{1b}[1m\u{1b}[31mError"));
+}
+
+#[test]
+fn a_shard_key_of_what_is_not_carried_is_told() {
+    let body = "namespaces {\n include = [\"crm.*\"]\n}\n sharding {\n collection \"shop.orders\" {\n key = [\"customer.id:1\", \"_id:hashed\"]\n}\n}";
+    let declaration = declared(&migration(body));
+    let told: Vec<&str> = declaration.warnings.iter().map(|warning| warning.summary.as_str()).collect();
+    assert_eq!(told, ["\"shop.orders\" is not in scope"]);
+    let spec = &declaration.migrations.values().next().expect("one").spec;
+    let collections = &spec.sharding.as_ref().expect("a block").collections;
+    assert_eq!(collections[0].in_words(), "{customer.id: 1, _id: hashed}");
+    assert_eq!(collections[0].fields().collect::<Vec<_>>(), [("customer.id", false), ("_id", true)]);
 }

@@ -1,0 +1,407 @@
+//! Shards collections of a sharded destination while they are empty, and spreads them over its shards.
+//!
+//! A collection is sharded by the key that is declared for it, else by the one that it has on a sharded source, else not at all. What
+//! a server does not shard stays as it is: views, capped and time-series collections, stored functions. A key that begins with a hashed
+//! field is spread by the server itself. For any other one range for each shard is cut, by the source's own chunks where it has the
+//! same key, else by a sample of its documents, and moved there: an empty range costs nothing to move. Where the destination's owner has
+//! set zones, they say where ranges belong, and nothing is cut.
+//!
+//! The destination's balancer may be on or off, and stays so: everything is read and written through the router, which follows a chunk
+//! that moves, and what has been spread gives it little to do.
+//!
+//! All of it may be done twice: a crash can come anywhere between.
+
+use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
+use placement::shard_key::{KeyError, Part};
+use placement::{ShardKey, order};
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::{Namespace, STORED_FUNCTIONS};
+use schemas::spec::ShardingSpec;
+
+use super::catalog::{self, CollectionInfo, Kind};
+use super::topology::Cluster;
+use super::{index, topology};
+use crate::mongo::shard_keys::PlacedBy;
+use crate::mongo::{Deployment, ServerVersion, append, command, error};
+
+/// Documents that are drawn for each range: enough that the largest is rarely a fifth over the mean.
+const SAMPLES_PER_RANGE: usize = 200;
+/// The first version that moves a range by its lower bound, and shards a collection of a database that was not enabled for it.
+const MOVE_RANGE: ServerVersion = ServerVersion::new(6, 0, 0);
+/// The server's codes for something else that moves chunks there just now.
+const BUSY: [i32; 4] = [46, 96, 117, 13388];
+
+/// The key that is declared for a collection.
+#[must_use]
+pub fn declared(sharding: Option<&ShardingSpec>, namespace: &Namespace) -> Option<ShardKey> {
+    let declared = sharding?.collections.iter().find(|collection| collection.namespace == *namespace)?;
+    let mut pattern = RawDocumentBuf::new();
+    for (field, is_hashed) in declared.fields() {
+        match is_hashed {
+            true => append(&mut pattern, field, "hashed"),
+            false => append(&mut pattern, field, 1),
+        }
+    }
+    ShardKey::new(&pattern).ok()
+}
+
+/// The key that a collection is to have on the destination.
+pub async fn wanted(
+    source: &Deployment,
+    destination: &Deployment,
+    sharding: Option<&ShardingSpec>,
+    namespace: &Namespace,
+) -> Result<Option<ShardKey>, Fault> {
+    if !destination.is_sharded() {
+        return Ok(None);
+    }
+    match declared(sharding, namespace) {
+        Some(key) => Ok(Some(key)),
+        None if source.is_sharded() => Ok(source.sharded_by(namespace).await?.map(|placed| placed.key)),
+        None => Ok(None),
+    }
+}
+
+/// Whether a server shards such a collection.
+#[must_use]
+pub fn can_be_sharded(info: &CollectionInfo) -> bool {
+    info.kind == Kind::Collection && !info.is_capped() && info.namespace.collection != STORED_FUNCTIONS
+}
+
+/// The unique indexes that cannot be, by name: they do not begin with the whole shard key, or a field of it is hashed.
+pub fn unfit_unique<'a>(key: &ShardKey, specs: &'a [RawDocumentBuf]) -> impl Iterator<Item = &'a str> {
+    let unfit = |spec: &&RawDocumentBuf| index::is_unique(spec) && (has_hashed(key) || !begins_with(spec, key));
+    specs.iter().filter(unfit).map(|spec| index::name(spec))
+}
+
+fn has_hashed(key: &ShardKey) -> bool {
+    key.fields().any(|(_, part)| part == Part::Hashed)
+}
+
+/// What is said of such indexes.
+#[must_use]
+pub fn unique_fault(namespace: &Namespace, key: &ShardKey, names: &[&str]) -> Fault {
+    let (what, them) = if names.len() == 1 { ("the unique index", "it") } else { ("the unique indexes", "they") };
+    let message = format!(
+        "{what} {} of {namespace} cannot be kept on the destination: {them} would have to begin with the whole shard key {}, unhashed",
+        names.join(", "),
+        in_words(key)
+    );
+    Fault::new(FaultCode::ShardKeyUnfit, message)
+}
+
+/// A key in the words of a shell.
+#[must_use]
+pub fn in_words(key: &ShardKey) -> String {
+    let fields = key.fields().map(|(path, part)| format!("{path}: {}", if part == Part::Hashed { "hashed" } else { "1" }));
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+}
+
+/// Whether two keys place documents alike, however their numbers are written.
+#[must_use]
+pub fn is_same(one: &ShardKey, other: &ShardKey) -> bool {
+    one.fields().eq(other.fields())
+}
+
+/// Whether an index's key begins with all of a shard key.
+fn begins_with(spec: &RawDocument, key: &ShardKey) -> bool {
+    let Ok(pattern) = spec.get_document("key") else { return false };
+    let mut fields = pattern.iter().flatten();
+    key.fields().all(|(path, part)| {
+        fields.next().is_some_and(|(name, value)| {
+            let fits = match (value, part) {
+                (RawBsonRef::String(kind), Part::Hashed) => kind == "hashed",
+                (RawBsonRef::Int32(n), Part::Ranged) => n > 0,
+                (RawBsonRef::Int64(n), Part::Ranged) => n > 0,
+                (RawBsonRef::Double(n), Part::Ranged) => n > 0.0,
+                _ => false,
+            };
+            fits && name.as_str() == path
+        })
+    })
+}
+
+/// Whether the server finds the documents of a range by this index: it needs one, and makes one where there is none.
+#[must_use]
+pub fn is_of_shard_key(spec: &RawDocument, key: &ShardKey) -> bool {
+    let lacks = |option: &str| matches!(spec.get(option), Ok(None));
+    begins_with(spec, key)
+        && ["partialFilterExpression", "collation"].into_iter().all(lacks)
+        && !["sparse", "hidden"].into_iter().any(|option| spec.get_bool(option).unwrap_or(false))
+}
+
+/// Whether an index of the destination that the source lacks is there for the shard key alone: no other would do.
+#[must_use]
+pub fn is_servers_own(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, of_source: &[RawDocumentBuf]) -> bool {
+    destination.shard_key(namespace).is_some_and(|placed| {
+        is_of_shard_key(spec, &placed.key) && !of_source.iter().any(|own| is_of_shard_key(own, &placed.key))
+    })
+}
+
+/// Gives the place of the index that the server made for the shard key to one of the source with the same key and another name.
+/// `true`: it was so, and is done.
+pub async fn take_place(
+    source: &Deployment,
+    destination: &Deployment,
+    namespace: &Namespace,
+    spec: &RawDocument,
+) -> Result<bool, Fault> {
+    let Some(placed) = destination.shard_key(namespace).filter(|placed| is_of_shard_key(spec, &placed.key)) else {
+        return Ok(false);
+    };
+    let of_source = catalog::indexes(source, namespace).await?;
+    let found = catalog::indexes(destination, namespace).await?;
+    let twin = found.iter().find(|there| {
+        let is_twin = index::name(there) != index::name(spec) && index::identity(there) == index::identity(spec);
+        is_twin && !of_source.iter().any(|own| index::name(own) == index::name(there))
+    });
+    match twin {
+        None => Ok(false),
+        Some(twin) => index::swap(destination, namespace, &placed.key, index::name(twin), spec).await.map(|()| true),
+    }
+}
+
+/// Shards a collection of the destination as is wanted, and spreads it, where that is not done yet.
+pub async fn shard(
+    source: &Deployment,
+    destination: &Deployment,
+    sharding: Option<&ShardingSpec>,
+    info: &CollectionInfo,
+) -> Result<(), Fault> {
+    let namespace = &info.namespace;
+    let Some(keys) = &destination.shard_keys else { return Ok(()) };
+    if !can_be_sharded(info) {
+        return Ok(());
+    }
+    let Some(key) = wanted(source, destination, sharding, namespace).await? else { return Ok(()) };
+    let placed = match destination.sharded_by(namespace).await? {
+        Some(there) if is_same(&there.key, &key) => there,
+        Some(there) => {
+            let message = format!(
+                "{namespace} is sharded by {} on the destination, and is to be by {}",
+                in_words(&there.key),
+                in_words(&key)
+            );
+            return Err(Fault::new(FaultCode::ShardKeyUnfit, message));
+        }
+        None => {
+            // Under the source's own name, where it has one: the server would make another.
+            let specs = catalog::indexes(source, namespace).await?;
+            let own: Vec<RawDocumentBuf> = specs.into_iter().filter(|spec| is_of_shard_key(spec, &key)).collect();
+            index::build(destination, namespace, &own, info.has_collation()).await?;
+            shard_by(destination, namespace, &key).await?;
+            tracing::info!(%namespace, key = in_words(&key), "sharded on the destination");
+            PlacedBy::new(key, info.has_collation())
+        }
+    };
+    let key = placed.key.clone();
+    keys.set(namespace, Some(placed));
+    let is_spread_by_server = key.fields().next().is_some_and(|(_, part)| part == Part::Hashed);
+    if is_spread_by_server { Ok(()) } else { spread(source, destination, &key, namespace).await }
+}
+
+async fn shard_by(destination: &Deployment, namespace: &Namespace, key: &ShardKey) -> Result<(), Fault> {
+    if destination.version < MOVE_RANGE {
+        let enable = doc! { "enableSharding": &namespace.db };
+        destination
+            .command("admin", enable)
+            .await
+            .map_err(|e| destination.fault(&format!("enabling the database {} for sharding", namespace.db), &e))?;
+    }
+    let mut shard = command("shardCollection", &namespace.to_string());
+    append(&mut shard, "key", key.pattern());
+    // A shard key compares texts by their bytes, whatever its collection does; one with a collation wants that said.
+    append(&mut shard, "collation", &*rawdoc! { "locale": "simple" });
+    destination.raw_command("admin", shard).await.map(drop).map_err(|e| {
+        let mut fault = destination.fault(&format!("sharding {namespace} by {}", in_words(key)), &e);
+        fault.retryable |= error::code(&e).is_some_and(|code| BUSY.contains(&code));
+        fault
+    })
+}
+
+/// Cuts a collection into one range for each shard, and moves each to its own.
+async fn spread(source: &Deployment, destination: &Deployment, key: &ShardKey, namespace: &Namespace) -> Result<(), Fault> {
+    // A shard takes or gives one chunk at a time.
+    let Some(keys) = &destination.shard_keys else { return Ok(()) };
+    let _one_at_a_time = keys.moving.lock().await;
+    let shards: Vec<String> = Cluster::shards_behind(destination)
+        .await?
+        .into_iter()
+        .filter(|shard| !shard.is_draining)
+        .map(|shard| shard.name.0)
+        .collect();
+    let Some(mut map) = topology::map_of(destination, namespace).await? else { return Ok(()) };
+    if shards.len() < 2 || has_zones(destination, namespace).await? {
+        return Ok(());
+    }
+    let points = if map.chunks().len() == 1 { points(source, namespace, key, shards.len()).await? } else { Vec::new() };
+    if !points.is_empty() {
+        for point in &points {
+            let mut split = command("split", &namespace.to_string());
+            append(&mut split, "middle", &**point);
+            destination.raw_command("admin", split).await.map_err(|e| busy(destination, "splitting", namespace, &e))?;
+        }
+        match topology::map_of(destination, namespace).await? {
+            Some(now) => map = now,
+            None => return Ok(()),
+        }
+    }
+    let chunks = map.chunks();
+    for (place, chunk) in chunks.iter().enumerate() {
+        let shard = &shards[place * shards.len() / chunks.len()];
+        if chunk.shard == *shard {
+            continue;
+        }
+        let mut move_chunk;
+        if destination.version >= MOVE_RANGE {
+            move_chunk = command("moveRange", &namespace.to_string());
+            append(&mut move_chunk, "toShard", shard.as_str());
+            append(&mut move_chunk, "min", &*chunk.min);
+            append(&mut move_chunk, "max", &*chunk.max);
+            append(&mut move_chunk, "waitForDelete", true);
+        } else {
+            move_chunk = command("moveChunk", &namespace.to_string());
+            let mut bounds = RawArrayBuf::new();
+            bounds.push(&*chunk.min);
+            bounds.push(&*chunk.max);
+            append(&mut move_chunk, "bounds", &*bounds);
+            append(&mut move_chunk, "to", shard.as_str());
+            append(&mut move_chunk, "_waitForDelete", true);
+        }
+        destination.raw_command("admin", move_chunk).await.map_err(|e| busy(destination, "spreading", namespace, &e))?;
+    }
+    Ok(())
+}
+
+fn busy(destination: &Deployment, doing: &str, namespace: &Namespace, error: &mongodb::error::Error) -> Fault {
+    let mut fault = destination.fault(&format!("{doing} {namespace} over the shards"), error);
+    fault.retryable |= error::code(error).is_some_and(|code| BUSY.contains(&code));
+    fault
+}
+
+async fn has_zones(destination: &Deployment, namespace: &Namespace) -> Result<bool, Fault> {
+    let find = rawdoc! { "find": "tags", "filter": { "ns": namespace.to_string() }, "limit": 1 };
+    let found =
+        destination.collect("config", find).await.map_err(|e| destination.fault("reading the zones (config.tags)", &e))?;
+    Ok(!found.is_empty())
+}
+
+/// Where to cut a collection into so many ranges; fewer where it has too few keys.
+async fn points(source: &Deployment, namespace: &Namespace, key: &ShardKey, ranges: usize) -> Result<Vec<RawDocumentBuf>, Fault> {
+    if source.is_sharded()
+        && let Some(map) = topology::map_of(source, namespace).await?
+        && is_same(map.key(), key)
+        && map.chunks().len() >= ranges
+    {
+        return Ok(cuts(map.chunks().iter().map(|chunk| chunk.min.clone()).collect(), ranges));
+    }
+    let mut projection = RawDocumentBuf::new();
+    for (path, _) in key.fields() {
+        append(&mut projection, path, 1);
+    }
+    let mut pipeline = RawArrayBuf::new();
+    let size = i64::try_from(SAMPLES_PER_RANGE * ranges).unwrap_or(i64::MAX);
+    pipeline.push(&*rawdoc! { "$sample": { "size": size } });
+    pipeline.push(&*rawdoc! { "$project": projection });
+    let mut draw = command("aggregate", &namespace.collection);
+    append(&mut draw, "pipeline", &*pipeline);
+    append(&mut draw, "cursor", &*rawdoc! {});
+    let drawn = source
+        .collect(&namespace.db, draw)
+        .await
+        .map_err(|e| source.fault(&format!("sampling shard keys of {namespace}"), &e))?;
+    let keys = drawn.iter().map(|document| {
+        key.of(document).map_err(|fault| {
+            let id = document.get("_id").ok().flatten().and_then(|id| mongodb::bson::Bson::try_from(id).ok());
+            let id = id.map_or_else(String::new, |id| format!(" with _id {id}"));
+            let why = match fault {
+                KeyError::IsArray(path) => format!("an array in the field {path} of the shard key"),
+                KeyError::UnknownPattern(pattern) => format!("no usable shard key {pattern}"),
+            };
+            Fault::new(FaultCode::ShardKeyUnfit, format!("a document{id} of {namespace} has {why}"))
+        })
+    });
+    let mut keys: Vec<RawDocumentBuf> = keys.collect::<Result<_, Fault>>()?;
+    keys.sort_by(|a, b| order::compare_documents(a, b));
+    Ok(cuts(keys, ranges))
+}
+
+/// The bounds between so many ranges of about as many of these keys each, which are in order.
+fn cuts(keys: Vec<RawDocumentBuf>, ranges: usize) -> Vec<RawDocumentBuf> {
+    let mut cuts: Vec<RawDocumentBuf> = (1..ranges).filter_map(|cut| keys.get(cut * keys.len() / ranges).cloned()).collect();
+    cuts.dedup_by(|a, b| order::compare_documents(a, b).is_eq());
+    // Nothing lies below the lowest key there is.
+    cuts.retain(|cut| !placement::element::elements(cut).all(|field| field.kind == 0xff));
+    cuts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{begins_with, cuts, declared, in_words, is_of_shard_key, unfit_unique};
+    use mongodb::bson::{RawBson, RawDocumentBuf, rawdoc};
+    use placement::ShardKey;
+    use schemas::spec::{Balancer, ShardKeySpec, ShardingSpec};
+
+    fn key(pattern: RawDocumentBuf) -> ShardKey {
+        ShardKey::new(&pattern).expect("a key")
+    }
+
+    #[test]
+    fn a_declared_key_is_that_of_its_collection() {
+        let namespace: schemas::namespace::Namespace = "shop.orders".parse().expect("a namespace");
+        let keys = vec!["customer:1".to_owned(), "_id:hashed".to_owned()];
+        let collections = vec![ShardKeySpec { namespace: namespace.clone(), key: keys }];
+        let sharding = ShardingSpec { balancer: Balancer::RequireOff, collections };
+        let found = declared(Some(&sharding), &namespace).expect("a key");
+        assert_eq!(found.pattern(), &*rawdoc! { "customer": 1, "_id": "hashed" });
+        assert_eq!(in_words(&found), "{customer: 1, _id: hashed}");
+        assert!(declared(Some(&sharding), &"shop.other".parse().expect("a namespace")).is_none());
+    }
+
+    #[test]
+    fn unique_indexes_begin_with_the_whole_key_or_cannot_be() {
+        let unique = |name: &str, key: RawDocumentBuf| rawdoc! { "name": name, "key": key, "unique": true };
+        let specs = [
+            unique("fits", rawdoc! { "a": 1.0, "b": 1, "c": -1 }),
+            unique("short", rawdoc! { "a": 1 }),
+            unique("turned", rawdoc! { "b": 1, "a": 1 }),
+            rawdoc! { "name": "plain", "key": { "c": 1 } },
+        ];
+        assert_eq!(unfit_unique(&key(rawdoc! { "a": 1, "b": 1 }), &specs).collect::<Vec<_>>(), ["short", "turned"]);
+        assert_eq!(unfit_unique(&key(rawdoc! { "a": "hashed" }), &specs).count(), 3);
+    }
+
+    #[test]
+    fn an_index_that_leaves_documents_out_is_none_of_a_shard_key() {
+        let key = key(rawdoc! { "a": 1, "_id": "hashed" });
+        let spec = |extra: RawDocumentBuf| {
+            let mut spec = rawdoc! { "name": "x", "key": { "a": 1_i64, "_id": "hashed", "b": 1 } };
+            for (name, value) in extra.iter().flatten() {
+                crate::mongo::append(&mut spec, name.as_str(), value);
+            }
+            spec
+        };
+        assert!(is_of_shard_key(&spec(rawdoc! { "sparse": false }), &key));
+        for extra in [
+            rawdoc! { "sparse": true },
+            rawdoc! { "hidden": true },
+            rawdoc! { "collation": { "locale": "de" } },
+            rawdoc! { "partialFilterExpression": { "a": 1 } },
+        ] {
+            assert!(!is_of_shard_key(&spec(extra.clone()), &key), "{extra:?}");
+        }
+        assert!(!begins_with(&rawdoc! { "key": { "a": -1, "_id": "hashed" } }, &key));
+    }
+
+    #[test]
+    fn ranges_hold_about_as_many_keys_each() {
+        let keys: Vec<RawDocumentBuf> = (0..90).map(|n| rawdoc! { "a": n }).collect();
+        assert_eq!(cuts(keys, 3), [rawdoc! { "a": 30 }, rawdoc! { "a": 60 }]);
+        assert_eq!(cuts(vec![rawdoc! { "a": 1 }; 50], 3), [rawdoc! { "a": 1 }]);
+        assert_eq!(cuts(Vec::new(), 3), Vec::<RawDocumentBuf>::new());
+        // A source's own chunks, of which the first begins below everything.
+        let chunks = vec![rawdoc! { "a": RawBson::MinKey }, rawdoc! { "a": 5 }, rawdoc! { "a": 9 }];
+        assert_eq!(cuts(chunks.clone(), 3), [rawdoc! { "a": 5 }, rawdoc! { "a": 9 }]);
+        assert_eq!(cuts(chunks, 2), [rawdoc! { "a": 5 }]);
+    }
+}
