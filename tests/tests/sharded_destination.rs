@@ -1,5 +1,4 @@
 //! A replica set is migrated to a sharded cluster under load: every document arrives once, on the shard that its key says.
-#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

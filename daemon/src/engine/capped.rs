@@ -14,7 +14,7 @@ use super::catalog::{self, CollectionInfo};
 use super::copy::Copier;
 use super::doubled::Doubled;
 use super::pace::Pace;
-use super::progress::Progress;
+use super::progress::ShardCounters;
 use super::tuning::Tuning;
 use super::{index, partition};
 use crate::mongo::{Deployment, append, command};
@@ -27,7 +27,7 @@ const BATCH_DOCUMENTS: u32 = 5_000;
 pub async fn mend(
     source: &Deployment,
     destination: &Deployment,
-    progress: &Progress,
+    progress: &ShardCounters,
     doubled: &Doubled,
     info: &CollectionInfo,
     as_of: Timestamp,
