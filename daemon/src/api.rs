@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Serial, ShardName, Workspace};
 use schemas::namespace::Namespace;
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::engine::EngineProgress;
+use crate::engine::outlook::Fresh;
 use crate::engines::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry};
 use crate::secret_store::SecretStore;
@@ -44,6 +45,9 @@ const MOST_FOREIGN_WRITES: usize = 1_000;
 
 /// How long a look at a source may hold up an answer that does without it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs that are looked around at once.
+const LOOKED_AT_ONCE: usize = 32;
 
 /// How long a look around one run may take: it connects anew to both sides, and lists their collections.
 const LOOK_AROUND_PATIENCE: Duration = Duration::from_secs(20);
@@ -125,7 +129,8 @@ impl Cutover for Api {
     async fn look(&self, request: Request<LookRequest>) -> Result<Response<LookResponse>, Status> {
         caller::caller(&request)?;
         let views = self.registry.observe(workspace(request.into_inner().workspace)?, None).await.map_err(refuse)?;
-        let found = views.into_iter().map(|view| async move {
+        let connections = Fresh::default();
+        let found = views.into_iter().map(async |view| {
             let record = view.record;
             let is_under_way = match record.run.phase() {
                 Phase::Copying | Phase::CatchingUp | Phase::Ready | Phase::Paused | Phase::Failed | Phase::Expired => true,
@@ -135,14 +140,14 @@ impl Cutover for Api {
                 return None;
             }
             let engine = self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await?;
-            let findings = tokio::time::timeout(LOOK_AROUND_PATIENCE, engine.look()).await.ok()?;
+            let findings = tokio::time::timeout(LOOK_AROUND_PATIENCE, engine.look(&connections)).await.ok()?;
             Some(Found {
                 workspace: record.key.workspace.to_string(),
                 name: record.key.name.to_string(),
                 findings: findings.iter().map(to_json).collect(),
             })
         });
-        let found = futures_util::future::join_all(found).await.into_iter().flatten().collect();
+        let found = stream::iter(found).buffer_unordered(LOOKED_AT_ONCE).filter_map(std::future::ready).collect().await;
         Ok(Response::new(LookResponse { found }))
     }
 

@@ -167,8 +167,10 @@ pub trait RunEngine: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Looks at both sides for what has changed around the run since it began; what cannot be seen now is left out.
-    fn look(&self) -> BoxFuture<'_, Vec<Finding>> {
+    /// Looks at both sides for what has changed around the run since it began, over connections that several runs may share; what
+    /// cannot be seen now is left out.
+    fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
+        let _ = connections;
         Box::pin(std::future::ready(Vec::new()))
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use schemas::fault::Fault;
 use schemas::id::{MigrationName, Workspace};
 use schemas::observed::{Inspection, Observed};
@@ -9,6 +11,9 @@ use schemas::spec::MigrationSpec;
 
 use crate::daemon_client::DaemonClient;
 use crate::plan::starts;
+
+/// Migrations that the daemon inspects at once.
+pub(crate) const INSPECTED_AT_ONCE: usize = 8;
 
 /// The migrations of a workspace, or one of them, each with what a look at both sides finds.
 pub async fn migrations(
@@ -37,10 +42,9 @@ pub async fn inspections(
     declared: impl Iterator<Item = &MigrationSpec>,
     observed: &[Observed],
 ) -> Result<BTreeMap<MigrationName, Inspection>, Fault> {
-    let mut found = BTreeMap::new();
-    // One after the other: they measure the same disks and networks.
-    for spec in declared.filter(|spec| starts(spec, observed)) {
-        found.insert(spec.name.clone(), client.inspect(workspace, spec).await?);
-    }
-    Ok(found)
+    let inspections = declared.filter(|spec| starts(spec, observed)).map(|spec| -> BoxFuture<'_, Result<_, Fault>> {
+        Box::pin(async move { Ok((spec.name.clone(), client.inspect(workspace, spec).await?)) })
+    });
+    // What they measure the daemon measures one after the other.
+    stream::iter(inspections.collect::<Vec<_>>()).buffer_unordered(INSPECTED_AT_ONCE).try_collect().await
 }

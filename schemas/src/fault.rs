@@ -161,9 +161,9 @@ catalogue! {
     /// Chunks or a database of a sharded source moved to another shard while its shards were read.
     ChunksMoved = "CUT0060", false, "keep the balancer off and move nothing until the cutover, then raise `generation`";
     /// The balancer of a sharded source is on.
-    BalancerOn = "CUT0065", false, "stop it with sh.stopBalancer(), or have the run do so: sharding { balancer = \"manage\" }";
+    BalancerOn = "CUT0061", false, "stop it with sh.stopBalancer(), or have the run do so: sharding { balancer = \"manage\" }";
     /// One shard, or the config server, of a sharded cluster is given as a deployment of its own.
-    PartOfCluster = "CUT0066", false, "give the cluster's mongos in the URI";
+    PartOfCluster = "CUT0062", false, "give the cluster's mongos in the URI";
     /// A collection cannot be sharded by its key on the destination.
     ShardKeyUnfit = "CUT0070", false, "declare another key for the collection in the block `sharding`, and raise `generation` where a run has begun";
 }

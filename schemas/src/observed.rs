@@ -167,7 +167,7 @@ pub struct Forecast {
 pub struct ShardForecast {
     /// The shard.
     pub name: ShardName,
-    /// Seconds between the oldest and the newest entry of its oplog.
+    /// Seconds of writes that its oplog holds; of one that is not full yet, what it will at the same rate.
     pub oplog_window_seconds: Option<u64>,
     /// Whether the copy is expected to end well before the oplog rolls over (within half of it); `None` where unknown.
     pub fits: Option<bool>,

@@ -11,6 +11,7 @@
 pub mod compare;
 pub mod cutover;
 pub mod cutoverd;
+pub mod deceit;
 pub mod declaration;
 pub mod fault_proxy;
 pub mod fence;

@@ -3,8 +3,9 @@
 //! Looked at when somebody asks for drift, over connections of its own: those of the run were made when everything was well, and
 //! go on working where a new one would not be let in.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use schemas::fault::{Fault, FaultCode};
@@ -12,6 +13,7 @@ use schemas::observed::{Finding, FindingKind, Mismatch, MismatchKind};
 use schemas::spec::ConnectionSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use super::verify::{Sides, definitions};
 use crate::mongo::{Deployment, Side};
@@ -63,9 +65,33 @@ impl Versions {
     }
 }
 
+/// How one side was reached, once somebody has tried.
+type Reached = Arc<OnceCell<Result<Arc<Deployment>, Fault>>>;
+
+/// Connections made anew for one look around: many migrations of one deployment make one.
+#[derive(Debug, Default)]
+pub struct Fresh {
+    made: Mutex<BTreeMap<String, Reached>>,
+}
+
+impl Fresh {
+    async fn connect(&self, side: Side, spec: &ConnectionSpec) -> Result<Arc<Deployment>, Fault> {
+        let way = format!("{side} {}", schemas::wire::to_json(spec));
+        let cell = Arc::clone(self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(way).or_default());
+        let connected =
+            cell.get_or_init(|| async { crate::mongo::connect(side, spec, None, "cutover-look").await.map(Arc::new) }).await;
+        connected.clone()
+    }
+}
+
 /// Connects anew to one side, and says what has changed there.
-pub async fn side(side: Side, spec: &ConnectionSpec, versions: Option<&Versions>) -> (Vec<Finding>, Option<Arc<Deployment>>) {
-    match crate::mongo::connect::connect(side, spec, None, "cutover-look").await {
+pub async fn side(
+    connections: &Fresh,
+    side: Side,
+    spec: &ConnectionSpec,
+    versions: Option<&Versions>,
+) -> (Vec<Finding>, Option<Arc<Deployment>>) {
+    match connections.connect(side, spec).await {
         Ok(deployment) => {
             let now = deployment.version.to_string();
             let changed = versions.map(|versions| versions.of_side(side)).filter(|began| *began != now);
@@ -76,7 +102,7 @@ pub async fn side(side: Side, spec: &ConnectionSpec, versions: Option<&Versions>
                 actual: json!(now),
                 message: format!("the {side} is of version {now} now, and was {began} when the run began"),
             });
-            (finding.into_iter().collect(), Some(Arc::new(deployment)))
+            (finding.into_iter().collect(), Some(deployment))
         }
         Err(fault) if is_refusal(fault.code) => {
             let finding = Finding {

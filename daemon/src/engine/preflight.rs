@@ -2,33 +2,29 @@
 //!
 //! What could not be looked at is never `ok`: it fails where the migration depends on it, and else warns and says so.
 
+mod cluster;
+mod forecast;
+mod indexes;
+mod privileges;
 mod sharding;
 mod surroundings;
+mod write_block;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use mongodb::bson::{Document, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{RunId, ShardName};
 use schemas::namespace::Namespace;
-use schemas::observed::{Check, Forecast, Inspection, Outcome, ShardForecast};
+use schemas::observed::{Check, Inspection, Outcome};
 use schemas::principal::{Principal, PrincipalKind};
-use schemas::spec::{ExistingData, MigrationSpec, SourceWrites};
+use schemas::spec::{ExistingData, MigrationSpec};
 
 use super::catalog::{self, CollectionInfo, Kind};
-use super::concurrent::{self, Piece};
-use super::guard::{self, WRITE_BLOCK};
 use super::users;
-use crate::mongo::{Deployment, ServerVersion, Side, Topology, append, command, connect};
+use crate::mongo::{Deployment, ServerVersion, Side, Topology, connect};
 
 /// The oldest server that is carried from and to.
 const OLDEST: ServerVersion = ServerVersion::new(5, 0, 0);
-/// How long the source's reading speed is measured for the forecast: a plan waits for it.
-const SAMPLE_TIME: Duration = Duration::from_millis(700);
-/// Collections whose sizes are read at once for the forecast.
-const SIZED_AT_ONCE: usize = 8;
 
 /// What was found on the way, for those who go on from it.
 #[derive(Debug, Default)]
@@ -37,14 +33,38 @@ pub struct Findings {
     pub checks: Vec<Check>,
     source: Option<Deployment>,
     destination: Option<Deployment>,
+    /// Those of a sharded source that can be read.
+    shards: Vec<(ShardName, Deployment)>,
     catalogue: Vec<CollectionInfo>,
     drops: Vec<Namespace>,
     access_control: Option<bool>,
 }
 
 impl Findings {
+    /// The replica sets that a run would follow.
+    fn followed(&self) -> Vec<(ShardName, Deployment)> {
+        match &self.source {
+            Some(source) => match &source.topology {
+                Topology::ReplicaSet(name) => vec![(ShardName(name.clone()), source.clone())],
+                Topology::Standalone | Topology::Sharded => self.shards.clone(),
+            },
+            None => Vec::new(),
+        }
+    }
+
     fn note(&mut self, name: &str, outcome: Outcome, message: impl Into<String>) {
         self.checks.push(Check { name: name.to_owned(), outcome, message: message.into(), code: None, remedy: None });
+    }
+
+    /// What does not stop the migration, with what to do about it.
+    fn warn(&mut self, name: &str, message: impl Into<String>, remedy: impl Into<String>) {
+        self.checks.push(Check {
+            name: name.to_owned(),
+            outcome: Outcome::Warn,
+            message: message.into(),
+            code: None,
+            remedy: Some(remedy.into()),
+        });
     }
 
     fn fail(&mut self, name: &str, fault: &Fault) {
@@ -75,33 +95,34 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
     let mut findings = Findings::default();
     findings.source = reach(&mut findings, Side::Source, spec).await;
     findings.destination = reach(&mut findings, Side::Destination, spec).await;
-    if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone()) {
-        versions(&mut findings, &source, &destination);
-        same_deployment(&mut findings, &source, &destination).await;
-        surroundings::compatibility(&mut findings, &source, &destination).await;
-        surroundings::clocks(&mut findings, &source, &destination).await;
-        surroundings::addresses(&mut findings, &source, &destination).await;
-    }
-    if let Some(source) = findings.source.clone() {
-        privileges(&mut findings, &source, &needed(Side::Source, spec)).await;
-        namespaces(&mut findings, &source, spec).await;
-        write_block(&mut findings, &source, spec);
-        oplog(&mut findings, &source).await;
-    }
-    if let Some(destination) = findings.destination.clone() {
-        let mut needed = needed(Side::Destination, spec);
-        if destination.is_sharded() {
-            needed.extend(["enableSharding", "moveChunk", "splitChunk"].map(Needed::Anywhere));
+    cluster::check(&mut findings, spec).await;
+    let (source, destination) = (findings.source.clone(), findings.destination.clone());
+    if let (Some(source), Some(destination)) = (&source, &destination) {
+        versions(&mut findings, source, destination);
+        same_deployment(&mut findings, source, destination).await;
+        if !source.is_sharded() {
+            surroundings::compatibility(&mut findings, source, destination).await;
         }
-        privileges(&mut findings, &destination, &needed).await;
-        emptiness(&mut findings, &destination, spec, ours, run).await;
-        destination_block(&mut findings, &destination, spec, run).await;
+        surroundings::clocks(&mut findings, source, destination).await;
     }
-    if let (Some(source), Some(destination)) = (findings.source.clone(), findings.destination.clone()) {
+    surroundings::addresses(&mut findings, spec, source.as_ref(), destination.as_ref()).await;
+    if let Some(source) = &source {
+        privileges::privileges(&mut findings, source, spec).await;
+        if namespaces(&mut findings, source, spec).await {
+            indexes::check(&mut findings, source).await;
+        }
+        write_block::source(&mut findings, source, spec).await;
+    }
+    if let Some(destination) = &destination {
+        privileges::privileges(&mut findings, destination, spec).await;
+        emptiness(&mut findings, destination, spec, ours, run).await;
+        write_block::destination(&mut findings, destination, spec, run).await;
+    }
+    if let (Some(source), Some(destination)) = (&source, &destination) {
         if spec.namespaces.include_users {
-            principals(&mut findings, &source, &destination, spec).await;
+            principals(&mut findings, source, destination, spec).await;
         }
-        sharding::shard_keys(&mut findings, &source, &destination, spec).await;
+        sharding::shard_keys(&mut findings, source, destination, spec).await;
     }
     findings
 }
@@ -110,21 +131,20 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
 pub async fn inspect(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspection {
     let mut findings = check(spec, ours, None).await;
     let forecast = match findings.source.clone() {
-        Some(source) if matches!(source.topology, Topology::ReplicaSet(_)) => {
-            match forecast(&source, &findings.catalogue).await {
-                Ok(forecast) => {
-                    if let Some(destination) = findings.destination.clone() {
-                        surroundings::disk(&mut findings, &destination, forecast.bytes).await;
-                    }
-                    Some(forecast)
+        Some(source) => match forecast::forecast(&source, &findings.followed(), &findings.catalogue).await {
+            Ok(forecast) => {
+                forecast::oplog(&mut findings, &source, &forecast);
+                if let Some(destination) = findings.destination.clone() {
+                    surroundings::disk(&mut findings, &destination, forecast.bytes).await;
                 }
-                Err(fault) => {
-                    findings.fail("forecast", &fault);
-                    None
-                }
+                Some(forecast)
             }
-        }
-        _ => None,
+            Err(fault) => {
+                findings.fail("forecast", &fault);
+                None
+            }
+        },
+        None => None,
     };
     Inspection { checks: findings.checks, forecast, drops: findings.drops, destination_access_control: findings.access_control }
 }
@@ -165,7 +185,6 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
             )
             .with_remedy("migrate between replica sets");
             findings.fail(&name, &fault);
-            return None;
         }
     }
     Some(deployment)
@@ -204,28 +223,46 @@ async fn same_deployment(findings: &mut Findings, source: &Deployment, destinati
     }
 }
 
-async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &MigrationSpec) {
+/// A number of things, in words.
+fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What is in scope, and whether all of it can be carried. Gives whether it could be listed.
+async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &MigrationSpec) -> bool {
     let found = match catalog::list(source, &spec.namespaces.scope).await {
         Ok(found) => found,
-        Err(fault) => return findings.fail("namespaces", &fault),
+        Err(fault) => {
+            findings.fail("namespaces", &fault);
+            return false;
+        }
     };
     let mut refused: Vec<Fault> = found.values().filter_map(|info| catalog::unsupported(info, source.version)).collect();
     match catalog::stray_buckets(source, &spec.namespaces.scope).await {
         Ok(stray) => refused.extend(stray),
-        Err(fault) => return findings.fail("namespaces", &fault),
+        Err(fault) => {
+            findings.fail("namespaces", &fault);
+            return false;
+        }
     }
     match refused.first() {
         Some(first) => {
             let message = refused.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ");
             findings.fail("namespaces", &Fault { message, ..first.clone() });
         }
-        None if found.is_empty() => findings.note("namespaces", Outcome::Warn, "nothing on the source is in scope"),
+        None if found.is_empty() => findings.warn(
+            "namespaces",
+            "nothing on the source is in scope",
+            "see whether the URI and namespaces.include name what you mean",
+        ),
         None => {
             let views = found.values().filter(|info| info.kind == Kind::View).count();
-            findings.note("namespaces", Outcome::Ok, format!("{} collections and {views} views in scope", found.len() - views));
+            let (collections, views) = (counted(found.len() - views, "collection"), counted(views, "view"));
+            findings.note("namespaces", Outcome::Ok, format!("{collections} and {views} in scope"));
         }
     }
     findings.catalogue = found.into_values().collect();
+    true
 }
 
 /// Whether a user or role is among what a migration carries.
@@ -254,86 +291,9 @@ async fn principals(findings: &mut Findings, source: &Deployment, destination: &
     } else if homeless.is_empty() {
         let of = |kind| found.keys().filter(|principal| principal.kind == kind).count();
         let (users, roles) = (of(PrincipalKind::User), of(PrincipalKind::Role));
-        findings.note(name, Outcome::Ok, format!("{users} users and {roles} roles in scope"));
+        findings.note(name, Outcome::Ok, format!("{} and {} in scope", counted(users, "user"), counted(roles, "role")));
     } else {
         findings.fail(name, &users::refusal(&homeless));
-    }
-}
-
-fn write_block(findings: &mut Findings, source: &Deployment, spec: &MigrationSpec) {
-    match spec.cutover.source_writes {
-        SourceWrites::Observe => findings.note("write_block", Outcome::Ok, "not used: the source's writes are observed"),
-        SourceWrites::Block if source.version >= WRITE_BLOCK => {
-            findings.note("write_block", Outcome::Ok, "the source can block writes (setUserWriteBlockMode)");
-        }
-        SourceWrites::Block => findings.fail(
-            "write_block",
-            &Fault::new(
-                FaultCode::WriteBlockUnavailable,
-                format!("the source is MongoDB {}, whose writes cannot be blocked: that needs {WRITE_BLOCK}", source.version),
-            ),
-        ),
-    }
-}
-
-/// Whether others can be kept from writing to the destination, where that is wanted.
-async fn destination_block(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, run: Option<&RunId>) {
-    let name = "destination_write_block";
-    let wanted = spec.destination.block_writes;
-    let refuse = |why: String| {
-        Fault::new(FaultCode::WriteBlockUnavailable, format!("the destination's writes cannot be blocked for others: {why}"))
-            .with_remedy(
-                "leave out destination.block_writes, or set it to false, and keep others from writing there by other means",
-            )
-    };
-    let may_block = match guard::may_block(destination).await {
-        Ok(may_block) => may_block,
-        Err(fault) => return findings.fail(name, &fault),
-    };
-    let problem = if wanted == Some(false) {
-        return findings.note(name, Outcome::Ok, "not used: block_writes = false");
-    } else if !destination.is_authenticated {
-        Some("it has no access control, so that it cannot tell this daemon from others".to_owned())
-    } else if destination.version < WRITE_BLOCK {
-        Some(format!("it is MongoDB {}, and that needs {WRITE_BLOCK}", destination.version))
-    } else if !may_block {
-        Some("its user may neither make users nor do it itself (setUserWriteBlockMode with bypassWriteBlockingMode)".to_owned())
-    } else {
-        None
-    };
-    match (problem, wanted) {
-        (Some(why), Some(true)) => findings.fail(name, &refuse(why)),
-        (Some(why), _) => {
-            findings.note(name, Outcome::Warn, format!("others can write to the destination during the run: {why}"))
-        }
-        (None, _) => match guard::other_blockers(destination, run).await {
-            Ok(others) if others.is_empty() => {
-                findings.note(name, Outcome::Ok, "others cannot write to the destination during the run")
-            }
-            Ok(others) => findings.fail(
-                name,
-                &Fault::new(
-                    FaultCode::DestinationInUse,
-                    format!(
-                        "{} blocks the destination's writes already, and the block is one for the whole deployment",
-                        others.join(", ")
-                    ),
-                )
-                .with_remedy("complete or cancel that run first, or set destination.block_writes = false on both"),
-            ),
-            Err(fault) => findings.fail(name, &fault),
-        },
-    }
-}
-
-async fn oplog(findings: &mut Findings, source: &Deployment) {
-    match source.oplog_window_seconds().await {
-        Some(seconds) => findings.note("oplog_window", Outcome::Ok, format!("the source's oplog spans {seconds} s at present")),
-        None => findings.note(
-            "oplog_window",
-            Outcome::Warn,
-            "the source's oplog (local.oplog.rs) may not be read, so that its window is not known: grant clusterMonitor or read on local",
-        ),
     }
 }
 
@@ -362,7 +322,7 @@ async fn emptiness(
             findings.note(
                 "destination_empty",
                 Outcome::Ok,
-                format!("{} namespaces on the destination will be dropped", there.len()),
+                format!("{} on the destination will be dropped", counted(there.len(), "namespace")),
             );
             findings.drops = there;
         }
@@ -376,224 +336,4 @@ async fn emptiness(
             );
         }
     }
-}
-
-/// An action on the cluster, on any database's collections, or on one collection of `admin`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needed {
-    Cluster(&'static str),
-    Anywhere(&'static str),
-    Kept(PrincipalKind, &'static str),
-}
-
-/// What carrying users and roles needs.
-fn needed_for_users(side: Side) -> Vec<Needed> {
-    use Needed::{Anywhere, Kept};
-    let mut needed = vec![Kept(PrincipalKind::User, "find"), Kept(PrincipalKind::Role, "find")];
-    if side == Side::Destination {
-        needed.extend([Kept(PrincipalKind::User, "insert"), Kept(PrincipalKind::User, "update")]);
-        let managing =
-            ["createRole", "grantRole", "revokeRole", "dropRole", "dropUser", "setAuthenticationRestriction", "viewRole"];
-        needed.extend(managing.map(Anywhere));
-    }
-    needed
-}
-
-fn needed(side: Side, spec: &MigrationSpec) -> Vec<Needed> {
-    let mut needed = needed_for_data(side, spec);
-    if spec.namespaces.include_users {
-        needed.extend(needed_for_users(side));
-    }
-    needed
-}
-
-fn needed_for_data(side: Side, spec: &MigrationSpec) -> Vec<Needed> {
-    use Needed::{Anywhere, Cluster};
-    match side {
-        Side::Source => {
-            let mut needed = vec![
-                Anywhere("find"),
-                Anywhere("changeStream"),
-                Anywhere("listCollections"),
-                Anywhere("listIndexes"),
-                Anywhere("collStats"),
-                Cluster("listDatabases"),
-                Cluster("appendOplogNote"),
-            ];
-            if spec.cutover.source_writes == SourceWrites::Block {
-                needed.push(Cluster("setUserWriteBlockMode"));
-            }
-            needed
-        }
-        Side::Destination => {
-            let mut needed = vec![
-                Anywhere("find"),
-                Anywhere("insert"),
-                Anywhere("update"),
-                Anywhere("remove"),
-                Anywhere("createCollection"),
-                Anywhere("createIndex"),
-                Anywhere("dropCollection"),
-                Anywhere("dropIndex"),
-                Anywhere("collMod"),
-                Anywhere("listCollections"),
-                Anywhere("listIndexes"),
-                Anywhere("bypassDocumentValidation"),
-                Cluster("listDatabases"),
-            ];
-            if spec.destination.existing_data == ExistingData::Drop {
-                needed.push(Anywhere("dropCollection"));
-            }
-            needed
-        }
-    }
-}
-
-async fn privileges(findings: &mut Findings, deployment: &Deployment, needed: &[Needed]) {
-    let side = deployment.side;
-    let name = format!("{side}_privileges");
-    let status = match deployment.command("admin", doc! { "connectionStatus": 1, "showPrivileges": true }).await {
-        Ok(status) => status,
-        Err(e) => return findings.fail(&name, &deployment.fault("reading the privileges", &e)),
-    };
-    let Ok(auth) = status.get_document("authInfo") else {
-        return findings.fail(
-            &name,
-            &Fault::new(FaultCode::MissingPrivileges, format!("the {side} does not tell the privileges of this connection")),
-        );
-    };
-    let nobody = auth.get_array("authenticatedUsers").is_ok_and(Vec::is_empty);
-    if nobody {
-        // Nobody is logged in: either there is no access control, or nothing may be done at all.
-        let open = deployment.command("admin", doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false }).await;
-        return match open {
-            Ok(_) => {
-                if side == Side::Destination {
-                    findings.access_control = Some(false);
-                }
-                findings.note(&name, Outcome::Ok, format!("the {side} has no access control"));
-            }
-            Err(_) => findings.fail(
-                &name,
-                &Fault::new(
-                    FaultCode::AuthenticationFailed,
-                    format!("the {side} at {} requires a login and none is given", deployment.hosts),
-                )
-                .with_remedy("add username and password = { env = \"NAME\" } to the block"),
-            ),
-        };
-    }
-    if side == Side::Destination {
-        findings.access_control = Some(true);
-    }
-    let granted = auth.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
-    let granted: Vec<&Document> = granted.iter().filter_map(|privilege| privilege.as_document()).collect();
-    let missing: Vec<String> =
-        needed.iter().filter(|needed| !is_granted(&granted, **needed)).map(|needed| needed.in_words()).collect();
-    if missing.is_empty() {
-        findings.note(&name, Outcome::Ok, format!("the user has the {} privileges that the {side} needs", needed.len()));
-    } else {
-        let roles = match side {
-            Side::Source => {
-                "backup, clusterMonitor, readAnyDatabase, and a role with setUserWriteBlockMode (in clusterManager's place: hostManager, or a role of your own)"
-            }
-            Side::Destination if needed.iter().any(|needed| matches!(needed, Needed::Kept(..))) => {
-                "clusterMonitor, readWriteAnyDatabase, dbAdminAnyDatabase, restore, userAdminAnyDatabase"
-            }
-            Side::Destination => "clusterMonitor, readWriteAnyDatabase, dbAdminAnyDatabase, restore",
-        };
-        findings.fail(
-            &name,
-            &Fault::new(
-                FaultCode::MissingPrivileges,
-                format!("the user on the {side} at {} may not: {}", deployment.hosts, missing.join(", ")),
-            )
-            .with_remedy(format!("grant the actions, or the built-in roles {roles}")),
-        );
-    }
-}
-
-impl Needed {
-    const fn action(self) -> &'static str {
-        match self {
-            Self::Cluster(action) | Self::Anywhere(action) | Self::Kept(_, action) => action,
-        }
-    }
-
-    fn in_words(self) -> String {
-        match self {
-            Self::Cluster(action) | Self::Anywhere(action) => action.to_owned(),
-            Self::Kept(kind, action) => format!("{action} (on admin.{})", kind.collection()),
-        }
-    }
-}
-
-fn is_granted(granted: &[&Document], needed: Needed) -> bool {
-    granted.iter().any(|privilege| {
-        let Ok(resource) = privilege.get_document("resource") else { return false };
-        let covers = match needed {
-            Needed::Cluster(_) => resource.get_bool("cluster").unwrap_or(false),
-            // A grant on single databases may do for what is in scope; the server then has the last word.
-            Needed::Anywhere(_) => resource.get_str("db").is_ok_and(|db| !matches!(db, "admin" | "config" | "local")),
-            Needed::Kept(kind, _) => {
-                resource.get_str("db").is_ok_and(|db| matches!(db, "" | "admin"))
-                    && resource.get_str("collection").is_ok_and(|collection| collection == kind.collection())
-            }
-        } || resource.get_bool("anyResource").unwrap_or(false);
-        covers
-            && privilege
-                .get_array("actions")
-                .is_ok_and(|actions| actions.iter().any(|action| action.as_str() == Some(needed.action())))
-    })
-}
-
-/// Sizes from the catalogue, and the copy's time from a measured sample of the source's reading speed.
-async fn forecast(source: &Deployment, catalogue: &[CollectionInfo]) -> Result<Forecast, Fault> {
-    let collections: Vec<&CollectionInfo> = catalogue.iter().filter(|info| info.kind == Kind::Collection).collect();
-    let sizes = collections.into_iter().map(|info| -> Piece<'_, (&CollectionInfo, (u64, u64))> {
-        Box::pin(async move { Ok((info, catalog::size(source, &info.namespace).await?)) })
-    });
-    let sizes = concurrent::all(SIZED_AT_ONCE, sizes.collect()).await?;
-    let mut forecast = Forecast::default();
-    let mut largest: Option<(u64, &Namespace)> = None;
-    for (info, (documents, bytes)) in sizes {
-        forecast.collections += 1;
-        forecast.documents += documents;
-        forecast.bytes += bytes;
-        if largest.is_none_or(|(most, _)| bytes > most) {
-            largest = Some((bytes, &info.namespace));
-        }
-    }
-    forecast.copy_seconds = match largest {
-        None => Some(0.0),
-        Some((_, namespace)) => {
-            read_speed(source, namespace).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second)
-        }
-    };
-    let oplog_window_seconds = source.oplog_window_seconds().await;
-    if let Topology::ReplicaSet(name) = &source.topology {
-        forecast.shards.push(ShardForecast {
-            name: ShardName(name.clone()),
-            oplog_window_seconds,
-            fits: forecast.copy_seconds.zip(oplog_window_seconds).map(|(copy, window)| copy <= window as f64 / 2.0),
-        });
-    }
-    Ok(forecast)
-}
-
-/// Bytes a second that one reader gets from a collection; `None` where there is nothing to read.
-async fn read_speed(source: &Deployment, namespace: &Namespace) -> Result<Option<f64>, Fault> {
-    let fault = |e: mongodb::error::Error| source.fault(&format!("sampling {namespace}"), &e);
-    let mut find = command("find", &namespace.collection);
-    append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
-    let began = Instant::now();
-    let mut cursor = source.batches(&namespace.db, find, 2_000).await.map_err(fault)?;
-    let mut bytes = 0_usize;
-    while began.elapsed() < SAMPLE_TIME
-        && let Some(batch) = cursor.next().await
-    {
-        bytes += batch.map_err(fault)?.doc_slices().map_err(fault)?.as_bytes().len();
-    }
-    // An empty batch is an array of five bytes.
-    Ok((bytes > 5).then(|| bytes as f64 / began.elapsed().as_secs_f64()))
 }

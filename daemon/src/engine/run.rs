@@ -471,12 +471,12 @@ impl RunEngine for MongoRun {
         })
     }
 
-    fn look(&self) -> BoxFuture<'_, Vec<Finding>> {
+    fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
             let (spec, versions) = (&self.context.spec, Versions::kept(&self.context.run_dir));
             let ((mut findings, source), (more, destination)) = tokio::join!(
-                outlook::side(Side::Source, &spec.source.connection, versions.as_ref()),
-                outlook::side(Side::Destination, &spec.destination.connection, versions.as_ref())
+                outlook::side(connections, Side::Source, &spec.source.connection, versions.as_ref()),
+                outlook::side(connections, Side::Destination, &spec.destination.connection, versions.as_ref())
             );
             findings.extend(more);
             let progress = self.progress();

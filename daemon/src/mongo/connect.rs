@@ -161,6 +161,19 @@ async fn probe(side: Side, hosts: &[ServerAddress]) -> Result<(), Fault> {
     Err(first.unwrap_or_else(|| Fault::new(FaultCode::InvalidConfiguration, format!("the {side}'s URI names no host"))))
 }
 
+/// The address of this machine from which it would connect to a URI's first host; `None` where that cannot be told.
+pub async fn local_address(uri: &str) -> Option<std::net::IpAddr> {
+    let options = ClientOptions::parse(uri).await.ok()?;
+    let ServerAddress::Tcp { host, port } = options.hosts.first()? else { return None };
+    let target = tokio::net::lookup_host((host.as_str(), port.unwrap_or(27017))).await.ok()?.next()?;
+    let any: std::net::IpAddr =
+        if target.is_ipv4() { std::net::Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
+    // Sends nothing: the system only picks the way.
+    socket.connect(target).await.ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
 /// Connects and reads what the deployment is. `tag` marks the writes of this run; `login` goes over the declared user.
 pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, tag: &str) -> Result<Deployment, Fault> {
     let options = client_options(side, spec, login).await?;

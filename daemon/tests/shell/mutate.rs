@@ -7,6 +7,9 @@ use serde_json::Value;
 /// The seconds that each kind of input is tried for; a fixed number of inputs where it is not set.
 const SECONDS: &str = "CUTOVER_FUZZ_SECONDS";
 
+/// The number of the first input, so that another run tries others; 0 where it is not set.
+const FIRST: &str = "CUTOVER_FUZZ_FIRST";
+
 /// Far longer than any input takes, on a busy machine and without optimisation.
 const LONGEST: Duration = Duration::from_secs(20);
 
@@ -131,10 +134,11 @@ fn collect(value: &Value, pointer: String, found: &mut Vec<String>) {
 
 /// The numbers of the inputs to try: `count` of them, or as many as fit into the time that is asked for.
 pub(crate) fn rounds(count: u64) -> impl Iterator<Item = u64> {
-    let seconds = std::env::var(SECONDS).ok().map(|text| text.parse().expect("a number of seconds"));
+    let set = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let (seconds, first) = (set(SECONDS), set(FIRST).unwrap_or(0));
     let start = Instant::now();
-    (0..).take_while(move |round| match seconds {
-        None => *round < count,
+    (first..).take_while(move |round| match seconds {
+        None => *round < first + count,
         Some(seconds) => start.elapsed() < Duration::from_secs(seconds),
     })
 }

@@ -1,5 +1,6 @@
 //! `cutover preflight`: the live checks of declared migrations, without starting anything.
 
+use futures_util::{StreamExt as _, stream};
 use schemas::id::MigrationName;
 use schemas::observed::{Inspection, Outcome};
 use serde::Serialize;
@@ -8,6 +9,7 @@ use super::{Context, unknown};
 use crate::cli::Declared;
 use crate::exit_code::{ExitCode, Failure};
 use crate::load;
+use crate::observe::INSPECTED_AT_ONCE;
 use crate::render::checks;
 
 /// `cutover preflight --json`.
@@ -39,8 +41,11 @@ pub(super) async fn run(
     }
     let client = context.connect(&declared.reach).await?;
     let mut document = Document { preflight: Vec::new() };
-    for spec in declared.specs() {
-        let inspection = client.inspect(&declared.workspace, spec).await?;
+    let inspections = declared.specs().map(async |spec| (spec, client.inspect(&declared.workspace, spec).await));
+    // Each is printed as soon as it and those before it are there.
+    let mut inspections = stream::iter(inspections).buffered(INSPECTED_AT_ONCE);
+    while let Some((spec, inspection)) = inspections.next().await {
+        let inspection = inspection?;
         if !json {
             context.output.result(&checks::checks(&spec.name, &inspection, context.output.results))?;
         }

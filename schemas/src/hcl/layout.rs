@@ -22,8 +22,9 @@ const INDENT: usize = 2;
 
 /// Lays a file's text out; where it does not parse, says why.
 pub fn layout(name: &str, text: &str) -> Result<String, Diagnostics> {
-    // A byte order mark is no part of what the parser and the columns see.
-    let (mark, plain) = if let Some(plain) = text.strip_prefix('\u{feff}') { ("\u{feff}", plain) } else { ("", text) };
+    // A byte order mark is no part of what the parser and the columns see, nor is another one that an editor has put before it.
+    let plain = text.trim_start_matches('\u{feff}');
+    let mark = &text[..text.len() - plain.len()];
     let before = syntax::parse(SourceFile::new(name, plain)).map_err(|diagnostic| Diagnostics::from(*diagnostic))?.body;
     let laid_out = arrange(plain);
     if parse_body(&laid_out).is_ok_and(|after| meaning(after) == meaning(before)) {
@@ -216,6 +217,8 @@ fn spaced(tokens: &[Token<'_>]) -> String {
 fn is_space_between(before: Option<&Token<'_>>, token: &Token<'_>, after: &Token<'_>) -> bool {
     match (token.text, after.text) {
         (_, "(") if token.kind == Kind::Word && token.text != "in" => false,
+        // Without it the two numbers would be one.
+        (".", _) if after.kind == Kind::Number && before.is_some_and(|before| before.kind == Kind::Number) => true,
         ("." | "::", _) | (_, "." | "::" | "," | "...") => false,
         (",", _) => true,
         ("in", _) if before.is_some_and(|before| before.kind == Kind::Word) => true,

@@ -141,5 +141,5 @@ fn launch(options: &Options, tls: Option<&TlsFiles>, folder: &Path, port: u16) -
             launch = launch.args(["--tlsAllowConnectionsWithoutCertificates"]);
         }
     }
-    Leashed::start(launch.args(&options.arguments))
+    Leashed::start(launch.args(&options.arguments).envs(options.environment.iter().cloned()))
 }

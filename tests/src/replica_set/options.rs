@@ -31,6 +31,8 @@ pub struct Options {
     pub cache_gb: f32,
     /// More arguments for `mongod`.
     pub arguments: Vec<String>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -48,6 +50,7 @@ impl Default for Options {
             election_timeout: Duration::from_secs(5),
             cache_gb: 0.25,
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use mongodb::bson::doc;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::observed::Outcome;
 use schemas::spec::MigrationSpec;
@@ -31,12 +31,8 @@ pub(super) async fn is_same(source: &Deployment, destination: &Deployment) -> Re
 }
 
 async fn cluster_id(router: &Deployment) -> Result<ObjectId, Fault> {
-    let find = rawdoc! { "find": "version", "limit": 1 };
-    let found =
-        router.collect("config", find).await.map_err(|e| router.fault("reading the cluster's id (config.version)", &e))?;
-    found
-        .first()
-        .and_then(|version| version.get_object_id("clusterId").ok())
+    Cluster::id_behind(router)
+        .await?
         .ok_or_else(|| Fault::new(FaultCode::UnsupportedVersion, format!("the cluster at {} does not tell its id", router.hosts)))
 }
 

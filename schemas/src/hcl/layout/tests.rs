@@ -33,6 +33,14 @@ fn what_does_not_parse_is_told_and_not_touched() {
 #[test]
 fn line_ends_marks_and_missing_ends_stay() {
     assert_eq!(laid_out("\u{feff}a=1\r\nbc =  2  \r\n"), "\u{feff}a  = 1\r\nbc = 2\r\n");
+    assert_eq!(laid_out("\u{feff}\u{feff}a=1"), "\u{feff}\u{feff}a = 1");
     assert_eq!(laid_out(""), "");
     assert_eq!(laid_out("a=1"), "a = 1");
+}
+
+#[test]
+fn numbers_and_the_dot_between_them_stay_apart() {
+    // An index of old, which nobody should write: without the space it would be another number.
+    assert_eq!(laid_out("a = range(1. 100000)\nb =1. 1.5\n"), "a = range(1. 100000)\nb = 1. 1.5\n");
+    assert_eq!(laid_out("a = x.0.5\n"), "a = x.0.5\n");
 }

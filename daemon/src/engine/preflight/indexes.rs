@@ -1,0 +1,269 @@
+//! What the destination will make of the source's indexes: whether it can build them, and whether the data breaks unique ones.
+//!
+//! A unique index over data that breaks it is found out late otherwise: during the sync it is relaxed, and given back at the end. A
+//! server can have one: an index that lost entries, and what older versions and restored files left. The documents are read for
+//! it, not the index. That costs a scan each, so that the time and the memory of it are bounded; what does not fit in is named, and
+//! tried on the destination before the source is blocked.
+
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::Namespace;
+use schemas::observed::Outcome;
+
+use super::Findings;
+use crate::engine::catalog::{self, CollectionInfo, Kind};
+use crate::engine::concurrent::{self, Piece};
+use crate::engine::index;
+use crate::mongo::Deployment;
+
+/// How long all unique indexes together are looked at: somebody waits for the answer.
+const LONGEST_LOOK: Duration = Duration::from_secs(3);
+/// What is left of that time is not worth a scan.
+const SHORTEST_LOOK: Duration = Duration::from_millis(20);
+/// Collections whose indexes are listed at once.
+const LISTED_AT_ONCE: usize = 8;
+/// Indexes of a collection that a server takes, with the one on `_id` (63 besides it, on 6.0.5).
+const MOST_INDEXES: usize = 64;
+/// The kinds of index that servers of today build; the numbers of ordered keys are none of them.
+const KINDS: [&str; 4] = ["2d", "2dsphere", "hashed", "text"];
+/// Doubled keys that are named of an index, and all that are named of what is found.
+const KEYS_NAMED: i64 = 3;
+const MOST_NAMED: usize = 12;
+
+/// A collection with its indexes, less the one on `_id`.
+type Indexed<'a> = (&'a CollectionInfo, Vec<RawDocumentBuf>);
+
+/// Looks at the indexes of all collections in scope.
+pub(super) async fn check(findings: &mut Findings, source: &Deployment) {
+    let catalogue = std::mem::take(&mut findings.catalogue);
+    let ordinary = catalogue.iter().filter(|info| info.kind == Kind::Collection);
+    let listings = ordinary.map(|info| -> Piece<'_, Indexed<'_>> {
+        Box::pin(async move { Ok((info, catalog::indexes(source, &info.namespace).await?)) })
+    });
+    match concurrent::all(LISTED_AT_ONCE, listings.collect()).await {
+        Ok(mut listed) => {
+            listed.sort_by(|(a, _), (b, _)| a.namespace.cmp(&b.namespace));
+            limits(findings, &listed);
+            unique(findings, source, &listed).await;
+        }
+        Err(fault) => findings.fail("index_limits", &fault),
+    }
+    findings.catalogue = catalogue;
+}
+
+/// Whether a server of today takes them: how many there are of a collection, and of which kinds.
+fn limits(findings: &mut Findings, listed: &[Indexed<'_>]) {
+    let name = "index_limits";
+    let refused: Vec<String> = listed.iter().flat_map(|(info, specs)| refused(&info.namespace, specs)).take(MOST_NAMED).collect();
+    if refused.is_empty() {
+        let count: usize = listed.iter().map(|(_, specs)| specs.len()).sum();
+        return findings.note(name, Outcome::Ok, format!("the destination can build the {count} indexes"));
+    }
+    let fault = Fault::new(FaultCode::UnsupportedNamespace, refused.join("; "))
+        .with_remedy("drop the indexes on the source, or leave the collections out with namespaces.exclude");
+    findings.fail(name, &fault);
+}
+
+fn refused(namespace: &Namespace, specs: &[RawDocumentBuf]) -> Vec<String> {
+    let mut refused = Vec::new();
+    if specs.len() + 1 > MOST_INDEXES {
+        refused.push(format!("{namespace} has {} indexes, and a server builds {MOST_INDEXES}", specs.len() + 1));
+    }
+    for spec in specs {
+        for (field, value) in spec.get_document("key").into_iter().flatten().flatten() {
+            if let RawBsonRef::String(kind) = value
+                && !kind.is_empty()
+                && !KINDS.contains(&kind)
+            {
+                let index = index::name(spec);
+                refused.push(format!("index {index} of {namespace} is of the kind {kind:?} on {field}, which nothing builds"));
+            }
+        }
+    }
+    refused
+}
+
+/// One unique index, and how many documents a look at it reads.
+struct Look<'a> {
+    namespace: &'a Namespace,
+    spec: &'a RawDocument,
+    documents: u64,
+}
+
+/// Whether documents have the same key in a unique index, the small collections first.
+async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<'_>]) {
+    let name = "unique_indexes";
+    let mut looks = Vec::new();
+    for (info, specs) in listed {
+        let unique: Vec<&RawDocumentBuf> = specs.iter().filter(|spec| index::is_unique(spec)).collect();
+        if unique.is_empty() {
+            continue;
+        }
+        let documents = match catalog::size(source, &info.namespace).await {
+            Ok((documents, _)) => documents,
+            Err(fault) => return findings.fail(name, &fault),
+        };
+        looks.extend(unique.into_iter().map(|spec| Look { namespace: &info.namespace, spec, documents }));
+    }
+    looks.sort_by_key(|look| look.documents);
+    let began = Instant::now();
+    let (mut broken, mut unlooked) = (Vec::new(), Vec::new());
+    for look in &looks {
+        let left = LONGEST_LOOK.saturating_sub(began.elapsed());
+        match duplicates(source, look, left).await {
+            Ok(found) => broken.extend(found),
+            Err(why) => {
+                let index = index::name(look.spec);
+                unlooked.push(format!("{} index {index} ({} documents: {why})", look.namespace, look.documents));
+            }
+        }
+    }
+    if !broken.is_empty() {
+        let more = broken.len().saturating_sub(MOST_NAMED);
+        broken.truncate(MOST_NAMED);
+        if more > 0 {
+            broken.push(format!("and {more} more"));
+        }
+        findings.fail(name, &Fault::new(FaultCode::UniqueIndexBroken, broken.join("; ")));
+    } else if unlooked.is_empty() {
+        findings.note(name, Outcome::Ok, format!("the data keeps to the {} unique indexes", looks.len()));
+    } else {
+        let more = unlooked.len().saturating_sub(MOST_NAMED);
+        unlooked.truncate(MOST_NAMED);
+        if more > 0 {
+            unlooked.push(format!("{more} more"));
+        }
+        findings.warn(
+            name,
+            format!("whether the data keeps to these unique indexes was not looked at: {}", unlooked.join(", ")),
+            "nothing has to be done: they are tried on the destination before the source is blocked, and a run that fails there \
+             names the documents",
+        );
+    }
+}
+
+/// The keys of an index that several documents have, in words; `Err`: why it was not looked at.
+async fn duplicates(source: &Deployment, look: &Look<'_>, left: Duration) -> Result<Vec<String>, String> {
+    if left < SHORTEST_LOOK {
+        return Err(format!("the {} s for it were over", LONGEST_LOOK.as_secs()));
+    }
+    let pipeline = pipeline(look.spec).ok_or("its keys cannot be read in this way")?;
+    let collation: Document = match look.spec.get_document("collation") {
+        Ok(collation) => collation.try_into().map_err(|_| "its collation cannot be read")?,
+        Err(_) => doc! { "locale": "simple" },
+    };
+    let aggregate = doc! {
+        "aggregate": &look.namespace.collection,
+        "pipeline": pipeline,
+        "cursor": {},
+        "collation": collation,
+        // The documents are what the destination's index is made of; one that is missing in the source's own shows only there.
+        "hint": { "$natural": 1 },
+        "allowDiskUse": false,
+        "maxTimeMS": i64::try_from(left.as_millis()).unwrap_or(i64::MAX),
+        "comment": "cutover-preflight",
+    };
+    let reply = source.command(&look.namespace.db, aggregate).await.map_err(|e| crate::mongo::error::words(&e))?;
+    let found = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).map_err(|e| e.to_string())?;
+    let index = index::name(look.spec);
+    let id = |group: &Document, name: &str| group.get(name).map_or_else(|| "(none)".to_owned(), Bson::to_string);
+    Ok(found
+        .iter()
+        .filter_map(Bson::as_document)
+        .map(|group| {
+            let (one, other) = (id(group, "one"), id(group, "other"));
+            format!("{} index {index} is unique, and _id {one} and _id {other} have the same key", look.namespace)
+        })
+        .collect())
+}
+
+/// What groups documents by their keys in an index, as the index takes them: every element of an array is a key, and what is not
+/// there is null. `None` where an aggregation reads a path otherwise than an index does.
+fn pipeline(spec: &RawDocument) -> Option<Vec<Document>> {
+    let mut paths = Vec::new();
+    for (path, direction) in spec.get_document("key").ok()?.iter().flatten() {
+        let is_plain = |part: &str| !part.is_empty() && !part.starts_with('$') && !part.bytes().all(|b| b.is_ascii_digit());
+        if matches!(direction, RawBsonRef::String(_)) || !path.as_str().split('.').all(is_plain) {
+            return None;
+        }
+        paths.push(path.as_str().to_owned());
+    }
+    let mut stages = Vec::new();
+    if let Ok(filter) = spec.get_document("partialFilterExpression") {
+        stages.push(doc! { "$match": Document::try_from(filter).ok()? });
+    }
+    if spec.get_bool("sparse").unwrap_or(false) {
+        let exists: Vec<Document> = paths.iter().map(|path| doc! { path: { "$exists": true } }).collect();
+        stages.push(doc! { "$match": { "$or": exists } });
+    }
+    let (mut keys, mut group) = (doc! {}, doc! {});
+    for (at, path) in paths.iter().enumerate() {
+        let name = format!("k{at}");
+        // Of arrays of arrays behind a dot the index takes the elements of both; those are left out here.
+        let elements = if path.contains('.') {
+            Bson::Document(doc! { "$filter": { "input": "$$v", "cond": { "$not": { "$isArray": "$$this" } } } })
+        } else {
+            Bson::from("$$v")
+        };
+        let value = doc! { "$switch": {
+            "branches": [
+                // The key of an empty array is none, which is not null.
+                { "case": { "$eq": ["$$v", []] }, "then": { "$literal": Bson::Undefined } },
+                { "case": { "$isArray": "$$v" }, "then": { "$setUnion": [elements, []] } },
+                { "case": { "$eq": [{ "$type": "$$v" }, "missing"] }, "then": null },
+            ],
+            "default": "$$v",
+        } };
+        keys.insert(&name, doc! { "$let": { "vars": { "v": format!("${path}") }, "in": value } });
+        group.insert(&name, format!("${name}"));
+    }
+    let names: Vec<String> = group.keys().cloned().collect();
+    stages.push(doc! { "$project": keys });
+    stages.extend(names.iter().map(|name| {
+        doc! { "$unwind": { "path": format!("${name}"), "preserveNullAndEmptyArrays": true } }
+    }));
+    stages.push(doc! { "$group": {
+        "_id": group, "n": { "$sum": 1 }, "one": { "$first": "$_id" }, "other": { "$last": "$_id" },
+    } });
+    stages.push(doc! { "$match": { "n": { "$gt": 1 } } });
+    stages.push(doc! { "$limit": KEYS_NAMED });
+    stages.push(doc! { "$project": { "_id": 0, "one": 1, "other": 1 } });
+    Some(stages)
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::{RawDocumentBuf, doc, rawdoc};
+    use schemas::namespace::Namespace;
+
+    use super::{pipeline, refused};
+
+    #[test]
+    fn what_no_server_builds_is_told() {
+        let namespace = Namespace::new("shop", "orders");
+        let of = |count: i32| -> Vec<RawDocumentBuf> {
+            let made = (0..count).map(|n| doc! { "key": { format!("a{n}"): 1 }, "name": "a" });
+            made.map(|spec| RawDocumentBuf::try_from(&spec).expect("BSON")).collect()
+        };
+        assert!(refused(&namespace, &of(63)).is_empty());
+        let told = refused(&namespace, &of(64));
+        assert!(told.len() == 1 && told[0].contains("shop.orders has 65 indexes"), "{told:?}");
+        let kinds = [
+            rawdoc! { "key": { "at": "geoHaystack", "kind": 1 }, "name": "near" },
+            rawdoc! { "key": { "$**": 1 }, "name": "all" },
+            rawdoc! { "key": { "at": "2dsphere" }, "name": "place" },
+        ];
+        let told = refused(&namespace, &kinds);
+        assert!(told.len() == 1 && told[0].contains("near") && told[0].contains("geoHaystack"), "{told:?}");
+    }
+
+    #[test]
+    fn keys_that_an_aggregation_reads_otherwise_are_left_alone() {
+        for key in [rawdoc! { "a.0": 1 }, rawdoc! { "a": "hashed" }, rawdoc! { "$**": 1 }] {
+            assert_eq!(pipeline(&rawdoc! { "key": key.clone(), "name": "a" }), None, "{key:?}");
+        }
+        assert!(pipeline(&rawdoc! { "key": { "a": 1, "b.c": -1 }, "name": "a" }).is_some());
+    }
+}
