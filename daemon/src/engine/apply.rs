@@ -19,7 +19,7 @@ use super::tail::Tail;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
 use super::{delta, element, index};
 use crate::mongo::shard_keys::PlacedBy;
-use crate::mongo::{Topology, append, command};
+use crate::mongo::{append, command};
 
 /// A statement larger than this does not fit into a command beside what else is in it; the server takes 16 MiB + 16 KiB in all.
 const STATEMENT_BYTES: usize = (16 << 20) + (12 << 10);
