@@ -190,6 +190,7 @@ async fn a_replica_set_under_load_arrives_on_three_shards() {
 
     let theirs = stage.destination.client().await.unwrap();
     let report = compare(&client, &theirs, &Scope::default()).await.unwrap();
+    std::fs::write("/tmp/dest-log.txt", stage.daemon.log()).unwrap();
     assert_eq!(unexpected(&report), Vec::<String>::new());
     let keys = stage.keys().await.unwrap();
     let names: Vec<&str> = keys.keys().map(String::as_str).collect();

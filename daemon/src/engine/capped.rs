@@ -15,7 +15,7 @@ use super::catalog::{self, CollectionInfo};
 use super::copy::{Copier, LARGE_AT_ONCE};
 use super::doubled::Doubled;
 use super::pace::Pace;
-use super::progress::Progress;
+use super::progress::ShardCounters;
 use super::tuning::Tuning;
 use super::{index, partition};
 use crate::mongo::{Deployment, append, command};
@@ -28,7 +28,7 @@ const BATCH_DOCUMENTS: u32 = 5_000;
 pub async fn mend(
     source: &Deployment,
     destination: &Deployment,
-    progress: &Progress,
+    progress: &ShardCounters,
     doubled: &Doubled,
     info: &CollectionInfo,
     as_of: Timestamp,

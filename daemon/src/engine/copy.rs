@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::checkpoint::Part;
 use super::doubled::Doubled;
 use super::pace::{Amount, Pace};
-use super::progress::Progress;
+use super::progress::ShardCounters;
 use super::topology::Placement;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Verb};
@@ -66,7 +66,7 @@ pub struct Copier<'a> {
     /// Written to.
     pub destination: &'a Deployment,
     /// Where progress is counted.
-    pub progress: &'a Progress,
+    pub progress: &'a ShardCounters,
     /// Where documents in which a name occurs twice are noted.
     pub doubled: &'a Doubled,
     /// No document is read as of before this.
