@@ -188,12 +188,12 @@ async fn an_oplog_that_rolls_over_before_the_copy_ends() {
     let stage = Stage::set(source, named("rs-destination"), cutoverd::Config::default()).await.unwrap();
     let client = stage.source.client().await.unwrap();
     let orders = client.database("shop").collection("orders");
-    for part in 0..10 {
+    for part in 0..40 {
         let documents = (0..2_000).map(|id| doc! { "_id": part * 2_000 + id, "text": "x".repeat(1_000) });
         orders.insert_many(documents).await.unwrap();
     }
     stage.declaration().write(stage.folder()).unwrap();
-    // As if each batch came over a thin line: a batch holds a tenth of what is there, and takes far longer than the oplog lasts.
+    // As if each batch came over a thin line: a batch holds a fortieth of what is there, and takes far longer than the oplog lasts.
     let slow = doc! { "failCommands": ["find"], "namespace": "shop.orders", "blockConnection": true, "blockTimeMS": 4_000 };
     admin(&client, doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": slow }).await;
     let words = ["the oplog of rs-source holds", "s at the least: what is written meanwhile would be lost"];

@@ -191,3 +191,18 @@ async fn swapped_links_are_followed() {
     fs::write(second.join("main.hcl"), hcl("orders", "max_lag = \"50s\"")).expect("writes");
     bench.wait_until("orders", "an edit after the swap", |one| one.spec.cutover.max_lag.to_string() == "50s").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_gone_takes_nothing_with_it_and_is_followed_when_it_is_back() {
+    let (bench, directory) = bench_with(&hcl("orders", "max_lag = \"10s\"")).await;
+    appears(&bench, "orders", Phase::Ready).await;
+    fs::rename(&directory, directory.with_extension("away")).expect("renames");
+    refused(&bench, "cannot be read").await;
+    fs::create_dir(&directory).expect("a folder");
+    refused(&bench, "there is no .hcl file").await;
+    assert_eq!(bench.observed("orders").await.status.phase, Phase::Ready, "nothing is cancelled");
+    // It is another directory by now, which the first one's watch does not tell of.
+    save(&directory, "main.hcl", &hcl("orders", "max_lag = \"20s\""));
+    bench.wait_until("orders", "the edit", |one| one.spec.cutover.max_lag.to_string() == "20s").await;
+    says(&bench, "the second apply", |said| said.outcome == WatchOutcome::Applied).await;
+}

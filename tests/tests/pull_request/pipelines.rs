@@ -8,7 +8,6 @@ use std::process::Command;
 
 use rig::stage::MIGRATION;
 use rig::{Declaration, Stage, programs};
-use saphyr::{LoadableYamlNode as _, Yaml};
 
 use super::repository::{Repository, git};
 use super::{assert_says, filled};
@@ -62,6 +61,27 @@ fn program(folder: &Path, name: &str, text: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// The lines that belong to one: those after it that stand further in.
+fn below<'t>(lines: &[&'t str], at: usize) -> Vec<&'t str> {
+    let own = indent(lines[at]);
+    lines[at + 1..].iter().copied().take_while(|line| line.trim().is_empty() || indent(line) > own).collect()
+}
+
+/// A YAML text of the three forms that the workflows have: on the line itself, literal (`|`) and folded (`>-`).
+fn value(on_line: &str, below: &[&str]) -> String {
+    let first = below.first().map_or(0, |line| indent(line));
+    let text: Vec<&str> = below.iter().map(|line| line.get(first..).unwrap_or_default()).collect();
+    match on_line {
+        "|" => text.join("\n"),
+        ">-" => text.join(" "),
+        line => line.to_owned(),
+    }
+}
+
 impl Runner {
     async fn of(workflow: &str) -> Self {
         let stage = filled().await;
@@ -90,21 +110,25 @@ impl Runner {
         Self { stage, repository, workflow: text, programs: stand_ins, calls, variables }
     }
 
-    /// The scripts of a job, one for each step.
+    /// The scripts of a job, one for each step of GitHub's, and one of all lines of GitLab's `script` and of its `after_script`.
     fn scripts(&self, job: &str) -> Vec<String> {
-        let documents = Yaml::load_from_str(&self.workflow).unwrap();
-        let document = &documents[0];
-        let text = |node: &Yaml<'_>| node.as_str().unwrap_or_else(|| panic!("{job}: no text")).to_owned();
-        if let Some(jobs) = document.as_mapping_get("jobs") {
-            let steps = jobs.as_mapping_get(job).and_then(|job| job.as_mapping_get("steps")).and_then(Yaml::as_sequence).unwrap();
-            return steps.iter().filter_map(|step| step.as_mapping_get("run")).map(text).collect();
+        let lines: Vec<&str> = self.workflow.lines().collect();
+        let at = lines.iter().position(|line| line.trim() == format!("{job}:")).unwrap_or_else(|| panic!("no job {job}"));
+        let job = below(&lines, at);
+        let mut scripts = Vec::new();
+        for (at, line) in job.iter().enumerate() {
+            let key = line.trim_start().trim_start_matches("- ");
+            if let Some(text) = key.strip_prefix("run: ") {
+                scripts.push(value(text, &below(&job, at)));
+            } else if matches!(key, "script:" | "after_script:") {
+                let items = below(&job, at);
+                let starts = items.iter().enumerate().filter_map(|(at, line)| Some((at, line.trim_start().strip_prefix("- ")?)));
+                let texts: Vec<String> = starts.map(|(at, text)| value(text, &below(&items, at))).collect();
+                scripts.push(texts.join("\n"));
+            }
         }
-        let job = document.as_mapping_get(job).unwrap_or_else(|| panic!("no job {job}"));
-        let lines = |name: &str| {
-            job.as_mapping_get(name).and_then(Yaml::as_sequence).map(|lines| lines.iter().map(text).collect::<Vec<_>>())
-        };
-        // GitLab runs the lines of each as one script.
-        [lines("script"), lines("after_script")].into_iter().flatten().map(|lines| lines.join("\n")).collect()
+        assert!(!scripts.is_empty(), "no script");
+        scripts
     }
 
     /// Runs a job's scripts, one after the other, where the pipeline's clone stands; the last code that is not 0 counts.

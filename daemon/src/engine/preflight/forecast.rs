@@ -24,6 +24,8 @@ const SIZED_AT_ONCE: usize = 8;
 static SAMPLING: Semaphore = Semaphore::const_new(1);
 /// The share of the oplog's window that a copy may be expected to take: the sample is of reading alone.
 const WELL_WITHIN: f64 = 0.5;
+/// A copy that takes less, in seconds, is no loss where it has to begin anew: a burst of writes is no reason to stop it.
+const WORTH_STOPPING: f64 = 60.0;
 /// An oplog that is this full drops its oldest entries for new ones.
 const FULL: f64 = 0.95;
 
@@ -112,7 +114,7 @@ pub(super) fn oplog(findings: &mut Findings, source: &Deployment, forecast: &For
         let holds = format!("the oplog of {name_of} holds {window} s of writes");
         match forecast.copy_seconds {
             None => findings.note(name, Outcome::Ok, format!("{holds}; there is nothing to measure the copy by")),
-            Some(copy) if copy > window as f64 => {
+            Some(copy) if copy > window as f64 && copy >= WORTH_STOPPING => {
                 let message =
                     format!("{holds}, and the copy takes {copy:.0} s at the least: what is written meanwhile would be lost");
                 findings.fail(name, &Fault::new(FaultCode::ResumePointLost, message).with_remedy(remedy));
