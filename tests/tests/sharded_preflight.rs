@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 use mongodb::bson::{Document, doc};
+use mongodb::options::WriteConcern;
 use rig::stage::MIGRATION;
 use rig::{ClusterOptions, Cutover, Cutoverd, Declaration, Options, ReplicaSet, ShardedCluster, cutoverd};
 use serde_json::Value;
@@ -133,10 +134,10 @@ async fn each_check_of_a_sharded_source_fails_for_its_own_reason() {
 
     let shards = config.collection::<Document>("shards");
     let draining = |on: bool| doc! { "$set": { "draining": on } };
-    shards.update_one(doc! { "_id": "shard-1" }, draining(true)).await.unwrap();
+    shards.update_one(doc! { "_id": "shard-1" }, draining(true)).write_concern(WriteConcern::majority()).await.unwrap();
     let all = scene.checks(&declaration).await;
     assert!(all.iter().any(|check| check.outcome == "warn" && check.message.contains("being drained")), "{all:#?}");
-    shards.update_one(doc! { "_id": "shard-1" }, draining(false)).await.unwrap();
+    shards.update_one(doc! { "_id": "shard-1" }, draining(false)).write_concern(WriteConcern::majority()).await.unwrap();
 
     let same = Declaration::new(MIGRATION, &scene.cluster.uri(), &scene.cluster.uri());
     let all = scene.checks(&same).await;

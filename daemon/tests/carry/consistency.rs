@@ -4,6 +4,7 @@
 //! `CUTOVER_SEEDS=200` tries so many seeds, `CUTOVER_SEEDS=201-400` those, `CUTOVER_SEED=7` that one alone, `CUTOVER_SHRINK=1` leaves
 //! out of a failing seed what it fails without, `CUTOVER_LOG=daemon=debug` shows what the engine does.
 
+mod cluster;
 mod generate;
 mod shrink;
 
@@ -106,13 +107,13 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn seeds() -> Result<Vec<u64>> {
+fn seeds(quick: u64) -> Result<Vec<u64>> {
     let number = |text: &str| text.parse::<u64>().with_context(|| format!("{text} is no seed"));
     if let Ok(seed) = std::env::var("CUTOVER_SEED") {
         return Ok(vec![number(&seed)?]);
     }
     match std::env::var("CUTOVER_SEEDS") {
-        Err(_) => Ok((1..=QUICK).collect()),
+        Err(_) => Ok((1..=quick).collect()),
         Ok(seeds) => match seeds.split_once('-') {
             Some((first, last)) => Ok((number(first)?..=number(last)?).collect()),
             None => Ok((1..=number(&seeds)?).collect()),
@@ -125,7 +126,7 @@ async fn random_operations_lose_nothing() -> Result<()> {
     if let Ok(filter) = std::env::var("CUTOVER_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     }
-    let seeds = seeds()?;
+    let seeds = seeds(QUICK)?;
     let mut pair = Pair::start().await?;
     let mut failed = Vec::new();
     let (mut operations, began) = (0, Instant::now());

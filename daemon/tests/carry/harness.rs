@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use daemon::engine::run::MongoEngine;
 use daemon::engine::tuning::Tuning;
-use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport, element};
+use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, ShardProgress, SyncReport, element};
 use mongodb::Client;
 use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 use rig::compare::{Report, Scope, compare};
@@ -42,23 +42,7 @@ impl Pair {
     }
 
     pub(crate) fn spec(&self) -> MigrationSpec {
-        let connection = |set: &ReplicaSet| ConnectionSpec { uri: set.uri(), username: None, password: None, tls: None };
-        MigrationSpec {
-            name: MigrationName::new("carry").expect("a name"),
-            generation: Generation(1),
-            paused: false,
-            source: SourceSpec { connection: connection(&self.source) },
-            destination: DestinationSpec {
-                connection: connection(&self.destination),
-                existing_data: ExistingData::Refuse,
-                block_writes: None,
-            },
-            namespaces: NamespacesSpec::default(),
-            copy: CopySpec::default(),
-            sharding: None,
-            verify: VerifySpec { mode: VerifyMode::Off },
-            cutover: CutoverSpec::default(),
-        }
+        spec(self.source.uri(), self.destination.uri())
     }
 
     /// Drops every user database of both sides, for the next run.
@@ -74,20 +58,45 @@ impl Pair {
     }
 
     async fn drop_all(&self) -> Result<()> {
-        for client in [&self.from, &self.to] {
-            set_write_block(client, false).await?;
-            for name in client.list_database_names().await? {
-                if !["admin", "local", "config"].contains(&name.as_str()) {
-                    client.database(&name).drop().await?;
-                }
-            }
-        }
-        Ok(())
+        drop_databases(&self.from).await?;
+        drop_databases(&self.to).await
     }
 
     pub(crate) async fn compare(&self) -> Result<Report> {
         compare(&self.from, &self.to, &Scope::default()).await
     }
+}
+
+/// A migration of everything between two deployments.
+pub(crate) fn spec(source: String, destination: String) -> MigrationSpec {
+    let connection = |uri| ConnectionSpec { uri, username: None, password: None, tls: None };
+    MigrationSpec {
+        name: MigrationName::new("carry").expect("a name"),
+        generation: Generation(1),
+        paused: false,
+        source: SourceSpec { connection: connection(source) },
+        destination: DestinationSpec {
+            connection: connection(destination),
+            existing_data: ExistingData::Refuse,
+            block_writes: None,
+        },
+        namespaces: NamespacesSpec::default(),
+        copy: CopySpec::default(),
+        sharding: None,
+        verify: VerifySpec { mode: VerifyMode::Off },
+        cutover: CutoverSpec::default(),
+    }
+}
+
+/// Lifts the write block and drops every user database.
+pub(crate) async fn drop_databases(client: &Client) -> Result<()> {
+    set_write_block(client, false).await?;
+    for name in client.list_database_names().await? {
+        if !["admin", "local", "config"].contains(&name.as_str()) {
+            client.database(&name).drop().await?;
+        }
+    }
+    Ok(())
 }
 
 async fn set_write_block(client: &Client, on: bool) -> Result<()> {
@@ -105,7 +114,8 @@ pub(crate) struct Run {
     spec: MigrationSpec,
     tuning: Tuning,
     dir: TempDir,
-    source: Client,
+    /// The source, or each of its shards in the order of their names.
+    source: Vec<Client>,
     caught_up: bool,
     blockers: Vec<String>,
 }
@@ -116,9 +126,13 @@ impl Run {
     }
 
     pub(crate) async fn start_with(pair: &Pair, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
+        Self::begin(vec![pair.from.clone()], spec, tuning).await
+    }
+
+    /// Starts one from a source whose shards, or which itself, these are.
+    pub(crate) async fn begin(source: Vec<Client>, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let (runtime, engine, reports) = open(&spec, &tuning, dir.path()).await?;
-        let source = pair.from.clone();
         Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false, blockers: Vec::new() })
     }
 
@@ -194,14 +208,18 @@ impl Run {
 
     /// Waits until all that the source holds now is applied.
     pub(crate) async fn caught_up(&mut self) -> Result<()> {
-        let reply = self.source.database("admin").run_command(doc! { "appendOplogNote": 1, "data": { "msg": "now" } }).await?;
-        let Timestamp { time, increment } = reply.get_timestamp("operationTime")?;
-        let now = ClusterTime { t: time, i: increment };
+        let mut now = Vec::new();
+        for source in &self.source {
+            let reply = source.database("admin").run_command(doc! { "appendOplogNote": 1, "data": { "msg": "now" } }).await?;
+            let Timestamp { time, increment } = reply.get_timestamp("operationTime")?;
+            now.push(ClusterTime { t: time, i: increment });
+        }
         let began = Instant::now();
         loop {
             self.look()?;
-            let applied = self.engine.progress().shards.first().and_then(|shard| shard.optime_gap.applied);
-            if self.caught_up && applied >= Some(now) {
+            let shards = self.engine.progress().shards;
+            let is_applied = |(shard, now): (&ShardProgress, &ClusterTime)| shard.optime_gap.applied >= Some(*now);
+            if self.caught_up && shards.len() == now.len() && shards.iter().zip(&now).all(is_applied) {
                 return Ok(());
             }
             ensure!(began.elapsed() < PATIENCE, "not caught up: {:?}", self.engine.progress());

@@ -8,6 +8,7 @@ use daemon::engine::balancer::{self, Balancer};
 use daemon::engine::{balancing, membership};
 use daemon::mongo::{Deployment, Side, connect};
 use mongodb::bson::doc;
+use mongodb::options::WriteConcern;
 use rig::{ClusterOptions, ShardedCluster};
 use schemas::fault::FaultCode;
 use schemas::id::{Generation, MigrationName};
@@ -114,8 +115,9 @@ async fn routers_without_the_commands_are_served_by_the_settings() -> Result<()>
     }
     // A cluster whose balancer nobody ever touched has it on.
     let settings = cluster.config().client().await?.database("config").collection::<mongodb::bson::Document>("settings");
-    settings.delete_one(doc! { "_id": "balancer" }).await?;
-    assert!(balancer::look(&config).await?.is_on);
+    let deleted = settings.delete_one(doc! { "_id": "balancer" }).write_concern(WriteConcern::majority()).await?;
+    assert_eq!(deleted.deleted_count, 1);
+    assert_eq!(balancer::look(&config).await?, Balancer { is_on: true, is_in_round: false });
     Ok(())
 }
 
@@ -130,13 +132,14 @@ async fn shards_that_came_are_noticed() -> Result<()> {
     let first = shards.find_one(doc! {}).await?.unwrap_or_default();
     let mut added = first.clone();
     added.insert("_id", "shard-9");
-    shards.insert_one(added).await?;
+    added.insert("host", "shard-9/127.0.0.1:1");
+    shards.insert_one(added).write_concern(WriteConcern::majority()).await?;
     // What the run began with stays, however often it is started.
     membership::keep(&router, folder.path()).await?;
     let findings = membership::look(&router, folder.path()).await;
     let told: Vec<_> = findings.iter().map(|one| (one.kind, one.path.as_str())).collect();
     assert_eq!(told, [(FindingKind::ShardAdded, "source.shards.shard-9")]);
-    shards.delete_one(doc! { "_id": "shard-9" }).await?;
+    shards.delete_one(doc! { "_id": "shard-9" }).write_concern(WriteConcern::majority()).await?;
     assert!(membership::look(&router, folder.path()).await.is_empty());
     Ok(())
 }

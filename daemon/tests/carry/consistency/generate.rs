@@ -1,5 +1,7 @@
 //! Draws a plan from a seed: what is there before, what each client does, and what goes wrong meanwhile.
 
+pub(crate) mod cluster;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -69,7 +71,7 @@ impl fmt::Display for Plan {
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut hand = Hand { rng: StdRng::seed_from_u64(seed), series: Series::default() };
+        let mut hand = Hand { rng: StdRng::seed_from_u64(seed), series: Series::default(), collections: &COLLECTIONS };
         let before = (0..40).map(|_| hand.operation()).collect();
         let clients = (0..hand.rng.random_range(2..=4))
             .map(|client| {
@@ -126,6 +128,7 @@ const SERIES: &str = "four";
 struct Hand {
     rng: StdRng,
     series: Series,
+    collections: &'static [&'static str],
 }
 
 impl Hand {
@@ -204,7 +207,7 @@ impl Hand {
     }
 
     fn collection(&mut self) -> String {
-        self.of(&COLLECTIONS).to_owned()
+        self.of(self.collections).to_owned()
     }
 
     /// Few keys, and many forms of each.

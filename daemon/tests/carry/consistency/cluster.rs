@@ -1,0 +1,242 @@
+//! The same between sharded clusters and replica sets: load on all shards, transactions over them, shard keys that change, ranges that
+//! left orphans behind, collections that are sharded, renamed and dropped, elections on shards and on the config server.
+//!
+//! `CUTOVER_SEEDS` and `CUTOVER_SEED` as for replica sets; `CUTOVER_SHAPE=ClusterToSet`, `ClusterToCluster` or `SetToCluster` holds to
+//! one shape.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use mongodb::Client;
+use mongodb::bson::doc;
+use mongodb::options::ClientOptions;
+use rig::compare::{Difference, Kind, Report, Scope, compare};
+use rig::replica_set::{Options, ReplicaSet};
+use rig::{ClusterOptions, ShardedCluster};
+use schemas::namespace::Namespace;
+use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
+
+use super::generate::cluster::{KEYED, Shape};
+use super::generate::{Event, Plan};
+use super::{PACE, PATIENCE, operate};
+use crate::harness::{Run, drop_databases, run, spec};
+
+/// Seeds that a normal run tries of each shape.
+const QUICK: u64 = 3;
+
+/// One side.
+enum Deployed {
+    Set(Box<ReplicaSet>),
+    Cluster(Box<ShardedCluster>),
+}
+
+impl Deployed {
+    async fn start(shards: Option<usize>) -> Result<Self> {
+        // An idle shard tells how far it is by a no-op.
+        let shard = Options { noop_interval_seconds: Some(1), ..Options::default() };
+        Ok(match shards {
+            None => Self::Set(Box::new(ReplicaSet::start(Options::default()).await?)),
+            Some(shards) => {
+                let options = ClusterOptions { shard, ..ClusterOptions::shards(shards) };
+                Self::Cluster(Box::new(ShardedCluster::start(options).await?))
+            }
+        })
+    }
+
+    fn uri(&self) -> String {
+        match self {
+            Self::Set(set) => set.uri(),
+            Self::Cluster(cluster) => cluster.uri(),
+        }
+    }
+
+    /// A client that gives up where there is no primary for long.
+    async fn client(&self) -> Result<Client> {
+        let mut options = ClientOptions::parse(self.uri()).await?;
+        options.server_selection_timeout = Some(Duration::from_secs(20));
+        Ok(Client::with_options(options)?)
+    }
+
+    /// The replica sets that hold data.
+    fn holders(&self) -> Vec<&ReplicaSet> {
+        match self {
+            Self::Set(set) => vec![set],
+            Self::Cluster(cluster) => cluster.shards().iter().collect(),
+        }
+    }
+
+    /// Everything that elects a primary.
+    fn electing(&self) -> Vec<&ReplicaSet> {
+        let mut all = self.holders();
+        if let Self::Cluster(cluster) = self {
+            all.push(cluster.config());
+        }
+        all
+    }
+
+    async fn step_down(&self, nth: usize) -> Result<()> {
+        let all = self.electing();
+        all[nth % all.len()].step_down(1).await
+    }
+}
+
+/// A source and a destination of a shape.
+struct Sides {
+    shape: Shape,
+    source: Deployed,
+    destination: Deployed,
+}
+
+impl Sides {
+    async fn start(shape: Shape) -> Result<Self> {
+        let (source, destination) = match shape {
+            Shape::ClusterToSet => (Some(3), None),
+            Shape::ClusterToCluster => (Some(3), Some(2)),
+            Shape::SetToCluster => (None, Some(3)),
+        };
+        let (source, destination) = tokio::try_join!(Deployed::start(source), Deployed::start(destination))?;
+        Ok(Self { shape, source, destination })
+    }
+
+    fn spec(&self) -> Result<MigrationSpec> {
+        let mut spec = spec(self.source.uri(), self.destination.uri());
+        if self.shape == Shape::SetToCluster {
+            let declared = |db: &str, name: &str, key: &[(&str, bool)]| ShardKeySpec {
+                namespace: Namespace::new(db, name),
+                key: key
+                    .iter()
+                    .map(|(field, is_hashed)| format!("{field}:{}", if *is_hashed { "hashed" } else { "1" }))
+                    .collect(),
+            };
+            let mut collections = Vec::new();
+            for db in ["one", "two", "three"] {
+                collections.push(declared(db, "h1", &[("_id", true)]));
+                collections.extend(KEYED.iter().map(|(name, key)| declared(db, name, key)));
+            }
+            spec.sharding = Some(ShardingSpec { balancer: Balancer::RequireOff, collections });
+        }
+        Ok(spec)
+    }
+
+    /// Whether nothing differs but what must: a collection that was made anew without the index of the key that is declared for it has
+    /// that index once it is sharded.
+    fn is_equal(&self, report: &Report) -> bool {
+        let is_of_key = |difference: &Difference| {
+            let name = difference.id.as_deref().unwrap_or_default();
+            difference.kind == Kind::ExtraIndex && ["_id_hashed", "a_1_b_1", "n.x_hashed"].contains(&name)
+        };
+        let expected = |difference: &&Difference| self.shape == Shape::SetToCluster && is_of_key(difference);
+        report.total_differences == report.differences.iter().filter(expected).count() as u64
+    }
+
+    /// Drops what a run left on both sides.
+    async fn clear(&self) -> Result<()> {
+        for side in [&self.source, &self.destination] {
+            let client = side.client().await?;
+            let mut tries = 0;
+            while let Err(error) = drop_databases(&client).await {
+                tries += 1;
+                ensure!(tries < 20, "{error:#}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a plan on sides that have nothing, and compares.
+    async fn hold(&self, plan: &Plan) -> Result<()> {
+        let (from, to) = (self.source.client().await?, self.destination.client().await?);
+        for operation in &plan.before {
+            operate(&from, operation).await;
+        }
+        if let Some(milliseconds) = plan.slow_copy {
+            let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
+            run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 60 }, "data": data }).await?;
+        }
+        let mut shards = Vec::new();
+        for shard in self.source.holders() {
+            shards.push(shard.client().await?);
+        }
+        let mut sync = Run::begin(shards, self.spec()?, plan.tuning.clone()).await?;
+        let working = plan.clients.iter().map(|operations| async move {
+            let client = self.source.client().await?;
+            for (pause, operation) in operations {
+                tokio::time::sleep(PACE.mul_f64(*pause)).await;
+                operate(&client, operation).await;
+            }
+            Ok::<(), anyhow::Error>(())
+        });
+        let disturbing = async {
+            for (place, (after, event)) in plan.events.iter().enumerate() {
+                tokio::time::sleep(Duration::from_millis(*after)).await;
+                sync.look()?;
+                match event {
+                    Event::Restart => sync.restart().await?,
+                    Event::Kill => sync.kill().await?,
+                    Event::SourceStepsDown => {
+                        self.source.step_down(place + plan.operations()).await.context("the source's step-down")?;
+                    }
+                    Event::DestinationStepsDown => {
+                        self.destination.step_down(place + plan.operations()).await.context("the destination's step-down")?;
+                    }
+                    Event::Faults { .. } => bail!("a fault names a server, and not a cluster"),
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(futures_util::future::try_join_all(working), disturbing)?;
+        for side in [&self.source, &self.destination] {
+            for set in side.electing() {
+                set.primary().await?;
+            }
+        }
+        if plan.slow_copy.is_some() {
+            run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+        }
+        sync.cut_over().await?;
+        let report = compare(&from, &to, &Scope::default()).await?;
+        ensure!(self.is_equal(&report), "{report}");
+        println!("  {} collections, {} indexes, {} documents", report.collections, report.indexes, report.source_documents);
+        Ok(())
+    }
+}
+
+async fn hold_seeds(shape: Shape) -> Result<()> {
+    if let Ok(filter) = std::env::var("CUTOVER_LOG") {
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    }
+    let seeds = super::seeds(QUICK)?;
+    let mut sides = Sides::start(shape).await?;
+    let mut failed = Vec::new();
+    for seed in &seeds {
+        let plan = Plan::of_shape(*seed, shape);
+        println!("{shape:?}, seed {seed}: {plan}");
+        let began = Instant::now();
+        let held = match tokio::time::timeout(PATIENCE, sides.hold(&plan)).await {
+            Ok(held) => held,
+            Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
+        };
+        if let Err(error) = held {
+            println!("{shape:?} FAILED, replay it with CUTOVER_SHAPE={shape:?} CUTOVER_SEED={seed}: {error:#}");
+            failed.push(seed.to_string());
+            sides = Sides::start(shape).await?;
+        }
+        println!("  {:?}", began.elapsed());
+        sides.clear().await?;
+    }
+    ensure!(failed.is_empty(), "failed with CUTOVER_SHAPE={shape:?} CUTOVER_SEED={}", failed.join(", "));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_operations_on_sharded_clusters_lose_nothing() -> Result<()> {
+    let shapes = match std::env::var("CUTOVER_SHAPE") {
+        Ok(only) => Shape::ALL.into_iter().filter(|shape| format!("{shape:?}") == only).collect(),
+        Err(_) => vec![Shape::SetToCluster],
+    };
+    ensure!(!shapes.is_empty(), "CUTOVER_SHAPE names none of {:?}", Shape::ALL);
+    for shape in shapes {
+        hold_seeds(shape).await?;
+    }
+    Ok(())
+}
