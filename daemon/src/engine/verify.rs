@@ -47,6 +47,8 @@ const YIELD_AT: Duration = Duration::from_secs(3);
 const YIELD_FOR: Duration = Duration::from_millis(200);
 /// Pause before the next look at an empty queue.
 const IDLE: Duration = Duration::from_millis(100);
+/// Between two notes to shards that are waited for.
+const WAKE_EVERY: Duration = Duration::from_millis(500);
 /// Open mismatches are compared again this often: somebody may have mended them.
 const REVISIT: Duration = Duration::from_secs(5);
 /// Options and indexes are compared again this often while the run waits.
@@ -248,7 +250,10 @@ impl Verifier {
         if let Some(mark) = mark {
             // What others wrote until now is known once the destination's own stream has told of our mark.
             let mut watched = self.watched.subscribe();
-            let told = watched.wait_for(|watched| *watched >= Some(mark)).await;
+            let told = tokio::select! {
+                told = watched.wait_for(|watched| *watched >= Some(mark)) => told.map(drop),
+                never = wake(&sides.destination) => match never {},
+            };
             told.map_err(|_| Fault::new(schemas::fault::FaultCode::Internal, "nobody follows the destination's changes"))?;
             self.recheck(sides, Until::Empty).await?;
         }
@@ -402,6 +407,18 @@ impl Verifier {
         }
         Ok(())
     }
+}
+
+/// Has every shard of a cluster tell how far it is, again and again: one without writes would do so every ten seconds only. Where that
+/// may not be done, those are waited for.
+async fn wake(destination: &Deployment) -> std::convert::Infallible {
+    while destination.is_sharded() {
+        if let Err(fault) = destination.oplog_note("cutover: waking idle shards").await {
+            tracing::debug!(error = %fault, "idle shards are not woken");
+        }
+        tokio::time::sleep(WAKE_EVERY).await;
+    }
+    std::future::pending().await
 }
 
 /// Whether the tail has so much to do that comparing waits.

@@ -221,7 +221,11 @@ impl<'a> Watch<'a> {
     }
 
     async fn tell(&mut self, told: Told, remade: HashSet<Namespace>) -> Result<(), Fault> {
-        let through = told.token.as_ref().and_then(|token| token_time(token));
+        let mut through = told.token.as_ref().and_then(|token| token_time(token));
+        if self.sides.destination.is_sharded() {
+            // One shard has told up to this time. Another, whose clock is its own, may have done something at the very same.
+            through = through.map(before);
+        }
         let found = !told.unclear.is_empty() || !told.foreign.is_empty();
         for one in &told.foreign {
             tracing::warn!(namespace = %one.namespace, operation = one.operation, at = %one.time, "somebody else writes to the destination");
@@ -274,6 +278,14 @@ impl<'a> Watch<'a> {
             }
         };
         Ok((!traits.view).then_some((namespace, traits)))
+    }
+}
+
+/// The cluster time right before another.
+const fn before(time: ClusterTime) -> ClusterTime {
+    match time.i.checked_sub(1) {
+        Some(i) => ClusterTime { t: time.t, i },
+        None => ClusterTime { t: time.t.saturating_sub(1), i: u32::MAX },
     }
 }
 
