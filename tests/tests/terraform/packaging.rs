@@ -61,7 +61,7 @@ async fn terraform_can_do_without_tls() {
 #[tokio::test]
 async fn the_examples_are_valid() {
     let terraform = Terraform::new().await.unwrap();
-    for name in ["main.tf", "preflight.tf"] {
+    for name in ["main.tf", "preflight.tf", "sharded.tf"] {
         let example = rig::programs::workspace_folder().join("examples/terraform").join(name);
         terraform.write(name, &std::fs::read_to_string(example).unwrap()).unwrap();
     }

@@ -150,10 +150,10 @@ async fn whole(findings: &mut Findings, deployment: &Deployment) {
         Part::No => findings.note(&name, Outcome::Ok, format!("the {side} is no part of a sharded cluster")),
         Part::ConfigServer => findings.fail(&name, &refuse("the config server of a sharded cluster".to_owned())),
         Part::Shard(shard) => findings.fail(&name, &refuse(format!("shard {shard} of a sharded cluster"))),
-        Part::Unknown => findings.note(
+        Part::Unknown => findings.warn(
             &name,
-            Outcome::Warn,
-            format!("whether the {side} is one shard of a cluster may not be seen (shardingState): grant clusterMonitor"),
+            format!("whether the {side} is one shard of a cluster may not be seen (shardingState)"),
+            format!("grant clusterMonitor to the user on the {side}"),
         ),
     }
 }
@@ -180,11 +180,13 @@ async fn reach(findings: &mut Findings, router: &Deployment, connection: &Connec
             .and_then(|(deployment, missing)| usable(shard, deployment, &missing))
         {
             Ok(deployment) => {
-                let draining = if shard.is_draining { ", is being drained" } else { "" };
-                let outcome = if shard.is_draining { Outcome::Warn } else { Outcome::Ok };
-                let message =
-                    format!("shard {} at {} answers{draining}, MongoDB {}", shard.name, shard.hosts, deployment.version);
-                findings.note("source_shards", outcome, message);
+                let answers = format!("shard {} at {} answers, MongoDB {}", shard.name, shard.hosts, deployment.version);
+                if shard.is_draining {
+                    let remedy = "let the removal of the shard end first, or hold it up until the cutover";
+                    findings.warn("source_shards", format!("{answers}, and is being drained"), remedy);
+                } else {
+                    findings.note("source_shards", Outcome::Ok, answers);
+                }
                 findings.shards.push((shard.name.clone(), deployment));
             }
             Err(fault) => findings.fail("source_shards", &fault),
@@ -229,7 +231,8 @@ async fn compatibility(findings: &mut Findings, destination: Option<&Deployment>
     let Some(destination) = destination else { return };
     let shards = join_all(findings.shards.iter().map(|(_, shard)| surroundings::compatibility_of(shard))).await;
     let (Some(from), Some(to)) = (shards.into_iter().flatten().max(), surroundings::compatibility_of(destination).await) else {
-        return findings.note(name, Outcome::Warn, "it may not be read on both sides (getParameter)");
+        let remedy = "grant clusterMonitor to the users of both sides";
+        return findings.warn(name, "it may not be read on both sides (getParameter)", remedy);
     };
     if to < from {
         let message = format!("the destination's is {}.{}, below the {}.{} of a shard", to.0, to.1, from.0, from.1);
@@ -308,7 +311,11 @@ async fn still(findings: &mut Findings, router: &Deployment, spec: &MigrationSpe
         .collect();
     match balancing::mode(spec) {
         _ if told.is_empty() => findings.note("moving_chunks", Outcome::Ok, "no chunk is being moved"),
-        Mode::Manage => findings.note("moving_chunks", Outcome::Warn, format!("chunks are being moved: {}", told.join(", "))),
+        Mode::Manage => findings.warn(
+            "moving_chunks",
+            format!("chunks are being moved: {}", told.join(", ")),
+            "the run waits for the balancer's; let nobody move chunks by hand until the cutover",
+        ),
         Mode::RequireOff => {
             let fault = Fault::new(FaultCode::BalancerOn, format!("chunks are being moved: {}", told.join(", ")));
             findings.fail("moving_chunks", &fault.with_remedy("wait until that has ended, and move nothing until the cutover"));
