@@ -29,7 +29,7 @@ use tonic::{Request, Response, Status};
 use crate::engine::EngineProgress;
 use crate::engine::outlook::Fresh;
 use crate::engines::Engines;
-use crate::registry::{ByHandAct, DeclaredChange, Registry};
+use crate::registry::{ByHandAct, DeclaredChange, Registry, check_shard};
 use crate::secret_store::SecretStore;
 use crate::status::observed;
 use crate::watch::Board;
@@ -72,6 +72,22 @@ impl Api {
     pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, watching: Board, stop: CancellationToken) -> Self {
         let path = state_dir.display().to_string();
         Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, watching, stop }
+    }
+}
+
+impl Api {
+    /// Has the engine begin the copy of one shard again, while documents are copied; what else may be is the lifecycle's to say.
+    async fn begin_shard_again(&self, workspace: Option<Workspace>, name: MigrationName, shard: &ShardName) -> Result<(), Fault> {
+        let key = self.registry.resolve(workspace, name).await?;
+        let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await?;
+        let Some(record) = views.into_iter().map(|view| view.record).find(|record| record.run.phase() == Phase::Copying) else {
+            return Ok(());
+        };
+        check_shard(self.engines.progress(&record.run.id), &key.name, shard)?;
+        match self.engines.for_reading(&key.workspace, &record.run, &record.spec).await {
+            Some(engine) => engine.restart_shard(shard).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -217,7 +233,12 @@ impl Cutover for Api {
             Some(Act::Resume(_)) => ByHandAct::Resume,
             Some(Act::Cancel(_)) => ByHandAct::Cancel,
             Some(Act::Extend(extend)) => ByHandAct::Extend(extend.extensions),
-            Some(Act::RestartShard(restart)) => ByHandAct::RestartShard(ShardName(restart.shard)),
+            Some(Act::RestartShard(restart)) => {
+                let shard = ShardName(restart.shard);
+                let owner = workspace(request.workspace.clone())?;
+                self.begin_shard_again(owner, name(request.name.clone())?, &shard).await.map_err(refuse)?;
+                ByHandAct::RestartShard(shard)
+            }
             None => {
                 return Err(refuse(Fault::new(FaultCode::VersionMismatch, "the request names no act that this daemon knows")));
             }

@@ -26,6 +26,7 @@ pub mod guard;
 pub mod index;
 pub mod key;
 pub mod lane;
+pub mod membership;
 pub mod merge;
 pub mod outlook;
 pub mod pace;
@@ -33,8 +34,11 @@ pub mod partition;
 pub mod preflight;
 pub mod progress;
 pub mod reconcile;
+mod reporter;
 pub mod run;
+pub mod shard_copy;
 pub mod sharded;
+pub mod source;
 pub mod sync;
 pub mod tail;
 pub mod told;
@@ -53,7 +57,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use schemas::cluster_time::ClusterTime;
-use schemas::fault::Fault;
+use schemas::fault::{Fault, FaultCode};
 use schemas::id::{RunId, ShardName, Workspace};
 use schemas::namespace::Namespace;
 use schemas::observed::{Finding, ForeignWrite, ForeignWrites, Inspection, Mismatch};
@@ -115,6 +119,14 @@ pub trait RunEngine: Send + Sync + 'static {
 
     /// Stops all of that and waits until it has stopped, with its checkpoints written.
     fn stop_sync(&self) -> BoxFuture<'_, ()>;
+
+    /// Begins the copy of one shard again that has stopped, from its checkpoints, while the others go on.
+    ///
+    /// Refused with the reason where that shard is not stopped, or its documents are copied already.
+    fn restart_shard<'a>(&'a self, shard: &'a ShardName) -> BoxFuture<'a, Result<(), Fault>> {
+        let message = format!("shard {shard} cannot be begun again by itself");
+        Box::pin(std::future::ready(Err(Fault::new(FaultCode::NotSupportedYet, message))))
+    }
 
     /// Tells whether the source still holds what comes after the checkpoints; `None` where that may not be seen.
     fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>>;

@@ -223,6 +223,28 @@ impl Deployment {
         })
     }
 
+    /// The newest time of its cluster that the server knows of, signed so that other servers of the cluster believe it.
+    pub async fn clock(&self) -> Result<Option<mongodb::ClusterTime>, Fault> {
+        self.exchange_clocks(None).await
+    }
+
+    /// Tells the server, and the driver's client for all that it sends from now on, what time it is in its cluster.
+    pub async fn learn(&self, clock: &mongodb::ClusterTime) -> Result<(), Fault> {
+        self.exchange_clocks(Some(clock)).await.map(drop)
+    }
+
+    async fn exchange_clocks(&self, ours: Option<&mongodb::ClusterTime>) -> Result<Option<mongodb::ClusterTime>, Fault> {
+        let fault = |e: mongodb::error::Error| self.fault("asking for the cluster's time", &e);
+        let mut session = self.client.start_session().await.map_err(fault)?;
+        if let Some(ours) = ours {
+            session.advance_cluster_time(ours);
+        }
+        let admin = self.client.database("admin");
+        let ping = admin.run_command(doc! { "ping": 1 }).selection_criteria(self.member.clone());
+        ping.session(&mut session).await.map_err(fault)?;
+        Ok(session.cluster_time().cloned())
+    }
+
     /// Waits until no write whose mark begins so is under way; marks hold letters, digits, `-`, `_`, `:` and `;` only. A connection that broke, or a process that died, can leave writes
     /// behind that the server still works on: one that landed after its own repetition would undo what came between.
     pub async fn wait_for_writes(&self, mark: &str) -> Result<(), Fault> {

@@ -30,7 +30,7 @@ use crate::journal::{Journal, Key, Record};
 
 use book::Book;
 
-pub use act::ByHandAct;
+pub use act::{ByHandAct, check_shard};
 pub use apply::{Applied, DeclaredChange};
 pub(crate) use overlap::share_source;
 

@@ -150,6 +150,15 @@ pub enum Command {
     Resume(Named),
     /// Stop a run for good by hand; the data stays
     Cancel(Named),
+    /// Begin one shard again by hand, while the others go on
+    RestartShard {
+        /// The migration.
+        #[command(flatten)]
+        migration: Named,
+        /// The shard, as `cutover status` names it
+        #[arg(value_name = "SHARD")]
+        shard: String,
+    },
 }
 
 /// Where the declaration is, and what its variables get.

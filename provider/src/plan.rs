@@ -182,11 +182,17 @@ pub enum DriftKind {
     CredentialsInvalid,
     /// Somebody else writes to the destination.
     ForeignWrites,
+    /// The balancer of a sharded source runs.
+    BalancerOn,
+    /// A shard has joined the source.
+    ShardAdded,
+    /// A shard has left the source.
+    ShardRemoved,
 }
 
 impl DriftKind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Paused,
         Self::Resumed,
         Self::Extended,
@@ -200,6 +206,9 @@ impl DriftKind {
         Self::VersionChanged,
         Self::DefinitionsChanged,
         Self::CredentialsInvalid,
+        Self::BalancerOn,
+        Self::ShardAdded,
+        Self::ShardRemoved,
     ];
 
     /// The kind's name in JSON.
@@ -219,6 +228,9 @@ impl DriftKind {
             Self::DefinitionsChanged => "definitions_changed",
             Self::CredentialsInvalid => "credentials_invalid",
             Self::ForeignWrites => "foreign_writes",
+            Self::BalancerOn => "balancer_on",
+            Self::ShardAdded => "shard_added",
+            Self::ShardRemoved => "shard_removed",
         }
     }
 }

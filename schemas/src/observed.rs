@@ -94,6 +94,12 @@ pub enum FindingKind {
     Definitions,
     /// A side no longer lets the daemon in.
     Credentials,
+    /// The balancer of a sharded source runs.
+    BalancerOn,
+    /// A shard has joined the source.
+    ShardAdded,
+    /// A shard has left the source.
+    ShardRemoved,
 }
 
 /// What people did by hand: the drift that the daemon itself knows of.

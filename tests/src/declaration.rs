@@ -59,6 +59,12 @@ impl Declaration {
             .set(&format!("{side}.password"), format_args!("{{ env = \"{password_variable}\" }}"))
     }
 
+    /// Declares the shard key of a collection on the destination, as in `["customer:1", "_id:hashed"]`.
+    #[must_use]
+    pub fn shard_key(self, namespace: &str, key: &[&str]) -> Self {
+        self.set(&format!("sharding.collection \"{namespace}\".key"), format_args!("{key:?}"))
+    }
+
     /// The block as text.
     #[must_use]
     pub fn hcl(&self) -> String {
@@ -80,12 +86,22 @@ impl Declaration {
     }
 }
 
+/// A path's first step and the rest; a label in quotes may have dots of its own.
+fn split(path: &str) -> Option<(&str, &str)> {
+    let mut is_quoted = false;
+    let dot = path.find(|c: char| {
+        is_quoted ^= c == '"';
+        c == '.' && !is_quoted
+    })?;
+    Some((&path[..dot], &path[dot + 1..]))
+}
+
 /// The attributes of a block, then the blocks in it.
 fn render(hcl: &mut String, depth: usize, entries: &[(&str, &str)]) {
     let indent = "  ".repeat(depth);
     let mut blocks: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     for (path, expression) in entries {
-        match path.split_once('.') {
+        match split(path) {
             Some((block, rest)) => blocks.entry(block).or_default().push((rest, expression)),
             // Writing to a String cannot fail, here and below.
             None => drop(writeln!(hcl, "{indent}{path} = {expression}")),
@@ -109,6 +125,7 @@ mod tests {
             .text("source.tls.ca_file", "/a${b}")
             .user("destination", "migrator", "PASSWORD")
             .set("paused", true)
+            .shard_key("shop.orders", &["customer:1", "_id:hashed"])
             .without("paused");
         assert_eq!(
             declaration.hcl(),
@@ -118,6 +135,11 @@ mod tests {
     password = { env = "PASSWORD" }
     uri = "mongodb://b/"
     username = "migrator"
+  }
+  sharding {
+    collection "shop.orders" {
+      key = ["customer:1", "_id:hashed"]
+    }
   }
   source {
     uri = "mongodb://a/?authSource=$external"

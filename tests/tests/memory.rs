@@ -6,7 +6,8 @@ use mongodb::bson::{Document, doc};
 use rig::compare::{Scope, compare};
 use rig::stage::MIGRATION;
 use rig::workload::fill_uniform;
-use rig::{Stage, Writer, WriterOptions};
+use rig::{Options, Stage, Writer, WriterOptions, cutoverd};
+
 use tokio::sync::Mutex;
 
 const DOCUMENTS: u64 = 1_000_000;
@@ -37,6 +38,49 @@ async fn a_stretch_of_large_documents_behind_many_small_ones() {
     let destination = stage.destination.client().await.unwrap();
     let report = compare(&source, &destination, &Scope::default()).await.unwrap();
     assert!(report.is_equal() && report.equal_bytes > 300_000_000, "{report}");
+}
+
+/// `CUTOVER_MEMORY_LARGE` sets how many of the largest documents that a server takes each worker meets.
+#[tokio::test]
+async fn the_largest_documents_on_every_worker() {
+    const WORKERS: i32 = 8;
+    /// 16 MiB, less what else is in the document.
+    const TEXT: usize = (16 << 20) - 64;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let each = i32::try_from(sized("CUTOVER_MEMORY_LARGE", 3)).unwrap();
+    // A server takes no document that is more than a part of its cache.
+    let named = |name: &str| Options { name: name.to_owned(), cache_gb: 1.0, oplog_mb: 2048, ..Options::default() };
+    let stage = Stage::set(named("rs-source"), named("rs-destination"), cutoverd::Config::default()).await.unwrap();
+    let source = stage.source.client().await.unwrap();
+    let insert = async |number: i32| {
+        for collection in 0..WORKERS {
+            let document = doc! { "_id": number, "text": "x".repeat(TEXT) };
+            source.database("large").collection::<Document>(&format!("c{collection}")).insert_one(document).await.unwrap();
+        }
+    };
+    for number in 0..each {
+        insert(number).await;
+    }
+    let declaration = stage.declaration().set("copy.parallelism", WORKERS);
+    stage.apply(&declaration).await.unwrap();
+    stage.wait_for("ready").await.unwrap();
+    let copied = stage.daemon.peak_rss_bytes().unwrap();
+    // While it is held, a backlog of them gathers.
+    stage.cutover.succeed(["pause", MIGRATION]).await.unwrap();
+    stage.wait_for("paused").await.unwrap();
+    for number in each..2 * each {
+        insert(number).await;
+    }
+    stage.cutover.succeed(["resume", MIGRATION]).await.unwrap();
+    let inserted = u64::try_from(each * WORKERS).unwrap();
+    let pending = |status: &serde_json::Value| status["verification"]["pending_rechecks"].as_u64();
+    let applied = |status: &serde_json::Value| status["tail"]["events_applied"].as_u64();
+    let is_done = |status: &serde_json::Value| applied(status) >= Some(inserted) && pending(status) == Some(0);
+    stage.status_where(MIGRATION, "applied and compared", is_done).await.unwrap();
+    let peak = stage.daemon.peak_rss_bytes().unwrap();
+    let mb = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!("{inserted} documents of 16 MB and as many in the tail: at most {:.1} MB, then {:.1} MB", mb(copied), mb(peak));
+    assert!(peak < LIMIT_BYTES, "{copied} bytes, then {peak}");
 }
 
 /// What others set for a measurement at full size.

@@ -78,7 +78,7 @@ pub enum Event {
         /// Who.
         actor: Actor,
     },
-    /// Stop and start the sync.
+    /// Begin one shard again: the engine has done so while documents are copied, and else the whole sync is stopped and started.
     RestartSync {
         /// The shard for whose sake.
         shard: ShardName,

@@ -133,22 +133,42 @@ pub fn id_of(document: &RawDocument) -> Option<RawDocumentBuf> {
 /// Types of an `_id` that no filter takes for an operator or a pattern.
 const PLAIN: [u8; 11] = [0x01, 0x02, 0x05, 0x07, 0x08, 0x09, 0x10, TIMESTAMP, 0x12, 0x13, 0x7f];
 
+/// Whether an `_id` means itself in every filter, in a list of them as well. `id` is a document `{_id: …}`.
+#[must_use]
+pub fn is_plain_id(id: &RawDocument) -> bool {
+    field(id, "_id").is_some_and(|id| PLAIN.contains(&id.kind))
+}
+
 /// A filter on one `_id`, whatever it holds. Most are given as they are, which the server looks up without planning; documents and
 /// what else could mean something by `$eq`, which takes them as values. `id` is a document `{_id: …}`.
 #[must_use]
 pub fn by_id(id: &RawDocument) -> RawDocumentBuf {
     let mut filter = Writer::default();
-    let id = field(id, "_id");
-    if let Some(id) = id.filter(|id| PLAIN.contains(&id.kind)) {
-        filter.push(id.kind, b"_id", id.value);
-        return filter.finish();
+    match field(id, "_id") {
+        Some(id) => push_value(&mut filter, &id),
+        // Such a document does not exist: an empty value meets none.
+        None => filter.push(DOCUMENT, b"_id", Writer::default().finish().as_bytes()),
+    }
+    filter.finish()
+}
+
+/// A filter on the values of these fields, whatever they hold: those of a document's key. A null stands for a missing one too.
+#[must_use]
+pub fn by_values(key: &RawDocument) -> RawDocumentBuf {
+    let mut filter = Writer::default();
+    for field in elements(key) {
+        push_value(&mut filter, &field);
+    }
+    filter.finish()
+}
+
+fn push_value(filter: &mut Writer, field: &Element<'_>) {
+    if PLAIN.contains(&field.kind) {
+        return filter.push(field.kind, field.name, field.value);
     }
     let mut equals = Writer::default();
-    if let Some(id) = id {
-        equals.push(id.kind, b"$eq", id.value);
-    }
-    filter.push(DOCUMENT, b"_id", equals.finish().as_bytes());
-    filter.finish()
+    equals.push(field.kind, b"$eq", field.value);
+    filter.push(DOCUMENT, field.name, equals.finish().as_bytes());
 }
 
 /// A filter on several `_id`s, each a document `{_id: …}`.

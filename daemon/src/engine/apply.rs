@@ -7,17 +7,19 @@
 //! to. There every whole content is put anew, after its `_id` was deleted on every shard, and a delta that changes the shard key is
 //! read again; other deltas find their document by its `_id` on whichever shard it is.
 
+use std::ops::Deref;
+
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
-use super::fold::{Content, Write};
+use super::fold::{Content, Deletion, Write};
 use super::tail::Tail;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
 use super::{delta, element, index};
 use crate::mongo::shard_keys::PlacedBy;
-use crate::mongo::{append, command};
+use crate::mongo::{append, cluster_time, command};
 
 /// A statement larger than this does not fit into a command beside what else is in it; the server takes 16 MiB + 16 KiB in all.
 const STATEMENT_BYTES: usize = (16 << 20) + (12 << 10);
@@ -90,6 +92,24 @@ fn deltas_of(write: &Write) -> RawDocumentBuf {
     update_of(write, &*pipeline, false)
 }
 
+/// The statement that deletes what fits; `limit`: 0 is all of it.
+fn deletion(filter: &RawDocument, limit: i32) -> RawDocumentBuf {
+    let mut statement = RawDocumentBuf::new();
+    append(&mut statement, "q", filter);
+    append(&mut statement, "limit", limit);
+    statement
+}
+
+/// Deletes a document where it still has this key.
+fn keyed_deletion(key: &RawDocument, collated: bool) -> RawDocumentBuf {
+    let mut statement = deletion(&element::by_values(key), 1);
+    // A shard key is compared by its bytes, whatever the collection's own collation is.
+    if collated {
+        append(&mut statement, "collation", &*rawdoc! { "locale": "simple" });
+    }
+    statement
+}
+
 /// Whether the name is taken by a view. Only a state of the source from before the view was made writes there; it is gone, and
 /// what made it go is further on in the stream.
 fn is_over(why: Why) -> bool {
@@ -100,7 +120,7 @@ impl Applier<'_> {
     /// Applies one round: each key occurs in it once.
     pub async fn apply(&self, namespace: &Namespace, writes: &[Write], order: Order) -> Result<(), Fault> {
         let placed = self.tail.destination.placed(namespace);
-        self.delete(namespace, writes.iter().filter(|write| write.delete)).await?;
+        self.delete(namespace, writes.iter().filter(|write| write.delete != Deletion::None)).await?;
         self.insert_new(namespace, writes, order, placed.is_some()).await?;
         let changed: Vec<&Write> = writes.iter().filter(|write| matches!(write.content, Some(Content::Changed(_)))).collect();
         let stuck = self.replace(namespace, &changed).await?;
@@ -111,7 +131,7 @@ impl Applier<'_> {
     }
 
     /// Sorts statements into batches of commands.
-    fn batches<'a>(&self, statements: impl Iterator<Item = (&'a Write, RawDocumentBuf)>) -> Vec<Batch<'a>> {
+    fn batches<'a, S: Deref<Target = RawDocument>>(&self, statements: impl Iterator<Item = (&'a Write, S)>) -> Vec<Batch<'a>> {
         let tuning = &self.tail.tuning;
         let mut batches = Vec::new();
         let mut batch = Batch::new();
@@ -137,14 +157,43 @@ impl Applier<'_> {
         write::refusal(&self.tail.destination, namespace, verb, why, write.map(|write| &*write.id))
     }
 
+    /// Cuts writes into runs whose keys go into one statement.
+    fn runs<'r, 'w>(&self, writes: &'r [&'w Write]) -> Vec<&'r [&'w Write]> {
+        let (tuning, mut runs) = (&self.tail.tuning, Vec::new());
+        let (mut from, mut bytes) = (0, 0);
+        for (place, write) in writes.iter().enumerate() {
+            let more = write.id.as_bytes().len();
+            if place > from && (place - from >= tuning.delete_ids || bytes + more > tuning.command_bytes) {
+                runs.push(&writes[from..place]);
+                (from, bytes) = (place, 0);
+            }
+            bytes += more;
+        }
+        runs.push(&writes[from..]);
+        runs
+    }
+
     async fn delete<'w>(&self, namespace: &Namespace, writes: impl Iterator<Item = &'w Write>) -> Result<(), Fault> {
-        let statements = writes.map(|write| {
-            let mut statement = RawDocumentBuf::new();
-            append(&mut statement, "q", &*element::by_id(&write.id));
-            append(&mut statement, "limit", 1);
-            (write, statement)
+        let (keyed, whatever): (Vec<&Write>, Vec<&Write>) = writes.partition(|write| matches!(write.delete, Deletion::Keyed(_)));
+        // A router sends what names no whole shard key to every shard, and so many keys at once as well.
+        let joins = !self.tail.destination.is_sharded();
+        let is_joined = |write: &&Write| joins && element::is_plain_id(&write.id);
+        let (joined, single): (Vec<&Write>, Vec<&Write>) = whatever.into_iter().partition(is_joined);
+        let joined = self.runs(&joined).into_iter().filter_map(|run| {
+            let first = run.first()?;
+            let (filter, limit) = match run {
+                [one] => (element::by_id(&one.id), 1),
+                some => (element::by_ids(some.iter().map(|write| &*write.id)), 0),
+            };
+            Some((*first, deletion(&filter, limit)))
         });
-        for batch in self.batches(statements) {
+        let single = single.iter().map(|write| (*write, deletion(&element::by_id(&write.id), 1)));
+        let collated = self.tail.traits_of(namespace).collated;
+        let keyed = keyed.iter().filter_map(|write| match &write.delete {
+            Deletion::Keyed(key) => Some((*write, keyed_deletion(key, collated))),
+            Deletion::None | Deletion::Whatever => None,
+        });
+        for batch in self.batches(joined.chain(single).chain(keyed)) {
             let outcome = self.run(namespace, Verb::Delete, &batch.statements).await?;
             if let Some(refused) = outcome.refused.iter().find(|refused| !is_over(refused.why)) {
                 return Err(self.refusal(namespace, Verb::Delete, refused.why, batch.writes.get(refused.index).copied()));
@@ -156,7 +205,9 @@ impl Applier<'_> {
     /// `anywhere`: one with the same `_id` may be on another shard, which the server does not notice.
     async fn insert_new(&self, namespace: &Namespace, writes: &[Write], order: Order, anywhere: bool) -> Result<(), Fault> {
         if anywhere {
-            let undeleted = writes.iter().filter(|write| !write.delete && matches!(write.content, Some(Content::New(_))));
+            let undeleted = writes
+                .iter()
+                .filter(|write| write.delete != Deletion::Whatever && matches!(write.content, Some(Content::New(_))));
             self.delete(namespace, undeleted).await?;
         }
         let existing = match order {
@@ -165,7 +216,7 @@ impl Applier<'_> {
             Order::Kept => Existing::Keep,
         };
         let statements = writes.iter().filter_map(|write| match &write.content {
-            Some(Content::New(document)) => Some((write, document.clone())),
+            Some(Content::New(document)) => Some((write, &**document)),
             Some(Content::Changed(_) | Content::Reread) | None => None,
         });
         for batch in self.batches(statements) {
@@ -187,7 +238,7 @@ impl Applier<'_> {
         }
         self.delete(namespace, writes.iter().copied()).await?;
         let statements = writes.iter().filter_map(|write| match &write.content {
-            Some(Content::New(document) | Content::Changed(document)) => Some((*write, document.clone())),
+            Some(Content::New(document) | Content::Changed(document)) => Some((*write, &**document)),
             Some(Content::Reread) | None => None,
         });
         for batch in self.batches(statements) {
@@ -274,7 +325,11 @@ impl Applier<'_> {
     /// Reads documents from the source as they are now and puts them in place; returns what is refused. One that the source no
     /// longer has is left: its deletion is further on in the stream.
     async fn reread(&self, namespace: &Namespace, writes: &[&Write]) -> Result<Vec<(Write, Why)>, Fault> {
-        let source = &self.tail.source;
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.tail.source.introduce(cluster_time(self.as_of)).await?;
+        let source = &self.tail.source.entry;
         let fault = |e: &mongodb::error::Error| source.fault(&format!("reading documents of {namespace} again"), e);
         let mut stuck = Vec::new();
         for slice in writes.chunks(self.tail.tuning.reread_documents) {
@@ -307,7 +362,7 @@ impl Applier<'_> {
         let stuck: Vec<(&Write, Why)> = stuck.iter().filter(|(_, why)| !is_over(*why)).copied().collect();
         let Some((_, why)) = stuck.first() else { return Ok(()) };
         tracing::info!(%namespace, documents = stuck.len(), ?why, "documents that an index does not take");
-        index::drop_gone(&self.tail.source, &self.tail.destination, namespace).await?;
+        index::drop_gone(&self.tail.source.entry, &self.tail.destination, namespace).await?;
         let writes: Vec<&Write> = stuck.iter().map(|(write, _)| *write).collect();
         match self.reread(namespace, &writes).await?.iter().find(|(_, why)| !is_over(*why)) {
             None => Ok(()),

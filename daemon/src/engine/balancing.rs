@@ -134,12 +134,12 @@ pub async fn ensure_still(source: &Deployment, spec: &MigrationSpec, run_dir: &P
 /// Remembers that the run holds the balancer, where there is one to give back; and what it is doing still.
 async fn hold(source: &Deployment, run_dir: &Path) -> Result<balancer::Balancer, Fault> {
     let record = record_of(source).await?;
+    fs::create_dir_all(run_dir).map_err(|error| unusable(run_dir, error))?;
     let _turn = TURN.lock().await;
     let balancer = balancer::look(source).await?;
     let is_ours = read(&run_dir.join(FILE))?.as_ref() == Some(&record);
     // Off by another run's doing is on for whoever comes after both.
     if !is_ours && (balancer.is_on || !other_holders(run_dir, &record)?.is_empty()) {
-        fs::create_dir_all(run_dir).map_err(|error| unusable(run_dir, error))?;
         write(run_dir, &record)?;
     }
     Ok(balancer)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mongodb::bson::{Document, doc};
 
 use super::pace::Pace;
-use super::progress::Progress;
+use super::progress::ShardCounters;
 use super::tuning::Tuning;
 use crate::mongo::Deployment;
 
@@ -69,7 +69,7 @@ pub fn pressure(before: Load, now: Load, usual: Duration, slowest_read: Duration
 }
 
 /// Watches the source and slows the readers down, until it is dropped. A source that does not let itself be looked at is not braked for.
-pub async fn watch(source: &Deployment, pace: &Pace, progress: &Progress, tuning: &Tuning) {
+pub async fn watch(source: &Deployment, pace: &Pace, progress: &ShardCounters, tuning: &Tuning) {
     let look = doc! {
         "serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "tcmalloc": 0, "locks": 0, "transactions": 0, "storageEngine": 0,
     };

@@ -9,12 +9,13 @@ use mongodb::bson::{Timestamp, rawdoc};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
+use tokio::sync::Semaphore;
 
 use super::catalog::{self, CollectionInfo};
-use super::copy::Copier;
+use super::copy::{Copier, LARGE_AT_ONCE};
 use super::doubled::Doubled;
 use super::pace::Pace;
-use super::progress::Progress;
+use super::progress::ShardCounters;
 use super::tuning::Tuning;
 use super::{index, partition};
 use crate::mongo::{Deployment, append, command};
@@ -27,7 +28,7 @@ const BATCH_DOCUMENTS: u32 = 5_000;
 pub async fn mend(
     source: &Deployment,
     destination: &Deployment,
-    progress: &Progress,
+    progress: &ShardCounters,
     doubled: &Doubled,
     info: &CollectionInfo,
     as_of: Timestamp,
@@ -44,7 +45,9 @@ pub async fn mend(
     let (documents, bytes) = catalog::size(source, namespace).await?;
     // The source takes no writes meanwhile, and its users wait.
     let pace = Pace::new(None, 1);
-    let copier = Copier { source, destination, progress, doubled, start: as_of, pace: &pace, tuning, placement: None };
+    let large = Semaphore::new(LARGE_AT_ONCE);
+    let copier =
+        Copier { source, destination, progress, doubled, start: as_of, pace: &pace, large: &large, tuning, placement: None };
     for part in partition::split(source, info, bytes, tuning).await? {
         copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }

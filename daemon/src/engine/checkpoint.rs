@@ -12,6 +12,7 @@ use mongodb::bson::RawDocumentBuf;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 
 /// The version of the tables; another one is refused.
@@ -25,6 +26,8 @@ CREATE TABLE IF NOT EXISTS shard (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS place (what TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS settled (one INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS told (kind BLOB NOT NULL, shard TEXT NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (kind, shard)) STRICT;
 CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
@@ -119,6 +122,30 @@ pub struct ShardRow {
     pub events: u64,
 }
 
+/// How far a shard's stream is applied.
+#[derive(Debug, Clone)]
+pub struct LaneRow {
+    /// The shard.
+    pub shard: ShardName,
+    /// Everything up to this token is applied.
+    pub token: RawDocumentBuf,
+    /// The cluster time of that.
+    pub applied: ClusterTime,
+    /// Events applied so far.
+    pub events: u64,
+}
+
+/// How often a shard has told a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldRow {
+    /// The definition, as bytes that are the same on every shard.
+    pub kind: Vec<u8>,
+    /// The shard.
+    pub shard: ShardName,
+    /// How often.
+    pub times: u64,
+}
+
 /// A namespace that was copied again by itself, since a rename brought it in while its data was being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recopied {
@@ -143,6 +170,19 @@ fn failed(error: &rusqlite::Error) -> Fault {
 }
 
 type Rows<T> = rusqlite::Result<Vec<T>>;
+
+fn for_each(
+    connection: &Connection,
+    statement: &str,
+    mut with: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(statement)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        with(row)?;
+    }
+    Ok(())
+}
 
 impl Checkpoints {
     /// Opens the file in this folder, and makes it where it is not there.
@@ -207,28 +247,36 @@ impl Checkpoints {
             let names: Rows<String> =
                 connection.prepare("SELECT ns FROM created ORDER BY ns")?.query_map([], |row| row.get(0))?.collect();
             progress.add_created(names?.iter().filter_map(|name| name.parse().ok()));
-            let totals = "SELECT count(*), coalesce(sum(documents), 0), coalesce(sum(bytes), 0), count(*) FILTER (WHERE stage >= 2) FROM collection";
-            let done = connection.query_row(totals, [], |row| {
-                progress.set_copy_totals(row.get(0)?, row.get(1)?, row.get(2)?);
-                row.get::<_, u64>(3)
-            })?;
-            let copied = "SELECT coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM part WHERE done = 1";
-            connection.query_row(copied, [], |row| {
-                progress.set_copied(done, row.get(0)?, row.get(1)?);
+            let whole = "SELECT count(*), count(*) FILTER (WHERE whole) FROM (SELECT min(stage) >= 2 AS whole FROM collection GROUP BY ns)";
+            connection.query_row(whole, [], |row| {
+                progress.set_collections(row.get(0)?, row.get(1)?);
                 Ok(())
             })?;
-            let shard = "SELECT name, applied_t, applied_i, events FROM shard";
-            let found = connection
-                .query_row(shard, [], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, Option<u32>>(1)?, row.get::<_, Option<u32>>(2)?, row.get(3)?))
-                })
-                .optional()?;
-            if let Some((name, t, i, events)) = found {
-                progress.set_shard(&name);
-                if let Some((t, i)) = t.zip(i) {
-                    progress.set_applied(ClusterTime { t, i }, events);
+            let totals =
+                "SELECT shard, count(*), coalesce(sum(documents), 0), coalesce(sum(bytes), 0), count(*) FILTER (WHERE stage >= 2)
+                FROM collection GROUP BY shard";
+            let mut done: BTreeMap<String, u64> = BTreeMap::new();
+            for_each(&connection, totals, |row| {
+                let name: String = row.get(0)?;
+                progress.shard(&ShardName(name.clone())).set_copy_totals(row.get(1)?, row.get(2)?, row.get(3)?);
+                done.insert(name, row.get(4)?);
+                Ok(())
+            })?;
+            let copied =
+                "SELECT shard, coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM part WHERE done = 1 GROUP BY shard";
+            for_each(&connection, copied, |row| {
+                let name: String = row.get(0)?;
+                let collections = done.get(&name).copied().unwrap_or(0);
+                progress.shard(&ShardName(name)).set_copied(collections, row.get(1)?, row.get(2)?);
+                Ok(())
+            })?;
+            for_each(&connection, "SELECT name, applied_t, applied_i, events FROM shard", |row| {
+                let shard = progress.shard(&ShardName(row.get(0)?));
+                if let Some((t, i)) = row.get::<_, Option<u32>>(1)?.zip(row.get(2)?) {
+                    shard.set_applied(ClusterTime { t, i }, row.get(3)?);
                 }
-            }
+                Ok(())
+            })?;
             Ok(())
         };
         read().map_err(|error| failed(&error))
@@ -276,24 +324,40 @@ impl Checkpoints {
         .await
     }
 
-    /// Stores that everything up to this token is applied. `durable`: before something that must not see an older token again.
-    pub async fn store_token(
-        &self,
-        shard: &str,
-        token: RawDocumentBuf,
-        applied: ClusterTime,
-        events: u64,
-        durable: bool,
-    ) -> Result<(), Fault> {
-        let shard = shard.to_owned();
+    /// Stores that everything up to these tokens is applied, and how often each shard has told each definition. `durable`: before
+    /// something that must not see an older token again.
+    pub async fn store_tail(&self, lanes: Vec<LaneRow>, told: Vec<ToldRow>, durable: bool) -> Result<(), Fault> {
         self.with(move |c| {
             c.pragma_update(None, "synchronous", if durable { "full" } else { "normal" })?;
-            let stored = c.execute(
-                "UPDATE shard SET token = ?2, applied_t = ?3, applied_i = ?4, events = ?5 WHERE name = ?1",
-                params![shard, token.as_bytes(), applied.t, applied.i, events],
-            );
+            let store = |c: &mut Connection| {
+                let transaction = c.transaction()?;
+                for LaneRow { shard, token, applied, events } in &lanes {
+                    transaction.execute(
+                        "UPDATE shard SET token = ?2, applied_t = ?3, applied_i = ?4, events = ?5 WHERE name = ?1",
+                        params![shard.0, token.as_bytes(), applied.t, applied.i, events],
+                    )?;
+                }
+                for ToldRow { kind, shard, times } in &told {
+                    transaction.execute(
+                        "INSERT OR REPLACE INTO told (kind, shard, times) VALUES (?1, ?2, ?3)",
+                        params![kind, shard.0, times],
+                    )?;
+                }
+                transaction.commit()
+            };
+            let stored = store(c);
             c.pragma_update(None, "synchronous", "full")?;
-            stored.map(drop)
+            stored
+        })
+        .await
+    }
+
+    /// How often each shard has told each definition.
+    pub async fn told(&self) -> Result<Vec<ToldRow>, Fault> {
+        self.with(|c| {
+            c.prepare("SELECT kind, shard, times FROM told")?
+                .query_map([], |row| Ok(ToldRow { kind: row.get(0)?, shard: ShardName(row.get(1)?), times: row.get(2)? }))?
+                .collect()
         })
         .await
     }
@@ -317,6 +381,16 @@ impl Checkpoints {
             transaction.commit()
         })
         .await
+    }
+
+    /// Whether all shards were seen to have been read in one state of their cluster.
+    pub async fn is_settled(&self) -> Result<bool, Fault> {
+        self.with(|c| c.query_row("SELECT EXISTS (SELECT 1 FROM settled)", [], |row| row.get(0))).await
+    }
+
+    /// Stores that they were.
+    pub async fn store_settled(&self) -> Result<(), Fault> {
+        self.with(|c| c.execute("INSERT OR IGNORE INTO settled (one) VALUES (1)", []).map(drop)).await
     }
 
     /// The catalogue of a shard.
@@ -369,6 +443,15 @@ impl Checkpoints {
         self.with_repeatable(move |c| {
             c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()])
                 .map(drop)
+        })
+        .await
+    }
+
+    /// Stores that a collection's indexes are built, whatever shards it lies on.
+    pub async fn store_indexed(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with_repeatable(move |c| {
+            c.execute("UPDATE collection SET stage = ?2 WHERE ns = ?1", params![namespace, Stage::Indexed.number()]).map(drop)
         })
         .await
     }

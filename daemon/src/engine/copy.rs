@@ -11,11 +11,12 @@ use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, Timestamp, rawdoc};
 use mongodb::raw_batch_cursor::RawBatch;
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::checkpoint::Part;
 use super::doubled::Doubled;
 use super::pace::{Amount, Pace};
-use super::progress::Progress;
+use super::progress::ShardCounters;
 use super::topology::Placement;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Verb};
@@ -30,6 +31,12 @@ const SCAN_ENDED: [i32; 2] = [175, 43];
 /// rest from being copied.
 const SCANS: u32 = 20;
 const BEFORE_NEXT_SCAN: Duration = Duration::from_millis(50);
+
+/// Documents of this mean size fill a reply each, or a few of them do: their readers take turns from the start.
+const LARGE_MEAN: u64 = 4 << 20;
+/// Large replies that are held at once: one is read while another is written. Each is held three to five times, as it came, in its
+/// command, and as what is sent.
+pub const LARGE_AT_ONCE: usize = 2;
 
 /// What a part held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub struct Batch {
     pub size: u32,
     /// What will come, as far as can be told.
     pub expected: Amount,
+    /// What a document of the collection weighs.
+    pub mean_bytes: u64,
 }
 
 /// Copies parts from one deployment to another.
@@ -57,13 +66,15 @@ pub struct Copier<'a> {
     /// Written to.
     pub destination: &'a Deployment,
     /// Where progress is counted.
-    pub progress: &'a Progress,
+    pub progress: &'a ShardCounters,
     /// Where documents in which a name occurs twice are noted.
     pub doubled: &'a Doubled,
     /// No document is read as of before this.
     pub start: Timestamp,
     /// How fast all copiers may read.
     pub pace: &'a Pace,
+    /// Who may hold a large reply.
+    pub large: &'a Semaphore,
     /// The bounds on memory.
     pub tuning: &'a Tuning,
     /// Where the source is a shard: what it owns is read, and no orphan.
@@ -77,7 +88,7 @@ impl Copier<'_> {
         let mean = bytes.checked_div(documents).unwrap_or(1024);
         let size = self.pace.batch_size(self.tuning.batch_size(documents, bytes, readers), mean);
         let documents = u64::from(size).min(documents);
-        Batch { size, expected: Amount { documents, bytes: documents * mean } }
+        Batch { size, expected: Amount { documents, bytes: documents * mean }, mean_bytes: mean }
     }
 
     /// Copies a part whole. What it counted in the progress is taken back where it fails.
@@ -144,6 +155,8 @@ impl Copier<'_> {
             placement.append_versions(&mut find, namespace);
         }
         // What opens the cursor brings the first batch.
+        let mut is_large = batch.mean_bytes >= LARGE_MEAN;
+        let mut place = self.place(is_large).await;
         let first = self.pace.begin(batch.expected).await;
         let mut cursor = self.source.batches(&namespace.db, find, batch.size).await.map_err(broken)?;
         let mut turn = Some(first);
@@ -170,14 +183,20 @@ impl Copier<'_> {
                 }
                 next
             };
-            let is_large = |batch: &RawBatch| batch.as_raw_document().as_bytes().len() > self.tuning.large_batch_bytes;
-            let (next, written) = if writing.as_ref().is_some_and(is_large) {
+            let (next, written) = if is_large {
+                // A large reply is written before the next is read, and few are held at once.
+                if place.is_none() {
+                    place = self.place(true).await;
+                }
                 let written = write(writing.take().as_ref()).await;
                 let is_over = written.as_ref().map_or(true, |written| written.as_ref().is_some_and(|written| written.was_last));
                 (if is_over { None } else { read().await }, written)
             } else {
+                place = None;
                 tokio::join!(read(), write(writing.as_ref()))
             };
+            is_large = batch.mean_bytes >= LARGE_MEAN
+                || matches!(&next, Some(Ok(next)) if next.as_raw_document().as_bytes().len() > self.tuning.large_batch_bytes);
             if let Some(written) = written? {
                 copied.documents += written.documents;
                 copied.bytes += written.bytes;
@@ -191,6 +210,11 @@ impl Copier<'_> {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// A place among those who may hold a large reply, where it is one. Nobody waits for it who has one.
+    async fn place(&self, is_large: bool) -> Option<SemaphorePermit<'_>> {
+        if is_large { self.large.acquire().await.ok() } else { None }
     }
 
     /// What a batch has brought, as far as a rate is to be held.
@@ -220,7 +244,7 @@ impl Copier<'_> {
             if !self.doubled.contains(namespace) && has_doubled(documents) {
                 self.doubled.add(namespace).await?;
             }
-            if documents.as_bytes().len() > self.tuning.large_batch_bytes {
+            if count > 1 && documents.as_bytes().len() > self.tuning.large_batch_bytes {
                 for piece in pieces(documents, self.tuning.batch_bytes) {
                     self.insert(namespace, &piece).await?;
                 }

@@ -7,22 +7,26 @@
 //! old name may be part of it only. And a capped collection that is made of another one (`convertToCapped`,
 //! `cloneCollectionAsCapped`): the server tells of none of its documents. Both are copied again, whole.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use mongodb::bson::{RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::cluster_time::ClusterTime;
-use schemas::fault::Fault;
+use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
+use tokio::sync::Semaphore;
 
 use super::catalog::{self, CollectionInfo, Kind, NAMESPACE_NOT_FOUND};
 use super::checkpoint::Recopied;
-use super::copy::Copier;
+use super::copy::{Copier, LARGE_AT_ONCE};
 use super::distribute;
 use super::event::Definition;
 use super::index;
+use super::merge::Lane;
 use super::pace::Pace;
 use super::partition;
+use super::source::ShardSource;
 use super::tail::{Nature, Tail, Traits};
+use super::topology::{self, Cluster, Placement};
 use crate::mongo::{append, command, error, timestamp};
 
 /// Options of `collMod` that are carried as they come; expiry and what is an index's are given back at the end.
@@ -83,13 +87,32 @@ impl Tail {
         }
     }
 
+    /// Refuses what a shard tells of a database that has another primary shard by now: `movePrimary` makes the collections there and
+    /// drops them here, and both look as if a user had done it.
+    pub(super) async fn check_home(&self, lane: Lane, definition: &Definition) -> Result<(), Fault> {
+        let (Definition::Create(namespace, _) | Definition::Drop(namespace)) = definition else { return Ok(()) };
+        if !self.source.is_sharded() || self.carried(namespace).is_none() {
+            return Ok(());
+        }
+        let shard = &self.source.shards[lane].name;
+        match topology::primary_shard(&self.source.entry, &namespace.db).await? {
+            Some(primary) if primary != *shard => Err(Fault::new(
+                FaultCode::ChunksMoved,
+                format!(
+                    "{shard} tells that {namespace} was made or dropped, and {primary} is the primary shard of its database by now"
+                ),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Shards a collection on a sharded destination as is wanted, where it is there.
     async fn shard(&self, namespace: &Namespace) -> Result<(), Fault> {
         if !self.destination.is_sharded() {
             return Ok(());
         }
         match catalog::find(&self.destination, namespace).await? {
-            Some(info) => distribute::shard(&self.source, &self.destination, self.sharding.as_ref(), &info).await,
+            Some(info) => distribute::shard(&self.source.entry, &self.destination, self.sharding.as_ref(), &info).await,
             None => Ok(()),
         }
     }
@@ -100,7 +123,7 @@ impl Tail {
         if !self.destination.is_sharded() {
             return Ok(false);
         }
-        let wanted = distribute::wanted(&self.source, &self.destination, self.sharding.as_ref(), to).await?;
+        let wanted = distribute::wanted(&self.source.entry, &self.destination, self.sharding.as_ref(), to).await?;
         let now = self.destination.shard_key(from);
         let is_same = match (&wanted, &now) {
             (Some(wanted), Some(now)) => distribute::is_same(wanted, &now.key),
@@ -119,7 +142,7 @@ impl Tail {
         append(&mut wrapped, "name", namespace.collection.as_str());
         append(&mut wrapped, "options", options);
         if let Some(info) = CollectionInfo::new(&namespace.db, wrapped)
-            && let Some(fault) = catalog::unsupported(&info, self.source.version)
+            && let Some(fault) = catalog::unsupported(&info, self.source.entry.version)
         {
             return Err(fault);
         }
@@ -143,10 +166,10 @@ impl Tail {
 
     /// Copies what a capped collection was made of, as it is now. One that is empty, or is gone, costs a look.
     async fn fill_capped(&self, namespace: &Namespace) -> Result<(), Fault> {
-        match catalog::find(&self.source, namespace).await? {
+        match catalog::find(&self.source.entry, namespace).await? {
             Some(info) if info.is_capped() => self.copy_documents(&info).await,
             Some(_) | None => {
-                let time = self.source.majority_optime().await?;
+                let time = self.source.newest_optime().await?;
                 self.set_recopied(namespace, Some(Recopied { whole: false, time })).await
             }
         }
@@ -185,7 +208,7 @@ impl Tail {
         self.note_created(vec![owner.clone()]).await?;
         for spec in specs {
             self.progress.add_deferred(index::deferred(owner, spec));
-            if distribute::take_place(&self.source, &self.destination, namespace, spec).await? {
+            if distribute::take_place(&self.source.entry, &self.destination, namespace, spec).await? {
                 continue;
             }
             match index::build_one(&self.destination, namespace, spec, self.traits_of(owner).collated).await {
@@ -282,51 +305,67 @@ impl Tail {
 
     /// Copies one namespace whole, as it is on the source now.
     async fn copy_again(&self, namespace: &Namespace) -> Result<(), Fault> {
-        let Some(info) = catalog::find(&self.source, namespace).await? else {
+        let Some(info) = catalog::find(&self.source.entry, namespace).await? else {
             tracing::info!(%namespace, "renamed and gone again; what made it go is further on");
-            let time = self.source.majority_optime().await?;
+            let time = self.source.newest_optime().await?;
             return self.set_recopied(namespace, Some(Recopied { whole: false, time })).await;
         };
-        if let Some(fault) = catalog::unsupported(&info, self.source.version) {
+        if let Some(fault) = catalog::unsupported(&info, self.source.entry.version) {
             return Err(fault);
         }
         tracing::info!(%namespace, "renamed while it was read; copying it again");
         self.note_created(vec![namespace.clone()]).await?;
         catalog::create(&self.destination, &namespace.db, info.create_command()).await?;
-        distribute::shard(&self.source, &self.destination, self.sharding.as_ref(), &info).await?;
+        distribute::shard(&self.source.entry, &self.destination, self.sharding.as_ref(), &info).await?;
         self.set_traits(namespace, Some(Traits::of(&info)));
         if info.kind == Kind::View {
-            let time = self.source.majority_optime().await?;
+            let time = self.source.newest_optime().await?;
             return self.set_recopied(namespace, Some(Recopied { whole: false, time })).await;
         }
         self.copy_documents(&info).await?;
-        let specs = catalog::indexes(&self.source, namespace).await?;
+        let specs = catalog::indexes(&self.source.entry, namespace).await?;
         index::build(&self.destination, namespace, &specs, info.has_collation()).await?;
         self.verifier.copied_again(&info.data()).await
     }
 
     /// Copies a collection's documents as they are on the source now, into what is there.
     async fn copy_documents(&self, info: &CollectionInfo) -> Result<(), Fault> {
-        let start = self.source.oplog_note("cutover: copying a collection again").await?;
-        let (documents, bytes) = catalog::size(&self.source, &info.data()).await?;
+        let cluster = match self.source.is_sharded() {
+            true => Some(Arc::new(Cluster::discover(&self.source.entry).await?)),
+            false => None,
+        };
+        for shard in &self.source.shards {
+            let placement = cluster.as_ref().map(|cluster| Placement { cluster: Arc::clone(cluster), shard: shard.name.clone() });
+            if placement.as_ref().is_none_or(|placement| placement.holds(&info.data())) {
+                self.copy_from(shard, placement.as_ref(), info).await?;
+            }
+        }
+        let time = self.source.newest_optime().await?;
+        self.set_recopied(&info.namespace, Some(Recopied { whole: true, time })).await
+    }
+
+    async fn copy_from(&self, shard: &ShardSource, placement: Option<&Placement>, info: &CollectionInfo) -> Result<(), Fault> {
+        let start = shard.deployment.oplog_note("cutover: copying a collection again").await?;
+        let (documents, bytes) = catalog::size(&shard.deployment, &info.data()).await?;
         // Record ids are a member's own.
-        let (source, _) = self.source.pinned().await?;
+        let (source, _) = shard.deployment.pinned().await?;
         let pace = Pace::new(self.rate_limit, 1);
+        let large = Semaphore::new(LARGE_AT_ONCE);
         let copier = Copier {
             source: &source,
             destination: &self.destination,
-            progress: &self.progress,
+            progress: &self.progress.shard(&shard.name),
             doubled: &self.doubled,
             start: timestamp(start),
             pace: &pace,
+            large: &large,
             tuning: &self.tuning,
-            placement: None,
+            placement,
         };
         for part in partition::split(&source, info, bytes, &self.tuning).await? {
             copier.copy(&info.data(), &part, copier.batch(documents, bytes, 1)).await?;
         }
-        let time = self.source.majority_optime().await?;
-        self.set_recopied(&info.namespace, Some(Recopied { whole: true, time })).await
+        Ok(())
     }
 
     pub(super) async fn set_recopied(&self, namespace: &Namespace, recopied: Option<Recopied>) -> Result<(), Fault> {

@@ -21,6 +21,9 @@ pub enum Op {
     Reread,
     /// It is gone.
     Delete,
+    /// It is gone, where it still has this key: its `_id` and the shard key. Where its shard key changed, the document is deleted on one
+    /// shard and inserted on another, and which comes first is not known.
+    DeleteKeyed(RawDocumentBuf),
 }
 
 impl Op {
@@ -29,7 +32,7 @@ impl Op {
     pub fn content(&self) -> Option<&RawDocument> {
         match self {
             Self::Insert(content) | Self::Replace(content) | Self::Diff(content) => Some(content),
-            Self::Reread | Self::Delete => None,
+            Self::Reread | Self::Delete | Self::DeleteKeyed(_) => None,
         }
     }
 }
@@ -90,6 +93,8 @@ pub struct Event {
     pub what: What,
     /// Its size, in bytes.
     pub bytes: usize,
+    /// Of a definition: the bytes that are the same on every shard that tells of it.
+    pub kind: Vec<u8>,
 }
 
 /// Events of newer servers about work that is under way, and about where shards keep what they have: the data stays the same.
@@ -98,6 +103,7 @@ const WITHOUT_CHANGE: [&str; 6] = [
     "abortIndexBuild",
     "commitIndexBuild",
     "endOfTransaction",
+    // Where the chunk goes is told there; that no shard is followed that has just joined is seen to apart.
     "migrateChunkToNewShard",
     "migrateLastChunkFromShard",
 ];
@@ -135,7 +141,11 @@ impl Event {
         let what = match operation {
             "insert" => change(full(Op::Insert))?,
             "replace" => change(full(Op::Replace))?,
-            "delete" => change(Op::Delete)?,
+            "delete" => {
+                let key = event.get_document("documentKey").map_err(|_| malformed("documentKey"))?;
+                let has_more = element::elements(key).nth(1).is_some();
+                change(if has_more { Op::DeleteKeyed(key.to_owned()) } else { Op::Delete })?
+            }
             "update" => change(match event.get_document("rawUpdateDescription") {
                 Ok(raw) if is_delta(raw) => Op::Diff(raw.to_owned()),
                 _ => Op::Reread,
@@ -155,11 +165,24 @@ impl Event {
             }
             kind if WITHOUT_CHANGE.contains(&kind) => What::Nothing,
             "modify" => What::Definition(Definition::Modify(namespace(event, "ns")?, description(event))),
-            "shardCollection" => What::Definition(Definition::Shard(namespace(event, "ns")?)),
+            "shardCollection" | "refineCollectionShardKey" => What::Definition(Definition::Shard(namespace(event, "ns")?)),
             other => What::Unknown(other.to_owned()),
         };
-        Ok(Self { time, token, what, bytes: event.as_bytes().len() })
+        let kind = if matches!(what, What::Definition(_)) { kind_of(event) } else { Vec::new() };
+        Ok(Self { time, token, what, bytes: event.as_bytes().len(), kind })
     }
+}
+
+/// What names a definition on every shard alike: what was done, to which collection, how.
+fn kind_of(event: &RawDocument) -> Vec<u8> {
+    let mut kind = Vec::new();
+    for name in ["operationType", "ns", "to", "collectionUUID", "operationDescription"] {
+        if let Some(field) = element::field(event, name) {
+            kind.extend_from_slice(name.as_bytes());
+            kind.extend_from_slice(field.value);
+        }
+    }
+    kind
 }
 
 /// Whether a raw description is one that the server's own stage applies.

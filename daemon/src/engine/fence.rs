@@ -7,11 +7,13 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use mongodb::bson::{Bson, Document, doc};
 use schemas::fault::{Fault, FaultCode};
 
 use super::guard::{WRITE_BLOCK, is_granted, is_write_blocked};
-use crate::mongo::{Deployment, error};
+use super::source::Source;
+use crate::mongo::{Deployment, Topology, error};
 
 /// The server's codes: not permitted; no such command.
 const UNAUTHORIZED: i32 = 13;
@@ -60,7 +62,8 @@ pub async fn check_available(source: &Deployment) -> Result<(), Fault> {
 }
 
 /// Blocks the writes. `limit`: past it the server itself gives up.
-pub async fn put_up(source: &Deployment, limit: Duration) -> Result<(), Fault> {
+pub async fn put_up(source: &Source, limit: Duration) -> Result<(), Fault> {
+    let source = &*source.entry;
     let limit = limit.clamp(Duration::from_secs(1), LONGEST_BLOCK);
     in_time(source, limit + ANSWER, source.command("admin", request(source, true, limit)))
         .await?
@@ -69,14 +72,29 @@ pub async fn put_up(source: &Deployment, limit: Duration) -> Result<(), Fault> {
 }
 
 /// Makes sure that the block is still up: what came before it was lifted may not have been the last.
-pub async fn check_up(source: &Deployment) -> Result<(), Fault> {
+pub async fn check_up(source: &Source) -> Result<(), Fault> {
     // Without the privilege to look, the block that was acknowledged is taken to stand.
-    if is_write_blocked(source).await? == Some(false) {
-        let message = format!("somebody has lifted the block of the source's writes ({}) during the cutover", source.hosts);
+    for shard in blocked(source).await?.into_iter().filter(|shard| shard.is_blocked == Some(false)) {
+        let message = format!("somebody has lifted the block of the source's writes ({}) during the cutover", shard.hosts);
         return Err(Fault::new(FaultCode::WritesContinued, message)
             .with_remedy("keep others from setUserWriteBlockMode on the source, then acknowledge again"));
     }
     Ok(())
+}
+
+/// Whether a replica set blocks its users' writes; `None` where that may not be seen.
+struct Blocked<'a> {
+    hosts: &'a str,
+    is_blocked: Option<bool>,
+}
+
+/// Whether each shard blocks its users' writes: a router does not tell, and each keeps it by itself.
+async fn blocked(source: &Source) -> Result<Vec<Blocked<'_>>, Fault> {
+    try_join_all(source.shards.iter().map(|shard| async {
+        let is_blocked = is_write_blocked(&shard.deployment).await?;
+        Ok(Blocked { hosts: &shard.deployment.hosts, is_blocked })
+    }))
+    .await
 }
 
 /// The fault of writes that the block does not stop.
@@ -91,21 +109,24 @@ pub fn bypassed(source: &Deployment) -> Fault {
 }
 
 /// Lifts the block, and makes sure that it is lifted and stays so.
-pub async fn lift(source: &Deployment) -> Result<(), Fault> {
-    if source.version < WRITE_BLOCK {
+pub async fn lift(source: &Source) -> Result<(), Fault> {
+    let entry = &*source.entry;
+    if entry.version < WRITE_BLOCK {
         return Ok(());
     }
-    end_requests(source).await?;
-    let lifted = in_time(source, ANSWER, source.command("admin", request(source, false, ANSWER))).await?;
-    let blocked = in_time(source, ANSWER, is_write_blocked(source)).await??;
-    match (lifted, blocked) {
-        (Ok(_), None | Some(false)) => Ok(()),
+    end_requests(entry).await?;
+    let lifted = in_time(entry, ANSWER, entry.command("admin", request(entry, false, ANSWER))).await?;
+    let shards = in_time(entry, ANSWER, blocked(source)).await??;
+    let still = shards.iter().find(|shard| shard.is_blocked == Some(true));
+    let is_seen_open = shards.iter().all(|shard| shard.is_blocked == Some(false));
+    match (lifted, still) {
+        (Ok(_), None) => Ok(()),
         // Who may not lift it could not put it up.
-        (Err(e), Some(false)) if matches!(error::code(&e), Some(UNAUTHORIZED | NO_SUCH_COMMAND)) => Ok(()),
-        (Err(e), _) => Err(source.fault("unblocking the writes", &e)),
-        (Ok(_), Some(true)) => {
+        (Err(e), None) if is_seen_open && matches!(error::code(&e), Some(UNAUTHORIZED | NO_SUCH_COMMAND)) => Ok(()),
+        (Err(e), _) => Err(entry.fault("unblocking the writes", &e)),
+        (Ok(_), Some(still)) => {
             let mut fault =
-                Fault::new(FaultCode::SourceReadFailed, format!("the source ({}) still blocks its users' writes", source.hosts));
+                Fault::new(FaultCode::SourceReadFailed, format!("the source ({}) still blocks its users' writes", still.hosts));
             fault.retryable = true;
             Err(fault)
         }
@@ -114,9 +135,11 @@ pub async fn lift(source: &Deployment) -> Result<(), Fault> {
 
 /// Ends requests of this run to block that are still under way.
 async fn end_requests(source: &Deployment) -> Result<(), Fault> {
+    let is_router = source.topology == Topology::Sharded;
     let look = || async {
         let pipeline = vec![
-            doc! { "$currentOp": { "allUsers": false, "idleConnections": false } },
+            // A router's own operations: what it has handed on goes to its end, and what comes later waits for that.
+            doc! { "$currentOp": { "allUsers": false, "idleConnections": false, "localOps": is_router } },
             doc! { "$match": { "command.comment": mark(source), "command.global": true } },
             doc! { "$project": { "opid": 1 } },
         ];

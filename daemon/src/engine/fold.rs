@@ -21,13 +21,25 @@ pub enum Content {
     Reread,
 }
 
+/// What is deleted of a document.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Deletion {
+    /// Nothing.
+    #[default]
+    None,
+    /// It, whatever it holds.
+    Whatever,
+    /// It, where it has this key still.
+    Keyed(RawDocumentBuf),
+}
+
 /// What becomes of one document in one round, in this order: deletion, content, deltas.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Write {
     /// A document `{_id: …}`.
     pub id: RawDocumentBuf,
     /// Whether it is deleted first.
-    pub delete: bool,
+    pub delete: Deletion,
     /// Its content, if that is told whole.
     pub content: Option<Content>,
     /// Changes of it.
@@ -37,7 +49,7 @@ pub struct Write {
 
 impl Write {
     fn new(id: RawDocumentBuf) -> Self {
-        Self { id, delete: false, content: None, deltas: Vec::new(), delta_bytes: 0 }
+        Self { id, delete: Deletion::None, content: None, deltas: Vec::new(), delta_bytes: 0 }
     }
 
     /// A document's whole content, to replace what is there.
@@ -55,17 +67,27 @@ impl Write {
         }
     }
 
-    fn has_room(&self, delta: &RawDocumentBuf, tuning: &Tuning) -> bool {
-        let bytes = self.delta_bytes + delta.as_bytes().len();
-        self.deltas.is_empty() || (self.deltas.len() < tuning.write_deltas && bytes <= tuning.write_delta_bytes)
+    /// Whether another change of the document goes with these. What a keyed deletion meets depends on everything before it, and
+    /// decides on nothing after it: it is alone.
+    fn takes(&self, op: &Op, tuning: &Tuning) -> bool {
+        match op {
+            _ if matches!(self.delete, Deletion::Keyed(_)) => false,
+            Op::DeleteKeyed(_) => false,
+            Op::Diff(delta) => {
+                let bytes = self.delta_bytes + delta.as_bytes().len();
+                self.deltas.is_empty() || (self.deltas.len() < tuning.write_deltas && bytes <= tuning.write_delta_bytes)
+            }
+            Op::Insert(_) | Op::Replace(_) | Op::Reread | Op::Delete => true,
+        }
     }
 
     fn put(&mut self, op: Op) {
         match op {
             Op::Delete => {
-                (self.delete, self.content) = (true, None);
+                (self.delete, self.content) = (Deletion::Whatever, None);
                 self.clear_deltas();
             }
+            Op::DeleteKeyed(key) => self.delete = Deletion::Keyed(key),
             Op::Insert(document) => {
                 self.content = Some(Content::New(document));
                 self.clear_deltas();
@@ -73,7 +95,7 @@ impl Write {
             Op::Replace(document) => {
                 self.content = Some(match self.content {
                     Some(Content::New(_)) => Content::New(document),
-                    _ if self.delete => Content::New(document),
+                    _ if self.delete == Deletion::Whatever => Content::New(document),
                     _ => Content::Changed(document),
                 });
                 self.clear_deltas();
@@ -106,11 +128,7 @@ pub fn fold(changes: impl IntoIterator<Item = (u64, Change)>, tuning: &Tuning) -
         let place = match last.get(&hash) {
             Some(&(round, at)) => {
                 let write = &rounds[round][at];
-                let has_room = match &change.op {
-                    Op::Diff(delta) => write.has_room(delta, tuning),
-                    Op::Insert(_) | Op::Replace(_) | Op::Reread | Op::Delete => true,
-                };
-                (write.id == change.id && has_room).then_some((round, at))
+                (write.id == change.id && write.takes(&change.op, tuning)).then_some((round, at))
             }
             None => None,
         };
@@ -130,7 +148,7 @@ pub fn fold(changes: impl IntoIterator<Item = (u64, Change)>, tuning: &Tuning) -
 
 #[cfg(test)]
 mod tests {
-    use super::Content;
+    use super::{Content, Deletion};
     use crate::engine::event::{Change, Op};
     use crate::engine::tuning::Tuning;
     use mongodb::bson::{RawDocumentBuf, rawdoc};
@@ -161,7 +179,7 @@ mod tests {
         assert_eq!(rounds[0].len(), 2);
         assert_eq!(rounds[0][0].deltas.len(), 2);
         assert_eq!(rounds[0][0].content, Some(Content::New(rawdoc! { "_id": 1, "n": 0 })));
-        assert!(rounds[0][1].delete);
+        assert_eq!(rounds[0][1].delete, Deletion::Whatever);
     }
 
     #[test]
@@ -170,14 +188,14 @@ mod tests {
         let rounds = fold([change(id(), delta(1)), change(id(), Op::Replace(rawdoc! { "_id": 1 })), change(id(), Op::Delete)]);
         assert_eq!(rounds.len(), 1);
         let write = &rounds[0][0];
-        assert!(write.delete && write.content.is_none() && write.deltas.is_empty());
+        assert!(write.delete == Deletion::Whatever && write.content.is_none() && write.deltas.is_empty());
     }
 
     #[test]
     fn a_document_made_anew_is_deleted_first() {
         let id = || rawdoc! { "_id": 1 };
         let rounds = fold([change(id(), Op::Delete), change(id(), Op::Insert(rawdoc! { "_id": 1, "n": 2 }))]);
-        assert!(rounds[0][0].delete);
+        assert_eq!(rounds[0][0].delete, Deletion::Whatever);
         assert_eq!(rounds[0][0].content, Some(Content::New(rawdoc! { "_id": 1, "n": 2 })));
     }
 
@@ -190,6 +208,19 @@ mod tests {
             change(rawdoc! { "_id": 1_i64 }, Op::Insert(rawdoc! { "_id": 1_i64 })),
         ]);
         assert_eq!(rounds.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_deletion_by_shard_key_is_alone() {
+        let id = || rawdoc! { "_id": 1 };
+        let keyed = |a: i32| Op::DeleteKeyed(rawdoc! { "a": a, "_id": 1 });
+        let inserted = |a: i32| Op::Insert(rawdoc! { "_id": 1, "a": a });
+        let rounds = fold([inserted(2), keyed(1), inserted(3), delta(4), keyed(2)].map(|op| change(id(), op)));
+        assert_eq!(rounds.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 1]);
+        let deletions: Vec<&Deletion> = rounds.iter().map(|round| &round[0].delete).collect();
+        let of = |a: i32| Deletion::Keyed(rawdoc! { "a": a, "_id": 1 });
+        assert_eq!(deletions, [&Deletion::None, &of(1), &Deletion::None, &of(2)]);
+        assert!(rounds[1][0].content.is_none() && rounds[2][0].deltas.len() == 1);
     }
 
     #[test]

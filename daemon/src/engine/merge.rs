@@ -18,24 +18,18 @@ use schemas::cluster_time::ClusterTime;
 pub trait Timed {
     /// When.
     fn time(&self) -> ClusterTime;
-    /// To go on behind it.
-    fn token(&self) -> &RawDocumentBuf;
 }
 
 impl Timed for super::event::Event {
     fn time(&self) -> ClusterTime {
         self.time
     }
-
-    fn token(&self) -> &RawDocumentBuf {
-        &self.token
-    }
 }
 
 /// A place among the shards, in the order in which the merge was given them.
 pub type Lane = usize;
 
-/// Up to where everything of a shard has been let out.
+/// Up to where everything of a shard has been told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Passed {
     /// The token behind it.
@@ -49,10 +43,8 @@ struct Stream<E> {
     queue: VecDeque<E>,
     /// Nothing earlier is still to come.
     frontier: ClusterTime,
-    /// The token of the frontier, once a reply has told one.
-    told: Option<RawDocumentBuf>,
-    /// The last event that was let out.
-    passed: Option<Passed>,
+    /// The token of the frontier, from a reply that is not yet passed.
+    told: Option<Passed>,
 }
 
 /// Merges streams.
@@ -65,25 +57,32 @@ impl<E: Timed> Merge<E> {
     /// A merge of streams that begin at these times.
     #[must_use]
     pub fn new(begin: impl IntoIterator<Item = ClusterTime>) -> Self {
-        let stream = |frontier| Stream { queue: VecDeque::new(), frontier, told: None, passed: None };
+        let stream = |frontier| Stream { queue: VecDeque::new(), frontier, told: None };
         Self { streams: begin.into_iter().map(stream).collect() }
     }
 
     /// Takes a shard's reply in: its events, and the token and time up to which it has told everything.
-    pub fn push(&mut self, lane: Lane, events: impl IntoIterator<Item = E>, told: Option<Passed>) {
+    pub fn push(&mut self, lane: Lane, events: Vec<E>, told: Option<Passed>) {
         let stream = &mut self.streams[lane];
-        stream.queue.extend(events);
+        if stream.queue.is_empty() {
+            stream.queue = events.into();
+        } else {
+            stream.queue.extend(events);
+        }
         if let Some(last) = stream.queue.back() {
             stream.frontier = stream.frontier.max(last.time());
         }
         if let Some(told) = told {
             stream.frontier = stream.frontier.max(told.time);
-            stream.told = Some(told.token);
+            stream.told = Some(told);
         }
     }
 
     /// Lets out the next event and its shard; `None`: another shard may still tell of an earlier one.
     pub fn pop(&mut self) -> Option<(Lane, E)> {
+        if let [only] = &mut self.streams[..] {
+            return only.queue.pop_front().map(|event| (0, event));
+        }
         let (lane, time) = self
             .streams
             .iter()
@@ -98,10 +97,7 @@ impl<E: Timed> Merge<E> {
         if !is_next {
             return None;
         }
-        let stream = &mut self.streams[lane];
-        let event = stream.queue.pop_front()?;
-        stream.passed = Some(Passed { token: event.token().clone(), time: event.time() });
-        Some((lane, event))
+        self.streams[lane].queue.pop_front().map(|event| (lane, event))
     }
 
     /// The shards whose next reply is needed: nothing of them is waiting here.
@@ -117,44 +113,34 @@ impl<E: Timed> Merge<E> {
         behind.min_by_key(|(_, stream)| stream.frontier).map(|(lane, _)| lane)
     }
 
-    /// Up to where a shard has been let out: what its checkpoint may hold once that is applied. `None`: nothing yet.
-    #[must_use]
-    pub fn passed(&self, lane: Lane) -> Option<Passed> {
-        let stream = &self.streams[lane];
-        match (&stream.told, stream.queue.is_empty()) {
-            (Some(token), true) => Some(Passed { token: token.clone(), time: stream.frontier }),
-            _ => stream.passed.clone(),
-        }
+    /// How far a shard has told past its last event, once all of its events are let out; each time that it has told more, once.
+    pub fn take_told(&mut self, lane: Lane) -> Option<Passed> {
+        let stream = &mut self.streams[lane];
+        if stream.queue.is_empty() { stream.told.take() } else { None }
     }
 
-    /// The time up to which all of them have been let out.
+    /// The time up to which everything of every shard has been told and let out; `None`: more is waiting of every one of them.
+    ///
+    /// What waits of a shard while nothing waits of another waits for that other one, and so is later than what it has told.
     #[must_use]
-    pub fn all_passed(&self) -> Option<ClusterTime> {
-        let passed = |stream: &Stream<E>| match stream.queue.front() {
-            Some(next) => stream.passed.as_ref().map_or(next.time(), |passed| passed.time),
-            None => stream.frontier,
-        };
-        self.streams.iter().map(passed).min()
+    pub fn settled(&self) -> Option<ClusterTime> {
+        self.streams.iter().filter(|stream| stream.queue.is_empty()).map(|stream| stream.frontier).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Merge, Passed, Timed};
-    use mongodb::bson::{RawDocumentBuf, rawdoc};
+    use mongodb::bson::rawdoc;
     use rand::Rng as _;
     use schemas::cluster_time::ClusterTime;
 
     #[derive(Debug, Clone, PartialEq)]
-    struct At(ClusterTime, RawDocumentBuf);
+    struct At(ClusterTime);
 
     impl Timed for At {
         fn time(&self) -> ClusterTime {
             self.0
-        }
-
-        fn token(&self) -> &RawDocumentBuf {
-            &self.1
         }
     }
 
@@ -163,7 +149,7 @@ mod tests {
     }
 
     fn at(t: u32) -> At {
-        At(time(t), rawdoc! { "event": i64::from(t) })
+        At(time(t))
     }
 
     fn told(t: u32) -> Option<Passed> {
@@ -177,43 +163,41 @@ mod tests {
     #[test]
     fn an_event_waits_until_no_other_shard_can_tell_an_earlier_one() {
         let mut merge = Merge::new([time(1), time(1), time(1)]);
-        merge.push(0, [at(5), at(9)], told(9));
+        merge.push(0, vec![at(5), at(9)], told(9));
         assert_eq!(times(&mut merge), Vec::<u32>::new());
         assert_eq!(merge.holds_up(), Some(1));
-        merge.push(1, [at(7)], told(7));
+        merge.push(1, vec![at(7)], told(7));
         assert_eq!((times(&mut merge), merge.holds_up()), (vec![], Some(2)));
-        merge.push(2, [], told(8));
+        merge.push(2, vec![], told(8));
         assert_eq!(times(&mut merge), [5, 7]);
         assert_eq!(merge.wanted().collect::<Vec<_>>(), [1, 2]);
         assert_eq!(merge.holds_up(), Some(1));
-        assert_eq!(merge.all_passed(), Some(time(5)));
-        merge.push(1, [], told(20));
-        merge.push(2, [], told(9));
+        assert_eq!(merge.settled(), Some(time(7)));
+        merge.push(1, vec![], told(20));
+        merge.push(2, vec![], told(9));
         assert_eq!(times(&mut merge), [9]);
         assert_eq!(merge.holds_up(), None);
-        assert_eq!(merge.all_passed(), Some(time(9)));
+        assert_eq!(merge.settled(), Some(time(9)));
     }
 
     #[test]
     fn a_checkpoint_never_passes_what_is_not_let_out() {
         let mut merge = Merge::new([time(1), time(1)]);
-        merge.push(0, [at(5), at(9)], told(12));
-        assert_eq!(merge.passed(0), None);
-        merge.push(1, [], told(6));
+        merge.push(0, vec![at(5), at(9)], told(12));
+        merge.push(1, vec![], told(6));
         assert_eq!(times(&mut merge), [5]);
-        assert_eq!(merge.passed(0).map(|passed| passed.token), Some(rawdoc! { "event": 5_i64 }));
-        assert_eq!(merge.passed(1).map(|passed| passed.time), Some(time(6)));
-        merge.push(1, [], told(30));
+        assert_eq!((merge.take_told(0), merge.take_told(1)), (None, told(6)));
+        merge.push(1, vec![], told(30));
         assert_eq!(times(&mut merge), [9]);
-        assert_eq!(merge.passed(0), told(12));
+        assert_eq!((merge.take_told(0), merge.take_told(0)), (told(12), None));
     }
 
     #[test]
     fn of_one_stream_everything_is_let_out_at_once() {
         let mut merge = Merge::new([time(1)]);
-        merge.push(0, [at(5), at(5), at(6)], None);
-        assert_eq!(times(&mut merge), [5, 5, 6]);
-        assert_eq!(merge.passed(0).map(|passed| passed.time), Some(time(6)));
+        merge.push(0, vec![at(5), at(5), at(6)], None);
+        assert_eq!((merge.settled(), times(&mut merge)), (None, vec![5, 5, 6]));
+        assert_eq!(merge.settled(), Some(time(6)));
     }
 
     #[test]

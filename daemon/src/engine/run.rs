@@ -8,33 +8,34 @@ use futures_util::future::BoxFuture;
 use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 use schemas::observed::{Finding, ForeignWrite, Inspection, Mismatch};
 use schemas::principal::Principal;
 use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{self, CollectionInfo};
 use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
+use super::copy::LARGE_AT_ONCE;
 use super::doubled::Doubled;
 use super::outlook::{self, Versions};
 use super::progress::Progress;
+use super::reporter::Reporter;
+use super::sharded::Restarts;
+use super::source::{Source, Times};
 use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, balancing, capped, distribute, fence, guard,
-    index, preflight, reconcile, users,
+    index, membership, preflight, reconcile, users,
 };
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
 
-/// Between two reports of a running sync's health.
-const HEALTH_EVERY: Duration = Duration::from_millis(500);
-/// Health reports between two looks at the oplog's ends: it moves slowly.
-const OPLOG_EVERY: u32 = 60;
 /// Between two looks at how far the tail has come, while a cutover waits for it.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Slices of the queue that are rechecked before the source is blocked, at most, and what is few enough to be left for then.
@@ -81,7 +82,7 @@ impl Engine for MongoEngine {
 /// Both sides of a migration, connected.
 #[derive(Debug, Clone)]
 struct Pair {
-    source: Arc<Deployment>,
+    source: Arc<Source>,
     destination: Arc<Deployment>,
 }
 
@@ -93,6 +94,8 @@ struct Running {
     reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
     /// What it has reached, for a shell that comes later.
     reached: Arc<Mutex<Vec<Milestone>>>,
+    /// Takes the word that a shard's copy is to begin again.
+    restarts: Arc<Restarts>,
 }
 
 /// One run.
@@ -103,7 +106,7 @@ pub struct MongoRun {
     progress: Arc<Progress>,
     verifier: Arc<Verifier>,
     gate: Arc<RwLock<()>>,
-    source: tokio::sync::Mutex<Option<Arc<Deployment>>>,
+    source: tokio::sync::Mutex<Option<Arc<Source>>>,
     /// As the declared user.
     destination: tokio::sync::Mutex<Option<Arc<Deployment>>>,
     /// As the run's own user, where it has one.
@@ -127,11 +130,11 @@ impl MongoRun {
         now
     }
 
-    async fn source(&self) -> Result<Arc<Deployment>, Fault> {
+    async fn source(&self) -> Result<Arc<Source>, Fault> {
         let mut kept = self.source.lock().await;
         if kept.is_none() {
             let (spec, tag) = (&self.context.spec, self.context.run.as_str());
-            *kept = Some(Arc::new(connect(Side::Source, &spec.source.connection, None, tag).await?));
+            *kept = Some(Arc::new(Source::connect(&spec.source.connection, tag).await?));
         }
         kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
     }
@@ -224,9 +227,9 @@ impl MongoRun {
         running.as_ref().is_some_and(|running| !running.task.is_finished())
     }
 
-    /// Waits until everything up to `time` is applied.
-    async fn applied_through(&self, time: ClusterTime) -> Result<(), Fault> {
-        while self.progress.applied() < Some(time) {
+    /// Waits until of every shard everything up to its time is applied.
+    async fn applied_through(&self, times: &Times) -> Result<(), Fault> {
+        while !self.progress.has_applied(times) {
             if !self.is_running() {
                 let mut fault = Fault::new(FaultCode::Internal, "the tail stopped before everything was applied");
                 fault.retryable = true;
@@ -259,84 +262,8 @@ impl MongoRun {
 
     /// The collections of the source in scope.
     async fn collections(&self, pair: &Pair) -> Result<Vec<CollectionInfo>, Fault> {
-        let listed = catalog::list(&pair.source, &self.context.spec.namespaces.scope).await?;
+        let listed = catalog::list(&pair.source.entry, &self.context.spec.namespaces.scope).await?;
         Ok(listed.into_values().filter(CollectionInfo::has_documents).collect())
-    }
-}
-
-/// Tells about a sync while it runs.
-struct Reporter {
-    source: Arc<Deployment>,
-    progress: Arc<Progress>,
-    checkpoints: Checkpoints,
-    verifier: Arc<Verifier>,
-    reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
-    reached: Arc<Mutex<Vec<Milestone>>>,
-}
-
-impl Milestone {
-    const fn report(self) -> SyncReport {
-        match self {
-            Self::Copied => SyncReport::CopyFinished,
-            Self::Indexed => SyncReport::IndexesBuilt,
-        }
-    }
-}
-
-impl Reporter {
-    async fn send(&self, report: SyncReport) {
-        let sender = self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // The shell that listened has gone; a new one will ask again.
-        let _ = sender.send(report).await;
-    }
-
-    /// Reports milestones and health until it is dropped.
-    async fn watch(&self, mut milestones: mpsc::UnboundedReceiver<Milestone>) {
-        let mut ticks = tokio::time::interval(HEALTH_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
-        let mut balancer = balancing::Watch::default();
-        loop {
-            tokio::select! {
-                Some(milestone) = milestones.recv() => {
-                    match milestone {
-                        Milestone::Copied => {
-                            if let Some(name) = self.progress.shard_name() {
-                                copied = self.checkpoints.shard(&name).await.ok().flatten().and_then(|row| row.copied);
-                            }
-                        }
-                        Milestone::Indexed => indexed = true,
-                    }
-                    self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(milestone);
-                    self.send(milestone.report()).await;
-                },
-                _ = ticks.tick() => {
-                    if count.is_multiple_of(OPLOG_EVERY) {
-                        self.progress.set_oplog_window(self.source.oplog_window_seconds().await);
-                    }
-                    count = count.wrapping_add(1);
-                    let seen = self.source.majority_optime().await;
-                    let mut blockers = self.verifier.blockers();
-                    let lag = match seen {
-                        Ok(optime) => {
-                            self.progress.set_source(optime);
-                            self.progress.lag()
-                        }
-                        Err(fault) => {
-                            blockers.push(format!("the source does not answer: {}", fault.message));
-                            None
-                        }
-                    };
-                    blockers.extend(self.progress.brake());
-                    blockers.extend(balancer.blocker(&self.source).await);
-                    if let Some(fault) = self.progress.error() {
-                        blockers.push(format!("{fault}"));
-                    }
-                    let caught_up = indexed && copied.is_some() && self.progress.applied() >= copied;
-                    self.send(SyncReport::Health { lag, caught_up, blockers }).await;
-                }
-            }
-        }
     }
 }
 
@@ -394,14 +321,16 @@ impl RunEngine for MongoRun {
             }
             let files = self.renew_connections().await;
             let pair = self.pair().await?;
-            Versions::of(&pair.source, &pair.destination).keep(&self.context.run_dir)?;
-            balancing::ensure_still(&pair.source, &self.context.spec, &self.context.run_dir).await?;
+            Versions::of(&pair.source.entry, &pair.destination).keep(&self.context.run_dir)?;
+            membership::keep(&pair.source.entry, &self.context.run_dir).await?;
+            balancing::ensure_still(&pair.source.entry, &self.context.spec, &self.context.run_dir).await?;
             self.guard_destination(&pair.destination).await?;
-            self.carry_users(&pair.source).await?;
+            self.carry_users(&pair.source.entry).await?;
             let reports = Arc::new(Mutex::new(reports));
             let stop = CancellationToken::new();
             let (milestones, arriving) = mpsc::unbounded_channel();
             let reached = Arc::new(Mutex::new(Vec::new()));
+            let restarts = Arc::new(Restarts::default());
             let sync = Sync {
                 source: Arc::clone(&pair.source),
                 destination: pair.destination,
@@ -412,8 +341,9 @@ impl RunEngine for MongoRun {
                 verifier: Arc::clone(&self.verifier),
                 stop: stop.clone(),
                 tuning: self.tuning.clone(),
+                large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
                 milestones,
-                placement: None,
+                restarts: Arc::clone(&restarts),
             };
             let reporter = Reporter {
                 source: pair.source,
@@ -442,7 +372,8 @@ impl RunEngine for MongoRun {
                     reporter.send(SyncReport::Failed(fault)).await;
                 }
             });
-            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports, reached });
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Running { stop, task, reports, reached, restarts });
             Ok(())
         })
     }
@@ -471,6 +402,34 @@ impl RunEngine for MongoRun {
         })
     }
 
+    fn restart_shard<'a>(&'a self, shard: &'a ShardName) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let refuse = |why: String| Err(Fault::new(FaultCode::InvalidConfiguration, why));
+            let shards = self.progress.shards();
+            let Some(counters) = shards.iter().find(|known| known.name() == shard) else {
+                let names: Vec<&str> = shards.iter().map(|known| known.name().0.as_str()).collect();
+                return refuse(format!("the run's source has no shard {shard}; it has {}", names.join(", ")));
+            };
+            if self.checkpoints.shard(&shard.0).await?.is_some_and(|row| row.copied.is_some()) {
+                return refuse(format!(
+                    "the documents of shard {shard} are copied already; what follows is of all shards together"
+                ));
+            }
+            let restarts = {
+                let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.as_ref().filter(|running| !running.task.is_finished()).map(|running| Arc::clone(&running.restarts))
+            };
+            match (restarts, counters.error()) {
+                (None, _) => refuse(format!("the run does not copy now, so that shard {shard} cannot be begun again by itself")),
+                (Some(_), None) => refuse(format!("shard {shard} is being copied, and nothing is wrong with it")),
+                (Some(restarts), Some(_)) => {
+                    restarts.ask(shard);
+                    Ok(())
+                }
+            }
+        })
+    }
+
     fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
             let (spec, versions) = (&self.context.spec, Versions::kept(&self.context.run_dir));
@@ -479,12 +438,17 @@ impl RunEngine for MongoRun {
                 outlook::side(connections, Side::Destination, &spec.destination.connection, versions.as_ref())
             );
             findings.extend(more);
+            if let Some(source) = &source {
+                findings.extend(membership::look(source, &self.context.run_dir).await);
+            }
             let progress = self.progress();
             // Before, what differs is what is still to be made.
             let is_made = progress.copy.collections_total > 0
                 && progress.copy.collections_copied == progress.copy.collections_total
                 && progress.indexes.built == progress.indexes.total;
-            if let (Some(source), Some(destination), true) = (source, destination, is_made) {
+            if let (Some(source), Some(destination), true) = (source, destination, is_made)
+                && let Ok(source) = Source::behind(source, &spec.source.connection).await.map(Arc::new)
+            {
                 findings.extend(outlook::definitions(&self.sides(&Pair { source, destination })).await);
             }
             findings
@@ -494,10 +458,21 @@ impl RunEngine for MongoRun {
     fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
         Box::pin(async move {
             let source = self.source().await?;
-            // A run that has stored no start point has nothing to lose.
-            let Some(name) = self.progress.shard_name() else { return Ok(Some(true)) };
-            let Some(row) = self.checkpoints.shard(&name).await? else { return Ok(Some(true)) };
-            Ok(source.oplog_start().await.map(|oldest| oldest <= row.applied.unwrap_or(row.start)))
+            let mut held = Some(true);
+            for shard in &source.shards {
+                // A run that has stored no start point has nothing to lose.
+                let Some(row) = self.checkpoints.shard(&shard.name.0).await? else { continue };
+                match shard.deployment.oplog_start().await {
+                    Some(oldest) if oldest <= row.applied.unwrap_or(row.start) => {}
+                    Some(_) => {
+                        let message = format!("the oplog of {} no longer holds what comes after what was applied", shard.name);
+                        self.progress.shard(&shard.name).set_error(Some(Fault::new(FaultCode::ResumePointLost, message)));
+                        return Ok(Some(false));
+                    }
+                    None => held = None,
+                }
+            }
+            Ok(held)
         })
     }
 
@@ -505,14 +480,14 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let pair = self.pair().await?;
             if self.context.spec.cutover.source_writes == SourceWrites::Block {
-                fence::check_available(&pair.source).await?;
+                fence::check_available(&pair.source.entry).await?;
             }
             // Now, too, so that what is wrong with them shows before the source is blocked.
-            self.carry_users(&pair.source).await?;
+            self.carry_users(&pair.source.entry).await?;
             let collections = self.collections(&pair).await?;
             let listings = collections.into_iter().map(|info| -> Piece<'_, (Namespace, Vec<RawDocumentBuf>)> {
                 let source = Arc::clone(&pair.source);
-                Box::pin(async move { Ok((info.namespace.clone(), catalog::indexes(&source, &info.namespace).await?)) })
+                Box::pin(async move { Ok((info.namespace.clone(), catalog::indexes(&source.entry, &info.namespace).await?)) })
             });
             let unique: Vec<(Namespace, RawDocumentBuf)> = concurrent::all(RESTORES, listings.collect())
                 .await?
@@ -564,8 +539,8 @@ impl RunEngine for MongoRun {
             let mut quiet_since = tokio::time::Instant::now();
             let mut last_change = self.progress.last_change();
             loop {
-                let note = source.oplog_note("cutover: watching for writes").await?;
-                self.applied_through(note).await?;
+                let notes = source.notes("cutover: watching for writes").await?;
+                self.applied_through(&notes).await?;
                 let newest = self.progress.last_change();
                 if newest != last_change {
                     (last_change, quiet_since) = (newest, tokio::time::Instant::now());
@@ -585,17 +560,19 @@ impl RunEngine for MongoRun {
                 // Once more: a failover to a member restored from a backup, or a person, can have lifted it since.
                 fence::put_up(&pair.source, self.context.spec.cutover.max_downtime.get()).await?;
             }
-            let last = pair.source.oplog_note("cutover: final").await?;
+            pair.source.check_shards().await?;
+            let last = pair.source.notes("cutover: final").await?;
             self.verifier.set_source_stopped(true);
-            self.applied_through(last).await?;
+            self.applied_through(&last).await?;
             let seen = self.progress.last_change();
             let scope = &self.context.spec.namespaces.scope;
-            reconcile::catalogues(&pair.source, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
+            reconcile::catalogues(&pair.source.entry, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
             let doubled = Doubled::load(&self.checkpoints).await?;
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
+                let shard = pair.source.home_of(&info.namespace).await?;
+                let (counters, as_of) = (self.progress.shard(&shard.name), timestamp(last[&shard.name]));
                 let compared =
-                    capped::mend(&pair.source, &pair.destination, &self.progress, &doubled, info, timestamp(last), &self.tuning)
-                        .await?;
+                    capped::mend(&shard.deployment, &pair.destination, &counters, &doubled, info, as_of, &self.tuning).await?;
                 self.verifier.compared_after_block(compared).await?;
             }
             let mark = match self.context.spec.verify.mode {
@@ -603,29 +580,30 @@ impl RunEngine for MongoRun {
                 VerifyMode::Off => None,
             };
             self.verifier.finish(&self.sides(&pair), mark).await?;
-            self.carry_users(&pair.source).await?;
+            self.carry_users(&pair.source.entry).await?;
             // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
-            let after = pair.source.oplog_note("cutover: after the final").await?;
-            self.applied_through(after).await?;
+            let after = pair.source.notes("cutover: after the final").await?;
+            self.applied_through(&after).await?;
             if self.context.spec.namespaces.include_users {
-                users::compare(&pair.source, &*self.destination().await?, scope).await?;
+                users::compare(&pair.source.entry, &*self.destination().await?, scope).await?;
             }
             match self.context.spec.cutover.source_writes {
                 SourceWrites::Block => {
                     fence::check_up(&pair.source).await?;
                     if self.progress.last_change() > seen {
-                        return Err(fence::bypassed(&pair.source));
+                        return Err(fence::bypassed(&pair.source.entry));
                     }
                 }
                 SourceWrites::Observe if self.progress.last_change() > seen => {
                     return Err(Fault::new(
                         FaultCode::WritesContinued,
-                        format!("a write reached the source ({}) after it was quiet", pair.source.hosts),
+                        format!("a write reached the source ({}) after it was quiet", pair.source.entry.hosts),
                     ));
                 }
                 SourceWrites::Observe => {}
             }
-            Ok(last)
+            let newest = last.into_values().max();
+            newest.ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
         })
     }
 
@@ -637,7 +615,7 @@ impl RunEngine for MongoRun {
                 let pair = pair.clone();
                 Box::pin(async move {
                     let unfinished =
-                        index::restore(&pair.source, &pair.destination, &info.namespace, info.has_collation()).await?;
+                        index::restore(&pair.source.entry, &pair.destination, &info.namespace, info.has_collation()).await?;
                     reconcile::expiry(&pair.destination, &info).await?;
                     Ok(unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect())
                 })
@@ -690,7 +668,8 @@ impl RunEngine for MongoRun {
     }
 
     fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(balancing::give_back(&self.context.run_dir, self.source()))
+        let router = async { self.source().await.map(|source| Arc::clone(&source.entry)) };
+        Box::pin(balancing::give_back(&self.context.run_dir, router))
     }
 
     fn progress(&self) -> EngineProgress {

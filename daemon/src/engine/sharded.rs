@@ -1,4 +1,4 @@
-//! A sharded source: each shard is a source of its own, with its own start point, parts, checkpoint, progress and error.
+//! The copy of all shards: each is a source of its own, with its own start point, parts, checkpoint, progress and error.
 //!
 //! ```text
 //! router --> topology (shards, chunk maps, versions) ------------------- compared again: what moved is an error
@@ -7,164 +7,331 @@
 //! shard 2 --> start point --> definitions --> documents --/
 //! ```
 //!
+//! A replica set is the same with one shard and no router.
+//!
 //! **Order.** Every shard's start point is stored before a document of any is read: a document whose shard key changes meanwhile
 //! leaves one shard and comes to another, and only the streams tell. The cluster is looked at after the start points. Definitions
-//! are made one shard after another, since each tells of the same collections; documents are copied side by side, and a shard that
-//! fails keeps its error to itself while the others go on. Indexes are built once all documents are there.
+//! are made one shard after another, since each tells of the same collections; documents are copied side by side. A collection's
+//! indexes are built once every shard's documents of it are there.
+//!
+//! **Failure.** A shard that fails keeps its error to itself while the others go on to their end; it is begun again by itself where
+//! the fault may pass, and by the operator's word ([`Restarts`]). Where no shard gets anywhere the run has failed.
 //!
 //! **Ownership.** Reads carry the versions of that look at the cluster ([`Placement`]): a shard then leaves out its orphans, and
 //! answers `StaleConfig` once a chunk has moved. A scan that is open goes on with what the shard owned when it began. So as long as
 //! every scan began under one state of the cluster, each document was read from one shard, or a stream tells of it; that it was one
 //! state is checked when all are done, and, by what was stored of it, when the copy goes on after the daemon was down.
 //!
-//! **Streams.** [`super::merge`] lets events out in the order of cluster time over all shards. What is applied is one stream, then:
-//! rounds, workers and checkpoint stay as they are, but for one token a shard, stored together. A shard that is idle holds the others
-//! up ([`super::merge::Merge::holds_up`]) and gets a note in its oplog. Definitions are told by each shard that holds the collection:
-//! [`super::told::Told`] lets the first through. A delete in a collection whose key is more than `_id` is taken as "read again through
-//! the router", since the insert on the other shard may come before it at nearly the same time.
-//!
-//! **Restart of one shard.** Its parts and checkpoint are its own rows; [`ShardedCopy::copy_shard`] goes on from them. From scratch
-//! (its start point is lost) what it had brought is first deleted: the documents on the destination whose owner, by the chunk map, it
-//! is. While the documents are copied that needs nothing of the other shards; once the tail runs the whole run begins anew.
+//! **Streams.** [`super::merge`] lets events out in the order of cluster time over all shards. What is applied is one stream, then.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use futures_util::future::{join_all, try_join_all};
-use schemas::cluster_time::ClusterTime;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
+use schemas::namespace::Namespace;
+use tokio::sync::{Notify, mpsc};
 
-use super::balancer;
-use super::progress::Progress;
-use super::sync::Sync;
-use super::topology::{Change, Cluster, Placement, Shard};
-use crate::mongo::{Deployment, Side, connect};
+use super::catalog::{self, CollectionInfo};
+use super::checkpoint::Stage;
+use super::concurrent::{self, Piece};
+use super::index;
+use super::shard_copy::{ShardCopy, Work};
+use super::sync::{Milestone, SMALL_COMMANDS, Sync};
+use super::topology::{Change, Cluster, Placement};
 
-/// The copy of one shard.
-#[derive(Debug)]
-pub struct ShardCopy {
-    /// The shard.
-    pub shard: Shard,
-    /// Its work, with a progress of its own.
-    pub sync: Sync,
+/// Index builds at once: each uses the destination's cores itself.
+const INDEX_BUILDS: usize = 2;
+/// How long after its patience has ended a shard's copy is begun again by itself, where its fault may pass.
+const LATER: Duration = Duration::from_secs(30);
+
+/// Shards whose copy somebody wants to be begun again.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    asked: Mutex<BTreeSet<ShardName>>,
+    changed: Notify,
 }
 
-/// The copy of all shards.
-#[derive(Debug)]
-pub struct ShardedCopy {
-    router: Arc<Deployment>,
-    cluster: Arc<Cluster>,
-    shards: Vec<ShardCopy>,
+impl Restarts {
+    /// Asks for a shard.
+    pub fn ask(&self, shard: &ShardName) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(shard.clone());
+        self.changed.notify_one();
+    }
+
+    /// Waits until one of these is asked for.
+    async fn wait(&self, of: &[ShardName]) -> ShardName {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(found) = of.iter().find(|shard| asked.contains(shard)) {
+                    asked.remove(found);
+                    return found.clone();
+                }
+            }
+            changed.await;
+        }
+    }
 }
 
-/// What came of each shard's documents: the time by which all of them had been read, or why they were not.
-pub type Outcomes = BTreeMap<ShardName, Result<ClusterTime, Fault>>;
+/// A collection that lies on one shard or on several.
+#[derive(Debug)]
+struct Spread {
+    info: CollectionInfo,
+    is_indexed: bool,
+    /// Shards whose documents of it are not all written.
+    open: Mutex<BTreeSet<ShardName>>,
+}
+
+/// A shard's copy that stopped.
+#[derive(Debug)]
+struct Stopped {
+    fault: Fault,
+    again_at: Option<Instant>,
+}
+
+type Spreads = BTreeMap<Namespace, Spread>;
 
 fn moved(changes: &[Change]) -> Fault {
     let told: Vec<String> = changes.iter().filter(|change| change.moves_data()).map(ToString::to_string).collect();
     Fault::new(FaultCode::ChunksMoved, format!("while the shards were read, {}", told.join("; ")))
 }
 
-impl ShardedCopy {
-    /// Connects to every shard behind the router that `run` reads from, and stores each one's start point.
-    ///
-    /// The balancer must be still already.
-    pub async fn open(run: &Sync) -> Result<Self, Fault> {
-        let router = Arc::clone(&run.source);
-        if !balancer::look(&router).await?.is_still() {
-            return Err(Fault::new(FaultCode::ChunksMoved, format!("the balancer of the cluster at {} is on", router.hosts))
-                .with_remedy("stop it, or set `balancer = \"manage\"` in the block `sharding`"));
-        }
-        let before = Cluster::discover(&router).await?;
-        let connected = try_join_all(before.shards.iter().map(|shard| async {
-            let connection = shard.connection(&run.spec.source.connection);
-            connect(Side::Source, &connection, None, &router.tag).await.map(Arc::new)
-        }))
-        .await?;
-        let mut shards = Vec::new();
-        for (shard, source) in before.shards.iter().zip(connected) {
-            let progress = Arc::new(Progress::new(run.spec.verify.mode));
-            progress.set_shard(&shard.name.0);
-            let sync = Sync { source, progress, ..run.clone() };
-            sync.start_point(&shard.name.0).await?;
-            shards.push(ShardCopy { shard: shard.clone(), sync });
-        }
-        // As the cluster is once every stream has begun: what moves from here on is noticed.
-        let cluster = Arc::new(Cluster::discover(&router).await?);
+impl Sync {
+    /// Looks at the cluster once every stream has begun: what moves from here on is noticed. `None`: the source is no cluster, or the
+    /// copy is over, and what moves does no harm any more.
+    async fn cluster(&self) -> Result<Option<Arc<Cluster>>, Fault> {
+        let Some(before) = &self.source.cluster else { return Ok(None) };
+        let router = &self.source.entry;
+        let cluster = Arc::new(Cluster::discover(router).await?);
         if cluster.shards != before.shards {
-            return Err(moved(&cluster.changes_since(&before)));
+            return Err(moved(&cluster.changes_since(before)));
         }
-        let stored = run.checkpoints.places().await?;
+        if self.checkpoints.is_settled().await? {
+            return Ok(Some(cluster));
+        }
+        if let Some(series) = cluster.sharded_series().find(|series| self.spec.namespaces.scope.contains(series)) {
+            let message = format!("{series} is a sharded time-series collection, which this version does not migrate");
+            return Err(Fault::new(FaultCode::UnsupportedNamespace, message));
+        }
+        let stored = self.checkpoints.places().await?;
         if stored.is_empty() {
-            run.checkpoints.store_places(cluster.places()).await?;
+            self.checkpoints.store_places(cluster.places()).await?;
         }
         let elsewhere = cluster.moved_from(&stored);
         if !elsewhere.is_empty() {
             let message = format!("since the copy began these moved to other shards: {}", elsewhere.join(", "));
             return Err(Fault::new(FaultCode::ChunksMoved, message));
         }
-        for copy in &mut shards {
-            let placement = Placement { cluster: Arc::clone(&cluster), shard: copy.shard.name.clone() };
-            copy.sync.placement = Some(Arc::new(placement));
+        Ok(Some(cluster))
+    }
+
+    /// Makes sure that all shards were read in one state of the cluster, once.
+    async fn settle(&self, cluster: &Cluster) -> Result<(), Fault> {
+        if self.checkpoints.is_settled().await? {
+            return Ok(());
         }
-        Ok(Self { router, cluster, shards })
-    }
-
-    /// The shards, each with its progress.
-    #[must_use]
-    pub fn shards(&self) -> &[ShardCopy] {
-        &self.shards
-    }
-
-    /// Makes the definitions, then copies every shard's documents side by side. A shard that fails keeps the others from nothing.
-    pub async fn copy(&self) -> Result<Outcomes, Fault> {
-        for copy in &self.shards {
-            let row = copy.sync.start_point(&copy.shard.name.0).await?;
-            copy.sync.prepare(&copy.shard.name.0, &row).await?;
-        }
-        let copies = self.shards.iter().map(|copy| async { (copy.shard.name.clone(), copy.copy().await) });
-        Ok(join_all(copies).await.into_iter().collect())
-    }
-
-    /// Copies what is left of one shard's documents, after it had failed.
-    pub async fn copy_shard(&self, name: &ShardName) -> Result<ClusterTime, Fault> {
-        match self.shards.iter().find(|copy| copy.shard.name == *name) {
-            Some(copy) => copy.copy().await,
-            None => Err(Fault::new(FaultCode::InvalidConfiguration, format!("the source has no shard {name}"))),
-        }
-    }
-
-    /// Ends the copy once every shard's documents are there: makes sure that nothing moved meanwhile, and builds the indexes.
-    pub async fn finish(&self) -> Result<(), Fault> {
-        let changes = Cluster::discover(&self.router).await?.changes_since(&self.cluster);
+        let changes = Cluster::discover(&self.source.entry).await?.changes_since(cluster);
         if changes.iter().any(Change::moves_data) {
             return Err(moved(&changes));
         }
-        for copy in &self.shards {
-            copy.sync.build_all_indexes(&copy.shard.name.0).await?;
+        self.checkpoints.store_settled().await
+    }
+
+    /// Copies what is not copied yet, and builds the indexes.
+    pub(super) async fn copy(&self) -> Result<(), Fault> {
+        let mut shards: Vec<ShardCopy<'_>> = self
+            .source
+            .shards
+            .iter()
+            .map(|shard| ShardCopy { sync: self, shard, progress: self.progress.shard(&shard.name), placement: None })
+            .collect();
+        for shard in &shards {
+            shard.start_point().await?;
         }
+        let cluster = self.cluster().await?;
+        for shard in &mut shards {
+            let of = |cluster: &Arc<Cluster>| Placement { cluster: Arc::clone(cluster), shard: shard.shard.name.clone() };
+            shard.placement = cluster.as_ref().map(of);
+        }
+        let mut catalogues = Vec::with_capacity(shards.len());
+        for shard in &shards {
+            let row = shard.start_point().await?;
+            let catalogue = shard.catalogue(&row).await?;
+            if row.copied.is_none() {
+                shard.create(&catalogue).await?;
+            }
+            catalogues.push(catalogue);
+        }
+        let spreads = self.spreads(&shards, &catalogues).await?;
+        let (finished, to_index) = mpsc::unbounded_channel();
+        let documents = async {
+            let finished = finished;
+            self.copy_documents(&shards, &|shard, namespace| {
+                let Some(spread) = spreads.get(namespace) else { return };
+                let mut open = spread.open.lock().unwrap_or_else(PoisonError::into_inner);
+                if open.remove(shard) && open.is_empty() {
+                    if spread.info.has_documents() && !spread.is_indexed {
+                        self.progress.add_collection();
+                    }
+                    let _ = finished.send(namespace.clone());
+                }
+            })
+            .await?;
+            if let Some(cluster) = &cluster {
+                self.settle(cluster).await?;
+            }
+            let _ = self.milestones.send(Milestone::Copied);
+            Ok(())
+        };
+        tokio::try_join!(documents, self.index_finished(&spreads, to_index))?;
+        let _ = self.milestones.send(Milestone::Indexed);
         Ok(())
+    }
+
+    /// What lies where, with the counters of the run set to what the checkpoints say.
+    async fn spreads(&self, shards: &[ShardCopy<'_>], catalogues: &[Vec<Work>]) -> Result<Spreads, Fault> {
+        let mut spreads = Spreads::new();
+        for (shard, catalogue) in shards.iter().zip(catalogues) {
+            for work in catalogue {
+                let spread = spreads.entry(work.row.namespace.clone()).or_insert_with(|| Spread {
+                    info: work.info.clone(),
+                    is_indexed: true,
+                    open: Mutex::default(),
+                });
+                spread.is_indexed &= work.row.stage >= Stage::Indexed;
+                spread.open.get_mut().unwrap_or_else(PoisonError::into_inner).insert(shard.shard.name.clone());
+            }
+        }
+        let with_documents = || spreads.values().filter(|spread| spread.info.has_documents());
+        let indexed = with_documents().filter(|spread| spread.is_indexed).count();
+        self.progress.set_collections(with_documents().count() as u64, indexed as u64);
+        self.progress.reset_indexes();
+        let counts = with_documents().map(|spread| -> Piece<'_, ()> {
+            Box::pin(async move {
+                let namespace = &spread.info.namespace;
+                let specs = catalog::indexes(&self.source.entry, namespace).await?;
+                let total = specs.len() as u64;
+                self.progress.add_indexes(total, if spread.is_indexed { total } else { 0 });
+                self.progress.add_deferred(specs.iter().flat_map(|spec| index::deferred(namespace, spec)));
+                Ok(())
+            })
+        });
+        concurrent::all(SMALL_COMMANDS, counts.collect()).await?;
+        Ok(spreads)
+    }
+
+    /// Copies every shard's documents side by side.
+    async fn copy_documents(
+        &self,
+        shards: &[ShardCopy<'_>],
+        whole: &(dyn Fn(&ShardName, &Namespace) + Send + std::marker::Sync),
+    ) -> Result<(), Fault> {
+        let mut running: FuturesUnordered<BoxFuture<'_, (usize, Result<(), Fault>)>> = FuturesUnordered::new();
+        let begin = |place: usize| -> BoxFuture<'_, (usize, Result<(), Fault>)> {
+            let shard = &shards[place];
+            Box::pin(async move { (place, self.copy_shard(shard, whole).await) })
+        };
+        running.extend((0..shards.len()).map(begin));
+        let mut stopped: BTreeMap<usize, Stopped> = BTreeMap::new();
+        loop {
+            let names: Vec<ShardName> = stopped.keys().map(|place| shards[*place].shard.name.clone()).collect();
+            let next_try = stopped.iter().filter_map(|(place, stopped)| Some((stopped.again_at?, *place))).min();
+            let again = tokio::select! {
+                Some((place, ended)) = running.next() => {
+                    if let Err(fault) = ended {
+                        if fault.code == FaultCode::ChunksMoved {
+                            // Restarting one shard does not help: the others may have read what it holds now.
+                            return Err(fault);
+                        }
+                        let shard = &shards[place];
+                        tracing::warn!(shard = %shard.shard.name, code = %fault.code, error = %fault.message, "a shard's copy stopped");
+                        shard.progress.set_error(Some(fault.clone()));
+                        let again_at = fault.retryable.then(|| Instant::now() + LATER);
+                        stopped.insert(place, Stopped { fault, again_at });
+                    }
+                    None
+                }
+                asked = self.restarts.wait(&names), if !names.is_empty() => shards.iter().position(|shard| shard.shard.name == asked),
+                () = until(next_try.map(|(at, _)| at)), if next_try.is_some() => next_try.map(|(_, place)| place),
+                else => return Ok(()),
+            };
+            if let Some(place) = again {
+                tracing::info!(shard = %shards[place].shard.name, "a shard's copy begins again");
+                stopped.remove(&place);
+                running.push(begin(place));
+            } else if running.is_empty() && stopped.len() == shards.len() {
+                // None of them gets anywhere: it is no matter of one shard.
+                let first = stopped.into_values().next();
+                return Err(first.map_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"), |first| first.fault));
+            }
+        }
+    }
+
+    async fn copy_shard(
+        &self,
+        shard: &ShardCopy<'_>,
+        whole: &(dyn Fn(&ShardName, &Namespace) + Send + std::marker::Sync),
+    ) -> Result<(), Fault> {
+        let name = &shard.shard.name;
+        let tell = |namespace: &Namespace| whole(name, namespace);
+        let tell = &tell;
+        let show = |fault| shard.progress.set_error(fault);
+        let copy = || -> BoxFuture<'_, Result<(), Fault>> {
+            Box::pin(async move {
+                self.wait_for_given_up().await?;
+                shard.copy(tell).await.map(drop)
+            })
+        };
+        self.patiently_with(&show, copy).await
+    }
+
+    /// Waits until the writes of a try that was given up have ended. Those of several shards cannot be told apart, and need not end:
+    /// what a copy inserts late is there already, until the tail begins, which waits for all of them.
+    async fn wait_for_given_up(&self) -> Result<(), Fault> {
+        if self.source.shards.len() > 1 {
+            return Ok(());
+        }
+        self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await
+    }
+
+    /// Builds the indexes of collections as they come, until no more will.
+    async fn index_finished(&self, spreads: &Spreads, mut to_index: mpsc::UnboundedReceiver<Namespace>) -> Result<(), Fault> {
+        let mut building = FuturesUnordered::new();
+        let mut more = true;
+        loop {
+            tokio::select! {
+                namespace = to_index.recv(), if more && building.len() < INDEX_BUILDS => match namespace.map(|name| spreads.get(&name)) {
+                    Some(Some(spread)) => building.push(self.build_indexes(spread)),
+                    Some(None) => {}
+                    None => more = false,
+                },
+                Some(built) = building.next() => built?,
+                else => return Ok(()),
+            }
+        }
+    }
+
+    async fn build_indexes(&self, spread: &Spread) -> Result<(), Fault> {
+        if !spread.info.has_documents() || spread.is_indexed {
+            return Ok(());
+        }
+        let namespace = &spread.info.namespace;
+        let specs = catalog::indexes(&self.source.entry, namespace).await?;
+        index::build(&self.destination, namespace, &specs, spread.info.has_collation()).await?;
+        self.progress.add_indexes(0, specs.len() as u64);
+        self.checkpoints.store_indexed(namespace).await
     }
 }
 
-impl ShardCopy {
-    async fn copy(&self) -> Result<ClusterTime, Fault> {
-        let shard = self.shard.name.0.as_str();
-        let copied = self
-            .sync
-            .patiently(|| {
-                Box::pin(async {
-                    let row = self.sync.start_point(shard).await?;
-                    let prepared = self.sync.prepare(shard, &row).await?;
-                    self.sync.copy_documents(shard, &row, &prepared).await
-                })
-            })
-            .await;
-        if let Err(fault) = &copied {
-            tracing::warn!(shard, code = %fault.code, error = %fault.message, "a shard's copy stopped");
-            self.sync.progress.set_error(Some(fault.clone()));
-        }
-        copied
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }

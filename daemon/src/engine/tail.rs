@@ -1,43 +1,57 @@
 //! Follows the source's changes: reads the stream ahead, applies it in rounds, stores how far it has come.
 //!
 //! ```text
-//! change stream --batches--> reader --bounded--> rounds --by key--> workers --> checkpoint
-//!                                                  \-- a definition: alone, between rounds
+//! change stream --batches--> reader --bounded--> merge --> rounds --by key--> workers --> checkpoint
+//! change stream --batches--> reader --bounded--/             \-- a definition: alone, between rounds
 //! ```
+//!
+//! Each shard of a cluster has a stream; a replica set has one. They are merged by cluster time. A shard that is idle does not tell
+//! how far it has come, and holds the others up: a note in its oplog makes it tell.
 //!
 //! A round is whatever has arrived, up to a bound: it grows with the backlog, and shrinks to one event where there is none. Events
 //! of one key go to one lane, in their order. The checkpoint is stored when a whole round is applied by every worker, so that it
 //! never passes an event that is not. Before and after a definition it is synced to disk: a rename must not meet again what came
 //! before it.
 
+mod idle;
+mod position;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
 use schemas::spec::{RateLimit, ShardingSpec};
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Order};
 use super::catalog::{self, CollectionInfo, Kind};
-use super::checkpoint::{Checkpoints, Recopied, ShardRow};
+use super::checkpoint::{Checkpoints, Recopied, ShardRow, ToldRow};
 use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
 use super::event::{Change, Event, What, token_time};
 use super::lane::{self, Group};
+use super::merge::{Lane, Merge, Passed};
 use super::progress::Progress;
+use super::source::{ShardSource, Source};
+use super::told::Told;
 use super::tuning::Tuning;
 use super::verify::Verifier;
 use super::{element, fold, key};
 use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
+use idle::Idle;
+use position::Position;
 
 /// Replies read ahead of what is being applied.
 const READ_AHEAD: usize = 2;
+/// The same where there are several streams, each of which has another reply waiting to be let out.
+const READ_AHEAD_OF_SEVERAL: usize = 1;
 /// Events in one reply at most where their contents are left out, and read from the source one by one.
 const LEAN_EVENTS: u32 = 100;
 /// How long the server waits for an event before it answers with none: so often an idle stream tells how far it has come, and so
@@ -87,19 +101,17 @@ impl Traits {
     }
 }
 
-/// Follows one replica set's changes.
+/// Follows the changes of a source.
 #[derive(Debug)]
 pub struct Tail {
-    /// Where the stream is.
-    pub source: Arc<Deployment>,
+    /// Where the streams are.
+    pub source: Arc<Source>,
     /// Where it is applied.
     pub destination: Arc<Deployment>,
     /// Where it is stored how far it has come.
     pub checkpoints: Checkpoints,
     /// Where progress is counted.
     pub progress: Arc<Progress>,
-    /// The replica set's name.
-    pub shard: String,
     /// What is carried.
     pub scope: Scope,
     /// Every document of the copy was read at or before this time.
@@ -155,66 +167,95 @@ enum Ended {
 struct Batch {
     events: Vec<Event>,
     /// Everything up to this has been told.
-    token: Option<RawDocumentBuf>,
+    told: Option<Passed>,
+    /// Its place among what is read ahead.
+    _weight: Option<OwnedSemaphorePermit>,
+}
+
+/// Waits for the next reply of a shard that is wanted; `None`: there is no more of it.
+async fn next(arrived: &mut [mpsc::Receiver<Batch>], merge: &Merge<Event>) -> (Lane, Option<Batch>) {
+    std::future::poll_fn(|context| {
+        for lane in merge.wanted() {
+            if let std::task::Poll::Ready(batch) = arrived[lane].poll_recv(context) {
+                return std::task::Poll::Ready((lane, batch));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
 }
 
 impl Tail {
-    /// Follows the stream until it is stopped, or fails. What was applied is in the checkpoint then.
-    pub async fn follow(&self, from: &ShardRow) -> Result<(), Fault> {
-        let (batches, mut arrived) = mpsc::channel(READ_AHEAD);
-        let read = self.read(from, batches);
+    /// Follows the streams until it is stopped, or fails. What was applied is in the checkpoints then. `from`: where each shard's tail
+    /// stands, in the order of the shards.
+    pub async fn follow(&self, from: &[ShardRow]) -> Result<(), Fault> {
+        let ahead = if from.len() > 1 { READ_AHEAD_OF_SEVERAL } else { READ_AHEAD };
+        let (senders, mut arrived): (Vec<_>, Vec<_>) = from.iter().map(|_| mpsc::channel(ahead)).unzip();
+        let lanes = self.source.shards.iter().zip(from).zip(senders);
+        let read = try_join_all(lanes.map(|((shard, from), batches)| self.read(shard, from, batches)));
         let apply = self.apply(from, &mut arrived);
         // The one ends when the other fails.
         tokio::pin!(read, apply);
-        tokio::select! {
-            ended = &mut read => {
-                // What arrived before the stream broke is applied all the same.
-                apply.await?;
-                if self.stop.is_cancelled() { Ok(()) } else { ended }
-            }
-            ended = &mut apply => ended,
-        }
+        let ended = tokio::select! {
+            ended = &mut read => ended.map(drop),
+            ended = &mut apply => return ended,
+        };
+        // The readers are gone, and their channels end. What arrived before is applied all the same.
+        read.set(try_join_all(Vec::new()));
+        apply.await?;
+        if self.stop.is_cancelled() { Ok(()) } else { ended }
     }
 
-    fn uses_raw_deltas(&self) -> bool {
+    fn uses_raw_deltas(&self, source: &Deployment) -> bool {
         // A delta of a newer server may hold what an older one does not know.
-        self.source.version >= RAW_DELTAS
-            && (self.destination.version.major, self.destination.version.minor)
-                >= (self.source.version.major, self.source.version.minor)
+        source.version >= RAW_DELTAS
+            && (self.destination.version.major, self.destination.version.minor) >= (source.version.major, source.version.minor)
     }
 
-    async fn read(&self, from: &ShardRow, batches: mpsc::Sender<Batch>) -> Result<(), Fault> {
+    async fn read(&self, shard: &ShardSource, from: &ShardRow, batches: mpsc::Sender<Batch>) -> Result<(), Fault> {
+        let source = &shard.deployment;
         let mut behind = from.token.clone();
         let mut lean = false;
         loop {
-            match self.read_stream(from, &mut behind, lean, &batches).await {
+            let fault = match self.read_stream(source, from, &mut behind, lean, &batches).await {
                 Ok(Ended::Unwanted) => return Ok(()),
-                Ok(Ended::Passed) => lean = false,
+                Ok(Ended::Passed) => {
+                    lean = false;
+                    continue;
+                }
                 Err(Broken::Server(e)) if error::code(&e) == Some(TOO_LARGE) && !lean => {
                     tracing::info!("an event is too large to be told whole; its documents are read from the source");
                     lean = true;
+                    continue;
                 }
-                Err(Broken::Server(e)) => return Err(self.source.fault("following the changes", &e)),
-                Err(Broken::Fault(fault)) => return Err(fault),
+                Err(Broken::Server(e)) => source.fault("following the changes", &e),
+                Err(Broken::Fault(fault)) => fault,
+            };
+            if !self.source.is_sharded() {
+                return Err(fault);
             }
+            let fault = Fault { message: format!("shard {}: {}", shard.name, fault.message), ..fault };
+            self.progress.shard(&shard.name).set_error(Some(fault.clone()));
+            return Err(fault);
         }
     }
 
     /// Opens the stream and passes on what it tells. `lean`: without the documents' contents, and until an event was told so.
     async fn read_stream(
         &self,
+        source: &Deployment,
         from: &ShardRow,
         behind: &mut Option<RawDocumentBuf>,
         lean: bool,
         batches: &mpsc::Sender<Batch>,
     ) -> Result<Ended, Broken> {
         let mut options = rawdoc! { "allChangesForCluster": true };
-        if self.source.version >= EXPANDED {
+        if source.version >= EXPANDED {
             append(&mut options, "showExpandedEvents", true);
             // Buckets of time-series collections, and stored functions.
             append(&mut options, "showSystemEvents", true);
         }
-        if self.uses_raw_deltas() {
+        if self.uses_raw_deltas(source) {
             append(&mut options, "showRawUpdateDescription", true);
         }
         match behind {
@@ -230,8 +271,7 @@ impl Tail {
         append(&mut open, "pipeline", &*pipeline);
         append(&mut open, "cursor", &*rawdoc! {});
         append(&mut open, "readConcern", &*rawdoc! { "level": "majority" });
-        let mut cursor = self
-            .source
+        let mut cursor = source
             .client
             .database("admin")
             .run_raw_cursor_command(open)
@@ -240,6 +280,8 @@ impl Tail {
             .max_time(AWAIT)
             .batch()
             .await?;
+        let most_ahead = self.tuning.round_bytes / self.source.shards.len().max(1);
+        let ahead = Arc::new(Semaphore::new(most_ahead));
         while let Some(reply) = cursor.next().await {
             let reply = reply?;
             let mut events = Vec::new();
@@ -258,83 +300,147 @@ impl Tail {
             if token.is_some() {
                 behind.clone_from(&token);
             }
-            let told = !events.is_empty();
-            if batches.send(Batch { events, token }).await.is_err() {
+            let tells = !events.is_empty();
+            let told = token.and_then(|token| token_time(&token).map(|time| Passed { token, time }));
+            let bytes: usize = events.iter().map(|event| event.bytes).sum();
+            drop(reply);
+            // One that weighs more than may be read ahead waits until nothing else is.
+            let weight = u32::try_from(bytes.min(most_ahead)).unwrap_or(u32::MAX);
+            let _weight = Arc::clone(&ahead).acquire_many_owned(weight).await.ok();
+            if batches.send(Batch { events, told, _weight }).await.is_err() {
                 return Ok(Ended::Unwanted);
             }
-            if lean && told {
+            if lean && tells {
                 return Ok(Ended::Passed);
             }
         }
         // A stream over a whole deployment has no end of its own.
-        let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("the change stream of {} ended", self.source.hosts));
+        let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("the change stream of {} ended", source.hosts));
         fault.retryable = true;
         Err(fault.into())
     }
 
-    async fn apply(&self, from: &ShardRow, arrived: &mut mpsc::Receiver<Batch>) -> Result<(), Fault> {
-        let mut position =
-            Position { token: None, time: from.applied.unwrap_or(from.start), events: from.events, stored: Instant::now() };
-        self.progress.set_applied(position.time, position.events);
-        while let Some(first) = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => None,
-            first = arrived.recv() => first,
-        } {
-            let mut events = first.events;
-            let mut token = first.token;
-            let mut bytes: usize = events.iter().map(|event| event.bytes).sum();
-            while events.len() < self.tuning.round_events
-                && bytes < self.tuning.round_bytes
-                && let Ok(next) = arrived.try_recv()
-            {
-                bytes += next.events.iter().map(|event| event.bytes).sum::<usize>();
-                events.extend(next.events);
-                token = next.token.or(token);
+    async fn apply(&self, from: &[ShardRow], arrived: &mut [mpsc::Receiver<Batch>]) -> Result<(), Fault> {
+        let mut merge = Merge::new(from.iter().map(|row| row.applied.unwrap_or(row.start)));
+        let mut position = Position::at(from);
+        position.show(self);
+        let mut told = self.told().await?;
+        let mut idle = Idle::default();
+        let mut is_over = false;
+        while !is_over {
+            idle.look(&self.source, merge.holds_up());
+            let (lane, batch) = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                arrived = next(arrived, &merge) => arrived,
+                written = idle.written() => {
+                    written?;
+                    continue;
+                }
+            };
+            match batch {
+                Some(batch) => merge.push(lane, batch.events, batch.told),
+                None => is_over = true,
             }
-            let _round = self.gate.read().await;
-            self.apply_events(events, &mut position).await?;
-            if let Some(token) = token
-                && let Some(time) = token_time(&token)
-            {
-                position.pass(token, time);
-            }
-            self.progress.set_applied(position.time, position.events);
-            // Only now both sides have shown that they work.
-            self.progress.set_error(None);
-            if position.stored.elapsed() >= self.tuning.checkpoint_every {
-                self.store(&mut position, false).await?;
+            // All that can be applied of what has arrived.
+            loop {
+                let (events, bytes) = self.take_round(&mut merge, arrived);
+                let is_last = events.len() < self.tuning.round_events && bytes < self.tuning.round_bytes;
+                let passed: Vec<(Lane, Passed)> =
+                    (0..from.len()).filter_map(|lane| Some((lane, merge.take_told(lane)?))).collect();
+                let _round = self.gate.read().await;
+                self.apply_events(events, &mut position, &mut told).await?;
+                for (lane, passed) in passed {
+                    position.pass(lane, passed.token, passed.time);
+                }
+                position.settle(merge.settled());
+                position.show(self);
+                // Only now both sides have shown that they work.
+                self.progress.set_error(None);
+                if position.stored.elapsed() >= self.tuning.checkpoint_every {
+                    self.store(&mut position, &mut told, false).await?;
+                }
+                if is_last {
+                    break;
+                }
             }
         }
-        self.store(&mut position, false).await
+        self.store(&mut position, &mut told, false).await
     }
 
-    async fn store(&self, position: &mut Position, durable: bool) -> Result<(), Fault> {
-        if let Some(token) = position.token.clone() {
-            self.checkpoints.store_token(&self.shard, token, position.time, position.events, durable).await?;
-            position.stored = Instant::now();
+    /// Takes what can be applied now, up to the bounds of a round. Gives its weight, too.
+    fn take_round(&self, merge: &mut Merge<Event>, arrived: &mut [mpsc::Receiver<Batch>]) -> (Vec<(Lane, Event)>, usize) {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        loop {
+            while events.len() < self.tuning.round_events
+                && bytes < self.tuning.round_bytes
+                && let Some((lane, event)) = merge.pop()
+            {
+                bytes += event.bytes;
+                events.push((lane, event));
+            }
+            if events.len() >= self.tuning.round_events || bytes >= self.tuning.round_bytes {
+                return (events, bytes);
+            }
+            let wanted: Vec<Lane> = merge.wanted().collect();
+            let mut more = false;
+            for lane in wanted {
+                if let Ok(batch) = arrived[lane].try_recv() {
+                    more = true;
+                    merge.push(lane, batch.events, batch.told);
+                }
+            }
+            if !more {
+                return (events, bytes);
+            }
         }
+    }
+
+    /// Which definitions were told by which shard; nothing where there is one shard alone, whose every word counts.
+    async fn told(&self) -> Result<Told, Fault> {
+        let rows = self.checkpoints.told().await?;
+        let lane = |name| self.source.names().position(|shard| shard == name);
+        Ok(Told::stored(rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)))))
+    }
+
+    async fn store(&self, position: &mut Position, told: &mut Told, durable: bool) -> Result<(), Fault> {
+        let name = |lane: Lane| self.source.shards[lane].name.clone();
+        let lanes = position.take_changed(name);
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        let changed = told.take_changed().into_iter();
+        let told = changed.map(|(kind, lane, times)| ToldRow { kind, shard: name(lane), times }).collect();
+        self.checkpoints.store_tail(lanes, told, durable).await?;
+        position.stored = Instant::now();
         Ok(())
     }
 
-    async fn apply_events(&self, events: Vec<Event>, position: &mut Position) -> Result<(), Fault> {
+    async fn apply_events(&self, events: Vec<(Lane, Event)>, position: &mut Position, told: &mut Told) -> Result<(), Fault> {
         let mut changes = Vec::new();
-        for event in events {
+        for (lane, event) in events {
             match event.what {
                 What::Change(change) => {
                     changes.push(change);
-                    position.pass(event.token, event.time);
-                    position.events += 1;
+                    position.pass(lane, event.token, event.time);
+                    position.count(lane);
                 }
                 What::Definition(definition) => {
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
-                    self.store(position, true).await?;
+                    if self.source.is_sharded() && !told.is_first(lane, &event.kind) {
+                        position.pass(lane, event.token, event.time);
+                        position.count(lane);
+                        continue;
+                    }
+                    self.store(position, told, true).await?;
+                    self.check_home(lane, &definition).await?;
                     self.define(&definition, event.time).await?;
-                    position.pass(event.token, event.time);
-                    position.events += 1;
-                    self.store(position, true).await?;
+                    position.pass(lane, event.token, event.time);
+                    position.count(lane);
+                    self.store(position, told, true).await?;
                 }
-                What::Nothing => position.pass(event.token, event.time),
+                What::Nothing => position.pass(lane, event.token, event.time),
                 What::Unknown(kind) => {
                     return Err(Fault::new(
                         FaultCode::UnsupportedChange,
@@ -449,7 +555,7 @@ impl Tail {
     /// Notes that documents of a namespace were read again. Should it have had another name by then, a rename that is further on in
     /// the stream would carry what was not read, or what belongs to another collection of that name: it then copies again.
     pub(super) async fn note_reread(&self, namespace: &Namespace) -> Result<(), Fault> {
-        let time = self.source.majority_optime().await?;
+        let time = self.source.newest_optime().await?;
         let known = self.recopied.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
         match known {
             Some(known) if known.time >= time => Ok(()),
@@ -462,20 +568,5 @@ impl Tail {
     pub(super) fn was_read_after(&self, namespace: &Namespace, time: ClusterTime) -> bool {
         let recopied = self.recopied.lock().unwrap_or_else(PoisonError::into_inner);
         time <= self.copied || recopied.get(namespace).is_some_and(|recopied| !recopied.whole || time <= recopied.time)
-    }
-}
-
-/// Up to where everything is applied.
-struct Position {
-    token: Option<RawDocumentBuf>,
-    time: ClusterTime,
-    events: u64,
-    stored: Instant,
-}
-
-impl Position {
-    fn pass(&mut self, token: RawDocumentBuf, time: ClusterTime) {
-        self.token = Some(token);
-        self.time = self.time.max(time);
     }
 }

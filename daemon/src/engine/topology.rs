@@ -4,7 +4,7 @@
 //! [`Cluster::versions`] gives: it then leaves out what it does not own, and refuses (`StaleConfig`) once a chunk has moved. That
 //! takes no privilege beyond reading (tried on 6.0.5). What has changed between two looks is told by [`Cluster::changes_since`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mongodb::bson::oid::ObjectId;
@@ -16,6 +16,7 @@ use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 use schemas::spec::ConnectionSpec;
 
+use super::catalog;
 use crate::mongo::{Deployment, append, command, error};
 
 /// How often a chunk map that changed while it was read is read again: a migration commits in one write, so that once is rare.
@@ -151,6 +152,18 @@ impl Change {
     }
 }
 
+/// The names of the shards behind a router.
+pub async fn shard_names(router: &Deployment) -> Result<BTreeSet<ShardName>, Fault> {
+    let found = entries(router, "shards", &rawdoc! {}).await?;
+    Ok(found.iter().filter_map(|entry| entry.get_str("_id").ok().map(|name| ShardName(name.to_owned()))).collect())
+}
+
+/// The primary shard of a database; `None`: the cluster does not know of it.
+pub async fn primary_shard(router: &Deployment, db: &str) -> Result<Option<ShardName>, Fault> {
+    let found = entries(router, "databases", &rawdoc! { "_id": db }).await?;
+    Ok(found.first().and_then(|entry| entry.get_str("primary").ok()).map(|name| ShardName(name.to_owned())))
+}
+
 /// The chunks of one collection; `None`: it is not sharded.
 pub async fn map_of(router: &Deployment, namespace: &Namespace) -> Result<Option<ChunkMap>, Fault> {
     match entries(router, "collections", &rawdoc! { "_id": namespace.to_string() }).await?.pop() {
@@ -225,6 +238,11 @@ impl Cluster {
         let none = Timestamp { time: 0, increment: 0 };
         let unsharded = rawdoc! { "e": ObjectId::from_bytes([0; 12]), "t": none, "v": none };
         Some(rawdoc! { "shardVersion": unsharded, "databaseVersion": home.version.clone() })
+    }
+
+    /// Time-series collections that are sharded.
+    pub fn sharded_series(&self) -> impl Iterator<Item = Namespace> {
+        self.collections.keys().filter_map(catalog::owner_of)
     }
 
     /// Where its data is, in words that can be stored: other words for the same thing mean that data moved.

@@ -38,6 +38,8 @@ pub struct Tuning {
     pub command_bytes: usize,
     /// Statements in one command of the tail at most: the server's `maxWriteBatchSize`.
     pub command_statements: usize,
+    /// Keys that one deletion names at most: the server plans it once, which is a third of what a deletion costs it.
+    pub delete_ids: usize,
     /// Documents read again at once: their sizes are not known, and a reply's batch holds at least one.
     pub reread_documents: usize,
     /// Operations that queue on the source from which on the copy's readers back off: a server has 128 places for each kind, so that
@@ -68,6 +70,7 @@ impl Default for Tuning {
             write_delta_bytes: 4 << 20,
             command_bytes: 12 << 20,
             command_statements: 100_000,
+            delete_ids: 2_500,
             reread_documents: 1_000,
             source_queue: 32,
             source_write_latency: Duration::from_millis(100),

@@ -35,6 +35,7 @@ use schemas::spec::{MigrationSpec, VerifyMode};
 use tokio::sync::{RwLock, watch as watch_channel};
 
 use super::progress::Progress;
+use super::source::{Source, Times};
 use crate::mongo::Deployment;
 use own::OwnWrites;
 use store::Store;
@@ -107,7 +108,7 @@ pub enum Until {
 #[derive(Debug, Clone)]
 pub struct Sides {
     /// Compared with.
-    pub source: Arc<Deployment>,
+    pub source: Arc<Source>,
     /// Compared.
     pub destination: Arc<Deployment>,
     /// What was declared.
@@ -294,11 +295,11 @@ impl Verifier {
 
     /// Compares everything, then what changes, until the future is dropped or something fails. Begins when the tail has applied what
     /// came during the copy.
-    pub async fn run(self: &Arc<Self>, sides: &Sides, copied: ClusterTime) -> Result<(), Fault> {
+    pub async fn run(self: &Arc<Self>, sides: &Sides, copied: &Times) -> Result<(), Fault> {
         if self.mode == VerifyMode::Off {
             return std::future::pending().await;
         }
-        while sides.progress.applied() < Some(copied) || is_behind(sides) {
+        while !sides.progress.has_applied(copied) || is_behind(sides) {
             tokio::time::sleep(IDLE).await;
         }
         if !self.is_tracking() {
@@ -385,8 +386,8 @@ impl Verifier {
         // differs is looked at once more after everything that is known now has been applied.
         let mut found = definitions::compare(sides).await?;
         if !found.is_empty() {
-            let now = sides.source.majority_optime().await?;
-            while sides.progress.applied() < Some(now) {
+            let now = sides.source.majority_optimes().await?;
+            while !sides.progress.has_applied(&now) {
                 tokio::time::sleep(IDLE).await;
             }
             // What another definition has changed meanwhile is looked at the next time.

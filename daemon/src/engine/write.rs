@@ -138,14 +138,21 @@ fn halves(statements: &RawArray) -> Vec<(usize, RawArrayBuf)> {
 
 async fn send_one(destination: &Deployment, namespace: &Namespace, verb: Verb, statements: &RawArray) -> Result<Reply, Fault> {
     let (name, list) = verb.command();
-    let mut write = command(name, &namespace.collection);
-    append(&mut write, "ordered", false);
+    let mark = format!("{}:{}:{};", destination.tag, std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+    let mut head = command(name, &namespace.collection);
+    append(&mut head, "ordered", false);
     if verb != Verb::Delete {
-        append(&mut write, "bypassDocumentValidation", true);
+        append(&mut head, "bypassDocumentValidation", true);
     }
-    append(&mut write, "writeConcern", &*rawdoc! { "w": "majority" });
-    append(&mut write, list, statements);
-    until_passed(destination, namespace, verb.doing(), write).await
+    append(&mut head, "writeConcern", &*rawdoc! { "w": "majority" });
+    append(&mut head, "comment", mark.as_str());
+    // Made for each try: a copy that is kept for the next would be as large as all that is written, for nothing.
+    let write = || {
+        let mut write = head.clone();
+        append(&mut write, list, statements);
+        write
+    };
+    until_passed(destination, namespace, verb.doing(), &mark, write).await
 }
 
 /// What came back.
@@ -159,25 +166,23 @@ async fn until_passed(
     destination: &Deployment,
     namespace: &Namespace,
     doing: &str,
-    command: RawDocumentBuf,
+    mark: &str,
+    command: impl Fn() -> RawDocumentBuf,
 ) -> Result<Reply, Fault> {
-    let mark = format!("{}:{}:{};", destination.tag, std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
-    let mut command = command;
-    append(&mut command, "comment", mark.as_str());
     let mut pause = FIRST_PAUSE;
     let mut tried = 1;
     let mut may_be_under_way = false;
     loop {
         let sent = if may_be_under_way {
             // What the first try may have left under way must end before the second begins.
-            destination.wait_for_writes(&mark).await
+            destination.wait_for_writes(mark).await
         } else {
             Ok(())
         };
         let fault = match sent {
             Ok(()) => {
                 may_be_under_way = true;
-                match send(destination, namespace, doing, &command).await {
+                match send(destination, namespace, doing, command()).await {
                     Ok(reply) => return Ok(reply),
                     Err(fault) => fault,
                 }
@@ -193,8 +198,8 @@ async fn until_passed(
     }
 }
 
-async fn send(destination: &Deployment, namespace: &Namespace, doing: &str, command: &RawDocumentBuf) -> Result<Reply, Fault> {
-    match destination.raw_command(&namespace.db, command.clone()).await {
+async fn send(destination: &Deployment, namespace: &Namespace, doing: &str, command: RawDocumentBuf) -> Result<Reply, Fault> {
+    match destination.raw_command(&namespace.db, command).await {
         Ok(reply) => match concern_error(&reply).or_else(|| passing_error(&reply)) {
             None => Ok(Reply::Read(reply)),
             Some((code, message)) => {

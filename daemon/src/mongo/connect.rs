@@ -16,6 +16,10 @@ use super::{Deployment, ServerVersion, Side, Topology, primary};
 /// How long one TCP connection may take: a host behind a firewall that drops packets answers never.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connections to one server at most, where the URI says nothing (`maxPoolSize`): what drivers of other languages have. There are only
+/// as many as commands at once, which the declared parallelism bounds.
+const MOST_CONNECTIONS: u32 = 100;
+
 /// How long the driver looks for a primary: longer than an election takes by default (10 s) would hide it from the caller, who
 /// retries with the reason on show.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,6 +130,8 @@ async fn client_options(side: Side, spec: &ConnectionSpec, login: Option<&Login>
             .with_remedy("add password = { env = \"NAME\" } or { file = \"PATH\" } to the block"));
     }
     options.app_name = Some("cutover".to_owned());
+    // The driver's own bound is 10, which a declared parallelism would be held at in silence. What the URI says stands.
+    options.max_pool_size.get_or_insert(MOST_CONNECTIONS);
     options.connect_timeout = Some(CONNECT_TIMEOUT);
     options.server_selection_timeout = Some(SELECTION_TIMEOUT);
     Ok(options)

@@ -6,6 +6,7 @@ use schemas::history::Actor;
 use schemas::id::{MigrationName, ShardName, Workspace};
 
 use super::book::{Book, pick};
+use crate::engine::EngineProgress;
 
 /// What somebody does to a migration by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,21 @@ pub enum ByHandAct {
     Extend(u32),
     /// Start one shard's sync again.
     RestartShard(ShardName),
+}
+
+/// Refuses a shard that a run does not have, and names those that it has.
+pub fn check_shard(progress: Option<EngineProgress>, name: &MigrationName, shard: &ShardName) -> Result<(), Fault> {
+    let shards = progress.map(|progress| progress.shards).unwrap_or_default();
+    if shards.iter().any(|known| known.name == *shard) {
+        return Ok(());
+    }
+    let known: Vec<&str> = shards.iter().map(|known| known.name.0.as_str()).collect();
+    let remedy = if known.is_empty() {
+        "none is known yet: wait until the run copies".to_owned()
+    } else {
+        format!("its shards are: {}", known.join(", "))
+    };
+    Err(Fault::new(FaultCode::WrongState, format!("{name} has no shard {shard}")).with_remedy(remedy))
 }
 
 /// A year of extensions: whoever needs more has mistyped.
@@ -54,12 +70,7 @@ impl Book {
                 Event::Extend { extensions, actor }
             }
             ByHandAct::RestartShard(shard) => {
-                let shards = self.parts.engines.progress(&held.record.run.id).map(|progress| progress.shards).unwrap_or_default();
-                if !shards.iter().any(|known| known.name == shard) {
-                    let known: Vec<&str> = shards.iter().map(|known| known.name.0.as_str()).collect();
-                    return Err(Fault::new(FaultCode::WrongState, format!("{name} has no shard {shard}"))
-                        .with_remedy(format!("its shards are: {}", known.join(", "))));
-                }
+                check_shard(self.parts.engines.progress(&held.record.run.id), name, &shard)?;
                 Event::RestartSync { shard, actor }
             }
         };

@@ -323,6 +323,7 @@ pub(crate) fn tiny() -> Tuning {
         write_delta_bytes: 256,
         command_bytes: 512,
         command_statements: 3,
+        delete_ids: 3,
         reread_documents: 2,
         checkpoint_every: Duration::ZERO,
         ..Tuning::default()

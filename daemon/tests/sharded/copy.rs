@@ -2,22 +2,23 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use daemon::engine::checkpoint::Checkpoints;
 use daemon::engine::progress::Progress;
-use daemon::engine::sharded::{Outcomes, ShardedCopy};
-use daemon::engine::sync::Sync;
+use daemon::engine::source::Source;
+use daemon::engine::sync::{Milestone, Sync};
 use daemon::engine::tuning::Tuning;
 use daemon::engine::verify::Verifier;
 use daemon::mongo::{Side, connect};
 use mongodb::bson::{Bson, Document, doc};
 use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
-use schemas::fault::FaultCode;
-use schemas::id::{Generation, MigrationName};
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::{Generation, MigrationName, ShardName};
 use schemas::spec::*;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 const DOCUMENTS: i32 = 600;
 
@@ -41,22 +42,50 @@ fn spec(source: &ShardedCluster, destination: &ReplicaSet) -> MigrationSpec {
     }
 }
 
-async fn sync(source: &ShardedCluster, destination: &ReplicaSet, dir: &Path) -> Result<Sync> {
-    let spec = Arc::new(spec(source, destination));
-    let (milestones, _) = mpsc::unbounded_channel();
-    Ok(Sync {
-        source: Arc::new(connect(Side::Source, &spec.source.connection, None, "orders-1-7").await?),
-        destination: Arc::new(connect(Side::Destination, &spec.destination.connection, None, "orders-1-7").await?),
-        checkpoints: Checkpoints::open(dir)?,
-        progress: Arc::new(Progress::new(VerifyMode::Off)),
-        gate: Arc::default(),
-        verifier: Arc::new(Verifier::open(VerifyMode::Off, dir)?),
-        stop: Default::default(),
-        tuning: Tuning::default(),
-        milestones,
-        placement: None,
-        spec,
-    })
+/// What a test copies with, and where it is told how far that has come.
+struct Copy {
+    sync: Sync,
+    milestones: mpsc::UnboundedReceiver<Milestone>,
+}
+
+impl Copy {
+    async fn open(source: &ShardedCluster, destination: &ReplicaSet, dir: &Path) -> Result<Self> {
+        let spec = Arc::new(spec(source, destination));
+        let (sender, milestones) = mpsc::unbounded_channel();
+        let sync = Sync {
+            source: Arc::new(Source::connect(&spec.source.connection, "orders-1-7").await?),
+            destination: Arc::new(connect(Side::Destination, &spec.destination.connection, None, "orders-1-7").await?),
+            checkpoints: Checkpoints::open(dir)?,
+            progress: Arc::new(Progress::new(VerifyMode::Off)),
+            gate: Arc::default(),
+            verifier: Arc::new(Verifier::open(VerifyMode::Off, dir)?),
+            stop: Default::default(),
+            // Several parts of each collection, so that orphans lie at their bounds, too.
+            tuning: Tuning { part_bytes: 8 << 10, ..Tuning::default() },
+            large: Arc::new(Semaphore::new(daemon::engine::copy::LARGE_AT_ONCE)),
+            milestones: sender,
+            restarts: Arc::default(),
+            spec,
+        };
+        Ok(Self { sync, milestones })
+    }
+
+    /// Runs until the documents are copied and the indexes built.
+    async fn run(&mut self) -> Result<(), Fault> {
+        let milestones = &mut self.milestones;
+        let sync = self.sync.clone();
+        tokio::select! {
+            ended = sync.run() => match ended {
+                Ok(()) => panic!("it follows the source, without an end"),
+                Err(fault) => Err(fault),
+            },
+            () = async { while milestones.recv().await != Some(Milestone::Indexed) {} } => Ok(()),
+        }
+    }
+
+    fn copied(&self) -> Vec<u64> {
+        self.sync.progress.snapshot().shards.iter().map(|shard| shard.copy.documents_copied).collect()
+    }
 }
 
 /// Sharded collections on every shard, one that is not sharded, a view; orphans of a move, and planted ones.
@@ -86,8 +115,15 @@ async fn fill(source: &ShardedCluster) -> Result<()> {
     Ok(())
 }
 
-fn failed(outcomes: &Outcomes) -> Vec<(&str, FaultCode)> {
-    outcomes.iter().filter_map(|(name, outcome)| Some((name.0.as_str(), outcome.as_ref().err()?.code))).collect()
+/// What must have happened before a busy machine's patience ends.
+async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(Duration::from_secs(60), work).await.context("it does not come so far")?
+}
+
+fn is_copied(progress: &Progress, shard: usize) -> bool {
+    let shards = progress.snapshot().shards;
+    let copy = shards.get(shard).map(|shard| &shard.copy);
+    copy.is_some_and(|copy| copy.collections_total > 0 && copy.collections_copied == copy.collections_total)
 }
 
 #[tokio::test]
@@ -96,19 +132,20 @@ async fn every_shard_is_copied_without_its_orphans() -> Result<()> {
         tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let folder = tempfile::tempdir()?;
-    let copy = ShardedCopy::open(&sync(&source, &destination, folder.path()).await?).await?;
-    let outcomes = copy.copy().await?;
-    assert_eq!(failed(&outcomes), []);
-    copy.finish().await?;
+    let mut copy = Copy::open(&source, &destination, folder.path()).await?;
+    copy.run().await?;
     let theirs = destination.client().await?;
     let report = compare(&source.client().await?, &theirs, &Scope::default()).await?;
     assert!(report.is_equal(), "{report}");
     let orphans = theirs.database("shop").collection::<Document>("ranged").count_documents(doc! { "b": "orphan" }).await?;
     assert_eq!(orphans, 0);
-    // Each shard brought its own.
-    let copied: Vec<u64> = copy.shards().iter().map(|shard| shard.sync.progress.snapshot().copy.documents_copied).collect();
-    assert_eq!(copied.iter().sum::<u64>(), u64::try_from(DOCUMENTS)? * 3, "{copied:?}");
+    // Each shard brought its own. Parts overlap where the document at their bound is an orphan, which is not read.
+    let copied = copy.copied();
+    assert!(copied.iter().sum::<u64>() >= u64::try_from(DOCUMENTS)? * 3, "{copied:?}");
     assert!(copied.iter().all(|documents| *documents > 0), "{copied:?}");
+    let seen = copy.sync.progress.snapshot();
+    assert_eq!((seen.copy.collections_total, seen.copy.collections_copied), (3, 3), "each counts once");
+    assert_eq!((seen.indexes.total, seen.indexes.built), (1, 1));
     Ok(())
 }
 
@@ -118,15 +155,28 @@ async fn a_chunk_that_moves_during_the_copy_is_an_error() -> Result<()> {
         tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let folder = tempfile::tempdir()?;
-    let copy = ShardedCopy::open(&sync(&source, &destination, folder.path()).await?).await?;
-    source.move_range("shop.ranged", doc! { "a": 200, "b": Bson::MinKey }, 1).await?;
-    let outcomes = copy.copy().await?;
-    // Both shards of the move notice it; the one that has nothing to do with it goes on.
-    assert_eq!(failed(&outcomes), [("shard-1", FaultCode::ChunksMoved), ("shard-2", FaultCode::ChunksMoved)]);
-    let fault = copy.finish().await.err().context("a fault")?;
-    assert!(fault.message.contains("chunks of shop.ranged moved"), "{fault}");
+    let mut copy = Copy::open(&source, &destination, folder.path()).await?;
+    // One shard is read only once the chunk has moved away from it.
+    let not_yet = doc! { "failCommands": ["find"], "errorCode": 11_600, "appName": "cutover" };
+    let shard = source.shards()[2].client().await?.database("admin");
+    shard.run_command(doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": not_yet }).await?;
+    let progress = Arc::clone(&copy.sync.progress);
+    let moving = async {
+        while !is_copied(&progress, 0) || !is_copied(&progress, 1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        source.move_range("shop.ranged", doc! { "a": 200, "b": Bson::MinKey }, 1).await?;
+        shard.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+        Ok::<_, anyhow::Error>(())
+    };
+    let moving = within(moving);
+    let (fault, moved) = tokio::join!(copy.run(), moving);
+    moved?;
+    let fault = fault.err().context("a fault")?;
+    assert_eq!(fault.code, FaultCode::ChunksMoved, "{fault}");
+    assert!(fault.message.contains("shop.ranged"), "{fault}");
     // As does a daemon that was down meanwhile, by what it has stored.
-    let again = ShardedCopy::open(&sync(&source, &destination, folder.path()).await?).await.err().context("a fault")?;
+    let again = Copy::open(&source, &destination, folder.path()).await?.run().await.err().context("a fault")?;
     assert_eq!(again.code, FaultCode::ChunksMoved);
     assert!(again.message.ends_with(": collection shop.ranged"), "{again}");
     Ok(())
@@ -138,19 +188,27 @@ async fn a_shard_that_fails_is_copied_again_alone() -> Result<()> {
         tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let folder = tempfile::tempdir()?;
-    let base = sync(&source, &destination, folder.path()).await?;
-    let copy = ShardedCopy::open(&base).await?;
+    let mut copy = Copy::open(&source, &destination, folder.path()).await?;
     let fail =
         doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": { "failCommands": ["find"], "errorCode": 1 } };
     let shard = source.shard_mut(1).client().await?.database("admin");
     shard.run_command(fail).await?;
-    let outcomes = copy.copy().await;
-    shard.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
-    let outcomes = outcomes?;
-    assert_eq!(failed(&outcomes), [("shard-1", FaultCode::SourceReadFailed)]);
-    assert!(copy.shards()[1].sync.progress.snapshot().shards.iter().any(|shard| shard.error.is_some()));
-    copy.copy_shard(&copy.shards()[1].shard.name).await?;
-    copy.finish().await?;
+    let (progress, restarts) = (Arc::clone(&copy.sync.progress), Arc::clone(&copy.sync.restarts));
+    let operator = async {
+        // The others have come to their end, and this one has not.
+        let is_waiting = || is_copied(&progress, 0) && is_copied(&progress, 2) && progress.shards()[1].error().is_some();
+        while !is_waiting() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(progress.error().is_none(), "it is no matter of the run");
+        shard.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+        restarts.ask(&ShardName("shard-1".to_owned()));
+        Ok::<_, anyhow::Error>(())
+    };
+    let (copied, asked) = tokio::join!(copy.run(), within(operator));
+    copied?;
+    asked?;
+    assert!(copy.sync.progress.snapshot().shards.iter().all(|shard| shard.error.is_none()));
     let report = compare(&source.client().await?, &destination.client().await?, &Scope::default()).await?;
     assert!(report.is_equal(), "{report}");
     Ok(())

@@ -1,4 +1,5 @@
 //! The engine on real sharded clusters.
 
+mod balancing;
 mod copy;
 mod topology;

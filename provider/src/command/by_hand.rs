@@ -1,4 +1,5 @@
-//! `cutover extend`, `pause`, `resume` and `cancel`: for emergencies; the next plan reports them as drift.
+//! `cutover extend`, `pause`, `resume`, `cancel` and `restart-shard`: for emergencies. What then differs from the declaration the
+//! next plan reports as drift; a shard that was begun again differs in nothing.
 
 use schemas::wire::v1::act_request::Act;
 

@@ -37,7 +37,7 @@ pub(super) async fn run(request: &Declared, format: Format, context: &Context) -
             diagnostics: declared.warnings,
         })?;
     } else if format.markdown {
-        context.output.result(&markdown::drift(&drift))?;
+        context.output.result(&markdown::drift_alone(&drift))?;
     } else if drift.is_empty() {
         context.output.result("No drift: reality is as declared.\n")?;
     } else {

@@ -155,6 +155,9 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
             FindingKind::Version => DriftKind::VersionChanged,
             FindingKind::Definitions => DriftKind::DefinitionsChanged,
             FindingKind::Credentials => DriftKind::CredentialsInvalid,
+            FindingKind::BalancerOn => DriftKind::BalancerOn,
+            FindingKind::ShardAdded => DriftKind::ShardAdded,
+            FindingKind::ShardRemoved => DriftKind::ShardRemoved,
         };
         let message = format!("{name}: {}", finding.message);
         add(kind, &finding.path, finding.expected.clone(), finding.actual.clone(), message);

@@ -150,7 +150,7 @@ fn usage_errors_are_no_drift() {
     }
     let help = Ran::from(cutover(folder.path(), &["--help"]).output().expect("the program runs"));
     help.is(0, &["preflight", "Exit codes"], &[]);
-    assert!(!help.out.contains("\n  restart-shard "), "it is not there yet");
+    assert!(help.out.contains("\n  restart-shard "), "{help:?}");
 }
 
 #[test]
@@ -590,7 +590,13 @@ fn acts_by_hand_reach_the_daemon() {
     use schemas::wire::v1::act_request::Act;
     let place = Place::new();
     place.spec();
-    for args in [&["pause", "orders"][..], &["resume", "orders"], &["cancel", "orders"], &["extend", "orders", "--by", "48h"]] {
+    for args in [
+        &["pause", "orders"][..],
+        &["resume", "orders"],
+        &["cancel", "orders"],
+        &["extend", "orders", "--by", "48h"],
+        &["restart-shard", "orders", "rs1"],
+    ] {
         place.run(args).is(0, &["orders was acted upon"], &[]);
     }
     place.run(&["pause", "nobody"]).is(1, &[], &["error[CUT0008]"]);
@@ -598,6 +604,7 @@ fn acts_by_hand_reach_the_daemon() {
     let acts: Vec<_> = state.acts.iter().map(|act| act.act.clone().expect("an act")).collect();
     assert!(matches!(acts[0], Act::Pause(_)) && matches!(acts[1], Act::Resume(_)) && matches!(acts[2], Act::Cancel(_)));
     assert!(matches!(&acts[3], Act::Extend(extend) if extend.extensions == 2));
+    assert!(matches!(&acts[4], Act::RestartShard(restart) if restart.shard == "rs1"));
     assert_eq!(state.acts[0].actor.as_ref().expect("an actor").name, "ada");
 }
 

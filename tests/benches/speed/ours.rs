@@ -1,7 +1,7 @@
 //! The daemon as a contender: declared, started, timed by its own journal.
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rig::programs::programs;
@@ -11,6 +11,9 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::cost;
+
+/// Between two looks at the status: little beside what is measured.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// A daemon with one migration.
 pub(crate) struct Ours {
@@ -66,11 +69,23 @@ impl Ours {
         span(&entries)
     }
 
-    /// Waits until everything was compared after that; gives the milliseconds that it took.
-    pub(crate) async fn verified(&self) -> Result<i64> {
-        let entries = self.until(|entry| entry.to.as_deref() == Some("ready")).await?;
-        let built = entries.iter().position(|entry| entry.message == "the indexes are built").context("no indexes were built")?;
-        span(&entries[built..])
+    /// Waits until everything was compared after that. Gives the seconds that it took, and those until the run was ready: a run must
+    /// have been well for a while before it is.
+    pub(crate) async fn verified(&self) -> Result<(f64, f64)> {
+        let began = Instant::now();
+        loop {
+            let status = self.cutover.status(MIGRATION).await?;
+            let verification = &status["verification"];
+            let is_compared = verification["phase"] == "clean" || status["phase"] == "ready";
+            if is_compared && verification["pending_rechecks"] == 0 {
+                break;
+            }
+            ensure!(status["phase"] != "failed", "the run failed: {status:#}\n{}", self.daemon.log_end());
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        let compared = began.elapsed().as_secs_f64();
+        self.ready().await?;
+        Ok((compared, began.elapsed().as_secs_f64()))
     }
 
     /// Processor time and peak memory so far.

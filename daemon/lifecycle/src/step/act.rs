@@ -196,8 +196,14 @@ impl Walk<'_> {
 
     pub(super) fn restart_sync(&mut self, shard: &ShardName, actor: Actor, event: &'static str) -> Result<(), Refusal> {
         let guard = match &self.run.state {
-            State::Copying { .. } | State::CatchingUp { .. } | State::Ready => {
-                self.note(EntryKind::ByHand, format!("restarted for shard {shard}"), Some(actor));
+            // The engine has begun it again, and the other shards go on.
+            State::Copying { .. } => {
+                self.note(EntryKind::ByHand, format!("the copy of shard {shard} was begun again by hand"), Some(actor));
+                return Ok(());
+            }
+            // The shards' streams are applied as one.
+            State::CatchingUp { .. } | State::Ready => {
+                self.note(EntryKind::ByHand, format!("restarted by hand for shard {shard}"), Some(actor));
                 self.stop_and_start("the sync starts again");
                 return Ok(());
             }

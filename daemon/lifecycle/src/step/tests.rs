@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
-use schemas::history::Actor;
+use schemas::history::{Actor, EntryKind};
 use schemas::id::{Generation, RunId, ShardName};
 use schemas::namespace::Namespace;
 use schemas::phase::Phase;
@@ -602,6 +602,10 @@ fn a_restarted_sync_is_stopped_first() {
     let step = life.feed(Event::RestartSync { shard: shard(), actor: ada() });
     assert_eq!(step.orders, Some(vec![Effect::StopSync, Effect::StartSync]));
     assert_eq!(life.run.phase(), Phase::CatchingUp);
+    let mut copying = Life::copying();
+    let step = copying.feed(Event::RestartSync { shard: shard(), actor: ada() });
+    assert!(step.orders.is_none() && copying.run.phase() == Phase::Copying, "the other shards go on");
+    assert!(step.notes.iter().any(|note| note.kind == EntryKind::ByHand && note.actor == Some(ada())));
     let mut new = Life::new();
     assert_eq!(
         new.try_feed(Event::RestartSync { shard: shard(), actor: ada() }).expect_err("nothing runs").guard,

@@ -28,7 +28,7 @@ fn mismatch(namespace: &Namespace, kind: MismatchKind, paths: Vec<String>) -> Mi
 /// The differences of definitions. Views come to the destination at the cutover as they are then, and are compared there.
 pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
     let scope = &sides.spec.namespaces.scope;
-    let (wanted, found) = tokio::try_join!(catalog::list(&sides.source, scope), catalog::list(&sides.destination, scope))?;
+    let (wanted, found) = tokio::try_join!(catalog::list(&sides.source.entry, scope), catalog::list(&sides.destination, scope))?;
     let mut mismatches = Vec::new();
     let mut both: Vec<(&CollectionInfo, &CollectionInfo)> = Vec::new();
     for (namespace, info) in wanted.iter().filter(|(_, info)| info.kind != Kind::View) {
@@ -51,7 +51,7 @@ pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
     if sides.destination.is_sharded() {
         for (info, _) in both.iter().filter(|(info, _)| distribute::can_be_sharded(info)) {
             let sharding = sides.spec.sharding.as_ref();
-            let wanted = distribute::wanted(&sides.source, &sides.destination, sharding, &info.namespace).await?;
+            let wanted = distribute::wanted(&sides.source.entry, &sides.destination, sharding, &info.namespace).await?;
             let there = sides.destination.sharded_by(&info.namespace).await?.map(|placed| placed.key);
             let is_same = match (&wanted, &there) {
                 (Some(wanted), Some(there)) => distribute::is_same(wanted, there),
@@ -65,7 +65,7 @@ pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
     let indexes = both.into_iter().map(|(info, _)| -> Piece<'_, Option<Mismatch>> {
         Box::pin(async move {
             let (ours, mut theirs) = tokio::try_join!(
-                catalog::indexes(&sides.source, &info.namespace),
+                catalog::indexes(&sides.source.entry, &info.namespace),
                 catalog::indexes(&sides.destination, &info.namespace)
             )?;
             if info.kind == Kind::TimeSeries {

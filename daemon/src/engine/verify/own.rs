@@ -3,6 +3,9 @@
 //! The stream does not say who wrote. What we write we know: each command's keys, and the span of the server's time in which it
 //! did its work, from the newest time known before it was sent to the `operationTime` of its reply. An event of that key within
 //! that span is ours; one that a stranger slips into it concerns a document that is compared again after the command anyway.
+//!
+//! The shards of a cluster have a clock each, of which one may lag behind the newest time that is known. There the span begins where
+//! the stream has come to: what it has told before that is not ours.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -34,6 +37,8 @@ struct Known {
     on_its_way: HashMap<u64, Vec<u64>>,
     next: u64,
     newest: Option<ClusterTime>,
+    /// Up to where the stream has told of all shards, where there are several.
+    told: Option<ClusterTime>,
     remembers: bool,
 }
 
@@ -149,8 +154,16 @@ fn touched_by(db: &str, command: &RawDocument) -> Option<Vec<u64>> {
         }
         let id = field(statement, "q").and_then(|filter| field(filter.document()?, "_id"));
         let Some(id) = id else { continue };
-        let equals = id.document().and_then(|inner| field(inner, "$eq"));
-        push_document(&mut keys, db, &collection, equals.as_ref().unwrap_or(&id));
+        let of = |operator| id.document().and_then(|inner| field(inner, operator));
+        match (of("$eq"), of("$in")) {
+            (Some(one), _) => push_document(&mut keys, db, &collection, &one),
+            (None, Some(list)) => {
+                for one in list.document().into_iter().flat_map(elements) {
+                    push_document(&mut keys, db, &collection, &one);
+                }
+            }
+            (None, None) => push_document(&mut keys, db, &collection, &id),
+        }
     }
     Some(keys)
 }
@@ -173,7 +186,7 @@ impl WriteObserver for OwnWrites {
         if known.remembers && known.keys.len() + keys.len() > MOST_KEYS {
             known.forget();
         }
-        match (known.remembers, known.newest) {
+        match (known.remembers, known.told.or(known.newest)) {
             (true, Some(newest)) => {
                 for key in &keys {
                     let span = known.keys.entry(*key).or_insert(Span { after: newest, until: newest, on_its_way: 0 });
@@ -237,14 +250,16 @@ impl OwnWrites {
         !self.lock().remembers
     }
 
-    /// Begins to remember, at a moment at which nothing is on its way. `false`: something is.
-    pub fn remember(&self, now: ClusterTime) -> bool {
+    /// Begins to remember, at a moment at which nothing is on its way. `false`: something is. `told`: up to where the stream has
+    /// come, where it is one of several shards.
+    pub fn remember(&self, now: ClusterTime, told: Option<ClusterTime>) -> bool {
         let mut known = self.lock();
         if !known.on_its_way.is_empty() {
             return false;
         }
         known.forget();
         known.newest = known.newest.max(Some(now));
+        known.told = told;
         known.remembers = true;
         true
     }
@@ -268,6 +283,7 @@ impl OwnWrites {
         let mut known = self.lock();
         let known = &mut *known;
         known.newest = known.newest.max(Some(through));
+        known.told = known.told.map(|told| told.max(through));
         while known.ended.front().is_some_and(|(until, _)| *until <= through) {
             let Some((_, keys)) = known.ended.pop_front() else { return };
             for key in keys {
@@ -299,7 +315,7 @@ mod tests {
     fn remembering() -> OwnWrites {
         let own = OwnWrites::default();
         assert!(own.is_lost());
-        assert!(own.remember(at(10)));
+        assert!(own.remember(at(10), None));
         own
     }
 
@@ -321,15 +337,33 @@ mod tests {
     }
 
     #[test]
+    fn of_several_shards_one_may_lag_behind_as_far_as_the_stream() {
+        let own = OwnWrites::default();
+        assert!(own.remember(at(10), Some(at(5))));
+        let ticket = own.began("shop", &rawdoc! { "insert": "orders", "documents": [{ "_id": 7 }] }).expect("a write");
+        own.ended(ticket, Some(at(12)));
+        assert!(is_ours(&own, &rawdoc! { "_id": 7 }, false, 6), "on a shard whose clock is behind");
+        assert!(!is_ours(&own, &rawdoc! { "_id": 7 }, false, 5), "told before");
+        assert!(!is_ours(&own, &rawdoc! { "_id": 7 }, false, 13), "after it");
+        own.told(at(9));
+        let ticket = own.began("shop", &rawdoc! { "insert": "orders", "documents": [{ "_id": 8 }] }).expect("a write");
+        own.ended(ticket, Some(at(20)));
+        assert!(!is_ours(&own, &rawdoc! { "_id": 8 }, false, 9) && is_ours(&own, &rawdoc! { "_id": 8 }, false, 10));
+    }
+
+    #[test]
     fn statements_are_known_by_their_filters() {
         let own = remembering();
         let update = rawdoc! { "update": "orders", "updates": [{ "q": { "_id": { "$eq": { "a": 1 } } }, "u": {} }] };
         let delete = rawdoc! { "delete": "orders", "deletes": [{ "q": { "_id": "Ärger" }, "limit": 1 }] };
-        let tickets = [update, delete].map(|command| own.began("shop", &command).expect("a write"));
+        let several = rawdoc! { "delete": "orders", "deletes": [{ "q": { "_id": { "$in": [3, 4.0] } }, "limit": 0 }] };
+        let tickets = [update, delete, several].map(|command| own.began("shop", &command).expect("a write"));
         for ticket in tickets {
             own.ended(ticket, Some(at(20)));
         }
         assert!(is_ours(&own, &rawdoc! { "_id": { "a": 1 } }, false, 15));
+        assert!(is_ours(&own, &rawdoc! { "_id": 3_i64 }, false, 15) && is_ours(&own, &rawdoc! { "_id": 4 }, false, 15));
+        assert!(!is_ours(&own, &rawdoc! { "_id": 5 }, false, 15));
         assert!(is_ours(&own, &rawdoc! { "_id": "Ärger" }, false, 15));
         assert!(!is_ours(&own, &rawdoc! { "_id": "ärger" }, false, 15));
         assert!(is_ours(&own, &rawdoc! { "_id": "ärger" }, true, 15), "equal by a collation");
@@ -344,9 +378,9 @@ mod tests {
         let second = own.began("shop", &command).expect("a write");
         own.ended(first, None);
         assert!(own.is_lost());
-        assert!(!own.remember(at(30)), "the other is on its way");
+        assert!(!own.remember(at(30), None), "the other is on its way");
         own.ended(second, Some(at(31)));
-        assert!(own.remember(at(31)));
+        assert!(own.remember(at(31), None));
         assert!(!own.is_lost());
         assert!(!own.is_ours("shop", "orders", Touched::Definition, false, at(31)));
     }

@@ -73,13 +73,14 @@ impl Verifier {
     async fn compare_exactly(&self, sides: &Sides, namespace: &Namespace, queued: Vec<Queued>) -> Result<(), Fault> {
         let Some(applied) = sides.progress.applied() else { return Ok(()) };
         let ids = || queued.iter().map(|one| &*one.id);
+        sides.source.introduce(applied).await?;
         let snapshot = rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) };
         let (ours, exact) = match source(sides, namespace, find(namespace, ids(), Some(&snapshot))).await? {
             Some(ours) => (ours, true),
             // Capped collections have no snapshots, and one whose definition has just changed none that is old enough.
             None => {
                 let concern = rawdoc! { "level": "majority" };
-                let found = Reader::open(&sides.source, namespace, find(namespace, ids(), Some(&concern)), REPLY_DOCUMENTS);
+                let found = Reader::open(&sides.source.entry, namespace, find(namespace, ids(), Some(&concern)), REPLY_DOCUMENTS);
                 (found.await?, false)
             }
         };
@@ -115,10 +116,10 @@ enum Verdict {
 
 /// Opens the source as of the time that is applied; `None`: it has no snapshot of that time.
 async fn source<'a>(sides: &'a Sides, namespace: &'a Namespace, find: RawDocumentBuf) -> Result<Option<Reader<'a>>, Fault> {
-    let mut reader = match Reader::try_open(&sides.source, namespace, find, REPLY_DOCUMENTS).await {
+    let mut reader = match Reader::try_open(&sides.source.entry, namespace, find, REPLY_DOCUMENTS).await {
         Ok(reader) => reader,
         Err(e) if error::code(&e).is_some_and(|code| SNAPSHOT_GONE.contains(&code)) => return Ok(None),
-        Err(e) => return Err(sides.source.fault(&format!("comparing {namespace}"), &e)),
+        Err(e) => return Err(sides.source.entry.fault(&format!("comparing {namespace}"), &e)),
     };
     reader.fill().await?;
     Ok(Some(reader))
@@ -172,7 +173,7 @@ async fn paths(
         found.map(|documents| documents.into_iter().next()).map_err(|e| deployment.fault(&format!("comparing {namespace}"), &e))
     };
     let (ours, theirs) =
-        tokio::try_join!(one(Arc::clone(&sides.source), concern.cloned()), one(Arc::clone(&sides.destination), None))?;
+        tokio::try_join!(one(Arc::clone(&sides.source.entry), concern.cloned()), one(Arc::clone(&sides.destination), None))?;
     Ok(match (ours, theirs) {
         (Some(ours), Some(theirs)) => difference::paths(&ours, &theirs),
         _ => Vec::new(),

@@ -30,18 +30,18 @@ const UNPAIRED: usize = 2_000;
 
 /// Compares every collection that is not compared yet.
 pub async fn all(verifier: &Arc<Verifier>, sides: &Sides) -> Result<(), Fault> {
-    let found = catalog::list(&sides.source, &sides.spec.namespaces.scope).await?;
+    let found = catalog::list(&sides.source.entry, &sides.spec.namespaces.scope).await?;
     let mut work: Vec<Piece<'_, ()>> = Vec::new();
     let mut total = 0;
     for info in found.into_values().filter(CollectionInfo::has_documents) {
         // Measurements are compared as the buckets that hold them.
         let data = info.data();
-        let (documents, bytes) = catalog::size(&sides.source, &data).await?;
+        let (documents, bytes) = catalog::size(&sides.source.entry, &data).await?;
         total += documents;
         let parts = match verifier.store.open_parts(&data).await? {
             Some(parts) => parts,
             None => {
-                let parts = split(&sides.source, &info, bytes).await?;
+                let parts = split(&sides.source.entry, &info, bytes).await?;
                 verifier.store.store_parts(&data, parts.clone()).await?;
                 parts
             }
@@ -108,7 +108,7 @@ fn find(deployment: &Deployment, namespace: &Namespace, part: &Part) -> RawDocum
 
 async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace, part: &Part, size: u32) -> Result<(), Fault> {
     let (mut ours, mut theirs) = tokio::try_join!(
-        Reader::open(&sides.source, namespace, find(&sides.source, namespace, part), size),
+        Reader::open(&sides.source.entry, namespace, find(&sides.source.entry, namespace, part), size),
         Reader::open(&sides.destination, namespace, find(&sides.destination, namespace, part), size)
     )?;
     let mut documents = 0_u64;

@@ -288,7 +288,9 @@ async fn remember(verifier: &Arc<Verifier>, sides: &Sides) -> Result<ClusterTime
             let _standing_still = sides.gate.write().await;
             sides.destination.wait_for_writes(&format!("{}:", sides.destination.tag)).await?;
             let now = sides.destination.operation_time().await?;
-            if verifier.own.remember(now) {
+            let start = ClusterTime { t: 0, i: 0 };
+            let told = sides.destination.is_sharded().then(|| verifier.watched.borrow().unwrap_or(start));
+            if verifier.own.remember(now, told) {
                 // What was done since the first look, and not remembered yet, is before this one.
                 return sides.destination.operation_time().await;
             }

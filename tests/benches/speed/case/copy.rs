@@ -99,10 +99,15 @@ pub(crate) async fn verify(options: &Options) -> Result<Vec<Row>> {
         ours.copied().await?;
         let watch = Watch::start(&source, &destination).await?;
         let (before, _) = ours.cost()?;
-        let took = ours.verified().await?;
+        let (compared, ready) = ours.verified().await?;
         let (cpu, peak) = ours.cost()?;
-        let measured =
-            Measured { seconds: took as f64 / 1e3, own_cpu: (cpu - before).as_secs_f64(), own_peak: peak, ..Measured::default() };
+        let measured = Measured {
+            seconds: compared,
+            own_cpu: (cpu - before).as_secs_f64(),
+            own_peak: peak,
+            more: vec![("until ready s".to_owned(), ready)],
+            ..Measured::default()
+        };
         let measured = watch.end(measured).await?;
         drop(ours);
         let watch = Watch::start(&source, &destination).await?;

@@ -2,74 +2,24 @@
 //! the real programs, real servers and a real git.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
+mod pipelines;
+mod repository;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use mongodb::bson::{Document, doc};
 use rig::stage::MIGRATION;
 use rig::{Cutover, Declaration, Output, Stage};
 
-/// A bare repository, somebody's clone of it, and the pipeline's.
-struct Repository {
-    author: PathBuf,
-    pipeline: PathBuf,
-}
+use repository::Repository;
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .current_dir(folder)
-        .args(["-c", "user.name=ada", "-c", "user.email=ada@example.net", "-c", "commit.gpgsign=false"])
-        .args(arguments)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-impl Repository {
-    fn new(folder: &Path) -> Self {
-        git(folder, &["init", "--quiet", "--bare", "--initial-branch=main", "origin.git"]);
-        git(folder, &["clone", "--quiet", "origin.git", "author"]);
-        let author = folder.join("author");
-        git(&author, &["switch", "--quiet", "--create", "main"]);
-        fs::create_dir(author.join("migrations")).unwrap();
-        fs::write(author.join("migrations/.gitkeep"), "").unwrap();
-        let repository = Self { author, pipeline: folder.join("pipeline") };
-        repository.commit("Begin");
-        git(&repository.author, &["push", "--quiet", "origin", "main"]);
-        git(folder, &["clone", "--quiet", "origin.git", "pipeline"]);
-        repository
-    }
-
-    fn commit(&self, message: &str) {
-        git(&self.author, &["add", "--all"]);
-        git(&self.author, &["commit", "--quiet", "--message", message]);
-    }
-
-    /// Proposes what is declared on a branch of its own.
-    fn propose(&self, branch: &str, declaration: &Declaration) {
-        git(&self.author, &["switch", "--quiet", "--create", branch, "main"]);
-        declaration.write(&self.author.join("migrations")).unwrap();
-        self.commit(branch);
-        git(&self.author, &["push", "--quiet", "origin", branch]);
-    }
-
-    /// Merges a branch, and gives the merge's revision.
-    fn merge(&self, branch: &str) -> String {
-        git(&self.author, &["switch", "--quiet", "main"]);
-        git(&self.author, &["merge", "--quiet", "--no-ff", "--no-edit", branch]);
-        git(&self.author, &["push", "--quiet", "origin", "main"]);
-        git(&self.author, &["rev-parse", "HEAD"])
-    }
-
-    /// What the pipeline does first: checks a branch out.
-    fn check_out(&self, branch: &str) {
-        git(&self.pipeline, &["fetch", "--quiet", "origin"]);
-        git(&self.pipeline, &["checkout", "--quiet", "--detach", &format!("origin/{branch}")]);
-    }
+/// Two deployments, one of them with orders.
+async fn filled() -> Stage {
+    let stage = Stage::plain().await.unwrap();
+    let client = stage.source.client().await.unwrap();
+    let orders: Vec<Document> = (0..500).map(|id| doc! { "_id": id, "customer": id % 7 }).collect();
+    client.database("shop").collection("orders").insert_many(orders).await.unwrap();
+    stage
 }
 
 /// The pipeline of a stage's repository.
@@ -81,10 +31,7 @@ struct Pipeline {
 
 impl Pipeline {
     async fn set() -> Self {
-        let stage = Stage::plain().await.unwrap();
-        let client = stage.source.client().await.unwrap();
-        let orders: Vec<Document> = (0..500).map(|id| doc! { "_id": id, "customer": id % 7 }).collect();
-        client.database("shop").collection("orders").insert_many(orders).await.unwrap();
+        let stage = filled().await;
         let folder = stage.daemon.folder().join("git");
         fs::create_dir(&folder).unwrap();
         let repository = Repository::new(&folder);

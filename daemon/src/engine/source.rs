@@ -1,0 +1,175 @@
+//! What a run reads from: the deployment that it is given, and the replica sets that hold its data.
+//!
+//! Of a replica set both are the same one. Of a sharded cluster the first, the *entry*, is a router: it answers for the cluster
+//! whole, that is for catalogues, for documents by their `_id`, for users and for the block on writes. What belongs to one replica
+//! set (start points, scans, change streams, oplogs) is asked of each shard directly.
+//!
+//! Servers of a cluster tell each other what time it is with every message that passes between them. Nothing passes between a shard
+//! that was just read from and one that is idle, or a router that did not carry the write: they may not have heard of a time that we
+//! know of, and refuse to read as of it. [`Source::introduce`] tells them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use schemas::cluster_time::ClusterTime;
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
+use schemas::namespace::Namespace;
+use schemas::spec::ConnectionSpec;
+use tokio::sync::Mutex;
+
+use super::topology::{self, Cluster};
+use crate::mongo::{Deployment, Side, Topology, connect};
+
+/// A cluster time of each shard.
+pub type Times = BTreeMap<ShardName, ClusterTime>;
+
+/// A replica set that holds data.
+#[derive(Debug, Clone)]
+pub struct ShardSource {
+    /// Its name in its cluster, or its own where it is the whole source.
+    pub name: ShardName,
+    /// Its connection.
+    pub deployment: Arc<Deployment>,
+}
+
+/// What a run reads from.
+#[derive(Debug)]
+pub struct Source {
+    /// Answers for the whole of it.
+    pub entry: Arc<Deployment>,
+    /// What holds its data, in the order of the names.
+    pub shards: Vec<ShardSource>,
+    /// What it is made of, as of when it was connected to; `None`: it is no cluster.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The newest time that the entry has been told of.
+    introduced: Mutex<Option<ClusterTime>>,
+}
+
+impl Source {
+    /// Connects to what is declared, and to every shard behind it.
+    pub async fn connect(spec: &ConnectionSpec, tag: &str) -> Result<Self, Fault> {
+        Self::behind(Arc::new(connect(Side::Source, spec, None, tag).await?), spec).await
+    }
+
+    /// Connects to every shard behind a deployment that was reached as `spec` says.
+    pub async fn behind(entry: Arc<Deployment>, spec: &ConnectionSpec) -> Result<Self, Fault> {
+        let (shards, cluster) = match &entry.topology {
+            Topology::ReplicaSet(name) => {
+                (vec![ShardSource { name: ShardName(name.clone()), deployment: Arc::clone(&entry) }], None)
+            }
+            Topology::Standalone => {
+                let message = format!("the source at {} is a standalone server", entry.hosts);
+                return Err(Fault::new(FaultCode::StandaloneSource, message));
+            }
+            Topology::Sharded => {
+                let cluster = Cluster::discover(&entry).await?;
+                let connections = cluster.shards.iter().map(|shard| async {
+                    let connection = shard.connection(spec);
+                    let deployment = connect(Side::Source, &connection, None, &entry.tag).await.map(Arc::new)?;
+                    Ok::<_, Fault>(ShardSource { name: shard.name.clone(), deployment })
+                });
+                (try_join_all(connections).await?, Some(Arc::new(cluster)))
+            }
+        };
+        Ok(Self { entry, shards, cluster, introduced: Mutex::default() })
+    }
+
+    /// Whether it is a sharded cluster.
+    #[must_use]
+    pub const fn is_sharded(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// The shards' names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &ShardName> {
+        self.shards.iter().map(|shard| &shard.name)
+    }
+
+    /// A shard by its name.
+    #[must_use]
+    pub fn shard(&self, name: &ShardName) -> Option<&ShardSource> {
+        self.shards.iter().find(|shard| shard.name == *name)
+    }
+
+    /// The shard that holds a collection that is not sharded.
+    pub async fn home_of(&self, namespace: &Namespace) -> Result<&ShardSource, Fault> {
+        let home = match self.is_sharded() {
+            true => topology::primary_shard(&self.entry, &namespace.db).await?.and_then(|name| self.shard(&name)),
+            false => self.shards.first(),
+        };
+        home.ok_or_else(|| {
+            Fault::new(FaultCode::ChunksMoved, format!("no shard that was there when the run began has {namespace}"))
+        })
+    }
+
+    /// Makes sure that the source has the shards that it had.
+    pub async fn check_shards(&self) -> Result<(), Fault> {
+        if !self.is_sharded() {
+            return Ok(());
+        }
+        let now = topology::shard_names(&self.entry).await?;
+        let added = now.iter().find(|name| self.shard(name).is_none()).map(|name| format!("the shard {name} was added to"));
+        let removed = self.names().find(|name| !now.contains(name)).map(|name| format!("the shard {name} was removed from"));
+        match added.or(removed) {
+            None => Ok(()),
+            Some(what) => {
+                Err(Fault::new(FaultCode::ChunksMoved, format!("{what} the source at {} since the run began", self.entry.hosts)))
+            }
+        }
+    }
+
+    /// Writes a note to every shard's oplog: what was acknowledged before the call is at or before its shard's time.
+    pub async fn notes(&self, message: &str) -> Result<Times, Fault> {
+        let notes = self
+            .shards
+            .iter()
+            .map(|shard| async { Ok::<_, Fault>((shard.name.clone(), shard.deployment.oplog_note(message).await?)) });
+        Ok(try_join_all(notes).await?.into_iter().collect())
+    }
+
+    /// The newest majority-committed operation of every shard.
+    pub async fn majority_optimes(&self) -> Result<Times, Fault> {
+        let looks = self
+            .shards
+            .iter()
+            .map(|shard| async { Ok::<_, Fault>((shard.name.clone(), shard.deployment.majority_optime().await?)) });
+        Ok(try_join_all(looks).await?.into_iter().collect())
+    }
+
+    /// A time that nothing read before the call is newer than.
+    pub async fn newest_optime(&self) -> Result<ClusterTime, Fault> {
+        let optimes = self.majority_optimes().await?;
+        optimes.into_values().max().ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
+    }
+
+    /// Makes a shard that is idle tell that it has come past what the others have told.
+    pub async fn advance(&self, idle: &ShardSource) -> Result<ClusterTime, Fault> {
+        if let Some(newest) = self.newest_clock().await? {
+            idle.deployment.learn(&newest).await?;
+        }
+        idle.deployment.oplog_note("cutover: nothing here").await
+    }
+
+    /// Makes sure that the entry knows of a time that a shard has told, so that it can be read as of it.
+    pub async fn introduce(&self, time: ClusterTime) -> Result<(), Fault> {
+        if !self.is_sharded() {
+            return Ok(());
+        }
+        let mut introduced = self.introduced.lock().await;
+        if *introduced >= Some(time) {
+            return Ok(());
+        }
+        if let Some(newest) = self.newest_clock().await? {
+            self.entry.learn(&newest).await?;
+        }
+        *introduced = Some(time);
+        Ok(())
+    }
+
+    async fn newest_clock(&self) -> Result<Option<mongodb::ClusterTime>, Fault> {
+        let clocks = try_join_all(self.shards.iter().map(|shard| shard.deployment.clock())).await?;
+        Ok(clocks.into_iter().flatten().max())
+    }
+}

@@ -1,0 +1,153 @@
+//! The checks of sharded clusters, each failing for its own reason; and parts of one that are given as if they were whole.
+#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
+
+use mongodb::bson::{Document, doc};
+use mongodb::options::WriteConcern;
+use rig::stage::MIGRATION;
+use rig::{ClusterOptions, Cutover, Cutoverd, Declaration, Options, ReplicaSet, ShardedCluster, cutoverd};
+use serde_json::Value;
+
+/// One check of `cutover preflight --json`.
+#[derive(Debug)]
+struct Check {
+    name: String,
+    outcome: String,
+    message: String,
+    remedy: String,
+    code: Option<String>,
+}
+
+struct Scene {
+    cluster: ShardedCluster,
+    other: ReplicaSet,
+    // The programs' folder is the daemon's.
+    _daemon: Cutoverd,
+    cutover: Cutover,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let other = Options { name: "other".to_owned(), ..Options::default() };
+        let (cluster, other, daemon) = tokio::try_join!(
+            ShardedCluster::start(ClusterOptions::shards(2)),
+            ReplicaSet::start(other),
+            Cutoverd::start(cutoverd::Config::default())
+        )
+        .unwrap();
+        let folder = daemon.folder().join("hcl");
+        std::fs::create_dir(&folder).unwrap();
+        let cutover = Cutover::new(folder).daemon(&daemon);
+        Self { cluster, other, _daemon: daemon, cutover }
+    }
+
+    fn declaration(&self) -> Declaration {
+        Declaration::new(MIGRATION, &self.cluster.uri(), &self.other.uri())
+    }
+
+    async fn checks(&self, declaration: &Declaration) -> Vec<Check> {
+        declaration.write(self.cutover.folder()).unwrap();
+        let document = self.cutover.run(["preflight", "--json"]).await.unwrap().json().unwrap();
+        let checks = document["preflight"][0]["checks"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let check = |one: &Value| Check {
+            name: text(&one["name"]),
+            outcome: text(&one["outcome"]),
+            message: text(&one["message"]),
+            remedy: text(&one["remedy"]),
+            code: one["code"].as_str().map(str::to_owned),
+        };
+        checks.iter().map(check).collect()
+    }
+
+    /// Exactly this check fails, in these words.
+    async fn fails(&self, declaration: &Declaration, name: &str, code: &str, words: &[&str]) {
+        let all = self.checks(declaration).await;
+        let failed: Vec<&Check> = all.iter().filter(|check| check.outcome == "fail").collect();
+        assert!(failed.len() == 1 && failed[0].name == name && failed[0].code.as_deref() == Some(code), "{name}: {all:#?}");
+        for word in words {
+            assert!(format!("{} {}", failed[0].message, failed[0].remedy).contains(word), "{word}: {:?}", failed[0]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_cluster_is_not_taken_for_a_deployment() {
+    let scene = Scene::set().await;
+    let (other, shard) = (scene.other.uri(), scene.cluster.shards()[1].uri());
+    let by = |source: &str, destination: &str| Declaration::new(MIGRATION, source, destination);
+    scene.fails(&by(&shard, &other), "source_whole", "CUT0062", &["shard shard-1", "orphans", "mongos"]).await;
+    // The plan lets nothing of it through.
+    let refused = scene.cutover.run(["apply", "--auto-approve"]).await.unwrap();
+    assert!(refused.code == 1 && refused.stderr.contains("CUT0062"), "{refused}");
+    scene.fails(&by(&other, &shard), "destination_whole", "CUT0062", &["shard shard-1", "no chunk"]).await;
+    let config = scene.cluster.config().uri();
+    scene.fails(&by(&config, &other), "source_whole", "CUT0062", &["the config server of a sharded cluster"]).await;
+    let fine = scene.checks(&by(&other, &other)).await;
+    assert!(fine.iter().any(|check| check.name == "source_whole" && check.outcome == "ok"), "{fine:#?}");
+}
+
+#[tokio::test]
+async fn each_check_of_a_sharded_source_fails_for_its_own_reason() {
+    let mut scene = Scene::set().await;
+    let declaration = scene.declaration();
+    scene.cluster.create_database("shop", 0).await.unwrap();
+    scene.cluster.shard_collection("shop.orders", doc! { "_id": "hashed" }, Some(4)).await.unwrap();
+    let client = scene.cluster.client().await.unwrap();
+    client.database("shop").collection("orders").insert_many((0..50).map(|n| doc! { "_id": n })).await.unwrap();
+    let config = scene.cluster.config().client().await.unwrap().database("config");
+
+    let all = scene.checks(&declaration).await;
+    for (name, words) in [
+        ("source_shards", "shard shard-0 at"),
+        ("source_shards", "shard shard-1 at"),
+        ("oplog_window", "shard-0"),
+        ("oplog_window", "shard-1"),
+        ("balancer", "is off"),
+        ("moving_chunks", "no chunk"),
+        ("feature_compatibility", "6.0 on the shards, 6.0 on the destination"),
+        ("different_deployments", "none of it"),
+        ("sharded_time_series", "no time-series"),
+        ("destination_whole", "no part"),
+    ] {
+        let found = |check: &&Check| check.name == name && check.outcome == "ok" && check.message.contains(words);
+        assert!(all.iter().find(found).is_some(), "{name} {words}: {all:#?}");
+    }
+    assert!(all.iter().all(|check| check.outcome != "fail"), "{all:#?}");
+
+    scene.cluster.admin(doc! { "balancerStart": 1 }).await.unwrap();
+    scene.fails(&declaration, "balancer", "CUT0061", &["is on", "sh.stopBalancer()"]).await;
+    scene.cluster.admin(doc! { "balancerStop": 1 }).await.unwrap();
+
+    // As the config server has it while a chunk moves.
+    let migrations = config.collection::<Document>("migrations");
+    migrations.insert_one(doc! { "ns": "shop.orders", "fromShard": "shard-0", "toShard": "shard-1" }).await.unwrap();
+    scene.fails(&declaration, "moving_chunks", "CUT0061", &["shop.orders from shard-0 to shard-1", "wait"]).await;
+    migrations.delete_many(doc! {}).await.unwrap();
+
+    let collections = config.collection::<Document>("collections");
+    let buckets = doc! { "_id": "shop.system.buckets.measured", "timeseriesFields": { "timeField": "t" }, "key": { "meta": 1 } };
+    collections.insert_one(buckets).await.unwrap();
+    scene.fails(&declaration, "sharded_time_series", "CUT0021", &["shop.measured"]).await;
+    let elsewhere = scene.declaration().set("namespaces.exclude", "[\"shop.measured\"]");
+    assert!(scene.checks(&elsewhere).await.iter().all(|check| check.name != "sharded_time_series" || check.outcome == "ok"));
+    collections.delete_one(doc! { "_id": "shop.system.buckets.measured" }).await.unwrap();
+
+    let shards = config.collection::<Document>("shards");
+    let draining = |on: bool| doc! { "$set": { "draining": on } };
+    shards.update_one(doc! { "_id": "shard-1" }, draining(true)).write_concern(WriteConcern::majority()).await.unwrap();
+    let all = scene.checks(&declaration).await;
+    assert!(all.iter().any(|check| check.outcome == "warn" && check.message.contains("being drained")), "{all:#?}");
+    shards.update_one(doc! { "_id": "shard-1" }, draining(false)).write_concern(WriteConcern::majority()).await.unwrap();
+
+    let same = Declaration::new(MIGRATION, &scene.cluster.uri(), &scene.cluster.uri());
+    let all = scene.checks(&same).await;
+    let is_same = |check: &Check| check.name == "different_deployments" && check.code.as_deref() == Some("CUT0019");
+    assert!(all.iter().any(is_same), "{all:#?}");
+
+    scene.cluster.shard_mut(1).kill_member(0).await.unwrap();
+    let all = scene.checks(&declaration).await;
+    let lost = all.iter().find(|check| check.name == "source_shards" && check.outcome == "fail").unwrap();
+    assert!(lost.code.as_deref() == Some("CUT0012") && lost.message.contains("shard shard-1:"), "{lost:?}");
+    assert!(lost.remedy.contains("every shard is read directly"), "{lost:?}");
+    assert!(all.iter().any(|check| check.outcome == "ok" && check.message.contains("shard shard-0 at")), "{all:#?}");
+}
