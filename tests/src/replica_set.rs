@@ -5,6 +5,7 @@ mod options;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -25,6 +26,9 @@ pub const ROOT_USER: &str = "root";
 /// That user's password.
 pub const ROOT_PASSWORD: &str = "rig-root-password";
 
+/// The file by which members know each other, in the set's folder.
+const KEY_FILE: &str = "key";
+
 /// How long a server may take to start, stop or elect on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -35,7 +39,7 @@ pub struct ReplicaSet {
     options: Options,
     members: Vec<Member>,
     tls: Option<TlsFiles>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl ReplicaSet {
@@ -51,7 +55,7 @@ impl ReplicaSet {
         let folder = tempfile::Builder::new().prefix("cutover-rig-").tempdir().context("failed to create a folder")?;
         let tls = options.tls.map(|_| TlsFiles::write(folder.path())).transpose()?;
         if options.auth.is_some() && !options.standalone {
-            let key = folder.path().join("key");
+            let key = folder.path().join(KEY_FILE);
             fs::write(&key, "cutoverrigcutoverrigcutoverrig12")?;
             fs::set_permissions(&key, Permissions::from_mode(0o600))?;
         }
@@ -59,7 +63,7 @@ impl ReplicaSet {
         for index in 0..options.members {
             members.push(Member::start(&options, tls.as_ref(), folder.path(), index).await?);
         }
-        let set = Self { options, members, tls, _folder: folder };
+        let set = Self { options, members, tls, folder };
         set.initiate()
             .await
             .with_context(|| format!("failed to initiate replica set {}: {}", set.options.name, set.log_end(0)))?;
@@ -98,6 +102,12 @@ impl ReplicaSet {
     pub fn seed(&self) -> String {
         let hosts: Vec<String> = (0..self.members.len()).map(|index| self.host(index)).collect();
         format!("{}/{}", self.options.name, hosts.join(","))
+    }
+
+    /// The file by which the members know each other, where there is access control.
+    #[must_use]
+    pub fn key_file(&self) -> Option<PathBuf> {
+        self.options.auth.as_ref().map(|_| self.folder.path().join(KEY_FILE))
     }
 
     /// The certificates, where it uses TLS.

@@ -2,20 +2,23 @@
 //!
 //! ```text
 //! client --wire--> session --> admin, definition       (config server, or a database's primary shard)
+//!                    (login: who the client is, and whether it may)
 //!                          --> read, write --> target  (by the real chunk map, with shard and database versions)
 //!                          --> stream              (change streams: every shard's, merged by resume token)
 //!                          --> transaction             (one shard, or several through the server's own coordinator)
 //! ```
 //!
 //! Chunks, ownership, versions and coordinators are the servers' own; a stale version is answered by them, and the route is then
-//! read again. It is no `mongos`: it merges only what [`read`] names, and does not check what a user may do with
-//! data (the config server checks everything else). `$CUTOVER_MONGOS`, or a `mongos` on the `PATH`, takes its place.
+//! read again. It is no `mongos`: it merges only what [`read`] names, and judges what a user may do as far as
+//! [`login`] says. `$CUTOVER_MONGOS`, or a `mongos` on the `PATH`, takes its place.
 
 mod admin;
 mod command;
 mod cursor;
 mod definition;
+mod login;
 mod read;
+mod scram;
 mod session;
 mod shards;
 mod stream;
@@ -60,13 +63,14 @@ impl Router {
 
 /// Serves clients until the process ends.
 ///
-/// `config` is the config server as `mongos` takes it: `SET/HOST:PORT[,HOST:PORT]`.
+/// `config` is the config server as `mongos` takes it: `SET/HOST:PORT[,HOST:PORT]`; `key` what the key file of a cluster with access
+/// control holds.
 ///
 /// # Errors
 /// When the config server cannot be named so, or no connection can be taken any more.
-pub async fn serve(listener: TcpListener, config: &str) -> Result<()> {
+pub async fn serve(listener: TcpListener, config: &str, key: Option<&str>) -> Result<()> {
     let (_, hosts) = config.split_once('/').context("--configdb wants SET/HOST:PORT[,HOST:PORT]")?;
-    let shards = Shards::new(hosts);
+    let shards = Shards::new(hosts, key.map(scram::Key::new));
     let router = Arc::new(Router { table: Table::default(), shards, cursors: Mutex::default(), transactions: Mutex::default() });
     router.shards.primary(CONFIG).await.map_err(|refusal| anyhow::anyhow!("the config server: {}", refusal.message))?;
     loop {

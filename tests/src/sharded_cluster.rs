@@ -61,14 +61,10 @@ impl ShardedCluster {
     /// Starts its servers side by side, adds the shards, stops the balancer and starts the router.
     ///
     /// # Errors
-    /// When a server does not start, or there is access control and no real `mongos`: the stand-in takes no logins.
+    /// When a server does not start.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         ensure!(options.shards > 0, "a sharded cluster has at least one shard");
         let program = RouterProcess::program().await?;
-        ensure!(
-            options.config.auth.is_none() || program.is_mongos,
-            "access control needs a real mongos: set CUTOVER_MONGOS, or put one on the PATH"
-        );
         let config = Options { name: "config".to_owned(), role: Role::ConfigServer, ..options.config };
         let named = |index| Options { name: format!("shard-{index}"), role: Role::Shard, ..options.shard.clone() };
         let (config, shards) = tokio::try_join!(
@@ -81,7 +77,7 @@ impl ShardedCluster {
             admin.run_command(add).await.with_context(|| format!("failed to add {}", shard.name()))?;
         }
         admin.run_command(doc! { "_configsvrBalancerStop": 1 }).await.context("failed to stop the balancer")?;
-        let router = RouterProcess::start(program, &config.seed(), options.proxied).await?;
+        let router = RouterProcess::start(program, &config.seed(), config.key_file(), options.proxied).await?;
         Ok(Self { router, config, shards })
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mongodb::bson::{Bson, Document, Timestamp, doc};
-use mongodb::options::FullDocumentType;
+use mongodb::options::{ClientOptions, Credential, FullDocumentType};
 use mongodb::{Client, Collection};
-use rig::{ClusterOptions, Options, ShardedCluster};
+use rig::{Auth, ClusterOptions, Options, ShardedCluster, User};
 
 /// Small enough for idle shards to be no matter of seconds.
 fn options(shards: usize) -> ClusterOptions {
@@ -186,4 +186,61 @@ async fn change_streams_are_one_over_all_shards() -> Result<()> {
     let (cluster, client) = cluster().await?;
     streams(&cluster, &client).await?;
     a_watched_collection(&cluster, &client).await
+}
+
+/// With access control users log in through the router, are made through it, and may do what their roles say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_log_in_through_the_router() -> Result<()> {
+    let reader = User::new("reader", "reading", &["read"]);
+    let cluster = ShardedCluster::start(options(2).auth(Auth { users: vec![reader] })).await?;
+    cluster.shard_collection("shop.hashed", doc! { "_id": "hashed" }, Some(4)).await?;
+    let root = cluster.client().await?;
+    let of_root: Collection<Document> = root.database("shop").collection("hashed");
+    of_root.insert_many((0..40).map(|n| doc! { "_id": n })).await?;
+    assert_eq!(of_root.count_documents(doc! {}).await?, 40);
+    let code = |error: &mongodb::error::Error| match &*error.kind {
+        mongodb::error::ErrorKind::Command(error) => error.code,
+        _ => 0,
+    };
+
+    let as_user = async |name: &str, password: &str| {
+        let mut options = ClientOptions::parse(cluster.uri()).await?;
+        let credential = Credential::builder().username(name.to_owned()).password(password.to_owned());
+        options.credential = Some(credential.source("admin".to_owned()).build());
+        anyhow::Ok(Client::with_options(options)?)
+    };
+    let nobody = Client::with_uri_str(cluster.uri()).await?;
+    let refused = nobody.database("shop").collection::<Document>("hashed").find_one(doc! {}).await;
+    assert_eq!(refused.err().map(|error| code(&error)), Some(13));
+    let wrong = as_user("reader", "writing").await?.database("shop").collection::<Document>("hashed").find_one(doc! {}).await;
+    ensure!(wrong.is_err(), "a wrong password is taken");
+
+    // One that is made through the router is known on the config server alone.
+    let role = doc! { "role": "readWrite", "db": "shop" };
+    let create = doc! { "createUser": "app", "pwd": "apps", "roles": [role] };
+    root.database("admin").run_command(create).await?;
+    let app = as_user("app", "apps").await?;
+    let of_app: Collection<Document> = app.database("shop").collection("hashed");
+    of_app.insert_one(doc! { "_id": 100 }).await?;
+    assert_eq!(of_app.count_documents(doc! {}).await?, 41);
+    let elsewhere = app.database("other").collection("c").insert_one(doc! { "_id": 1 }).await;
+    assert_eq!(elsewhere.err().map(|error| code(&error)), Some(13));
+    let who = app.database("admin").run_command(doc! { "connectionStatus": 1 }).await?;
+    assert_eq!(who.get_document("authInfo")?.get_array("authenticatedUsers")?.len(), 1);
+    let users = app.database("admin").run_command(doc! { "createUser": "x", "pwd": "x", "roles": [] }).await;
+    assert_eq!(users.err().map(|error| code(&error)), Some(13));
+
+    // A write block stops it, and not those who may bypass it.
+    cluster.admin(doc! { "setUserWriteBlockMode": 1, "global": true }).await?;
+    let blocked = of_app.update_many(doc! {}, doc! { "$set": { "x": 1 } }).await;
+    ensure!(blocked.is_err(), "a write passes the block");
+    of_root.update_many(doc! {}, doc! { "$set": { "y": 1 } }).await?;
+    for shard in cluster.shards() {
+        let status = shard.client().await?.database("admin").run_command(doc! { "serverStatus": 1 }).await?;
+        assert_eq!(status.get_document("repl")?.get_i32("userWriteBlockMode")?, 2);
+    }
+    ensure!(!cluster.admin(doc! { "serverStatus": 1 }).await?.contains_key("repl"), "a mongos is in no replica set");
+    cluster.admin(doc! { "setUserWriteBlockMode": 1, "global": false }).await?;
+    of_app.update_many(doc! {}, doc! { "$set": { "x": 1 } }).await?;
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 
 fn main() -> Result<()> {
-    let (mut config, mut port, mut address) = (None, None, "127.0.0.1".to_owned());
+    let (mut config, mut key, mut port, mut address) = (None, None, None, "127.0.0.1".to_owned());
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{name} wants a value"))?;
@@ -11,7 +11,10 @@ fn main() -> Result<()> {
             "--configdb" => config = Some(value),
             "--port" => port = Some(value.parse::<u16>().context("--port")?),
             "--bind_ip" => address = value,
-            _ => bail!("{name} is not known: usage: router --configdb SET/HOST:PORT --port PORT [--bind_ip ADDRESS]"),
+            "--keyFile" => key = Some(std::fs::read_to_string(&value).context("--keyFile")?),
+            _ => bail!(
+                "{name} is not known: usage: router --configdb SET/HOST:PORT --port PORT [--bind_ip ADDRESS] [--keyFile FILE]"
+            ),
         }
     }
     let (config, port) = (config.context("--configdb is missing")?, port.context("--port is missing")?);
@@ -22,6 +25,6 @@ fn main() -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => std::process::exit(rig::router::EXIT_ADDRESS_IN_USE),
             listener => listener.context("failed to listen")?,
         };
-        rig::router::serve(listener, &config).await
+        rig::router::serve(listener, &config, key.as_deref()).await
     })
 }

@@ -15,6 +15,24 @@ const WIRE_VERSION: i32 = 17;
 const OF_MONGOD: [&str; 8] =
     ["process", "repl", "storageEngine", "wiredTiger", "oplogTruncation", "flowControl", "opcountersRepl", "electionMetrics"];
 
+/// Commands on the database `admin` that a router carries out itself.
+pub(super) const IS_OWN: [&str; 14] = [
+    "aggregate",
+    "listDatabases",
+    "renameCollection",
+    "balancerStart",
+    "balancerStop",
+    "balancerStatus",
+    "ping",
+    "endSessions",
+    "killSessions",
+    "refreshSessions",
+    "getMore",
+    "killCursors",
+    "commitTransaction",
+    "abortTransaction",
+];
+
 /// What a mongos says of itself. Without a `topologyVersion` drivers ask again instead of waiting for news.
 pub(super) fn hello(name: &str) -> RawDocumentBuf {
     let mut reply = RawDocumentBuf::new();

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use mongodb::bson::RawDocumentBuf;
+use mongodb::bson::{RawDocumentBuf, rawdoc};
 use tokio::net::TcpStream;
 
 use super::command::{Command, Refusal, append, documents_in, with};
+use super::login::Login;
 use super::shards::{CLUSTER_TIME, CONFIG};
 use super::{Answer, Router, stream, wire};
 
+/// The field of `hello` that names a user, and tells how it may log in.
+const SASL_MECHANISMS: &str = "saslSupportedMechs";
+
 pub(super) async fn serve(router: Arc<Router>, mut stream: TcpStream) {
     // A client that is gone, or speaks something else, ends its connection.
+    let mut login = Login::default();
     while let Ok(Some(message)) = wire::read(&mut stream).await {
-        let reply = router.run(&message.command).await.unwrap_or_else(|refusal| refusal.reply());
+        let reply = router.admit(&message.command, &mut login).await.unwrap_or_else(|refusal| refusal.reply());
         let reply = router.with_times(reply);
         if message.wants_answer && wire::answer(&mut stream, &message, &reply).await.is_err() {
             return;
@@ -34,13 +39,39 @@ impl Router {
         with(&reply, &[CLUSTER_TIME], &times)
     }
 
+    /// Carries out what a client may do: everything, where the cluster has no key.
+    async fn admit(self: &Arc<Self>, command: &Command, login: &mut Login) -> Answer {
+        let name = command.name();
+        match name.as_str() {
+            "hello" | "isMaster" | "ismaster" => self.greet(command).await,
+            "saslStart" | "saslContinue" => login.step(self, command).await,
+            _ if !self.shards.has_key() => self.run(command).await,
+            _ => {
+                let judged = login.judge(command)?;
+                if login.is_for_config(command) { login.ask(self, command).await } else { self.run(&judged).await }
+            }
+        }
+    }
+
+    /// Answers `hello`; how a user may log in, the config server knows.
+    async fn greet(&self, command: &Command) -> Answer {
+        let hello = super::admin::hello(&command.name());
+        let Some(user) = super::admin::value(&command.body, SASL_MECHANISMS).and_then(|user| user.as_str()) else {
+            return Ok(hello);
+        };
+        let mut ask = rawdoc! { "hello": 1, "$db": "admin" };
+        append(&mut ask, SASL_MECHANISMS, user);
+        let told = self.shards.ask(CONFIG, &Command::new(ask)).await?;
+        let mut mechanisms = RawDocumentBuf::new();
+        if let Some(known) = super::admin::value(&told, SASL_MECHANISMS) {
+            append(&mut mechanisms, SASL_MECHANISMS, known);
+        }
+        Ok(with(&hello, &[], &mechanisms))
+    }
+
     async fn run(self: &Arc<Self>, command: &Command) -> Answer {
         let name = command.name();
         match name.as_str() {
-            "hello" | "isMaster" | "ismaster" => return Ok(super::admin::hello(&name)),
-            "saslStart" | "saslContinue" => {
-                return Err(Refusal::new(18, "AuthenticationFailed", "the stand-in for mongos takes no logins"));
-            }
             "ping" | "endSessions" | "killSessions" | "refreshSessions" => return Ok(wire::fine()),
             "getMore" => return self.get_more(command).await,
             "killCursors" => return self.kill_cursors(command).await,

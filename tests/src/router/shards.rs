@@ -9,6 +9,7 @@ use mongodb::bson::{RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use tokio::net::TcpStream;
 
 use super::command::{self, Command, Refusal, number};
+use super::scram::Key;
 use super::{Router, wire};
 
 /// The config server's name among the shards.
@@ -31,6 +32,8 @@ pub(super) struct Shards {
     idle: Mutex<HashMap<String, Vec<TcpStream>>>,
     /// The newest `$clusterTime` that any server has told: each command carries it on, so that what one server was told of, all know.
     newest: Mutex<Option<RawDocumentBuf>>,
+    /// By which the members of a cluster with access control know each other.
+    key: Option<Key>,
 }
 
 fn unreachable(message: String) -> Refusal {
@@ -39,10 +42,20 @@ fn unreachable(message: String) -> Refusal {
 
 impl Shards {
     /// Knows the config server's members, and learns of the others there.
-    pub(super) fn new(config_hosts: &str) -> Self {
-        let shards = Self::default();
+    pub(super) fn new(config_hosts: &str, key: Option<Key>) -> Self {
+        let shards = Self { key, ..Self::default() };
         shards.add(CONFIG, config_hosts);
         shards
+    }
+
+    /// Whether clients have to log in.
+    pub(super) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Looks for a shard's primary anew the next time.
+    pub(super) fn forget_primary(&self, shard: &str) {
+        Router::lock(&self.primaries).remove(shard);
     }
 
     fn add(&self, shard: &str, hosts: &str) {
@@ -161,8 +174,11 @@ impl Shards {
         let mut stream = match idle.filter(is_open) {
             Some(stream) => stream,
             None => {
-                let stream = TcpStream::connect(host).await?;
+                let mut stream = TcpStream::connect(host).await?;
                 stream.set_nodelay(true)?;
+                if let Some(key) = &self.key {
+                    key.log_in(&mut stream).await?;
+                }
                 stream
             }
         };

@@ -19,7 +19,6 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     path: PathBuf,
-    pub(super) is_mongos: bool,
 }
 
 /// A running router.
@@ -27,6 +26,7 @@ pub(super) struct Program {
 pub(super) struct RouterProcess {
     program: Program,
     config: String,
+    key: Option<PathBuf>,
     port: ReservedPort,
     proxy: Option<FaultProxy>,
     /// Dropped before the folder, which it still writes its log to.
@@ -38,22 +38,23 @@ impl RouterProcess {
     /// What stands in for the router here; the rig's own is built where there is no `mongos`.
     pub(super) async fn program() -> Result<Program> {
         if let Some(named) = std::env::var_os("CUTOVER_MONGOS").filter(|value| !value.is_empty()) {
-            return Ok(Program { path: named.into(), is_mongos: true });
+            return Ok(Program { path: named.into() });
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
         if let Some(found) = std::env::split_paths(&path).map(|folder| folder.join("mongos")).find(|path| path.is_file()) {
-            return Ok(Program { path: found, is_mongos: true });
+            return Ok(Program { path: found });
         }
         let built = tokio::task::spawn_blocking(programs::programs).await??;
-        Ok(Program { path: built.router.clone(), is_mongos: false })
+        Ok(Program { path: built.router.clone() })
     }
 
-    pub(super) async fn start(program: Program, config: &str, proxied: bool) -> Result<Self> {
+    pub(super) async fn start(program: Program, config: &str, key: Option<PathBuf>, proxied: bool) -> Result<Self> {
         loop {
             let folder = tempfile::Builder::new().prefix("cutover-router-").tempdir().context("failed to create a folder")?;
             let port = ReservedPort::take()?;
-            let server = launch(&program, config, folder.path(), port.number())?;
-            let mut router = Self { program: program.clone(), config: config.to_owned(), port, proxy: None, server, folder };
+            let server = launch(&program, config, key.as_deref(), folder.path(), port.number())?;
+            let mut router =
+                Self { program: program.clone(), config: config.to_owned(), key: key.clone(), port, proxy: None, server, folder };
             if router.listens().await? {
                 if proxied {
                     let target = format!("127.0.0.1:{}", router.port.number()).parse().context("an address")?;
@@ -79,7 +80,7 @@ impl RouterProcess {
 
     pub(super) async fn restart(&mut self) -> Result<()> {
         ensure!(!self.server.is_running(), "the router runs already");
-        let server = launch(&self.program, &self.config, self.folder.path(), self.port.number())?;
+        let server = launch(&self.program, &self.config, self.key.as_deref(), self.folder.path(), self.port.number())?;
         std::mem::replace(&mut self.server, server).spare_files();
         ensure!(self.listens().await?, "the router's port is taken");
         Ok(())
@@ -108,7 +109,7 @@ impl RouterProcess {
     }
 }
 
-fn launch(program: &Program, config: &str, folder: &Path, port: u16) -> Result<Leashed> {
+fn launch(program: &Program, config: &str, key: Option<&Path>, folder: &Path, port: u16) -> Result<Leashed> {
     let launch = Launch::new(&program.path, folder.join("router.log")).remove_afterwards(folder).args([
         "--configdb",
         config,
@@ -117,5 +118,9 @@ fn launch(program: &Program, config: &str, folder: &Path, port: u16) -> Result<L
         "--port",
         &port.to_string(),
     ]);
+    let launch = match key {
+        Some(key) => launch.args(["--keyFile"]).args([key]),
+        None => launch,
+    };
     Leashed::start(launch)
 }

@@ -13,6 +13,7 @@ use mongodb::options::ClientOptions;
 use rig::compare::{Difference, Kind, Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
 use rig::{ClusterOptions, ShardedCluster};
+use schemas::fault::FaultCode;
 use schemas::namespace::Namespace;
 use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
 
@@ -201,6 +202,12 @@ impl Sides {
     }
 }
 
+/// Whether a run ended because no sharded destination can keep what a plan made on its source, and the engine says so.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let words = format!("{error:#}");
+    words.contains(&FaultCode::ShardKeyUnfit.to_string()) && words.contains("the unique index")
+}
+
 async fn hold_seeds(shape: Shape) -> Result<()> {
     if let Ok(filter) = std::env::var("CUTOVER_LOG") {
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
@@ -216,7 +223,10 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
             Ok(held) => held,
             Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
         };
-        if let Err(error) = held {
+        if held.as_ref().is_err_and(is_refusal) {
+            println!("  refused: {:#}", held.as_ref().err().context("a refusal")?);
+            sides = Sides::start(shape).await?;
+        } else if let Err(error) = held {
             println!("{shape:?} FAILED, replay it with CUTOVER_SHAPE={shape:?} CUTOVER_SEED={seed}: {error:#}");
             failed.push(seed.to_string());
             sides = Sides::start(shape).await?;
