@@ -190,8 +190,6 @@ async fn a_replica_set_under_load_arrives_on_three_shards() {
 
     let theirs = stage.destination.client().await.unwrap();
     let report = compare(&client, &theirs, &Scope::default()).await.unwrap();
-    let foreign = stage.daemon.log().lines().filter(|line| line.contains("somebody else writes")).count();
-    assert_eq!(foreign, 0, "its own writes are taken for others': {}", stage.daemon.log_end());
     assert_eq!(unexpected(&report), Vec::<String>::new());
     let keys = stage.keys().await.unwrap();
     let names: Vec<&str> = keys.keys().map(String::as_str).collect();
