@@ -109,8 +109,8 @@ async fn each_check_of_a_sharded_source_fails_for_its_own_reason() {
         ("sharded_time_series", "no time-series"),
         ("destination_whole", "no part"),
     ] {
-        let found = |check: &&Check| check.name == name && check.outcome == "ok" && check.message.contains(words);
-        assert!(all.iter().find(found).is_some(), "{name} {words}: {all:#?}");
+        let found = |check: &Check| check.name == name && check.outcome == "ok" && check.message.contains(words);
+        assert!(all.iter().any(found), "{name} {words}: {all:#?}");
     }
     assert!(all.iter().all(|check| check.outcome != "fail"), "{all:#?}");
 

@@ -106,9 +106,23 @@ async fn die_at(place: &'static str) {
     // An undo that was on its way may need a moment more.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(fence || !bench.world.look().source_blocked, "{place}: the source is left blocked in {phase}");
+    // A cancelled run gives back what it holds after it is told to be one.
+    let held = || bench.world.look().balancer_held.clone();
+    let began = tokio::time::Instant::now();
+    while phase == Phase::Cancelled && !held().is_empty() && began.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let held = held();
+    match phase {
+        Phase::Completed | Phase::Cancelled => {
+            assert!(held.is_empty(), "{place}: the balancer stays stopped in {phase}: {held:?}")
+        }
+        _ => assert!(held.iter().all(|run| *run == end.status.run), "{place}: an earlier run holds the balancer: {held:?}"),
+    }
     if phase == Phase::Ready {
         bench.acknowledge(&end.spec).await.unwrap_or_else(|fault| panic!("{place}: {fault}"));
         bench.wait_for("orders", Phase::Completed).await;
+        assert!(bench.world.look().balancer_held.is_empty(), "{place}: the balancer is not given back");
     }
     bench.stop().await;
 }

@@ -23,6 +23,8 @@ pub(crate) struct Outside {
     pub(crate) destination_open: bool,
     pub(crate) settings_restored: bool,
     pub(crate) cleaned: Option<Ending>,
+    /// The runs that keep the source's balancer stopped.
+    pub(crate) balancer_held: BTreeSet<RunId>,
     pub(crate) lag: Duration,
     pub(crate) blockers: Vec<String>,
     pub(crate) resume_point_held: bool,
@@ -53,6 +55,7 @@ impl FakeWorld {
             destination_open: true,
             settings_restored: false,
             cleaned: None,
+            balancer_held: BTreeSet::new(),
             lag: Duration::from_millis(200),
             blockers: Vec::new(),
             resume_point_held: true,
@@ -151,6 +154,7 @@ impl RunEngine for FakeRun {
             let mut outside = self.world.call("start_sync")?;
             assert!(!outside.settings_restored, "no sync into restored settings");
             outside.destination_open = false;
+            outside.balancer_held.insert(self.context.run.clone());
             outside.created.entry(self.context.run.clone()).or_insert_with(|| vec![Namespace::new("shop", "orders")]);
             if let Some(running) = outside.syncs.get(&self.context.run)
                 && !running.task.is_finished()
@@ -243,6 +247,17 @@ impl RunEngine for FakeRun {
 
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>> {
         self.change("clean_up", move |outside| outside.cleaned = Some(ending))
+    }
+
+    fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        let run = self.context.run.clone();
+        self.change("release_source", move |outside| {
+            outside.balancer_held.remove(&run);
+        })
+    }
+
+    fn restart_shard<'a>(&'a self, _shard: &'a ShardName) -> BoxFuture<'a, Result<(), Fault>> {
+        self.change("restart_shard", |_| {})
     }
 
     fn progress(&self) -> EngineProgress {

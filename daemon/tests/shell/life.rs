@@ -153,6 +153,24 @@ async fn a_finalizing_that_fails_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_away_at_the_end_gets_its_balancer_back_later() {
+    let bench = Bench::started().await;
+    let away = Fault::new(FaultCode::Unreachable, "the source does not answer");
+    let spec = spec("orders");
+    bench.apply(&spec).await.expect("taken");
+    bench.wait_for("orders", Phase::Ready).await;
+    assert_eq!(bench.world.look().balancer_held.len(), 1);
+    bench.world.look().faults.insert("release_source", VecDeque::from([away.clone(), away.clone(), away.clone()]));
+    bench.acknowledge(&spec).await.expect("taken");
+    let stuck = bench.wait_until("orders", "the error", |observed| observed.status.error.is_some()).await;
+    assert_eq!((stuck.status.phase, stuck.status.error), (Phase::Finalizing, Some(away)));
+    // The destination does not wait for the source.
+    assert!(stuck.status.destination_writable && bench.world.look().cleaned.is_some());
+    bench.wait_for("orders", Phase::Completed).await;
+    assert!(bench.world.look().balancer_held.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lag_over_its_bound_takes_readiness_back() {
     let bench = Bench::started().await;
     let spec = spec("orders");
