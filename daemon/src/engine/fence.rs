@@ -74,7 +74,7 @@ pub async fn put_up(source: &Source, limit: Duration) -> Result<(), Fault> {
 /// Makes sure that the block is still up: what came before it was lifted may not have been the last.
 pub async fn check_up(source: &Source) -> Result<(), Fault> {
     // Without the privilege to look, the block that was acknowledged is taken to stand.
-    for shard in blocked(source).await?.into_iter().filter(|shard| shard.is_blocked == Some(false)) {
+    if let Some(shard) = blocked(source).await?.into_iter().find(|shard| shard.is_blocked == Some(false)) {
         let message = format!("somebody has lifted the block of the source's writes ({}) during the cutover", shard.hosts);
         return Err(Fault::new(FaultCode::WritesContinued, message)
             .with_remedy("keep others from setUserWriteBlockMode on the source, then acknowledge again"));
