@@ -1,4 +1,5 @@
 //! The engine on real sharded clusters.
 
 mod copy;
+mod run;
 mod topology;
