@@ -88,20 +88,23 @@ impl Tail {
     }
 
     /// Refuses what a shard tells of a database that has another primary shard by now: `movePrimary` makes the collections there and
-    /// drops them here, and both look as if a user had done it.
+    /// drops them here, and that looks as if a user had done it.
     pub(super) async fn check_home(&self, lane: Lane, definition: &Definition) -> Result<(), Fault> {
-        let (Definition::Create(namespace, _) | Definition::Drop(namespace)) = definition else { return Ok(()) };
+        let Definition::Drop(namespace) = definition else { return Ok(()) };
         if !self.source.is_sharded() || self.carried(namespace).is_none() {
             return Ok(());
         }
         let shard = &self.source.shards[lane].name;
         match topology::primary_shard(&self.source.entry, &namespace.db).await? {
-            Some(primary) if primary != *shard => Err(Fault::new(
-                FaultCode::ChunksMoved,
-                format!(
-                    "{shard} tells that {namespace} was made or dropped, and {primary} is the primary shard of its database by now"
-                ),
-            )),
+            // Of a sharded collection every shard that had some of it tells that it is gone, and then it is.
+            Some(primary) if primary != *shard && catalog::find(&self.source.entry, namespace).await?.is_some() => {
+                Err(Fault::new(
+                    FaultCode::ChunksMoved,
+                    format!(
+                        "{shard} tells that {namespace} was dropped, and it is there on {primary}, the primary shard of its database by now"
+                    ),
+                ))
+            }
             Some(_) | None => Ok(()),
         }
     }

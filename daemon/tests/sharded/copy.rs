@@ -20,9 +20,9 @@ use schemas::id::{Generation, MigrationName, ShardName};
 use schemas::spec::*;
 use tokio::sync::{Semaphore, mpsc};
 
-const DOCUMENTS: i32 = 600;
+pub(crate) const DOCUMENTS: i32 = 600;
 
-fn spec(source: &ShardedCluster, destination: &ReplicaSet) -> MigrationSpec {
+pub(crate) fn spec(source: &ShardedCluster, destination: &ReplicaSet) -> MigrationSpec {
     let connection = |uri: String| ConnectionSpec { uri, username: None, password: None, tls: None };
     MigrationSpec {
         name: MigrationName::new("orders").expect("a name"),
@@ -89,7 +89,7 @@ impl Copy {
 }
 
 /// Sharded collections on every shard, one that is not sharded, a view; orphans of a move, and planted ones.
-async fn fill(source: &ShardedCluster) -> Result<()> {
+pub(crate) async fn fill(source: &ShardedCluster) -> Result<()> {
     source.create_database("shop", 2).await?;
     source.shard_collection("shop.hashed", doc! { "_id": "hashed" }, Some(6)).await?;
     source.shard_collection("shop.ranged", doc! { "a": 1, "b": 1 }, None).await?;

@@ -2,4 +2,5 @@
 
 mod balancing;
 mod copy;
+mod run;
 mod topology;

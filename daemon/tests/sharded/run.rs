@@ -1,0 +1,115 @@
+//! A whole run of the engine from three shards to a replica set, under load: orphans, shard keys that change, definitions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use daemon::engine::run::MongoEngine;
+use daemon::engine::{Ending, Engine as _, EngineContext, SyncReport};
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+use rig::compare::{Scope, compare};
+use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
+use schemas::id::{RunId, Workspace};
+use schemas::spec::{SourceWrites, VerifyMode};
+use tokio::sync::mpsc;
+
+use crate::copy::{DOCUMENTS, fill, spec};
+
+/// How long a busy machine may take to come from one step to the next.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Changes on every shard, shard keys among them, until it is told to stop.
+async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<i32> {
+    let db = client.database("shop");
+    let mut rounds = 0;
+    while !stop.load(Ordering::Acquire) {
+        rounds += 1;
+        let n = rounds * 31 % DOCUMENTS;
+        for name in ["hashed", "ranged", "plain"] {
+            let collection = db.collection::<Document>(name);
+            collection.insert_one(doc! { "_id": 100_000 + rounds, "a": rounds % 600, "b": "new" }).await?;
+            collection.update_one(doc! { "_id": n }, doc! { "$set": { "seen": rounds } }).await?;
+            collection.delete_one(doc! { "_id": (n + 5) % DOCUMENTS }).await?;
+            // The same `_id` comes back, on another shard; one that no shard keeps an orphan of.
+            if rounds > 3 {
+                let id = 100_000 + rounds - 3;
+                collection.delete_one(doc! { "_id": id }).await?;
+                collection.insert_one(doc! { "_id": id, "a": (rounds * 7) % 600, "b": "back" }).await?;
+            }
+        }
+    }
+    Ok(rounds)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_shards_under_load_arrive_in_a_replica_set() -> Result<()> {
+    let (source, destination) =
+        tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
+    fill(&source).await?;
+    let client = source.client().await?;
+    let mut spec = spec(&source, &destination);
+    spec.verify.mode = VerifyMode::Full;
+    spec.cutover.source_writes = SourceWrites::Block;
+    let folder = tempfile::tempdir()?;
+    let context = EngineContext {
+        run: RunId::new(&spec.name, spec.generation, 7),
+        workspace: Workspace::default(),
+        spec: Arc::new(spec),
+        run_dir: folder.path().to_owned(),
+        replaces: Arc::from([]),
+    };
+    let engine = MongoEngine::default().open(context)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(write(client.clone(), Arc::clone(&stop)));
+    let (sender, mut reports) = mpsc::channel(1_000);
+    engine.start_sync(sender).await?;
+    let ready = async {
+        loop {
+            match reports.recv().await.context("no report")? {
+                SyncReport::Health { caught_up: true, lag: Some(_), blockers } if blockers.is_empty() => return Ok(()),
+                SyncReport::Failed(fault) => bail!("failed: {fault}"),
+                SyncReport::Health { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+            }
+        }
+    };
+    if tokio::time::timeout(PATIENCE, ready).await.is_err() {
+        bail!("not ready: {:?} {:?}", engine.progress(), engine.mismatches(5).await);
+    }
+    // Told by several shards, and applied once.
+    let db = client.database("shop");
+    let index = doc! { "key": { "b": 1 }, "name": "b_1" };
+    db.run_command(doc! { "createIndexes": "hashed", "indexes": [index] }).await?;
+    source.shard_collection("shop.gone", doc! { "_id": "hashed" }, Some(6)).await?;
+    db.collection("gone").insert_many((0..50).map(|n| doc! { "_id": n })).await?;
+    db.collection::<Document>("gone").drop().await?;
+    stop.store(true, Ordering::Release);
+    assert!(writer.await?? > 0);
+    let cut_over = async {
+        engine.prepare_cutover().await?;
+        engine.block_source().await?;
+        engine.drain().await?;
+        engine.stop_sync().await;
+        engine.restore_settings().await?;
+        engine.open_destination().await?;
+        engine.clean_up(Ending::Completed).await?;
+        engine.unblock_source().await
+    };
+    if let Err(fault) = tokio::time::timeout(PATIENCE, cut_over).await.context("it does not cut over")? {
+        while let Ok(report) = reports.try_recv() {
+            if let SyncReport::Failed(why) = report {
+                bail!("{fault}, since {why}");
+            }
+        }
+        bail!("{fault}");
+    }
+    let progress = engine.progress();
+    assert_eq!(progress.shards.len(), 3);
+    let theirs = destination.client().await?;
+    let report = compare(&client, &theirs, &Scope::default()).await?;
+    assert!(report.is_equal(), "{report}");
+    let orphans = theirs.database("shop").collection::<Document>("ranged").count_documents(doc! { "b": "orphan" }).await?;
+    assert_eq!(orphans, 0);
+    Ok(())
+}
