@@ -190,7 +190,7 @@ async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_wit
     ensure!(code == FaultCode::MissingPrivileges && message.contains("find (on admin.system.roles)"), "{message}");
     let found = MongoEngine::default().inspect(&spec, &BTreeSet::new()).await;
     let users = found.checks.iter().find(|check| check.name == "users").context("users are not checked")?;
-    ensure!(users.outcome == Outcome::Ok && users.message == "1 users and 1 roles in scope", "{users:?}");
+    ensure!(users.outcome == Outcome::Ok && users.message == "1 user and 1 role in scope", "{users:?}");
 
     // Somebody else's of the same name, and of another.
     run(&pair.to, "shop", doc! { "createUser": "app", "pwd": "theirs", "roles": [] }).await?;
