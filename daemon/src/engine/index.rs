@@ -32,7 +32,7 @@ const LAST_NAMED_CODE: i32 = 9_999;
 const DUPLICATE_KEY: i32 = 11000;
 
 /// The server's code for an index that is the last for its collection's shard key.
-const OF_SHARD_KEY: i32 = 320;
+const OF_SHARD_KEY: i32 = 370;
 /// The index, and its field beside the shard key, that stands in while another is replaced.
 const MEANWHILE: &str = "cutover_meanwhile";
 
