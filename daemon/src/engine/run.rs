@@ -1,6 +1,6 @@
 //! The engine behind the daemon's shell: opens runs, starts and stops their sync, and does what a cutover asks for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -251,10 +251,18 @@ impl MongoRun {
             return Ok(());
         }
         let writer = &*self.writer().await?;
-        let finishes = unfinished.into_iter().map(|(namespace, index)| -> Piece<'_, ()> {
+        // On a sharded cluster one index of a collection is modified at a time.
+        let mut of_collections: BTreeMap<Namespace, Vec<String>> = BTreeMap::new();
+        for (namespace, index) in unfinished {
+            of_collections.entry(namespace).or_default().push(index);
+        }
+        let finishes = of_collections.into_iter().map(|(namespace, indexes)| -> Piece<'_, ()> {
             Box::pin(async move {
-                index::finish_unique(writer, &namespace, &index).await?;
-                self.checkpoints.store_finished_unique(&namespace, &index).await
+                for index in indexes {
+                    index::finish_unique(writer, &namespace, &index).await?;
+                    self.checkpoints.store_finished_unique(&namespace, &index).await?;
+                }
+                Ok(())
             })
         });
         concurrent::all(FINISHES, finishes.collect()).await.map(drop)
