@@ -259,17 +259,18 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
     };
     match deployment.command(&namespace.db, stats).await {
         Ok(reply) => {
-            let first =
-                reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).ok().and_then(|b| b.first()).cloned();
-            let stats = first
-                .and_then(|entry| entry.as_document().and_then(|d| d.get_document("storageStats").ok().cloned()))
-                .and_then(|stats| RawDocumentBuf::try_from(&stats).ok());
-            let read = |key| stats.as_ref().and_then(|s| number(s, key)).and_then(|n| u64::try_from(n).ok());
-            let buckets = || {
-                let series = stats.as_ref()?.get_document("timeseries").ok()?;
-                number(series, "bucketCount").and_then(|n| u64::try_from(n).ok())
-            };
-            Ok((read("count").or_else(buckets).unwrap_or(0), read("size").unwrap_or(0)))
+            // A router tells of each shard.
+            let of_shards = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).into_iter().flatten();
+            let (mut documents, mut bytes) = (0, 0);
+            for entry in of_shards {
+                let stats = entry.as_document().and_then(|entry| entry.get_document("storageStats").ok());
+                let Some(stats) = stats.and_then(|stats| RawDocumentBuf::try_from(stats).ok()) else { continue };
+                let read = |of: &RawDocument, key| number(of, key).and_then(|n| u64::try_from(n).ok());
+                let buckets = || read(stats.get_document("timeseries").ok()?, "bucketCount");
+                documents += read(&stats, "count").or_else(buckets).unwrap_or(0);
+                bytes += read(&stats, "size").unwrap_or(0);
+            }
+            Ok((documents, bytes))
         }
         Err(e) if is_no_collection(&e) => Ok((0, 0)),
         Err(e) => Err(deployment.fault(&format!("reading the size of {namespace}"), &e)),
