@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, doc};
+use mongodb::error::{ErrorKind, WriteFailure};
 use rig::compare::{Scope, compare};
 use rig::stage::MIGRATION;
 use rig::{ClusterOptions, Cutover, Cutoverd, Declaration, Options, ReplicaSet, ShardedCluster, cutoverd};
@@ -97,6 +98,12 @@ impl Stage {
         let theirs = self.destination.client().await?;
         let report = compare(&self.source.client().await?, &theirs, &Scope::default()).await?;
         ensure!(report.is_equal(), "{report}\n{}", self.daemon.log_end());
+        Ok(())
+    }
+
+    async fn prove_without_orphans(&self) -> Result<()> {
+        self.prove().await?;
+        let theirs = self.destination.client().await?;
         let ranged = theirs.database("shop").collection::<Document>("ranged");
         ensure!(ranged.count_documents(doc! { "b": "orphan" }).await? == 0, "orphans have arrived");
         Ok(())
@@ -123,7 +130,11 @@ async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<u64> {
             // The same `_id` comes back on another shard.
             collection.delete_one(by((n + 5) % DOCUMENTS)).await?;
             let back = doc! { "_id": (n + 5) % DOCUMENTS, "a": 999 - rounds % 1_000, "b": rounds, "c": rounds };
-            collection.insert_one(back).await?;
+            match collection.insert_one(back).await.map_err(|error| (is_duplicate(&error), error)) {
+                // What a moved range left behind has its `_id` still: it then stays deleted.
+                Ok(_) | Err((true, _)) => {}
+                Err((false, error)) => return Err(error.into()),
+            }
         }
         // A document that goes over to another shard, by its shard key.
         let key = doc! { "_id": 10_000 + rounds, "a": (10_000 + rounds) * 7 % 1_000, "b": (10_000 + rounds) * 13 % 300 };
@@ -133,6 +144,15 @@ async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<u64> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(rounds.unsigned_abs().into())
+}
+
+fn is_duplicate(error: &mongodb::error::Error) -> bool {
+    use mongodb::error::{ErrorKind, WriteFailure};
+    matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref error)) if error.code == 11_000)
+}
+
+fn is_duplicate(error: &mongodb::error::Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == 11000)
 }
 
 /// Changes a document's shard key, as a router does: by a retryable write, or in a transaction.
@@ -178,7 +198,7 @@ async fn three_shards_under_load_arrive_in_one_replica_set() {
     assert!(writer.await.unwrap().unwrap() > 10);
     stage.acknowledge(&declaration).await.unwrap();
     stage.wait_for("completed").await.unwrap();
-    stage.prove().await.unwrap();
+    stage.prove_without_orphans().await.unwrap();
 }
 
 #[tokio::test]
@@ -188,10 +208,14 @@ async fn a_chunk_that_moves_once_all_is_copied_loses_nothing() {
     let declaration = stage.declaration();
     stage.apply(&declaration).await.unwrap();
     stage.wait_for("ready").await.unwrap();
+    // What was an orphan there would be one of the collection's documents once the range is the shard's.
+    let shard = stage.source.shards()[1].client().await.unwrap();
+    shard.database("shop").collection::<Document>("ranged").delete_one(doc! { "_id": "orphan 1 2" }).await.unwrap();
     stage.source.move_range("shop.ranged", doc! { "a": 400, "b": Bson::MinKey }, 1).await.unwrap();
     let ranged = client.database("shop").collection::<Document>("ranged");
     ranged.update_many(doc! {}, doc! { "$set": { "after": "the move" } }).await.unwrap();
     ranged.delete_many(doc! { "a": { "$gte": 400, "$lt": 450 } }).await.unwrap();
+    // An orphan that the shard had in that range is its own now, for everybody.
     stage.acknowledge(&declaration).await.unwrap();
     stage.wait_for("completed").await.unwrap();
     stage.prove().await.unwrap();
