@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, doc};
-use mongodb::error::{ErrorKind, WriteFailure};
 use rig::compare::{Scope, compare};
 use rig::stage::MIGRATION;
 use rig::{ClusterOptions, Cutover, Cutoverd, Declaration, Options, ReplicaSet, ShardedCluster, cutoverd};
@@ -149,10 +148,6 @@ async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<u64> {
 fn is_duplicate(error: &mongodb::error::Error) -> bool {
     use mongodb::error::{ErrorKind, WriteFailure};
     matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref error)) if error.code == 11_000)
-}
-
-fn is_duplicate(error: &mongodb::error::Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == 11000)
 }
 
 /// Changes a document's shard key, as a router does: by a retryable write, or in a transaction.
