@@ -87,26 +87,30 @@ impl Tail {
         }
     }
 
-    /// Refuses what a shard tells of a database that has another primary shard by now: `movePrimary` makes the collections there and
-    /// drops them here, and that looks as if a user had done it.
+    /// Refuses what a shard tells of a database whose primary shard has moved: `movePrimary` makes the collections there and drops
+    /// them here, and that looks as if a user had done it. A database that was dropped and made anew may well be elsewhere.
     pub(super) async fn check_home(&self, lane: Lane, definition: &Definition) -> Result<(), Fault> {
         let Definition::Drop(namespace) = definition else { return Ok(()) };
         if !self.source.is_sharded() || self.carried(namespace).is_none() {
             return Ok(());
         }
         let shard = &self.source.shards[lane].name;
-        match topology::primary_shard(&self.source.entry, &namespace.db).await? {
-            // Of a sharded collection every shard that had some of it tells that it is gone, and then it is.
-            Some(primary) if primary != *shard && catalog::find(&self.source.entry, namespace).await?.is_some() => {
-                Err(Fault::new(
-                    FaultCode::ChunksMoved,
-                    format!(
-                        "{shard} tells that {namespace} was dropped, and it is there on {primary}, the primary shard of its database by now"
-                    ),
-                ))
-            }
-            Some(_) | None => Ok(()),
+        let Some(home) = topology::home(&self.source.entry, &namespace.db).await? else { return Ok(()) };
+        let place = home.place(&namespace.db);
+        let Some(before) = self.checkpoints.places().await?.remove(&place) else {
+            return self.checkpoints.store_places([(place, home.primary.0)].into()).await;
+        };
+        let primary = home.primary;
+        // Of a sharded collection every shard that had some of it tells that it is gone, and then it is.
+        if primary.0 != before && primary != *shard && catalog::find(&self.source.entry, namespace).await?.is_some() {
+            return Err(Fault::new(
+                FaultCode::ChunksMoved,
+                format!(
+                    "{shard} tells that {namespace} was dropped, and it is there on {primary}, the primary shard of its database by now"
+                ),
+            ));
         }
+        Ok(())
     }
 
     /// Shards a collection on a sharded destination as is wanted, where it is there.

@@ -175,17 +175,7 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
             findings.fail(&name, &fault);
             return None;
         }
-        Topology::Sharded if side == Side::Destination => {
-            findings.note(&name, Outcome::Ok, "a sharded cluster, through its router");
-        }
-        Topology::Sharded => {
-            let fault = Fault::new(
-                FaultCode::NotSupportedYet,
-                format!("the {side} at {} is a sharded cluster, which this version does not support yet", deployment.hosts),
-            )
-            .with_remedy("migrate between replica sets");
-            findings.fail(&name, &fault);
-        }
+        Topology::Sharded => findings.note(&name, Outcome::Ok, "a sharded cluster, through its router"),
     }
     Some(deployment)
 }

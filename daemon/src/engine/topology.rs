@@ -105,7 +105,7 @@ pub enum Change {
     ShardAdded(ShardName),
     /// A shard has left.
     ShardRemoved(ShardName),
-    /// A database's unsharded collections are elsewhere (`movePrimary`), or it was dropped and made anew there.
+    /// A database's unsharded collections are elsewhere (`movePrimary`).
     HomeMoved(String),
     /// A database is gone.
     DatabaseGone(String),
@@ -156,6 +156,12 @@ impl Change {
 pub async fn shard_names(router: &Deployment) -> Result<BTreeSet<ShardName>, Fault> {
     let found = entries(router, "shards", &rawdoc! {}).await?;
     Ok(found.iter().filter_map(|entry| entry.get_str("_id").ok().map(|name| ShardName(name.to_owned()))).collect())
+}
+
+/// Where a database's unsharded collections are now; `None`: the cluster does not know of it.
+pub async fn home(router: &Deployment, db: &str) -> Result<Option<Home>, Fault> {
+    let found = entries(router, "databases", &rawdoc! { "_id": db }).await?;
+    Ok(found.first().and_then(|entry| Home::read(entry)).map(|(_, home)| home))
 }
 
 /// The primary shard of a database; `None`: the cluster does not know of it.
@@ -249,7 +255,7 @@ impl Cluster {
     #[must_use]
     pub fn places(&self) -> BTreeMap<String, String> {
         let names: Vec<&str> = self.shards.iter().map(|shard| shard.name.0.as_str()).collect();
-        let homes = self.databases.iter().map(|(db, home)| (format!("database {db}"), home.primary.0.clone()));
+        let homes = self.databases.iter().map(|(db, home)| (home.place(db), home.primary.0.clone()));
         let collections = self.collections.iter().map(|(namespace, map)| {
             let version = map.version();
             // Splits and merges raise the minor version alone.
@@ -277,7 +283,9 @@ impl Cluster {
         for (db, home) in &earlier.databases {
             match self.databases.get(db) {
                 None => changes.push(Change::DatabaseGone(db.clone())),
-                Some(now) if now.primary != home.primary => changes.push(Change::HomeMoved(db.clone())),
+                Some(now) if now.primary != home.primary && now.incarnation() == home.incarnation() => {
+                    changes.push(Change::HomeMoved(db.clone()))
+                }
                 Some(_) => {}
             }
         }
@@ -362,6 +370,20 @@ impl Shard {
 }
 
 impl Home {
+    /// What tells a database from one of the same name that was dropped: a move of its primary shard does not change it.
+    fn incarnation(&self) -> Option<Vec<u8>> {
+        match self.version.get("uuid") {
+            Ok(Some(RawBsonRef::Binary(uuid))) => Some(uuid.bytes.to_vec()),
+            _ => None,
+        }
+    }
+
+    /// Its name among the places of [`Cluster::places`].
+    #[must_use]
+    pub fn place(&self, db: &str) -> String {
+        format!("database {db} {:02x?}", self.incarnation())
+    }
+
     fn read(entry: &RawDocument) -> Option<(String, Self)> {
         let home = Self {
             primary: ShardName(entry.get_str("primary").ok()?.to_owned()),
