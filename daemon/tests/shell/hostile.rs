@@ -66,7 +66,8 @@ fn hostile_hcl_is_refused_or_taken() {
                 Ok(laid_out) => assert_eq!(layout("main.hcl", &laid_out).as_ref(), Ok(&laid_out), "laid out twice"),
                 Err(all) => {
                     let is_misread = all.iter().any(|one| one.summary.contains("without changing what it means"));
-                    assert!(!is_misread || text.contains("%{"), "{all}");
+                    // Where a quote may stand inside of a string's own expression; the file is then left as it is.
+                    assert!(!is_misread || text.contains("%{") || text.contains("${"), "{all}");
                 }
             }
         }));
