@@ -214,3 +214,24 @@ async fn a_chunk_that_moves_once_all_is_copied_loses_nothing() {
     stage.wait_for("completed").await.unwrap();
     stage.prove().await.unwrap();
 }
+
+#[tokio::test]
+async fn two_documents_of_one_id_on_two_shards_are_told_and_keep_the_run_from_ready() {
+    let stage = Stage::set().await.unwrap();
+    let ranged = stage.source.client().await.unwrap().database("shop").collection::<Document>("ranged");
+    ranged.insert_one(doc! { "_id": "twin", "a": 50, "b": 1 }).await.unwrap();
+    ranged.insert_one(doc! { "_id": "twin", "a": 950, "b": 1 }).await.unwrap();
+    stage.apply(&stage.declaration()).await.unwrap();
+    let start = Instant::now();
+    let told = loop {
+        let told = stage.cutover.run(["verify", MIGRATION, "--json"]).await.unwrap();
+        if told.stdout.contains("twin") {
+            break told.stdout;
+        }
+        assert!(start.elapsed() < PATIENCE, "{}", stage.daemon.log_end());
+        tokio::time::sleep(POLL).await;
+    };
+    assert!(told.contains("shop.ranged"), "{told}");
+    let status = stage.cutover.status(MIGRATION).await.unwrap();
+    assert!(status["phase"] == "catching_up" && status["ready"]["value"] == false, "{status:#}");
+}

@@ -116,6 +116,12 @@ async fn each_check_of_a_sharded_source_fails_for_its_own_reason() {
     scene.fails(&declaration, "balancer", "CUT0061", &["is on", "sh.stopBalancer()"]).await;
     scene.cluster.admin(doc! { "balancerStop": 1 }).await.unwrap();
 
+    // Two shards may hold one `_id` each; only the comparison would tell.
+    let unproved = scene.declaration().text("verify.mode", "off");
+    assert!(scene.checks(&unproved).await.iter().all(|check| check.name != "one_document_per_id" || check.outcome == "ok"));
+    scene.cluster.shard_collection("shop.places", doc! { "town": 1, "_id": 1 }, None).await.unwrap();
+    scene.fails(&unproved, "one_document_per_id", "CUT0021", &["shop.places", "verify { mode = \"full\" }"]).await;
+
     // As the config server has it while a chunk moves.
     let migrations = config.collection::<Document>("migrations");
     migrations.insert_one(doc! { "ns": "shop.orders", "fromShard": "shard-0", "toShard": "shard-1" }).await.unwrap();

@@ -5,7 +5,7 @@ use mongodb::bson::{Bson, Document, RawDocument, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 use schemas::observed::Outcome;
-use schemas::spec::{Balancer as Mode, ConnectionSpec, MigrationSpec};
+use schemas::spec::{Balancer as Mode, ConnectionSpec, MigrationSpec, VerifyMode};
 
 use super::{Findings, OLDEST, surroundings};
 use crate::engine::topology::{Cluster, Shard};
@@ -97,6 +97,7 @@ pub(super) async fn check(findings: &mut Findings, spec: &MigrationSpec) {
         reach(findings, &source, &spec.source.connection).await;
         compatibility(findings, destination.as_ref()).await;
         time_series(findings, &source, spec).await;
+        one_per_id(findings, &source, spec).await;
         still(findings, &source, spec).await;
     }
 }
@@ -274,6 +275,31 @@ async fn time_series(findings: &mut Findings, router: &Deployment, spec: &Migrat
     }
     let message = format!("sharded time-series collections cannot be migrated: {}", sharded.join(", "));
     findings.fail(name, &Fault::new(FaultCode::UnsupportedNamespace, message));
+}
+
+/// Sees that two documents of one `_id` would be found: where the shard key is more than that, two shards may hold one each, and a
+/// replica set holds one of them only. The comparison of every document tells them; the copy does not.
+async fn one_per_id(findings: &mut Findings, router: &Deployment, spec: &MigrationSpec) {
+    let name = "one_document_per_id";
+    if spec.verify.mode == VerifyMode::Full {
+        return findings.note(name, Outcome::Ok, "documents of one _id on two shards are found by the comparison");
+    }
+    let sharded = match config(router, "collections", &rawdoc! { "key": { "$nin": [{ "_id": 1 }, { "_id": "hashed" }] } }).await {
+        Ok(sharded) => sharded,
+        Err(fault) => return findings.fail(name, &fault),
+    };
+    let names = sharded.iter().filter_map(|entry| entry.get_str("_id").ok()?.parse::<Namespace>().ok());
+    let carried: Vec<String> =
+        names.filter(|namespace| spec.namespaces.scope.contains(namespace)).map(|namespace| namespace.to_string()).collect();
+    if carried.is_empty() {
+        return findings.note(name, Outcome::Ok, "every collection in scope is sharded by its _id, or not at all");
+    }
+    let message = format!(
+        "{} may hold two documents of one _id, on two shards: with verify {{ mode = \"off\" }} one of them would be lost unseen",
+        carried.join(", ")
+    );
+    let remedy = "set verify { mode = \"full\" }, or leave the namespaces out with namespaces.exclude";
+    findings.fail(name, &Fault::new(FaultCode::UnsupportedNamespace, message).with_remedy(remedy));
 }
 
 /// Sees that nothing moves between the shards, or that the run can see to it.
