@@ -44,3 +44,8 @@ fn numbers_and_the_dot_between_them_stay_apart() {
     assert_eq!(laid_out("a = range(1. 100000)\nb =1. 1.5\n"), "a = range(1. 100000)\nb = 1. 1.5\n");
     assert_eq!(laid_out("a = x.0.5\n"), "a = x.0.5\n");
 }
+
+#[test]
+fn a_comment_ends_behind_its_beginning() {
+    assert_eq!(laid_out("a=1 /*/* one = \"\n*/\nbc =2\n"), "a  = 1 /*/* one = \"\n*/\nbc = 2\n");
+}

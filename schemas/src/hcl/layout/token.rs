@@ -46,7 +46,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
             '"' => (Kind::Text, quoted(rest)),
             '#' => (Kind::Comment, line(rest)),
             '/' if rest.starts_with("//") => (Kind::Comment, line(rest)),
-            '/' if rest.starts_with("/*") => (Kind::Comment, rest.find("*/").map_or(rest.len(), |end| end + 2)),
+            '/' if rest.starts_with("/*") => (Kind::Comment, rest[2..].find("*/").map_or(rest.len(), |end| end + 4)),
             '<' if rest.starts_with("<<") => (Kind::Text, heredoc(rest)),
             c if c.is_ascii_digit() => (Kind::Number, number(rest)),
             c if is_word(c) && c != '-' => (Kind::Word, rest.find(|c| !is_word(c)).unwrap_or(rest.len())),
