@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use mongodb::bson::doc;
-use rig::{Auth, Cutover, Options, Output, Stage, TlsMode, User, cutoverd, programs};
+use rig::{Auth, ClusterOptions, Cutover, Cutoverd, Options, Output, ShardedCluster, Stage, TlsMode, User, cutoverd, programs};
 
 const PASSWORD: &str = "of-the-migrator";
 const ROLES: [&str; 7] = [
@@ -41,10 +41,10 @@ fn copied(name: &str, into: &Path, replaced: &[(&str, &str)]) {
 }
 
 /// Plans an example; everything in it is to be created, and no check fails.
-async fn planned(stage: &Stage, name: &str, replaced: &[(&str, &str)], creates: usize) -> Output {
+async fn planned(daemon: &Cutoverd, name: &str, replaced: &[(&str, &str)], creates: usize) -> Output {
     let folder = tempfile::tempdir().unwrap();
     copied(name, folder.path(), replaced);
-    let cutover = Cutover::new(folder.path()).daemon(&stage.daemon);
+    let cutover = Cutover::new(folder.path()).daemon(daemon);
     cutover.succeed(["fmt", "--check"]).await.unwrap();
     let preflight = cutover.succeed(["preflight"]).await.unwrap();
     assert!(!preflight.stdout.contains("fail"), "{name}: {preflight}");
@@ -73,20 +73,20 @@ async fn examples_with_passwords_are_planned() {
     let (source, destination, secrets) = (stage.source.uri(), stage.destination.uri(), secrets.path().display().to_string());
 
     let uri = "mongodb://orders-1.old.example.net:27017,orders-2.old.example.net:27017/?replicaSet=rs0";
-    planned(&stage, "minimal", &[(uri, &source), ("mongodb+srv://orders.new.example.net", &destination)], 1).await;
+    planned(&stage.daemon, "minimal", &[(uri, &source), ("mongodb+srv://orders.new.example.net", &destination)], 1).await;
 
     let uris = [
         ("mongodb://orders-a.example.net:27017/?replicaSet=orders-a", source.as_str()),
         ("mongodb://orders-b.example.net:27017/?replicaSet=orders-b", destination.as_str()),
     ];
-    planned(&stage, "orders", &uris, 1).await;
+    planned(&stage.daemon, "orders", &uris, 1).await;
 
     let shop = [
         ("mongodb://${join(\",\", local.source_hosts)}/?replicaSet=shop", source.as_str()),
         ("mongodb+srv://shop.new.example.net", destination.as_str()),
         ("/run/secrets", secrets.as_str()),
     ];
-    let plan = planned(&stage, "filtered", &shop, 1).await;
+    let plan = planned(&stage.daemon, "filtered", &shop, 1).await;
     for words in ["shop-staging", "\"inventory.*\"", "2 collections", "\"drop\""] {
         assert!(plan.stdout.contains(words), "{words}: {plan}");
     }
@@ -96,7 +96,7 @@ async fn examples_with_passwords_are_planned() {
         ("mongodb+srv://${each.value.host}", destination.as_str()),
         ("/run/secrets", secrets.as_str()),
     ];
-    let plan = planned(&stage, "many", &tenants, 2).await;
+    let plan = planned(&stage.daemon, "many", &tenants, 2).await;
     for words in ["tenant-acme", "tenant-globe", "\"acme_reports.*\"", "\"120h\""] {
         assert!(plan.stdout.contains(words), "{words}: {plan}");
     }
@@ -115,7 +115,7 @@ async fn the_example_with_certificates_is_planned() {
     let path = |path: &Path| path.display().to_string();
     let hosts = [stage.source.host(0), stage.destination.host(0)];
     let plan = planned(
-        &stage,
+        &stage.daemon,
         "tls",
         &[
             ("ledger.old.example.net:27017", &hosts[0]),
@@ -128,4 +128,39 @@ async fn the_example_with_certificates_is_planned() {
     )
     .await;
     assert!(plan.stdout.contains("reads 1 collection with 1 document"), "{plan}");
+}
+
+#[tokio::test]
+async fn the_example_of_sharded_clusters_is_planned() {
+    let (source, destination, daemon) = tokio::try_join!(
+        ShardedCluster::start(ClusterOptions::shards(2)),
+        ShardedCluster::start(ClusterOptions::shards(2)),
+        Cutoverd::start(cutoverd::Config::default())
+    )
+    .unwrap();
+    source.create_database("shop", 0).await.unwrap();
+    source.shard_collection("shop.orders", doc! { "_id": "hashed" }, Some(4)).await.unwrap();
+    let orders = source.client().await.unwrap().database("shop").collection("orders");
+    orders.insert_many((0..50).map(|n| doc! { "_id": n, "customer": n % 7 })).await.unwrap();
+    let with_login = |side: &str, variable: &str| {
+        format!(
+            "    uri      = var.{side}_uri\n    username = \"migrator\"\n    password = {{ env = \"SHOP_{variable}_PASSWORD\" }}\n"
+        )
+    };
+    let plan = planned(
+        &daemon,
+        "sharded",
+        &[
+            ("mongodb://mongos-1.example.net:27017,mongos-2.example.net:27017", &source.uri()),
+            ("mongodb://new-mongos.example.net:27017", &destination.uri()),
+            // These have no access control.
+            (&with_login("source", "SOURCE"), "    uri = var.source_uri\n"),
+            (&with_login("destination", "DESTINATION"), "    uri = var.destination_uri\n"),
+        ],
+        1,
+    )
+    .await;
+    for words in ["customer: 1, _id: hashed", "balancer", "shard-0", "shard-1"] {
+        assert!(plan.stdout.contains(words), "{words}: {plan}");
+    }
 }
