@@ -27,8 +27,8 @@ const SNAPSHOT_GONE: [i32; 2] = [239, 246];
 const FAILURES: u32 = 2;
 /// The same where the source cannot be read as of the time that is applied, and so may only be ahead.
 const INEXACT_FAILURES: u32 = 10;
-/// Namespaces compared at once: each holds a reply of both sides, up to 16 MB each.
-const AT_ONCE: usize = 2;
+/// Namespaces compared at once: each holds replies of both sides, up to 16 MB each, and two of them broke the bound on memory.
+const AT_ONCE: usize = 1;
 
 impl Verifier {
     /// Compares what is queued. Returns how many documents that were.
