@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{RawDocument, doc, rawdoc};
+use mongodb::bson::{doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use tokio::time::Instant;
 
-use crate::mongo::{Deployment, append, command, error};
+use super::topology;
+use crate::mongo::{Deployment, error};
 
 /// How long a round that is under way may take to end: one migration of a chunk.
 const ROUND: Duration = Duration::from_mins(5);
@@ -68,18 +69,11 @@ pub async fn look(router: &Deployment) -> Result<Balancer, Fault> {
 
 /// The same from what is stored: the balancer's settings, where nothing means on, and the migrations under way.
 async fn look_at_settings(router: &Deployment) -> Result<Balancer, Fault> {
-    let read = async |collection: &str, filter: &RawDocument| {
-        let mut find = command("find", collection);
-        append(&mut find, "filter", filter);
-        append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
-        append(&mut find, "limit", 1);
-        router.collect("config", find).await.map_err(|e| router.fault(&format!("reading config.{collection}"), &e))
-    };
-    let settings = read("settings", &rawdoc! { "_id": "balancer" }).await?;
+    let settings = topology::entries(router, "settings", &rawdoc! { "_id": "balancer" }).await?;
     let is_on = settings.first().is_none_or(|settings| {
         !settings.get_bool("stopped").unwrap_or(false) && settings.get_str("mode").map_or(true, |mode| mode == "full")
     });
-    let is_in_round = !read("migrations", &rawdoc! {}).await?.is_empty();
+    let is_in_round = !topology::entries(router, "migrations", &rawdoc! {}).await?.is_empty();
     Ok(Balancer { is_on, is_in_round })
 }
 

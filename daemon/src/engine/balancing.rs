@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::balancer;
 use super::topology::Cluster;
-use crate::mongo::{Deployment, Topology};
+use crate::mongo::Deployment;
 
 /// Between two looks at the balancer while a run goes on: shorter than a chunk takes to move.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -110,7 +110,7 @@ async fn record_of(router: &Deployment) -> Result<Record, Fault> {
 ///
 /// A balancer that is on all the same is the fault `BalancerOn`, which the daemon tries to get over by itself.
 pub async fn ensure_still(source: &Deployment, spec: &MigrationSpec, run_dir: &Path) -> Result<(), Fault> {
-    if source.topology != Topology::Sharded {
+    if !source.is_sharded() {
         return Ok(());
     }
     let balancer = match mode(spec) {
@@ -176,7 +176,7 @@ pub struct Watch {
 impl Watch {
     /// What keeps the run from being ready, in words; nothing where the source is not sharded.
     pub async fn blocker(&mut self, source: &Deployment) -> Option<String> {
-        if source.topology != Topology::Sharded {
+        if !source.is_sharded() {
             return None;
         }
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {

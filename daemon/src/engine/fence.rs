@@ -13,7 +13,7 @@ use schemas::fault::{Fault, FaultCode};
 
 use super::guard::{WRITE_BLOCK, is_granted, is_write_blocked};
 use super::source::Source;
-use crate::mongo::{Deployment, Topology, error};
+use crate::mongo::{Deployment, error};
 
 /// The server's codes: not permitted; no such command.
 const UNAUTHORIZED: i32 = 13;
@@ -135,7 +135,7 @@ pub async fn lift(source: &Source) -> Result<(), Fault> {
 
 /// Ends requests of this run to block that are still under way.
 async fn end_requests(source: &Deployment) -> Result<(), Fault> {
-    let is_router = source.topology == Topology::Sharded;
+    let is_router = source.is_sharded();
     let look = || async {
         let pipeline = vec![
             // A router's own operations: what it has handed on goes to its end, and what comes later waits for that.

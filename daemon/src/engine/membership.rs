@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::balancer;
 use super::topology::Cluster;
-use crate::mongo::{Deployment, Topology};
+use crate::mongo::Deployment;
 
 /// Where a run keeps the shards that it began with.
 const FILE: &str = "shards.json";
@@ -22,7 +22,7 @@ async fn names(router: &Deployment) -> Result<BTreeSet<ShardName>, Fault> {
 /// Keeps the shards of a sharded source for a run, where it has none yet: a run that is started again began with the first ones.
 pub async fn keep(source: &Deployment, run_dir: &Path) -> Result<(), Fault> {
     let path = run_dir.join(FILE);
-    if source.topology != Topology::Sharded || path.exists() {
+    if !source.is_sharded() || path.exists() {
         return Ok(());
     }
     let aside = path.with_extension("tmp");
@@ -37,7 +37,7 @@ fn kept(run_dir: &Path) -> Option<BTreeSet<ShardName>> {
 
 /// What is otherwise than when the run began; what cannot be seen now is left out.
 pub async fn look(source: &Deployment, run_dir: &Path) -> Vec<Finding> {
-    if source.topology != Topology::Sharded {
+    if !source.is_sharded() {
         return Vec::new();
     }
     let mut findings = Vec::new();

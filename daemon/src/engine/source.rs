@@ -96,7 +96,7 @@ impl Source {
     /// The shard that holds a collection that is not sharded.
     pub async fn home_of(&self, namespace: &Namespace) -> Result<&ShardSource, Fault> {
         let home = match self.is_sharded() {
-            true => topology::primary_shard(&self.entry, &namespace.db).await?.and_then(|name| self.shard(&name)),
+            true => topology::home(&self.entry, &namespace.db).await?.and_then(|home| self.shard(&home.primary)),
             false => self.shards.first(),
         };
         home.ok_or_else(|| {

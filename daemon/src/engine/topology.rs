@@ -122,7 +122,7 @@ fn unreadable(router: &Deployment, what: &str) -> Fault {
 }
 
 /// All entries of a collection of the config database.
-async fn entries(router: &Deployment, collection: &str, filter: &RawDocument) -> Result<Vec<RawDocumentBuf>, Fault> {
+pub(super) async fn entries(router: &Deployment, collection: &str, filter: &RawDocument) -> Result<Vec<RawDocumentBuf>, Fault> {
     let mut find = command("find", collection);
     append(&mut find, "filter", filter);
     append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
@@ -162,12 +162,6 @@ pub async fn shard_names(router: &Deployment) -> Result<BTreeSet<ShardName>, Fau
 pub async fn home(router: &Deployment, db: &str) -> Result<Option<Home>, Fault> {
     let found = entries(router, "databases", &rawdoc! { "_id": db }).await?;
     Ok(found.first().and_then(|entry| Home::read(entry)).map(|(_, home)| home))
-}
-
-/// The primary shard of a database; `None`: the cluster does not know of it.
-pub async fn primary_shard(router: &Deployment, db: &str) -> Result<Option<ShardName>, Fault> {
-    let found = entries(router, "databases", &rawdoc! { "_id": db }).await?;
-    Ok(found.first().and_then(|entry| entry.get_str("primary").ok()).map(|name| ShardName(name.to_owned())))
 }
 
 /// The chunks of one collection; `None`: it is not sharded.

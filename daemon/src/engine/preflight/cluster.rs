@@ -93,7 +93,7 @@ pub(super) async fn check(findings: &mut Findings, spec: &MigrationSpec) {
             whole(findings, deployment).await;
         }
     }
-    if let Some(source) = source.filter(|source| source.topology == Topology::Sharded) {
+    if let Some(source) = source.filter(|source| source.is_sharded()) {
         reach(findings, &source, &spec.source.connection).await;
         compatibility(findings, destination.as_ref()).await;
         time_series(findings, &source, spec).await;
