@@ -16,7 +16,7 @@ use super::Findings;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::index;
-use crate::mongo::Deployment;
+use crate::mongo::{Deployment, error};
 
 /// How long all unique indexes together are looked at: somebody waits for the answer.
 const LONGEST_LOOK: Duration = Duration::from_secs(3);
@@ -84,6 +84,11 @@ fn refused(namespace: &Namespace, specs: &[RawDocumentBuf]) -> Vec<String> {
     }
     refused
 }
+
+/// The server's code for a moment that it cannot show a collection at.
+const SNAPSHOT_UNAVAILABLE: i32 = 246;
+/// Between two tries to read as of one moment.
+const BEFORE_NEXT_TRY: Duration = Duration::from_millis(50);
 
 /// One unique index, and how many documents a look at it reads.
 struct Look<'a> {
@@ -163,9 +168,20 @@ async fn duplicates(source: &Deployment, look: &Look<'_>, left: Duration) -> Res
         "hint": { "$natural": 1 },
         "allowDiskUse": false,
         "maxTimeMS": i64::try_from(left.as_millis()).unwrap_or(i64::MAX),
+        // As of one moment: while others write, a key goes from one document to another.
+        "readConcern": { "level": "snapshot" },
         "comment": "cutover-preflight",
     };
-    let reply = source.command(&look.namespace.db, aggregate).await.map_err(|e| crate::mongo::error::words(&e))?;
+    let began = Instant::now();
+    let reply = loop {
+        match source.command(&look.namespace.db, aggregate.clone()).await {
+            // Its definition has just changed, and the newest common moment lies before that.
+            Err(e) if error::code(&e) == Some(SNAPSHOT_UNAVAILABLE) && began.elapsed() + SHORTEST_LOOK < left => {
+                tokio::time::sleep(BEFORE_NEXT_TRY).await;
+            }
+            answer => break answer.map_err(|e| error::words(&e))?,
+        }
+    };
     let found = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).map_err(|e| e.to_string())?;
     let index = index::name(look.spec);
     let id = |group: &Document, name: &str| group.get(name).map_or_else(|| "(none)".to_owned(), Bson::to_string);
