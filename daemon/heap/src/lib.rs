@@ -31,13 +31,6 @@ pub fn give_back_large_blocks() -> bool {
 mod tests {
     use super::{MAPPED_FROM_BYTES, give_back_large_blocks};
 
-    /// The process's resident memory, in bytes.
-    fn resident() -> usize {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-    }
-
     /// A block whose pages have all been written.
     fn block(bytes: usize) -> Vec<u8> {
         vec![1; bytes]
@@ -45,6 +38,11 @@ mod tests {
 
     #[test]
     fn what_is_freed_is_given_back_even_under_what_is_still_held() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+        };
         assert!(give_back_large_blocks());
         let before = resident();
         for _ in 0..8 {
