@@ -109,7 +109,8 @@ impl Plan {
     }
 }
 
-const DATABASES: [&str; 3] = ["one", "two", "three"];
+/// The last is that of the clients' time-series collections.
+pub(super) const DATABASES: [&str; 4] = ["one", "two", "three", SERIES];
 const COLLECTIONS: [&str; 6] = ["a", "b", "c", "d", "e.f", "g"];
 const FIELDS: [&str; 9] = ["a", "b", "c", "list", "nested", "nested.x", "nested.list", "list.1", "list.0.k"];
 const INDEXES: [&str; 6] = ["i0", "i1", "i2", "i3", "i4", "i5"];
@@ -203,7 +204,7 @@ impl Hand {
     }
 
     fn db(&mut self) -> String {
-        self.of(&DATABASES).to_owned()
+        self.of(&DATABASES[..3]).to_owned()
     }
 
     fn collection(&mut self) -> String {
