@@ -70,7 +70,7 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
         let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
         run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 60 }, "data": data }).await?;
     }
-    let mut sync = Run::start_with(pair, pair.spec(), plan.tuning.clone()).await?;
+    let mut sync = Run::start_with(pair, plan.declared.apply(pair.spec()), plan.tuning.clone()).await?;
     let working = plan.clients.iter().map(|operations| async move {
         let client = client(pair).await?;
         for (pause, operation) in operations {
