@@ -15,7 +15,7 @@ use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
 
-use crate::harness::{Pair, Run, run};
+use crate::harness::{Pair, Run, run, with_indexes};
 pub(crate) use generate::{Event, Operation, Plan};
 
 /// Seeds that a normal run tries.
@@ -69,7 +69,7 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
         let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
         run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 60 }, "data": data }).await?;
     }
-    let mut sync = Run::start_with(pair, pair.spec(), plan.tuning.clone()).await?;
+    let mut sync = Run::start_with(pair, with_indexes(pair.spec(), plan.indexes), plan.tuning.clone()).await?;
     let working = plan.clients.iter().map(|operations| async move {
         let client = client(pair).await?;
         for (pause, operation) in operations {

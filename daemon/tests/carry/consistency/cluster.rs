@@ -20,7 +20,7 @@ use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
 use super::generate::cluster::{KEYED, Shape};
 use super::generate::{Event, Plan};
 use super::{PACE, PATIENCE, operate};
-use crate::harness::{Run, drop_databases, run, spec};
+use crate::harness::{Run, drop_databases, run, spec, with_indexes};
 
 /// Seeds that a normal run tries of each shape.
 const QUICK: u64 = 3;
@@ -158,7 +158,7 @@ impl Sides {
         for shard in self.source.holders() {
             shards.push(shard.client().await?);
         }
-        let mut sync = Run::begin(shards, self.spec()?, plan.tuning.clone()).await?;
+        let mut sync = Run::begin(shards, with_indexes(self.spec()?, plan.indexes), plan.tuning.clone()).await?;
         let working = plan.clients.iter().map(|operations| async move {
             let client = self.source.client().await?;
             for (pause, operation) in operations {

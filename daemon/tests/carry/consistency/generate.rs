@@ -10,6 +10,7 @@ use mongodb::bson::{Bson, DateTime, Decimal128, Document, Timestamp, doc, oid::O
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use schemas::spec::IndexBuild;
 
 /// One thing that a client does.
 #[derive(Debug, Clone)]
@@ -39,6 +40,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) tuning: Tuning,
+    pub(crate) indexes: IndexBuild,
     /// How long the destination's first insertions take.
     pub(crate) slow_copy: Option<i32>,
     pub(crate) before: Vec<Operation>,
@@ -69,6 +71,11 @@ impl fmt::Display for Plan {
     }
 }
 
+/// Every third plan builds indexes first; what else a seed draws is not touched by it.
+fn indexes_of(seed: u64) -> IndexBuild {
+    if seed % 3 == 2 { IndexBuild::BeforeCopy } else { IndexBuild::AfterCopy }
+}
+
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
         let mut hand = Hand { rng: StdRng::seed_from_u64(seed), series: Series::default(), collections: &COLLECTIONS };
@@ -87,7 +94,7 @@ impl Plan {
                 .collect(),
         };
         let slow_copy = hand.one_in(2).then(|| hand.rng.random_range(5..40));
-        Self { tuning: hand.tuning(), slow_copy, before, clients, events }
+        Self { tuning: hand.tuning(), indexes: indexes_of(seed), slow_copy, before, clients, events }
     }
 
     pub(crate) fn operations(&self) -> usize {
