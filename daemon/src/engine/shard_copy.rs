@@ -139,6 +139,7 @@ impl ShardCopy<'_> {
         let pace = Pace::new(self.rate_limit(), readers);
         let copier = Copier {
             source,
+            entry: &sync.source.entry,
             destination: &sync.destination,
             progress: &self.progress,
             doubled: &doubled,
