@@ -48,7 +48,7 @@ pub async fn mend(
     let large = Semaphore::new(LARGE_AT_ONCE);
     let copier =
         Copier { source, destination, progress, doubled, start: as_of, pace: &pace, large: &large, tuning, placement: None };
-    for part in partition::split(source, info, bytes, tuning).await? {
+    for part in partition::split(source, info, bytes, None, tuning).await? {
         copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }
     let specs = catalog::indexes(source, namespace).await?;
