@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS place (what TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS settled (one INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS told (kind BLOB NOT NULL, shard TEXT NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (kind, shard)) STRICT;
+CREATE TABLE IF NOT EXISTS identity (ns TEXT PRIMARY KEY, uuid BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
@@ -365,6 +366,27 @@ impl Checkpoints {
             c.prepare("SELECT kind, shard, times FROM told")?
                 .query_map([], |row| Ok(ToldRow { kind: row.get(0)?, shard: ShardName(row.get(1)?), times: row.get(2)? }))?
                 .collect()
+        })
+        .await
+    }
+
+    /// The UUIDs of collections that were made or renamed since the tail began.
+    pub async fn identities(&self) -> Result<Vec<(Namespace, Vec<u8>)>, Fault> {
+        let rows: Vec<(String, Vec<u8>)> = self
+            .with(|c| c.prepare("SELECT ns, uuid FROM identity")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .await?;
+        Ok(rows.into_iter().filter_map(|(ns, uuid)| Some((ns.parse().ok()?, uuid))).collect())
+    }
+
+    /// Stores which collection has a name by now; `None`: none that is known.
+    pub async fn store_identity(&self, namespace: &Namespace, uuid: Option<Vec<u8>>) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with_repeatable(move |c| {
+            match uuid {
+                Some(uuid) => c.execute("INSERT OR REPLACE INTO identity (ns, uuid) VALUES (?1, ?2)", params![namespace, uuid]),
+                None => c.execute("DELETE FROM identity WHERE ns = ?1", [namespace]),
+            }
+            .map(drop)
         })
         .await
     }
