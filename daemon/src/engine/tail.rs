@@ -402,7 +402,8 @@ impl Tail {
     async fn told(&self) -> Result<Told, Fault> {
         let rows = self.checkpoints.told().await?;
         let lane = |name| self.source.names().position(|shard| shard == name);
-        Ok(Told::stored(rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)))))
+        let told = rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)));
+        Ok(Told::stored(told, self.checkpoints.identities().await?))
     }
 
     async fn store(&self, position: &mut Position, told: &mut Told, durable: bool) -> Result<(), Fault> {
@@ -429,7 +430,7 @@ impl Tail {
                 }
                 What::Definition(definition) => {
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
-                    if self.source.is_sharded() && !told.is_first(lane, &event.kind) {
+                    if self.source.is_sharded() && !told.is_new(lane, &event.kind, &definition, event.uuid.as_deref()) {
                         position.pass(lane, event.token, event.time);
                         position.count(lane);
                         continue;
@@ -437,6 +438,11 @@ impl Tail {
                     self.store(position, told, true).await?;
                     self.check_home(lane, &definition).await?;
                     self.define(&definition, event.time).await?;
+                    if self.source.is_sharded() {
+                        for (namespace, uuid) in told.note(&definition, event.uuid) {
+                            self.checkpoints.store_identity(&namespace, uuid).await?;
+                        }
+                    }
                     position.pass(lane, event.token, event.time);
                     position.count(lane);
                     self.store(position, told, true).await?;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, ensure};
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::Collation;
 use mongodb::{Client, Collection};
 use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
@@ -64,37 +65,41 @@ async fn change(client: &Client, collection: &Collection<Document>, id: &Bson, n
     let by = |is_upper: bool| document(id, is_upper, n);
     let key = |document: &Document| doc! { "_id": id.clone(), "a": document.get("a"), "b": document.get("b"), "text": document.get("text") };
     let (lower, upper) = (by(false), by(true));
+    // As a router wants it where an `_id` and a shard key hold texts: both are then compared by their bytes.
+    let simple = || Collation::builder().locale("simple").build();
+    let update = async |query: Document, change: Document| collection.update_one(query, change).collation(simple()).await;
+    let delete = async |query: Document| collection.delete_one(query).collation(simple()).await;
     // From one shard to the other, and back in a transaction by hand.
     let fields = |of: &Document| doc! { "a": of.get("a"), "b": of.get("b"), "text": of.get("text") };
-    collection.update_one(key(&lower), doc! { "$set": fields(&upper) }).await.context("there")?;
+    update(key(&lower), doc! { "$set": fields(&upper) }).await.context("there")?;
     let mut session = client.start_session().await?;
     session.start_transaction().await?;
-    collection.delete_one(key(&upper)).session(&mut session).await?;
+    collection.delete_one(key(&upper)).collation(simple()).session(&mut session).await?;
     collection.insert_one(document(id, false, n)).session(&mut session).await?;
     session.commit_transaction().await.context("back")?;
     // Without any field of the key: null, which is below everything.
-    collection.delete_one(key(&lower)).await?;
+    delete(key(&lower)).await?;
     collection.insert_one(doc! { "_id": id.clone(), "n": "bare" }).await?;
     let bare = doc! { "_id": id.clone(), "a": Bson::Null, "b.c": Bson::Null, "text": Bson::Null };
     match n % 4 {
         // Gone, as it is.
-        0 => ensure!(collection.delete_one(bare).await?.deleted_count == 1, "a bare document cannot be deleted"),
+        0 => ensure!(delete(bare).await?.deleted_count == 1, "a bare document cannot be deleted"),
         // It gets a key, and so goes to the other shard.
         1 => {
             let set = doc! { "$set": fields(&upper) };
-            ensure!(collection.update_one(bare, set).await.context("a key")?.matched_count == 1, "there is no bare document");
+            ensure!(update(bare, set).await.context("a key")?.matched_count == 1, "there is no bare document");
         }
         // In one transaction: away from here, and there.
         2 => {
             session.start_transaction().await?;
-            collection.delete_one(bare).session(&mut session).await?;
+            collection.delete_one(bare).collation(simple()).session(&mut session).await?;
             collection.insert_one(document(id, true, n)).session(&mut session).await?;
             session.commit_transaction().await.context("away")?;
         }
         // And it loses its key again.
         _ => {
-            collection.update_one(bare.clone(), doc! { "$set": fields(&upper) }).await.context("a key")?;
-            collection.delete_one(key(&upper)).await?;
+            update(bare.clone(), doc! { "$set": fields(&upper) }).await.context("a key")?;
+            delete(key(&upper)).await?;
             collection.insert_one(doc! { "_id": id.clone(), "n": "bare again" }).await?;
         }
     }
