@@ -125,7 +125,7 @@ pub trait RunEngine: Send + Sync + 'static {
     /// Refused with the reason where that shard is not stopped, or its documents are copied already.
     fn restart_shard<'a>(&'a self, shard: &'a ShardName) -> BoxFuture<'a, Result<(), Fault>> {
         let message = format!("shard {shard} cannot be begun again by itself");
-        Box::pin(std::future::ready(Err(Fault::new(FaultCode::NotSupportedYet, message))))
+        Box::pin(std::future::ready(Err(Fault::new(FaultCode::InvalidConfiguration, message))))
     }
 
     /// Tells whether the source still holds what comes after the checkpoints; `None` where that may not be seen.

@@ -94,7 +94,7 @@ impl ShardCopy<'_> {
         let mut rows = checkpoints.collections(shard).await?;
         // Once the copy is over the tail makes what is new, also where there was nothing to copy.
         if rows.is_empty() && row.copied.is_none() {
-            let mut found = catalog::list(&self.shard.deployment, &self.sync.spec.namespaces.scope).await?;
+            let mut found = catalog::list_with_half_made(&self.shard.deployment, &self.sync.spec.namespaces.scope).await?;
             if let Some(placement) = &self.placement {
                 // A shard keeps collections that it owns nothing of any more.
                 found.retain(|namespace, _| placement.holds(namespace));
@@ -139,6 +139,7 @@ impl ShardCopy<'_> {
         let pace = Pace::new(self.rate_limit(), readers);
         let copier = Copier {
             source,
+            entry: &sync.source.entry,
             destination: &sync.destination,
             progress: &self.progress,
             doubled: &doubled,

@@ -158,7 +158,7 @@ impl Sides {
         for shard in self.source.holders() {
             shards.push(shard.client().await?);
         }
-        let mut sync = Run::begin(shards, self.spec()?, plan.tuning.clone()).await?;
+        let mut sync = Run::begin(shards, plan.declared.apply(self.spec()?), plan.tuning.clone()).await?;
         let working = plan.clients.iter().map(|operations| async move {
             let client = self.source.client().await?;
             for (pause, operation) in operations {
