@@ -34,6 +34,9 @@ pub struct Config {
     /// A directory with HCL: what changes there is planned and applied, with variables' values from the environment
     #[arg(long, value_name = "DIR", env = "CUTOVERD_WATCH")]
     pub watch: Option<PathBuf>,
+    /// The memory it may take, for all migrations together, in MiB; at least 190, however large documents are
+    #[arg(long, value_name = "MIB", env = "CUTOVERD_MEMORY_MB", default_value_t = crate::memory::DEFAULT_BYTES >> 20)]
+    pub memory_mb: u64,
     /// What it logs to stderr, such as `info` or `daemon=debug`
     #[arg(long, value_name = "FILTER", env = "CUTOVERD_LOG", default_value = "info")]
     pub log: String,
