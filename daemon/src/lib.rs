@@ -15,6 +15,7 @@ pub mod engine;
 pub mod engines;
 pub mod journal;
 pub mod listen;
+pub mod memory;
 pub mod mongo;
 pub mod registry;
 mod remote;

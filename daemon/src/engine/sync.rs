@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use schemas::fault::{Fault, FaultCode};
 use schemas::spec::MigrationSpec;
-use tokio::sync::{RwLock, Semaphore, mpsc};
+use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog;
@@ -56,8 +56,6 @@ pub struct Sync {
     pub stop: CancellationToken,
     /// Its bounds.
     pub tuning: Tuning,
-    /// Who may hold a large reply, of all shards together.
-    pub large: Arc<Semaphore>,
     /// Is told what it has reached.
     pub milestones: mpsc::UnboundedSender<Milestone>,
     /// Shards whose copy somebody wants to be begun again.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use daemon::engine::run::MongoEngine;
 use daemon::engine::tuning::Tuning;
 use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, ShardProgress, SyncReport, element};
+use daemon::memory::{MIN_BYTES, Memory};
 use mongodb::Client;
 use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 use rig::compare::{Report, Scope, compare};
@@ -282,7 +283,8 @@ pub(crate) fn at_rest(spec: &MigrationSpec, tuning: &Tuning, dir: &std::path::Pa
         run_dir: dir.to_owned(),
         replaces: Arc::from([]),
     };
-    Ok(MongoEngine { tuning: tuning.clone() }.open(context)?)
+    let memory = Memory::of(MIN_BYTES);
+    Ok(MongoEngine { tuning: tuning.clone(), memory }.open(context)?)
 }
 
 async fn open(
