@@ -16,6 +16,7 @@ impl Router {
             "collMod" => self.coordinated(command, "_shardsvrCollMod").await,
             "dropDatabase" => self.drop_database(command).await,
             "createIndexes" => self.create_indexes(command).await,
+            "convertToCapped" => self.convert_to_capped(command).await,
             "collStats" | "dbStats" | "dbstats" | "dataSize" => self.sizes(command).await,
             _ => self.on_primary(command, false, None).await,
         }
@@ -60,6 +61,26 @@ impl Router {
         let reply = self.on_primary(command, false, Some(&rawdoc! { "_shardsvrDropDatabase": 1 })).await;
         self.table.forget_database(command.db());
         reply
+    }
+
+    /// A sharded collection cannot be capped, and its primary shard alone would convert what it holds of it.
+    async fn convert_to_capped(&self, command: &Command) -> Answer {
+        let namespace = command.namespace();
+        for _ in 0..STALE_TRIES {
+            let Some(route) = self.table.route(&self.shards, &namespace).await? else {
+                return Err(Refusal::new(26, "NamespaceNotFound", format!("there is no database {}", command.db())));
+            };
+            if route.map.is_some() {
+                return Err(Refusal::new(20, "IllegalOperation", format!("{namespace} is sharded, and cannot be capped")));
+            }
+            let primary = &route.database.primary;
+            let reply = self.send(primary, command.with(&[], &route.versions(primary))).await?;
+            self.table.forget(&namespace);
+            if !is_stale(&reply) {
+                return Ok(reply);
+            }
+        }
+        Err(Refusal::new(13388, "StaleConfig", format!("the chunks of {namespace} keep changing")))
     }
 
     /// Sizes: the sums of what the shards tell.
