@@ -19,8 +19,8 @@ use super::pace::{Amount, Pace};
 use super::progress::ShardCounters;
 use super::topology::Placement;
 use super::tuning::Tuning;
-use super::write::{self, Existing, Verb};
-use super::{element, partition};
+use super::write::{self, Existing, Inserted, Verb, Why};
+use super::{element, index, partition};
 use crate::mongo::{Deployment, append, command, error};
 
 /// The server's code for a record to resume after that is gone.
@@ -30,6 +30,9 @@ const SCAN_ENDED: [i32; 2] = [175, 43];
 /// How often such a scan begins anew before its fault is shown, and how long after: what is dropped again and again must not keep the
 /// rest from being copied.
 const SCANS: u32 = 20;
+/// How often a scan begins anew that a shard refuses by its versions: a primary that was just elected reads them only once it has been
+/// asked with some.
+const STALE_SCANS: u32 = 4;
 const BEFORE_NEXT_SCAN: Duration = Duration::from_millis(50);
 
 /// Documents of this mean size fill a reply each, or a few of them do: their readers take turns from the start.
@@ -63,6 +66,8 @@ pub struct Batch {
 pub struct Copier<'a> {
     /// Read from.
     pub source: &'a Deployment,
+    /// Where the source's indexes are listed: it, or the router before it.
+    pub entry: &'a Deployment,
     /// Written to.
     pub destination: &'a Deployment,
     /// Where progress is counted.
@@ -110,7 +115,12 @@ impl Copier<'_> {
                     copied = Copied::default();
                     tokio::time::sleep(BEFORE_NEXT_SCAN).await;
                 }
-                Err(ScanError::Ended(fault) | ScanError::Fault(fault)) => {
+                Err(ScanError::Stale(_)) if scans < STALE_SCANS => {
+                    self.progress.take_back(copied.documents, copied.bytes);
+                    copied = Copied::default();
+                    tokio::time::sleep(BEFORE_NEXT_SCAN).await;
+                }
+                Err(ScanError::Ended(fault) | ScanError::Stale(fault) | ScanError::Fault(fault)) => {
                     self.progress.take_back(copied.documents, copied.bytes);
                     return Err(fault);
                 }
@@ -121,7 +131,7 @@ impl Copier<'_> {
     /// The nearest sampled record before one that was deleted: the part then overlaps with the one before, which costs duplicates
     /// and loses nothing. `None`: the collection's start.
     async fn earlier_record(&self, namespace: &Namespace, gone: Option<i64>) -> Result<Option<i64>, Fault> {
-        let samples = partition::sample(self.source, namespace, 1_000).await?;
+        let samples = partition::sample(self.source, namespace, 1_000, self.placement).await?;
         Ok(samples.iter().map(|sample| sample.record).rfind(|record| Some(*record) < gone))
     }
 
@@ -134,8 +144,10 @@ impl Copier<'_> {
         copied: &mut Copied,
     ) -> Result<(), ScanError> {
         let broken = |e: mongodb::error::Error| {
-            let moved = self.placement.and_then(|placement| placement.fault(namespace, &e));
-            let fault = moved.unwrap_or_else(|| self.source.fault(&format!("reading {namespace}"), &e));
+            if let Some(fault) = self.placement.and_then(|placement| placement.fault(namespace, &e)) {
+                return ScanError::Stale(fault);
+            }
+            let fault = self.source.fault(&format!("reading {namespace}"), &e);
             match error::code(&e) {
                 Some(KEY_NOT_FOUND) => ScanError::StartGone,
                 Some(code) if SCAN_ENDED.contains(&code) => ScanError::Ended(fault),
@@ -257,13 +269,27 @@ impl Copier<'_> {
     }
 
     async fn insert(&self, namespace: &Namespace, documents: &RawArray) -> Result<(), ScanError> {
-        let inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+        let mut inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+        let is_unfit = |inserted: &Inserted| {
+            inserted
+                .refused
+                .first()
+                .is_some_and(|refused| matches!(refused.why, Why::Code(c) if index::tells_of_unfit_document(c)))
+        };
+        if is_unfit(&inserted) {
+            // Indexes that were built before the copy: the source may have dropped one since, and then it holds what it likes.
+            index::drop_gone(self.entry, self.destination, namespace).await?;
+            inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+        }
         match inserted.refused.first() {
             None => Ok(()),
             Some(refused) => {
                 let document = documents.into_iter().flatten().nth(refused.index).and_then(|value| value.as_document());
                 let id = document.and_then(element::id_of);
-                Err(write::refusal(self.destination, namespace, Verb::Insert, refused.why, id.as_deref()).into())
+                let mut fault = write::refusal(self.destination, namespace, Verb::Insert, refused.why, id.as_deref());
+                // It may have made the index again, too: what it holds by now fits.
+                fault.retryable |= is_unfit(&inserted);
+                Err(fault.into())
             }
         }
     }
@@ -274,6 +300,8 @@ enum ScanError {
     StartGone,
     /// The collection was dropped or renamed, or the cursor is gone.
     Ended(Fault),
+    /// The shard knows of another placement of the collection, or of none yet.
+    Stale(Fault),
     Fault(Fault),
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use daemon::engine::tuning::Tuning;
 use rand::Rng as _;
-use schemas::spec::{MigrationSpec, RateLimit, VerifyMode};
+use schemas::spec::{IndexBuild, MigrationSpec, RateLimit, VerifyMode};
 
 use super::{Hand, Plan};
 
@@ -15,12 +15,14 @@ pub(crate) struct Declared {
     parallelism: Option<u16>,
     rate_limit: Option<RateLimit>,
     verify: VerifyMode,
+    indexes: IndexBuild,
 }
 
 impl Declared {
     pub(crate) fn apply(&self, mut spec: MigrationSpec) -> MigrationSpec {
         spec.copy.parallelism = self.parallelism;
         spec.copy.rate_limit = self.rate_limit;
+        spec.copy.indexes = self.indexes;
         spec.verify.mode = self.verify;
         spec
     }
@@ -74,6 +76,7 @@ impl Hand {
             parallelism: self.of(&[None, Some(1), Some(3)]),
             rate_limit: self.one_in(6).then(|| RateLimit::Documents(self.rng.random_range(100..1_000))),
             verify: self.of(&[VerifyMode::Off, VerifyMode::Full]),
+            indexes: self.of(&[IndexBuild::AfterCopy, IndexBuild::AfterCopy, IndexBuild::BeforeCopy]),
         }
     }
 }
@@ -84,7 +87,7 @@ mod tests {
 
     use super::Plan;
     use daemon::engine::tuning::Tuning;
-    use schemas::spec::VerifyMode;
+    use schemas::spec::{IndexBuild, VerifyMode};
 
     type Bound = fn(&Tuning) -> u128;
 
@@ -118,6 +121,7 @@ mod tests {
             assert!(values.len() > 1 && values.contains(&of(&usual)), "{name} is always one of {values:?}");
         }
         assert!(plans.iter().any(|plan| plan.declared.verify == VerifyMode::Full));
+        assert!(plans.iter().any(|plan| plan.declared.indexes == IndexBuild::BeforeCopy));
         assert!(plans.iter().any(|plan| plan.declared.rate_limit.is_some()));
         assert!(plans.iter().any(|plan| plan.slow_copy.is_some()));
     }
