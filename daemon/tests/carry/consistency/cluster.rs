@@ -4,11 +4,14 @@
 //! `CUTOVER_SEEDS` and `CUTOVER_SEED` as for replica sets; `CUTOVER_SHAPE=ClusterToSet`, `ClusterToCluster` or `SetToCluster` holds to
 //! one shape.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::TryStreamExt as _;
 use mongodb::Client;
-use mongodb::bson::{Timestamp, doc};
+use mongodb::bson::{Document, Timestamp, doc};
 use mongodb::options::ClientOptions;
 use rig::compare::{Difference, Kind, Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
@@ -82,6 +85,22 @@ impl Deployed {
             all.push(cluster.config());
         }
         all
+    }
+
+    /// What each server that holds data has of a collection, orphans among it: the names of the server, of the collection's UUID and
+    /// options, and the `_id`s.
+    async fn spread(&self, namespace: &str) -> Result<Vec<String>> {
+        let (db, name) = namespace.split_once('.').context("a namespace")?;
+        let mut told = Vec::new();
+        for set in self.holders() {
+            let db = set.client().await?.database(db);
+            let listed: Vec<Document> =
+                db.run_cursor_command(doc! { "listCollections": 1, "filter": { "name": name } }).await?.try_collect().await?;
+            let found: Vec<Document> =
+                db.collection(name).find(doc! {}).projection(doc! { "_id": 1 }).await?.try_collect().await?;
+            told.push(format!("{} {listed:?} {found:?}", set.name()));
+        }
+        Ok(told)
     }
 
     async fn step_down(&self, nth: usize) -> Result<()> {
@@ -213,7 +232,16 @@ impl Sides {
         }
         sync.cut_over().await?;
         let report = compare(&from, &to, &Scope::default()).await?;
-        ensure!(self.is_equal(&report), "{report}");
+        if !self.is_equal(&report) {
+            let mut message = report.to_string();
+            let named: BTreeSet<&str> = report.differences.iter().map(|difference| difference.namespace.as_str()).collect();
+            for namespace in named {
+                let source = self.source.spread(namespace).await?;
+                let destination = self.destination.spread(namespace).await?;
+                let _ = write!(message, "\n{namespace} on the source: {source:?}; on the destination: {destination:?}");
+            }
+            bail!("{message}");
+        }
         println!("  {} collections, {} indexes, {} documents", report.collections, report.indexes, report.source_documents);
         Ok(())
     }
