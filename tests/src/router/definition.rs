@@ -46,17 +46,6 @@ impl Router {
         Err(Refusal::new(249, "StaleDbVersion", format!("the database {} keeps moving", command.db())))
     }
 
-    /// A router refuses this for a sharded collection; its primary shard would convert what it holds of it, and leave the rest.
-    async fn convert_to_capped(&self, command: &Command) -> Answer {
-        let namespace = command.namespace();
-        self.table.forget(&namespace);
-        let route = self.table.route(&self.shards, &namespace).await?;
-        if route.is_some_and(|route| route.map.is_some()) {
-            return Err(Refusal::new(20, "IllegalOperation", "You can't convertToCapped a sharded collection"));
-        }
-        self.on_primary(command, false, None).await
-    }
-
     async fn coordinated(&self, command: &Command, own: &str) -> Answer {
         let mut first = RawDocumentBuf::new();
         append(&mut first, own, command.collection());
@@ -74,9 +63,10 @@ impl Router {
         reply
     }
 
-    /// A sharded collection cannot be capped, and its primary shard alone would convert what it holds of it.
+    /// A router refuses this for a sharded collection; its primary shard would convert what it holds of it, and leave the rest.
     async fn convert_to_capped(&self, command: &Command) -> Answer {
         let namespace = command.namespace();
+        self.table.forget(&namespace);
         for _ in 0..STALE_TRIES {
             let Some(route) = self.table.route(&self.shards, &namespace).await? else {
                 return Err(Refusal::new(26, "NamespaceNotFound", format!("there is no database {}", command.db())));
