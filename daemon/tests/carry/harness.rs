@@ -69,8 +69,14 @@ impl Pair {
 }
 
 /// A migration of everything between two deployments.
+///
+/// A server whose fail point says that it is no primary is asked again within half a second. It has no news for those who wait for
+/// some, as a real election brings, and a driver waits ten seconds.
 pub(crate) fn spec(source: String, destination: String) -> MigrationSpec {
-    let connection = |uri| ConnectionSpec { uri, username: None, password: None, tls: None };
+    let connection = |uri: String| {
+        let joint = if uri.contains('?') { '&' } else { '?' };
+        ConnectionSpec { uri: format!("{uri}{joint}heartbeatFrequencyMS=500"), username: None, password: None, tls: None }
+    };
     MigrationSpec {
         name: MigrationName::new("carry").expect("a name"),
         generation: Generation(1),
