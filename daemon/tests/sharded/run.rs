@@ -70,7 +70,10 @@ async fn three_shards_under_load_arrive_in_a_replica_set() -> Result<()> {
             match reports.recv().await.context("no report")? {
                 SyncReport::Health { caught_up: true, lag: Some(_), blockers } if blockers.is_empty() => return Ok(()),
                 SyncReport::Failed(fault) => bail!("failed: {fault}"),
-                SyncReport::Health { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+                SyncReport::Health { .. }
+                | SyncReport::ShardStopped { .. }
+                | SyncReport::CopyFinished
+                | SyncReport::IndexesBuilt => {}
             }
         }
     };
