@@ -13,7 +13,7 @@ const PASSWORD: &str = "of-the-migrator";
 
 /// Makes a user that may do these actions, as preflight names them, and nothing else.
 async fn grant(client: &Client, name: &str, actions: &BTreeSet<String>) {
-    let on_cluster = ["listDatabases", "appendOplogNote", "setUserWriteBlockMode"];
+    let on_cluster = ["inprog", "listDatabases", "appendOplogNote", "setUserWriteBlockMode"];
     let (mut cluster, mut anywhere, mut privileges) = (Vec::new(), Vec::new(), Vec::new());
     for action in actions {
         match action.strip_suffix(')').and_then(|action| action.split_once(" (on config.")) {

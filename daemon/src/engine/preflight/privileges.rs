@@ -33,6 +33,8 @@ fn needed_for_cluster(side: Side) -> Vec<Needed> {
         }
         Side::Destination => {
             needed.push(Needed::Config("tags", "find"));
+            // A router shows what the shards are at for it to no other user, not even a user's own writes.
+            needed.push(Needed::Cluster("inprog"));
             needed.extend(["enableSharding", "moveChunk", "splitChunk"].map(Needed::Anywhere));
         }
     }
