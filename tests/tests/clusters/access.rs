@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
+use rig::replica_set::{ROOT_PASSWORD, ROOT_USER};
 use rig::{Auth, ClusterOptions, Declaration, cutoverd};
 use serde_json::Value;
 
-use crate::scene::{Destination, Scene};
+use crate::scene::{Destination, PATIENCE, Scene};
 
 const PASSWORD: &str = "of-the-migrator";
 
@@ -60,7 +61,7 @@ fn told(failed: &[Value], name: &str, after: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn what_preflight_names_suffices_on_routers_and_shards() {
     let protected = || ClusterOptions::shards(2).auth(Auth::default());
-    let environment = cutoverd::Config::default().env("PASSWORD", PASSWORD);
+    let environment = cutoverd::Config::default().env("PASSWORD", PASSWORD).env("ROOT", ROOT_PASSWORD);
     let scene = Scene::set(protected(), Destination::cluster(protected()), environment).await;
     scene.fill(300, 200).await;
     let (source, destination) = (scene.source.client().await.unwrap(), scene.destination.client().await);
@@ -115,4 +116,21 @@ async fn what_preflight_names_suffices_on_routers_and_shards() {
     scene.acknowledge(&declaration).await;
     scene.wait_for("completed").await;
     scene.prove().await;
+
+    // One that may make users has the run write as a user of its own, which may do no less.
+    scene.source.admin(doc! { "setUserWriteBlockMode": 1, "global": false }).await.unwrap();
+    source.database("more").collection("things").insert_many((0..50).map(|n| doc! { "_id": n })).await.unwrap();
+    let more = Declaration::new("more", &scene.source.uri(), &scene.destination.uri())
+        .user("source", "least", "PASSWORD")
+        .user("destination", ROOT_USER, "ROOT")
+        .set("namespaces.include", "[\"more.*\"]")
+        .shard_key("more.things", &["_id:hashed"]);
+    scene.apply(&more).await;
+    let status = scene.cutover.wait_for_phase("more", "ready", PATIENCE).await.unwrap();
+    assert!(scene.daemon.log().contains("the run writes as a user of its own"), "{}", scene.daemon.log_end());
+    let token = status["acknowledge_token"].as_str().unwrap();
+    scene.apply(&more.text("cutover.acknowledge", token)).await;
+    scene.cutover.wait_for_phase("more", "completed", PATIENCE).await.unwrap();
+    let things = destination.database("more").collection::<Document>("things");
+    assert_eq!(things.count_documents(doc! {}).await.unwrap(), 50);
 }
