@@ -206,7 +206,7 @@ impl Run {
                     self.blockers = blockers;
                 }
                 SyncReport::Failed(fault) => bail!("the sync failed: {fault}"),
-                SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+                SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
             }
         }
         Ok(())

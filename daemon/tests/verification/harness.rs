@@ -99,7 +99,7 @@ impl Run {
                     return Ok(caught_up);
                 }
                 Some(SyncReport::Failed(fault)) => bail!("failed: {fault}"),
-                Some(SyncReport::CopyFinished | SyncReport::IndexesBuilt) => {}
+                Some(SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt) => {}
                 None => bail!("the run is gone"),
             }
         }
