@@ -36,7 +36,19 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         phase,
         paused: phase == Phase::Paused,
         destination_writable: run.state.writable_at().is_some(),
-        lag_seconds: run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds),
+        lag_seconds: match &run.state {
+            // Everything is applied, which was proved; the last word of the sync was before that.
+            State::Finalizing { .. } | State::Completed { .. } => progress.lag_seconds,
+            State::Validating { .. }
+            | State::Copying { .. }
+            | State::CatchingUp { .. }
+            | State::Ready
+            | State::Draining { .. }
+            | State::Paused { .. }
+            | State::Cancelled { .. }
+            | State::Failed { .. }
+            | State::Expired { .. } => run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds),
+        },
         copy: progress.copy,
         tail: progress.tail,
         indexes: progress.indexes,

@@ -223,6 +223,7 @@ async fn from_the_first_line_to_the_end() {
     let stats = writer.stop().await.unwrap();
     assert_status_keys(&completed);
     assert_eq!((&completed["destination_writable"], &completed["error"]), (&Value::Bool(true), &Value::Null), "{completed:#}");
+    assert_eq!(completed["lag_seconds"], completed["shards"][0]["lag_seconds"], "{completed:#}");
     assert!(completed["acknowledge_token"].is_null() && completed["cutover"]["started_at"].is_string(), "{completed:#}");
     let downtime = completed["cutover"]["downtime_seconds"].as_f64().unwrap();
     assert!(downtime > 0.0 && downtime < 60.0, "{downtime}");
