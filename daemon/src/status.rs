@@ -5,10 +5,14 @@ use std::time::Duration;
 use lifecycle::{Run, State};
 use schemas::observed::{ByHand, Observed};
 use schemas::phase::Phase;
+use schemas::spec::VerifyMode;
 use schemas::status::{CutoverStatus, MigrationStatus, Readiness, ShardStatus, WindowStatus};
 
 use crate::engine::EngineProgress;
 use crate::registry::View;
+
+/// What a verification is in that has found everything equal.
+const CLEAN: &str = "clean";
 
 /// What the daemon tells of a migration. `progress` is the open engine's; `None` where it is not open.
 #[must_use]
@@ -27,6 +31,11 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     created_namespaces.sort();
     created_namespaces.dedup();
     let cutover = run.state.cutover();
+    let mut verification = progress.verification;
+    if phase == Phase::Completed && verification.mode == VerifyMode::Full && verification.mismatches == 0 {
+        // It has completed because nothing differed. An engine that is opened after that, to read, has compared nothing itself.
+        CLEAN.clone_into(&mut verification.phase);
+    }
     let status = MigrationStatus {
         name: record.key.name.clone(),
         workspace: record.key.workspace.clone(),
@@ -52,7 +61,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         copy: progress.copy,
         tail: progress.tail,
         indexes: progress.indexes,
-        verification: progress.verification,
+        verification,
         shards: progress
             .shards
             .into_iter()
