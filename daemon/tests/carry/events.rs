@@ -70,6 +70,23 @@ fn cases() -> Vec<Case> {
             )],
         ),
         case(
+            "new fields",
+            vec![insert("c", vec![doc! { "_id": 0 }, doc! { "_id": 1, "b": 1, "c": 2 }, doc! { "_id": 2, "b": 1 }])],
+            vec![
+                // A copy that reads the last state has all of them, and must not have them in another order for it.
+                update("c", vec![(id(0), doc! { "$set": { "b": [1], "nested": [1] } }.into())]),
+                update("c", vec![(id(0), doc! { "$set": { "c": -2 } }.into())]),
+                update("c", vec![(id(1), doc! { "$unset": { "b": 1 } }.into())]),
+                update("c", vec![(id(1), doc! { "$set": { "d": { "e": 1 }, "n": 1 } }.into())]),
+                update("c", vec![(id(1), doc! { "$set": { "b": 3 } }.into())]),
+                update(
+                    "c",
+                    vec![(id(2), doc! { "$set": { "z": 1 } }.into()), (id(2), doc! { "$set": { "a": 1, "b": 2 } }.into())],
+                ),
+                update("c", vec![(id(2), doc! { "$unset": { "z": 1 } }.into()), (id(2), doc! { "$set": { "z": 5 } }.into())]),
+            ],
+        ),
+        case(
             "arrays",
             vec![insert("c", numbered(24))],
             vec![update(
