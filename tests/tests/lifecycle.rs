@@ -243,6 +243,7 @@ async fn from_the_first_line_to_the_end() {
     assert_history(&stage).await;
 
     // What was proved stands, whichever daemon tells of it.
+    stage.daemon.terminate().await.unwrap();
     stage.daemon.restart().await.unwrap();
     let still = stage.cutover.status(MIGRATION).await.unwrap();
     for (told, verification) in [("at once", &completed["verification"]), ("by another daemon", &still["verification"])] {
