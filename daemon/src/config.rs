@@ -31,6 +31,9 @@ pub struct Config {
     /// this daemon alone
     #[arg(long, value_name = "FILE", env = "CUTOVERD_TLS_CLIENT_CA_FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
+    /// Where it answers /healthz and /metrics (Prometheus) over HTTP: a loopback address; not at all, where absent
+    #[arg(long, value_name = "ADDRESS:PORT", env = "CUTOVERD_HTTP")]
+    pub http: Option<SocketAddr>,
     /// A directory with HCL: what changes there is planned and applied, with variables' values from the environment
     #[arg(long, value_name = "DIR", env = "CUTOVERD_WATCH")]
     pub watch: Option<PathBuf>,

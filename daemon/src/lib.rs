@@ -13,6 +13,7 @@ pub mod crash_point;
 pub mod daemon;
 pub mod engine;
 pub mod engines;
+mod http;
 pub mod journal;
 pub mod listen;
 pub mod memory;

@@ -133,19 +133,21 @@ pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Fi
 pub async fn inspect(spec: &MigrationSpec, ours: &Ours, memory: &Memory) -> Inspection {
     let mut findings = check(spec, ours, None).await;
     let forecast = match findings.source.clone().map(|source| source.within(memory)) {
-        Some(source) => match forecast::forecast(&source, &findings.followed(), &findings.catalogue).await {
-            Ok(forecast) => {
-                forecast::oplog(&mut findings, &source, &forecast);
-                if let Some(destination) = findings.destination.clone() {
-                    surroundings::disk(&mut findings, &destination, forecast.bytes).await;
+        Some(source) => {
+            match forecast::forecast(&source, &findings.followed(), &findings.catalogue, spec.copy.rate_limit).await {
+                Ok(forecast) => {
+                    forecast::oplog(&mut findings, &source, &forecast);
+                    if let Some(destination) = findings.destination.clone() {
+                        surroundings::disk(&mut findings, &destination, forecast.bytes).await;
+                    }
+                    Some(forecast)
                 }
-                Some(forecast)
+                Err(fault) => {
+                    findings.fail("forecast", &fault);
+                    None
+                }
             }
-            Err(fault) => {
-                findings.fail("forecast", &fault);
-                None
-            }
-        },
+        }
         None => None,
     };
     Inspection { checks: findings.checks, forecast, drops: findings.drops, destination_access_control: findings.access_control }

@@ -65,6 +65,7 @@ impl Bench {
             world: FakeWorld::new(),
             daemon: None,
             death: CancellationToken::new(),
+            http: None,
             watch: None,
         }
     }
