@@ -336,6 +336,7 @@ impl Applier<'_> {
             let mut find = find_ids(namespace, slice);
             append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.as_of });
             let mut cursor = source.batches(&namespace.db, find, 101).await.map_err(|e| fault(&e))?;
+            let mut is_noted = false;
             while let Some(batch) = cursor.next().await {
                 let batch = batch.map_err(|e| fault(&e))?;
                 let documents = batch.doc_slices().map_err(|e| fault(&e))?;
@@ -346,11 +347,16 @@ impl Applier<'_> {
                     .filter_map(|document| Some(Write::whole(element::id_of(document)?, document.to_owned())))
                     .collect();
                 self.tail.note_reread(namespace).await?;
+                is_noted = true;
                 if fresh.iter().filter_map(Write::document).any(|document| element::has_doubled_names(document)) {
                     self.tail.doubled.add(namespace).await?;
                 }
                 let refused = self.replace(namespace, &fresh.iter().collect::<Vec<_>>()).await?;
                 stuck.extend(refused.into_iter().map(|(write, why)| (write.clone(), why)));
+            }
+            if !is_noted {
+                // What is not there may have gone with a rename.
+                self.tail.note_reread(namespace).await?;
             }
         }
         Ok(stuck)
