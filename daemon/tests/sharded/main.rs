@@ -2,5 +2,6 @@
 
 mod balancing;
 mod copy;
+mod fence;
 mod run;
 mod topology;
