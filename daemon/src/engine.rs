@@ -82,12 +82,21 @@ pub struct EngineContext {
     pub replaces: Arc<[Namespace]>,
 }
 
+/// What a migration's earlier runs have left on the destination, which is no obstacle to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ours {
+    /// What they made.
+    pub namespaces: BTreeSet<Namespace>,
+    /// The runs themselves.
+    pub runs: BTreeSet<RunId>,
+}
+
 /// Looks at deployments and opens runs.
 pub trait Engine: Send + Sync + 'static {
     /// Makes the live checks and the forecast of a declaration, without starting anything.
     ///
-    /// Namespaces in `ours` on the destination were made by earlier runs of the migration, and are no obstacle.
-    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection>;
+    /// What is `ours` on the destination is no obstacle.
+    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a Ours) -> BoxFuture<'a, Inspection>;
 
     /// Opens a run's checkpoints. Cheap, and without the network; its progress is that of the checkpoints from then on.
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault>;
@@ -125,7 +134,7 @@ pub trait RunEngine: Send + Sync + 'static {
     /// Refused with the reason where that shard is not stopped, or its documents are copied already.
     fn restart_shard<'a>(&'a self, shard: &'a ShardName) -> BoxFuture<'a, Result<(), Fault>> {
         let message = format!("shard {shard} cannot be begun again by itself");
-        Box::pin(std::future::ready(Err(Fault::new(FaultCode::NotSupportedYet, message))))
+        Box::pin(std::future::ready(Err(Fault::new(FaultCode::InvalidConfiguration, message))))
     }
 
     /// Tells whether the source still holds what comes after the checkpoints; `None` where that may not be seen.

@@ -22,9 +22,13 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
+    let gives_back = heap::give_back_large_blocks();
     // Whatever this process makes is its owner's alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let result = log(&config.log).and_then(|()| {
+        if !gives_back {
+            tracing::debug!("the allocator keeps what is freed: memory may grow past what is in use");
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

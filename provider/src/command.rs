@@ -10,12 +10,13 @@ mod preflight;
 mod report;
 mod show;
 mod status;
+mod unknown;
 mod validate;
 mod verify;
 
 use std::path::Path;
 
-use schemas::fault::{Fault, FaultCode};
+use schemas::fault::Fault;
 use schemas::hcl::Diagnostic;
 use schemas::id::MigrationName;
 use schemas::observed::Observed;
@@ -118,21 +119,5 @@ fn endpoint_variable() -> Option<String> {
 fn narrow(declared: Declaration, observed: &[Observed], target: Option<&MigrationName>) -> Result<Declaration, Fault> {
     let Some(name) = target else { return Ok(declared) };
     let known = declared.migrations.contains_key(name) || observed.iter().any(|one| one.declared && one.status.name == *name);
-    if known { Ok(declared.only(name)) } else { Err(unknown(&declared, name)) }
-}
-
-fn unknown(declared: &Declaration, name: &MigrationName) -> Fault {
-    let names: Vec<&str> = declared.migrations.keys().map(MigrationName::as_str).collect();
-    let remedy = match names
-        .iter()
-        .map(|other| (strsim::jaro_winkler(other, name.as_str()), other))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-    {
-        Some((_, other)) => format!("did you mean {other}?"),
-        None if names.is_empty() => "nothing is declared here".to_owned(),
-        None => format!("declared here: {}", names.join(", ")),
-    };
-    Fault::new(FaultCode::UnknownMigration, format!("no migration {name} is declared in workspace {}", declared.workspace))
-        .with_remedy(remedy)
+    if known { Ok(declared.only(name)) } else { Err(unknown::undeclared(&declared, name)) }
 }

@@ -6,6 +6,7 @@ mod attributes;
 mod decide;
 mod drift;
 mod effects;
+mod folded;
 mod refusal;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use schemas::time::UtcTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::folded::Folded;
 use crate::declaration::Declaration;
 
 /// The version of the plan's JSON.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use provider::declaration::{Declaration, Reach};
 use provider::output::pretty;
-use provider::plan::{Action, DriftKind, Plan, plan};
+use provider::plan::{Action, DriftKind, Folded, Plan, plan};
 use provider::render::paint::Paint;
 use provider::render::{diagnostics, markdown, plan_text};
 use schemas::hcl::{Declared, Excerpt, Place};
@@ -81,7 +81,7 @@ fn declared(case: &str, json: Map<String, Value>, sensitive: &[String]) -> Decla
     }
 }
 
-fn made(name: &str, base: &Value) -> Plan {
+fn made(name: &str, base: &Value) -> (Plan, Folded) {
     let case = read(&folder().join(name).join("case.json"));
     let sensitive: Vec<String> = case.get("sensitive").map(|list| from(name, list.clone())).unwrap_or_default();
     let declared = declared(name, members(&case, base, "declared"), &sensitive);
@@ -100,7 +100,8 @@ fn made(name: &str, base: &Value) -> Plan {
     turned.reverse();
     let again = plan(&declared, &turned, &inspections, now);
     assert_eq!(pretty(&first), pretty(&again), "{name}: the order of what the daemon says must not matter");
-    first
+    let folded = Folded::count(&first, declared.specs());
+    (first, folded)
 }
 
 #[test]
@@ -118,12 +119,13 @@ fn plans_are_as_they_were() {
     let mut different = Vec::new();
     let schema = Schema::compiled();
     for name in names {
-        let plan = made(&name, &base);
+        let (plan, folded) = made(&name, &base);
         let json = pretty(&plan);
         assert_eq!(serde_json::from_str::<Plan>(&json).expect("its own JSON"), plan, "{name}");
         schema.check(&name, &read_text(&json));
-        let text = format!("{}{}", plan_text::plan(&plan, Paint::PLAIN), diagnostics::all(&plan.diagnostics, Paint::PLAIN));
-        for (file, actual) in [("plan.txt", text), ("plan.json", json), ("plan.md", markdown::plan(&plan))] {
+        let text =
+            format!("{}{}", plan_text::plan(&plan, &folded, Paint::PLAIN), diagnostics::all(&plan.diagnostics, Paint::PLAIN));
+        for (file, actual) in [("plan.txt", text), ("plan.json", json), ("plan.md", markdown::plan(&plan, &folded))] {
             let path = folder().join(&name).join(file);
             if update {
                 fs::write(&path, &actual).expect("a golden file");
@@ -169,7 +171,7 @@ impl Schema {
 fn the_published_schema_is_that_of_plans() {
     let schema = Schema::compiled();
     let base = read(&folder().join("base.json"));
-    let good = read_text(&pretty(&made("create_failed_checks", &base)));
+    let good = read_text(&pretty(&made("create_failed_checks", &base).0));
     schema.check("a plan", &good);
     schema.check("a plan that could not be made", &read_text(&pretty(&Plan::unmade("5f1c".to_owned(), Vec::new()))));
     // It refuses what is no plan: a schema that takes everything would prove nothing.
@@ -199,13 +201,13 @@ fn the_published_schema_is_that_of_plans() {
 fn colour_changes_no_words() {
     let base = read(&folder().join("base.json"));
     for name in ["create", "update", "cut_over", "drift_paused"] {
-        let plan = made(name, &base);
-        let mut coloured = plan_text::plan(&plan, Paint::new(true));
+        let (plan, folded) = made(name, &base);
+        let mut coloured = plan_text::plan(&plan, &folded, Paint::new(true));
         assert!(coloured.contains('\u{1b}'), "{name}");
         while let Some(start) = coloured.find('\u{1b}') {
             let end = coloured[start..].find('m').expect("the end of an escape") + start;
             coloured.replace_range(start..=end, "");
         }
-        assert_eq!(coloured, plan_text::plan(&plan, Paint::PLAIN), "{name}");
+        assert_eq!(coloured, plan_text::plan(&plan, &folded, Paint::PLAIN), "{name}");
     }
 }

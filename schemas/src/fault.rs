@@ -78,8 +78,6 @@ macro_rules! catalogue {
 catalogue! {
     /// The HCL does not parse or does not pass its checks.
     InvalidConfiguration = "CUT0001", false, "correct the file at the place shown";
-    /// A setting whose work comes with a later version.
-    NotSupportedYet = "CUT0002", false, "leave the setting out";
     /// The daemon cannot be reached.
     DaemonUnreachable = "CUT0003", true, "start cutoverd, or name its socket with --endpoint or CUTOVER_ENDPOINT";
     /// The daemon refused the caller.

@@ -27,7 +27,6 @@ mod layout;
 mod local;
 mod mask;
 mod migration;
-mod not_yet;
 mod operation;
 pub mod schema;
 mod source;
@@ -97,12 +96,6 @@ const AUTOMATIC_VALUES: &str = ".auto.hclvars";
 
 /// All files together may have this many bytes.
 const MOST_BYTES: usize = 16 << 20;
-
-/// Whether an attribute's or a block's work is in this version; what is not, [`load`] refuses.
-#[must_use]
-pub fn is_supported(path: &str) -> bool {
-    not_yet::NOT_YET.iter().all(|(known, _)| *known != path)
-}
 
 /// Loads a directory.
 pub fn load(dir: &Path, inputs: &Inputs) -> Result<Declaration, Diagnostics> {

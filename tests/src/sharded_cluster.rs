@@ -19,6 +19,8 @@ use process::RouterProcess;
 pub struct ClusterOptions {
     /// How many shards.
     pub shards: usize,
+    /// How many members the first shard has at least; the others have as many as `shard` says.
+    pub first_members: usize,
     /// What each shard is started with; its name is `shard-0`, `shard-1`, and so on.
     pub shard: Options,
     /// What the config server is started with.
@@ -29,7 +31,7 @@ pub struct ClusterOptions {
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { shards: 3, shard: Options::default(), config: Options::default(), proxied: false }
+        Self { shards: 3, first_members: 1, shard: Options::default(), config: Options::default(), proxied: false }
     }
 }
 
@@ -66,7 +68,10 @@ impl ShardedCluster {
         ensure!(options.shards > 0, "a sharded cluster has at least one shard");
         let program = RouterProcess::program().await?;
         let config = Options { name: "config".to_owned(), role: Role::ConfigServer, ..options.config };
-        let named = |index| Options { name: format!("shard-{index}"), role: Role::Shard, ..options.shard.clone() };
+        let named = |index| {
+            let members = if index == 0 { options.first_members.max(options.shard.members) } else { options.shard.members };
+            Options { name: format!("shard-{index}"), role: Role::Shard, members, ..options.shard.clone() }
+        };
         let (config, shards) = tokio::try_join!(
             ReplicaSet::start(config),
             try_join_all((0..options.shards).map(|index| ReplicaSet::start(named(index)))),

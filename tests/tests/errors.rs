@@ -153,7 +153,7 @@ async fn mistakes_in_the_hcl_are_shown_at_their_place() {
             text(&Declaration::new(MIGRATION, &format!("mongodb://u:{SECRET}@a.example.net/"), "mongodb://b.example.net/")),
             vec!["uri", "password"],
         ),
-        (text(&base.clone().text("copy.indexes", "before_copy")), vec!["indexes", "not supported yet"]),
+        (text(&base.clone().text("copy.indexes", "before_the_copy")), vec!["indexes", "before_copy"]),
     ];
     for (hcl, names) in cases {
         let folder = tempfile::tempdir().unwrap();

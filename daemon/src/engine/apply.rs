@@ -7,6 +7,7 @@
 //! to. There every whole content is put anew, after its `_id` was deleted on every shard, and a delta that changes the shard key is
 //! read again; other deltas find their document by its `_id` on whichever shard it is.
 
+use std::collections::HashSet;
 use std::ops::Deref;
 
 use futures_util::StreamExt as _;
@@ -17,7 +18,7 @@ use schemas::namespace::Namespace;
 use super::fold::{Content, Deletion, Write};
 use super::tail::Tail;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
-use super::{delta, element, index};
+use super::{delta, element, index, key};
 use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{append, cluster_time, command};
 
@@ -310,7 +311,7 @@ impl Applier<'_> {
                 .collect(&namespace.db, find)
                 .await
                 .map_err(|e| destination.fault(&format!("looking for documents of {namespace}"), &e))?;
-            let found: std::collections::HashSet<Vec<u8>> = found.into_iter().map(RawDocumentBuf::into_bytes).collect();
+            let found: HashSet<Vec<u8>> = found.into_iter().map(RawDocumentBuf::into_bytes).collect();
             missing.extend(slice.iter().filter(|write| !found.contains(write.id.as_bytes())));
         }
         Ok(missing)
@@ -322,8 +323,10 @@ impl Applier<'_> {
         self.settle(namespace, &stuck).await
     }
 
-    /// Reads documents from the source as they are now and puts them in place; returns what is refused. One that the source no
-    /// longer has is left: its deletion is further on in the stream.
+    /// Reads documents from the source as they are now and puts them in place; returns what is refused.
+    ///
+    /// One that the source no longer has is left: its deletion is further on in the stream. Not so where deletions tell the shard key
+    /// and meet nothing else: what is there may have an older key, and goes now. Should it come again, that is still to be told.
     async fn reread(&self, namespace: &Namespace, writes: &[&Write]) -> Result<Vec<(Write, Why)>, Fault> {
         if writes.is_empty() {
             return Ok(Vec::new());
@@ -332,7 +335,11 @@ impl Applier<'_> {
         let source = &self.tail.source.entry;
         let fault = |e: &mongodb::error::Error| source.fault(&format!("reading documents of {namespace} again"), e);
         let mut stuck = Vec::new();
-        for slice in writes.chunks(self.tail.tuning.reread_documents) {
+        let (collated, is_sharded) = (self.tail.traits_of(namespace).collated, self.tail.source.is_sharded());
+        // Which of several texts a collation takes for the one that was found is not known here.
+        let at_once = if is_sharded && collated { 1 } else { self.tail.tuning.reread_documents };
+        for slice in writes.chunks(at_once) {
+            let mut found: HashSet<u64> = HashSet::new();
             let mut find = find_ids(namespace, slice);
             append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.as_of });
             let mut cursor = source.batches(&namespace.db, find, 101).await.map_err(|e| fault(&e))?;
@@ -346,6 +353,7 @@ impl Applier<'_> {
                     .filter_map(|value| value.as_document())
                     .filter_map(|document| Some(Write::whole(element::id_of(document)?, document.to_owned())))
                     .collect();
+                found.extend(fresh.iter().map(|write| key::hash(&write.id, collated)));
                 self.tail.note_reread(namespace).await?;
                 is_noted = true;
                 if fresh.iter().filter_map(Write::document).any(|document| element::has_doubled_names(document)) {
@@ -357,6 +365,10 @@ impl Applier<'_> {
             if !is_noted {
                 // What is not there may have gone with a rename.
                 self.tail.note_reread(namespace).await?;
+            }
+            if is_sharded {
+                let gone = slice.iter().copied().filter(|write| !found.contains(&key::hash(&write.id, collated)));
+                self.delete(namespace, gone).await?;
             }
         }
         Ok(stuck)

@@ -46,8 +46,18 @@ pub async fn mend(
     // The source takes no writes meanwhile, and its users wait.
     let pace = Pace::new(None, 1);
     let large = Semaphore::new(LARGE_AT_ONCE);
-    let copier =
-        Copier { source, destination, progress, doubled, start: as_of, pace: &pace, large: &large, tuning, placement: None };
+    let copier = Copier {
+        source,
+        entry: source,
+        destination,
+        progress,
+        doubled,
+        start: as_of,
+        pace: &pace,
+        large: &large,
+        tuning,
+        placement: None,
+    };
     for part in partition::split(source, info, bytes, None, tuning).await? {
         copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }

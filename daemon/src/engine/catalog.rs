@@ -163,12 +163,52 @@ pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Optio
 
 /// Everything in a deployment that is in scope, by namespace. Of `system.` collections only stored functions are: the others are left to what owns them.
 pub async fn list(deployment: &Deployment, scope: &Scope) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
+    in_scope(deployment, scope, listings(deployment, scope).await?.into_iter().flatten()).await
+}
+
+/// The same on a source, with the time-series collections that are half made: the server makes their buckets first and then their
+/// face, and the change stream tells of the buckets alone, perhaps before the start point.
+pub async fn list_with_half_made(deployment: &Deployment, scope: &Scope) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
+    let mut listings = listings(deployment, scope).await?;
+    for of_database in &mut listings {
+        let half_made = half_made(of_database);
+        of_database.extend(half_made);
+    }
+    in_scope(deployment, scope, listings.into_iter().flatten()).await
+}
+
+/// The time-series collections of a database of which there are only the buckets.
+fn half_made(of_database: &[CollectionInfo]) -> Vec<CollectionInfo> {
+    let series = |buckets: &CollectionInfo| {
+        let owner = owner_of(&buckets.namespace)?;
+        if of_database.iter().any(|info| info.namespace == owner) {
+            return None;
+        }
+        let options = options_of_owner(buckets.options()?);
+        let raw = rawdoc! { "name": owner.collection, "type": "timeseries", "options": options };
+        CollectionInfo::new(&owner.db, raw)
+    };
+    of_database.iter().filter_map(series).collect()
+}
+
+/// What the databases hold that can hold something in scope, each by itself.
+async fn listings(deployment: &Deployment, scope: &Scope) -> Result<Vec<Vec<CollectionInfo>>, Fault> {
+    let mut listings = Vec::new();
+    for db in databases(deployment, scope).await? {
+        listings.push(list_database(deployment, &db).await?);
+    }
+    Ok(listings)
+}
+
+async fn in_scope(
+    deployment: &Deployment,
+    scope: &Scope,
+    listed: impl Iterator<Item = CollectionInfo>,
+) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
     let mut found = BTreeMap::new();
-    for name in databases(deployment, scope).await? {
-        for info in list_database(deployment, &name).await? {
-            if scope.contains(&info.namespace) && !is_emptied(deployment, &info.namespace).await? {
-                found.insert(info.namespace.clone(), info);
-            }
+    for info in listed {
+        if scope.contains(&info.namespace) && !is_emptied(deployment, &info.namespace).await? {
+            found.insert(info.namespace.clone(), info);
         }
     }
     Ok(found)
@@ -352,8 +392,7 @@ pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), 
 /// one is made while an insertion makes a plain collection of its name, and takes one for the other from then on.
 pub async fn stray_buckets(deployment: &Deployment, scope: &Scope) -> Result<Vec<Fault>, Fault> {
     let mut stray = Vec::new();
-    for db in databases(deployment, scope).await? {
-        let found = list_database(deployment, &db).await?;
+    for found in listings(deployment, scope).await? {
         let is_series = |name: &Namespace| found.iter().any(|info| info.namespace == *name && info.kind == Kind::TimeSeries);
         let owners = found.iter().filter_map(|info| owner_of(&info.namespace));
         stray.extend(owners.filter(|owner| scope.contains(owner) && !is_series(owner)).map(|owner| {

@@ -19,8 +19,8 @@ use super::pace::{Amount, Pace};
 use super::progress::ShardCounters;
 use super::topology::Placement;
 use super::tuning::Tuning;
-use super::write::{self, Existing, Verb};
-use super::{element, partition};
+use super::write::{self, Existing, Inserted, Verb, Why};
+use super::{element, index, partition};
 use crate::mongo::{Deployment, append, command, error};
 
 /// The server's code for a record to resume after that is gone.
@@ -66,6 +66,8 @@ pub struct Batch {
 pub struct Copier<'a> {
     /// Read from.
     pub source: &'a Deployment,
+    /// Where the source's indexes are listed: it, or the router before it.
+    pub entry: &'a Deployment,
     /// Written to.
     pub destination: &'a Deployment,
     /// Where progress is counted.
@@ -267,13 +269,27 @@ impl Copier<'_> {
     }
 
     async fn insert(&self, namespace: &Namespace, documents: &RawArray) -> Result<(), ScanError> {
-        let inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+        let mut inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+        let is_unfit = |inserted: &Inserted| {
+            inserted
+                .refused
+                .first()
+                .is_some_and(|refused| matches!(refused.why, Why::Code(c) if index::tells_of_unfit_document(c)))
+        };
+        if is_unfit(&inserted) {
+            // Indexes that were built before the copy: the source may have dropped one since, and then it holds what it likes.
+            index::drop_gone(self.entry, self.destination, namespace).await?;
+            inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+        }
         match inserted.refused.first() {
             None => Ok(()),
             Some(refused) => {
                 let document = documents.into_iter().flatten().nth(refused.index).and_then(|value| value.as_document());
                 let id = document.and_then(element::id_of);
-                Err(write::refusal(self.destination, namespace, Verb::Insert, refused.why, id.as_deref()).into())
+                let mut fault = write::refusal(self.destination, namespace, Verb::Insert, refused.why, id.as_deref());
+                // It may have made the index again, too: what it holds by now fits.
+                fault.retryable |= is_unfit(&inserted);
+                Err(fault.into())
             }
         }
     }

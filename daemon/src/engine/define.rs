@@ -380,6 +380,7 @@ impl Tail {
         let large = Semaphore::new(LARGE_AT_ONCE);
         let copier = Copier {
             source: &source,
+            entry: &self.source.entry,
             destination: &self.destination,
             progress: &self.progress.shard(&shard.name),
             doubled: &self.doubled,

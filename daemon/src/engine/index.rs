@@ -138,8 +138,9 @@ pub fn identity(spec: &RawDocument) -> Vec<u8> {
     identity
 }
 
-/// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is left for the end. So is one that
-/// documents do not fit: it was made or dropped after they were read, and that is further on in the stream.
+/// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is left for the end, and so is one
+/// that clashes with what was built before a crash. One that documents do not fit was made or dropped after they were read, and that is
+/// further on in the stream.
 pub async fn build(
     destination: &Deployment,
     namespace: &Namespace,
@@ -163,12 +164,12 @@ pub async fn build(
     }
     match run_create(destination, namespace, &indexes).await {
         Ok(()) => Ok(()),
-        Err(e) if is_of_documents(&e) => build_fitting(destination, namespace, &indexes).await,
+        Err(e) if is_of_documents(&e) || is_conflict(&e) => build_fitting(destination, namespace, &indexes).await,
         Err(e) => Err(destination.fault(&format!("building the indexes of {namespace}"), &e)),
     }
 }
 
-/// Builds those that the documents fit. Which of several it is that they do not, the server says but in words.
+/// Builds those that the documents and the other indexes fit. Which of several it is that does not, the server says but in words.
 async fn build_fitting(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), Fault> {
     for spec in indexes.into_iter().flatten().filter_map(RawBsonRef::as_document) {
         let mut one = RawArrayBuf::new();
@@ -178,17 +179,29 @@ async fn build_fitting(destination: &Deployment, namespace: &Namespace, indexes:
             Err(e) if is_of_documents(&e) => {
                 tracing::info!(%namespace, index = name(spec), error = %e, "an index that earlier documents do not fit");
             }
+            Err(e) if is_conflict(&e) => {
+                tracing::info!(%namespace, index = name(spec), error = %e, "an index clashes with one that is there");
+            }
             Err(e) => return Err(destination.fault(&format!("building index {} of {namespace}", name(spec)), &e)),
         }
     }
     Ok(())
 }
 
-/// Whether an index build failed for what a document holds: the server has a code for two arrays in one compound index, and none
-/// but a place in its sources, above all its codes, for what the kinds of index ask of values.
+/// Whether an index build failed for what a document holds.
 fn is_of_documents(error: &mongodb::error::Error) -> bool {
-    error::code(error).is_some_and(|code| code == PARALLEL_ARRAYS || (code > LAST_NAMED_CODE && code != DUPLICATE_KEY))
-        && !error::is_transient(error)
+    error::code(error).is_some_and(tells_of_unfit_document) && !error::is_transient(error)
+}
+
+/// Whether the server says with this code that an index cannot hold a document: it has one for two arrays in one compound index, and
+/// none but a place in its sources, above all its codes, for what the kinds of index ask of values.
+#[must_use]
+pub fn tells_of_unfit_document(code: i32) -> bool {
+    code == PARALLEL_ARRAYS || (code > LAST_NAMED_CODE && code != DUPLICATE_KEY && !error::is_transient_code(code))
+}
+
+fn is_conflict(error: &mongodb::error::Error) -> bool {
+    error::code(error).is_some_and(|code| INDEX_CONFLICTS.contains(&code))
 }
 
 /// Builds one index as it is during the sync; one that clashes with what is there is left for the end.
@@ -197,7 +210,7 @@ pub async fn build_one(destination: &Deployment, namespace: &Namespace, spec: &R
     indexes.push(&*specification(spec, collated, true));
     match run_create(destination, namespace, &indexes).await {
         Ok(()) => Ok(()),
-        Err(e) if error::code(&e).is_some_and(|code| INDEX_CONFLICTS.contains(&code)) => {
+        Err(e) if is_conflict(&e) => {
             tracing::info!(%namespace, index = name(spec), "an index clashes while unique is relaxed; it is built at the end");
             Ok(())
         }

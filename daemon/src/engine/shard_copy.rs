@@ -100,7 +100,7 @@ impl ShardCopy<'_> {
         let anew = if row.copied.is_none() { checkpoints.unlisted(shard).await? } else { Vec::new() };
         if row.copied.is_none() && (rows.is_empty() || !anew.is_empty()) {
             let mut found = match rows.is_empty() {
-                true => catalog::list(&self.shard.deployment, &self.sync.spec.namespaces.scope).await?,
+                true => catalog::list_with_half_made(&self.shard.deployment, &self.sync.spec.namespaces.scope).await?,
                 false => self.find_all(anew).await?,
             };
             if let Some(placement) = &self.placement {
@@ -160,6 +160,7 @@ impl ShardCopy<'_> {
         let pace = Pace::new(self.rate_limit(), readers);
         let copier = Copier {
             source,
+            entry: &sync.source.entry,
             destination: &sync.destination,
             progress: &self.progress,
             doubled: &doubled,

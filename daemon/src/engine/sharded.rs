@@ -12,7 +12,7 @@
 //! **Order.** Every shard's start point is stored before a document of any is read: a document whose shard key changes meanwhile
 //! leaves one shard and comes to another, and only the streams tell. The cluster is looked at after the start points. Definitions
 //! are made one shard after another, since each tells of the same collections; documents are copied side by side. A collection's
-//! indexes are built once every shard's documents of it are there.
+//! indexes are built once every shard's documents of it are there; before any of them where that is declared.
 //!
 //! **Failure.** A shard that fails keeps its error to itself while the others go on to their end; it is begun again by itself where
 //! the fault may pass, and by the operator's word ([`Restarts`]). Where no shard gets anywhere the run has failed.
@@ -39,6 +39,7 @@ use futures_util::stream::FuturesUnordered;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use schemas::namespace::Namespace;
+use schemas::spec::IndexBuild;
 use tokio::sync::{Notify, mpsc};
 
 use super::catalog::{self, CollectionInfo};
@@ -238,6 +239,10 @@ impl Sync {
             catalogues.push(catalogue);
         }
         let spreads = self.spreads(&shards, &catalogues).await?;
+        if self.spec.copy.indexes == IndexBuild::BeforeCopy {
+            let builds = spreads.values().map(|spread| -> Piece<'_, ()> { Box::pin(self.build_indexes(spread)) });
+            concurrent::all(SMALL_COMMANDS, builds.collect()).await?;
+        }
         let (finished, to_index) = mpsc::unbounded_channel();
         let documents = async {
             let finished = finished;
@@ -376,7 +381,7 @@ impl Sync {
         loop {
             tokio::select! {
                 namespace = to_index.recv(), if more && building.len() < INDEX_BUILDS => match namespace.map(|name| spreads.get(&name)) {
-                    Some(Some(spread)) => building.push(self.build_indexes(spread)),
+                    Some(Some(spread)) => building.push(self.index(spread)),
                     Some(None) => {}
                     None => more = false,
                 },
@@ -386,15 +391,32 @@ impl Sync {
         }
     }
 
+    /// Does what is left for a collection whose documents are there.
+    async fn index(&self, spread: &Spread) -> Result<(), Fault> {
+        if !spread.info.has_documents() || spread.is_indexed {
+            return Ok(());
+        }
+        match self.spec.copy.indexes {
+            IndexBuild::AfterCopy => self.build_indexes(spread).await?,
+            // What became of the source's indexes since is in its stream.
+            IndexBuild::BeforeCopy => {}
+        }
+        self.checkpoints.store_indexed(&spread.info.namespace).await
+    }
+
     async fn build_indexes(&self, spread: &Spread) -> Result<(), Fault> {
         if !spread.info.has_documents() || spread.is_indexed {
             return Ok(());
         }
         let namespace = &spread.info.namespace;
+        if self.spec.copy.indexes == IndexBuild::BeforeCopy {
+            // Those that were built before a restart.
+            index::drop_gone(&self.source.entry, &self.destination, namespace).await?;
+        }
         let specs = catalog::indexes(&self.source.entry, namespace).await?;
         index::build(&self.destination, namespace, &specs, spread.info.has_collation()).await?;
         self.progress.add_indexes(0, specs.len() as u64);
-        self.checkpoints.store_indexed(namespace).await
+        Ok(())
     }
 }
 

@@ -76,6 +76,10 @@ pub enum Milestone {
 impl Sync {
     /// Works until it is stopped, or fails for good.
     pub async fn run(&self) -> Result<(), Fault> {
+        unless_stopped(self.work().await, &self.stop)
+    }
+
+    async fn work(&self) -> Result<(), Fault> {
         let shards: BTreeSet<_> = self.source.names().cloned().collect();
         if let Some(gone) = self.progress.shards().iter().find(|shard| !shards.contains(shard.name())) {
             let message = format!("the shard {} is no longer there, and the run has read from it", gone.name());
@@ -92,18 +96,10 @@ impl Sync {
         };
         let tail = self.patiently(|| Box::pin(self.tail(&copied)));
         let verify = self.patiently(|| Box::pin(async { self.verifier.run(&self.sides(), &copied).await }));
-        let ended = tokio::select! {
+        tokio::select! {
             ended = tail => ended,
             ended = verify => ended,
             fault = self.watch_shards() => Err(fault),
-        };
-        match ended {
-            // It was told to stop, and what went wrong meanwhile is met again when it starts.
-            Err(fault) if fault.retryable && self.stop.is_cancelled() => {
-                tracing::info!(code = %fault.code, error = %fault.message, "stopped while trying again");
-                Ok(())
-            }
-            ended => ended,
         }
     }
 
@@ -237,5 +233,38 @@ impl Sync {
             tuning: self.tuning.clone(),
         };
         tail.follow(&self.rows().await?).await
+    }
+}
+
+/// How a sync ended that may have been told to stop: what went wrong meanwhile and may pass is met again when it starts.
+fn unless_stopped(ended: Result<(), Fault>, stop: &CancellationToken) -> Result<(), Fault> {
+    match ended {
+        Err(fault) if fault.retryable && stop.is_cancelled() => {
+            tracing::info!(code = %fault.code, error = %fault.message, "stopped while trying again");
+            Ok(())
+        }
+        ended => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unless_stopped;
+    use schemas::fault::{Fault, FaultCode};
+    use tokio_util::sync::CancellationToken;
+
+    #[test]
+    fn what_may_pass_is_no_failure_of_a_sync_that_was_stopped() {
+        let stop = CancellationToken::new();
+        let fault = |retryable| {
+            let mut fault = Fault::new(FaultCode::SourceReadFailed, "listing the indexes");
+            fault.retryable = retryable;
+            Err(fault)
+        };
+        assert!(unless_stopped(fault(true), &stop).is_err());
+        stop.cancel();
+        assert_eq!(unless_stopped(fault(true), &stop), Ok(()));
+        assert!(unless_stopped(fault(false), &stop).is_err());
+        assert_eq!(unless_stopped(Ok(()), &stop), Ok(()));
     }
 }

@@ -210,19 +210,20 @@ impl Tail {
 
     fn uses_raw_deltas(&self, source: &Deployment) -> bool {
         // A delta of a newer server may hold what an older one does not know.
-        source.version >= RAW_DELTAS
+        self.tuning.raw_deltas
+            && source.version >= RAW_DELTAS
             && (self.destination.version.major, self.destination.version.minor) >= (source.version.major, source.version.minor)
     }
 
     async fn read(&self, shard: &ShardSource, from: &ShardRow, batches: mpsc::Sender<Batch>) -> Result<(), Fault> {
         let source = &shard.deployment;
         let mut behind = from.token.clone();
-        let mut lean = false;
+        let mut lean = self.tuning.lean_stream;
         loop {
             let fault = match self.read_stream(source, from, &mut behind, lean, &batches).await {
                 Ok(Ended::Unwanted) => return Ok(()),
                 Ok(Ended::Passed) => {
-                    lean = false;
+                    lean = self.tuning.lean_stream;
                     continue;
                 }
                 Err(Broken::Server(e)) if error::code(&e) == Some(TOO_LARGE) && !lean => {

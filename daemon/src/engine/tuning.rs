@@ -40,6 +40,11 @@ pub struct Tuning {
     pub command_statements: usize,
     /// Keys that one deletion names at most: the server plans it once, which is a third of what a deletion costs it.
     pub delete_ids: usize,
+    /// Whether updates are asked for as the server's own deltas, where both servers know them. Otherwise each updated document is read
+    /// again, as it is from sources of another version.
+    pub raw_deltas: bool,
+    /// Whether the stream is always read without the documents' contents, as it otherwise is past an event that is too large.
+    pub lean_stream: bool,
     /// Documents read again at once: their sizes are not known, and a reply's batch holds at least one.
     pub reread_documents: usize,
     /// Operations that queue on the source from which on the copy's readers back off: a server has 128 places for each kind, so that
@@ -71,6 +76,8 @@ impl Default for Tuning {
             command_bytes: 12 << 20,
             command_statements: 100_000,
             delete_ids: 2_500,
+            raw_deltas: true,
+            lean_stream: false,
             reread_documents: 1_000,
             source_queue: 32,
             source_write_latency: Duration::from_millis(100),

@@ -7,8 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use daemon::engine::tuning::Tuning;
 use mongodb::Client;
 use mongodb::bson::{Bson, DateTime, Decimal128, Document, Timestamp, doc};
+use schemas::spec::IndexBuild;
 
-use crate::harness::{Pair, Run, run, tiny};
+use crate::harness::{Pair, Run, run, tiny, with_indexes};
+
+/// The server's code for a disk without room.
+const OUT_OF_DISK_SPACE: i32 = 14_031;
 
 /// Collections by the `create` command that makes each.
 fn collections() -> Vec<Document> {
@@ -250,10 +254,10 @@ async fn modify(client: &Client, db: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_collection_and_index_is_carried() -> Result<()> {
     let pair = Pair::start().await?;
-    for tuning in [Tuning::default(), tiny()] {
+    for (tuning, indexes) in [(Tuning::default(), IndexBuild::AfterCopy), (tiny(), IndexBuild::BeforeCopy)] {
         lay(&pair.from, "copied", 0).await?;
         lay(&pair.from, "changed", 0).await?;
-        let mut run = Run::start_with(&pair, pair.spec(), tuning).await?;
+        let mut run = Run::start_with(&pair, with_indexes(pair.spec(), indexes), tuning).await?;
         run.caught_up().await?;
         lay(&pair.from, "tailed", 0).await?;
         for db in ["copied", "changed", "tailed"] {
@@ -266,6 +270,43 @@ async fn every_kind_of_collection_and_index_is_carried() -> Result<()> {
         ensure!(report.collections > 90 && report.indexes > 200, "{report}");
         pair.clear().await?;
     }
+    Ok(())
+}
+
+/// Built before the copy, an index is whole and relaxed before the first document comes, and outlives the daemon's end in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn indexes_come_before_the_documents_where_that_is_declared() -> Result<()> {
+    let pair = Pair::start().await?;
+    let documents: Vec<Document> = (0..200).map(|n| doc! { "_id": n, "n": n, "gone": n }).collect();
+    run(&pair.from, "shop", doc! { "insert": "orders", "documents": documents }).await?;
+    let specs = [doc! { "key": { "n": 1 }, "name": "n", "unique": true }, doc! { "key": { "gone": 1 }, "name": "gone" }];
+    run(&pair.from, "shop", doc! { "createIndexes": "orders", "indexes": specs.to_vec() }).await?;
+    // As long as the disk is full no document comes.
+    let full = doc! { "failCommands": ["insert"], "namespace": "shop.orders", "errorCode": OUT_OF_DISK_SPACE };
+    run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": full }).await?;
+
+    let spec = with_indexes(pair.spec(), IndexBuild::BeforeCopy);
+    let mut sync = Run::start_with(&pair, spec, Tuning { batch_documents: 50, ..Tuning::default() }).await?;
+    let refused = run(&pair.to, "admin", doc! { "waitForFailPoint": "failCommand", "timesEntered": 1, "maxTimeMS": 60_000 });
+    refused.await.context("no document was about to come")?;
+    let on_destination = async || -> Result<Vec<(String, bool)>> {
+        let listed = run(&pair.to, "shop", doc! { "listIndexes": "orders" }).await?;
+        let specs = listed.get_document("cursor")?.get_array("firstBatch")?.iter().filter_map(Bson::as_document);
+        specs.map(|spec| Ok((spec.get_str("name")?.to_owned(), spec.get_bool("unique").unwrap_or(false)))).collect()
+    };
+    let names = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), false)).collect::<Vec<_>>();
+    ensure!(on_destination().await? == names(&["_id_", "gone", "n"]), "{:?}", on_destination().await?);
+    let progress = sync.engine().progress();
+    ensure!(progress.copy.documents_copied == 0 && (progress.indexes.built, progress.indexes.total) == (2, 2), "{progress:?}");
+
+    // What the source drops while nobody looks is gone when the copy goes on, and so may hold what the index did not take.
+    run(&pair.from, "shop", doc! { "dropIndexes": "orders", "index": "gone" }).await?;
+    run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+    sync.kill().await?;
+    sync.caught_up().await?;
+    ensure!(on_destination().await? == names(&["_id_", "n"]), "{:?}", on_destination().await?);
+    sync.prove(&pair).await?;
+    ensure!(on_destination().await?.contains(&("n".to_owned(), true)), "{:?}", on_destination().await?);
     Ok(())
 }
 

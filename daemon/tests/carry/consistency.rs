@@ -6,6 +6,7 @@
 
 mod cluster;
 mod generate;
+mod history;
 mod shrink;
 
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
         let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
         run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 60 }, "data": data }).await?;
     }
-    let mut sync = Run::start_with(pair, pair.spec(), plan.tuning.clone()).await?;
+    let mut sync = Run::start_with(pair, plan.declared.apply(pair.spec()), plan.tuning.clone()).await?;
     let working = plan.clients.iter().map(|operations| async move {
         let client = client(pair).await?;
         for (pause, operation) in operations {
@@ -135,12 +136,16 @@ async fn random_operations_lose_nothing() -> Result<()> {
         operations += plan.operations();
         println!("seed {seed}: {plan}");
         let began = Instant::now();
+        let since = (history::now(&pair.from).await?, history::now(&pair.to).await?);
         let held = match tokio::time::timeout(PATIENCE, hold(&pair, &plan)).await {
             Ok(held) => held,
             Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
         };
         if let Err(error) = held {
             println!("seed {seed} FAILED, replay it with CUTOVER_SEED={seed}: {error:#}");
+            let named = history::named(&format!("{error:#}"), &generate::DATABASES);
+            history::print("source", &pair.from, since.0, &named).await?;
+            history::print("destination", &pair.to, since.1, &named).await?;
             failed.push(*seed);
             if std::env::var_os("CUTOVER_SHRINK").is_some() {
                 shrink::shrink(plan).await?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use daemon::engine::tuning::Tuning;
 use mongodb::Client;
 use mongodb::bson::{Bson, DateTime, Document, doc};
-use schemas::spec::CopySpec;
+use schemas::spec::{CopySpec, IndexBuild};
 
 use crate::harness::{Pair, Run, run, tiny};
 
@@ -68,6 +68,23 @@ fn cases() -> Vec<Case> {
                     (id(11), doc! { "$set": { "items_count": 1, "items": [], "list": [] } }.into()),
                 ],
             )],
+        ),
+        case(
+            "new fields",
+            vec![insert("c", vec![doc! { "_id": 0 }, doc! { "_id": 1, "b": 1, "c": 2 }, doc! { "_id": 2, "b": 1 }])],
+            vec![
+                // A copy that reads the last state has all of them, and must not have them in another order for it.
+                update("c", vec![(id(0), doc! { "$set": { "b": [1], "nested": [1] } }.into())]),
+                update("c", vec![(id(0), doc! { "$set": { "c": -2 } }.into())]),
+                update("c", vec![(id(1), doc! { "$unset": { "b": 1 } }.into())]),
+                update("c", vec![(id(1), doc! { "$set": { "d": { "e": 1 }, "n": 1 } }.into())]),
+                update("c", vec![(id(1), doc! { "$set": { "b": 3 } }.into())]),
+                update(
+                    "c",
+                    vec![(id(2), doc! { "$set": { "z": 1 } }.into()), (id(2), doc! { "$set": { "a": 1, "b": 2 } }.into())],
+                ),
+                update("c", vec![(id(2), doc! { "$unset": { "z": 1 } }.into()), (id(2), doc! { "$set": { "z": 5 } }.into())]),
+            ],
         ),
         case(
             "arrays",
@@ -542,7 +559,7 @@ async fn slow_no_more(pair: &Pair) -> Result<()> {
 }
 
 /// Lays what is there before, starts the copy, and holds it where `when` says.
-async fn begin(pair: &Pair, when: When, tuning: Tuning) -> Result<Run> {
+async fn begin(pair: &Pair, when: When, tuning: Tuning, indexes: IndexBuild) -> Result<Run> {
     let ballast = match when {
         // The largest collection is copied first, the smallest last.
         When::BeforeRead => Some(doc! { "text": "x".repeat(2_000) }),
@@ -554,7 +571,7 @@ async fn begin(pair: &Pair, when: When, tuning: Tuning) -> Result<Run> {
         run(&pair.from, "ballast", insert("c", vec![ballast.clone(); count])).await?;
     }
     let mut spec = pair.spec();
-    spec.copy = CopySpec { parallelism: Some(1), ..spec.copy };
+    spec.copy = CopySpec { parallelism: Some(1), indexes, ..spec.copy };
     let tuning = if when == When::BeforeRead { Tuning { batch_documents: 4, ..tuning } } else { tuning };
     match when {
         When::BeforeRead => slow(pair, Some("ballast.c"), 200).await?,
@@ -602,14 +619,14 @@ async fn go_on(pair: &Pair, when: When, sync: &Run) -> Result<()> {
     Ok(())
 }
 
-async fn carry(when: When, tuning: Tuning) -> Result<()> {
+async fn carry(when: When, tuning: Tuning, indexes: IndexBuild) -> Result<()> {
     let pair = Pair::start().await?;
     let cases = cases();
     let db = |case: &Case| case.name.replace(' ', "_");
     for case in &cases {
         do_all(&pair.from, &db(case), &case.before).await?;
     }
-    let mut sync = begin(&pair, when, tuning).await?;
+    let mut sync = begin(&pair, when, tuning, indexes).await?;
     futures_util::future::try_join_all(cases.iter().map(|case| {
         let (from, db) = (pair.from.clone(), db(case));
         async move { do_all(&from, &db, &case.act).await }
@@ -622,27 +639,37 @@ async fn carry(when: When, tuning: Tuning) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_before_their_data_is_read() -> Result<()> {
-    carry(When::BeforeRead, Tuning::default()).await
+    carry(When::BeforeRead, Tuning::default(), IndexBuild::AfterCopy).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_while_their_data_is_read() -> Result<()> {
-    carry(When::WhileRead, Tuning { batch_documents: 3, ..tiny() }).await
+    carry(When::WhileRead, Tuning { batch_documents: 3, ..tiny() }, IndexBuild::AfterCopy).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_between_their_indexes_and_their_data() -> Result<()> {
+    carry(When::BeforeRead, Tuning::default(), IndexBuild::BeforeCopy).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_while_their_data_is_read_into_indexes() -> Result<()> {
+    carry(When::WhileRead, Tuning { batch_documents: 3, ..tiny() }, IndexBuild::BeforeCopy).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_after_their_data_is_read() -> Result<()> {
-    carry(When::AfterRead, Tuning::default()).await
+    carry(When::AfterRead, Tuning::default(), IndexBuild::AfterCopy).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_in_the_tail() -> Result<()> {
-    carry(When::Tail, Tuning::default()).await
+    carry(When::Tail, Tuning::default(), IndexBuild::AfterCopy).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_in_the_tail_in_tiny_rounds() -> Result<()> {
-    carry(When::Tail, tiny()).await
+    carry(When::Tail, tiny(), IndexBuild::AfterCopy).await
 }
 
 /// Transactions: over several collections, aborted, with one document again and again, and larger than an oplog entry.
@@ -757,7 +784,7 @@ async fn carry_busy(when: When, tuning: Tuning) -> Result<()> {
     let rest = (0..400).map(|n| doc! { "_id": n, "text": "x".repeat(2_000) }).collect();
     run(&pair.from, "busy", insert("rest", rest)).await?;
     run(&pair.from, "busy", insert("expires", numbered(10))).await?;
-    let mut sync = begin(&pair, when, tuning).await?;
+    let mut sync = begin(&pair, when, tuning, IndexBuild::AfterCopy).await?;
     let (client, db) = (&pair.from, "busy");
     tokio::try_join!(transactions(client, db), expiry(client, db), builds(client, db), drops(client, db))?;
     if when != When::Tail {

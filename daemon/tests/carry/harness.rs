@@ -88,6 +88,11 @@ pub(crate) fn spec(source: String, destination: String) -> MigrationSpec {
     }
 }
 
+/// The same with its indexes built then.
+pub(crate) fn with_indexes(spec: MigrationSpec, indexes: IndexBuild) -> MigrationSpec {
+    MigrationSpec { copy: CopySpec { indexes, ..spec.copy }, ..spec }
+}
+
 /// Lifts the write block and drops every user database.
 pub(crate) async fn drop_databases(client: &Client) -> Result<()> {
     set_write_block(client, false).await?;

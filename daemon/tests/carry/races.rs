@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use daemon::engine::tuning::Tuning;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 
 use crate::harness::{Pair, Run, run};
 
@@ -65,5 +65,50 @@ async fn a_capped_collection_that_has_lost_its_bound_is_made_again_in_the_end() 
     run(&pair.to, "races", doc! { "insert": "capped", "documents": documents }).await?;
     let report = sync.prove(&pair).await?;
     ensure!(report.equal_documents == 3, "{report}");
+    Ok(())
+}
+
+/// A time-series collection is made of its buckets and then of its face, and the stream tells of the buckets alone. A start point and
+/// a look at what there is can come between the two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_series_collection_that_is_half_made_at_the_first_look_is_carried() -> Result<()> {
+    let pair = Pair::start().await?;
+    let half = doc! { "configureFailPoint": "failTimeseriesViewCreation", "mode": "alwaysOn", "data": { "ns": "races.half" } };
+    run(&pair.from, "admin", half).await?;
+    let create =
+        doc! { "create": "half", "timeseries": { "timeField": "t", "metaField": "m" }, "expireAfterSeconds": 1_000_000_000 };
+    ensure!(run(&pair.from, "races", create.clone()).await.is_err(), "its face is made, too");
+    let mut sync = Run::start(&pair).await?;
+    sync.caught_up().await?;
+    run(&pair.from, "admin", doc! { "configureFailPoint": "failTimeseriesViewCreation", "mode": "off" }).await?;
+    run(&pair.from, "races", create).await?;
+    run(&pair.from, "races", doc! { "insert": "half", "documents": [{ "t": DateTime::now(), "m": 1 }] }).await?;
+    let report = sync.prove(&pair).await?;
+    ensure!(report.equal_documents == 1, "{report}");
+    Ok(())
+}
+
+/// The same on the destination: a creation that ends between the two is made whole by the next try.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_series_collection_that_is_half_made_on_the_destination_is_made_whole() -> Result<()> {
+    let pair = Pair::start().await?;
+    let half =
+        doc! { "configureFailPoint": "failTimeseriesViewCreation", "mode": { "times": 1 }, "data": { "ns": "races.half" } };
+    let mut sync = Run::start(&pair).await?;
+    sync.caught_up().await?;
+    run(&pair.to, "admin", half).await?;
+    for granularity in ["minutes", "hours"] {
+        let series = doc! { "timeField": "t", "metaField": "m", "granularity": granularity };
+        run(&pair.from, "races", doc! { "create": "half", "timeseries": series }).await?;
+        run(&pair.from, "races", doc! { "insert": "half", "documents": [{ "t": DateTime::now(), "m": 1 }] }).await?;
+        if granularity == "minutes" {
+            run(&pair.from, "races", doc! { "drop": "half" }).await?;
+            let fault = sync.end().await?;
+            ensure!(fault.message.contains("creating races.half"), "{fault}");
+            sync.kill().await?;
+        }
+    }
+    let report = sync.prove(&pair).await?;
+    ensure!(report.equal_documents == 1, "{report}");
     Ok(())
 }

@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) const DOCUMENTS: i32 = 600;
 
-pub(crate) fn spec(source: &ShardedCluster, destination: &ReplicaSet) -> MigrationSpec {
+pub(crate) fn spec(source: &ShardedCluster, destination: String) -> MigrationSpec {
     let connection = |uri: String| ConnectionSpec { uri, username: None, password: None, tls: None };
     MigrationSpec {
         name: MigrationName::new("orders").expect("a name"),
@@ -31,7 +31,7 @@ pub(crate) fn spec(source: &ShardedCluster, destination: &ReplicaSet) -> Migrati
         paused: false,
         source: SourceSpec { connection: connection(source.uri()) },
         destination: DestinationSpec {
-            connection: connection(destination.uri()),
+            connection: connection(destination),
             existing_data: ExistingData::Refuse,
             block_writes: None,
         },
@@ -51,7 +51,7 @@ struct Copy {
 
 impl Copy {
     async fn open(source: &ShardedCluster, destination: &ReplicaSet, dir: &Path) -> Result<Self> {
-        let spec = Arc::new(spec(source, destination));
+        let spec = Arc::new(spec(source, destination.uri()));
         let (sender, milestones) = mpsc::unbounded_channel();
         let sync = Sync {
             source: Arc::new(Source::connect(&spec.source.connection, "orders-1-7").await?),

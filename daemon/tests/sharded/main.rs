@@ -2,6 +2,8 @@
 
 mod balancing;
 mod copy;
+mod driven;
 mod fence;
+mod keys;
 mod run;
 mod topology;

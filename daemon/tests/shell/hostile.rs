@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use prost::Message as _;
 use provider::output::pretty;
-use provider::plan::plan;
+use provider::plan::{Folded, plan};
 use provider::render::paint::Paint;
 use provider::render::{markdown, plan_text};
 use provider::saved_plan::SavedPlan;
@@ -100,7 +100,12 @@ fn hostile_saved_plans_are_refused_or_shown() {
             Ok(saved) => {
                 // What it answers does not matter here.
                 let _ = (saved.check_inputs(), saved.check_observed(&[]), saved.check_inspections(&BTreeMap::new()));
-                drop((plan_text::plan(&saved.plan, Paint::new(true)), markdown::plan(&saved.plan), pretty(&saved.plan)));
+                let folded = Folded::count(&saved.plan, saved.specs.values());
+                drop((
+                    plan_text::plan(&saved.plan, &folded, Paint::new(true)),
+                    markdown::plan(&saved.plan, &folded),
+                    pretty(&saved.plan),
+                ));
                 true
             }
             Err(fault) => {

@@ -15,7 +15,7 @@ use crate::apply::{Applied, Drops, apply};
 use crate::cli::{Apply, Format};
 use crate::daemon_client::DaemonClient;
 use crate::exit_code::{ExitCode, Failure};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Folded, Plan};
 use crate::progress::{Bars, Lines};
 use crate::saved_plan::SavedPlan;
 use crate::{actor, load, observe, prepare, wait};
@@ -45,6 +45,7 @@ pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, 
     let prepared =
         if request.from.is_file() { from_file(request, context).await? } else { from_directory(request, context).await? };
     let Prepared { client, plan, specs, drops, saved } = prepared;
+    let folded = Folded::count(&plan, specs.values());
     let text = Format { json: false, markdown: false };
     if plan.has_errors() {
         if request.json {
@@ -56,13 +57,13 @@ pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, 
                 statuses: Vec::new(),
             })?;
         } else {
-            plan::print(&plan, text, context)?;
+            plan::print(&plan, &folded, text, context)?;
         }
         context.tell(&plan.diagnostics);
         return Ok(ExitCode::Error);
     }
     if !request.json {
-        plan::print(&plan, text, context)?;
+        plan::print(&plan, &folded, text, context)?;
     }
     context.tell(&plan.diagnostics);
 

@@ -3,7 +3,7 @@
 
 use schemas::wire::v1::act_request::Act;
 
-use super::Context;
+use super::{Context, unknown};
 use crate::actor;
 use crate::cli::Named;
 use crate::exit_code::{ExitCode, Failure};
@@ -11,7 +11,11 @@ use crate::render::clean;
 
 pub(super) async fn run(migration: &Named, act: Act, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
-    let message = client.act(migration.workspace.as_ref(), &migration.name, act, actor::from_environment()).await?;
+    let workspace = migration.workspace.as_ref();
+    let message = match client.act(workspace, &migration.name, act, actor::from_environment()).await {
+        Err(fault) => return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into()),
+        Ok(message) => message,
+    };
     context.output.result(&format!("{}\n", clean(&message)))?;
     Ok(ExitCode::Done)
 }

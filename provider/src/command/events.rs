@@ -3,7 +3,7 @@
 use schemas::history::Entry;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, unknown};
 use crate::cli::Named;
 use crate::exit_code::{ExitCode, Failure};
 use crate::render::events;
@@ -16,7 +16,11 @@ struct Document {
 
 pub(super) async fn run(migration: &Named, json: bool, follow: bool, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
-    let mut stream = client.events(migration.workspace.as_ref(), &migration.name, follow).await?;
+    let workspace = migration.workspace.as_ref();
+    let mut stream = match client.events(workspace, &migration.name, follow).await {
+        Err(fault) => return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into()),
+        Ok(stream) => stream,
+    };
     let mut all = Vec::new();
     while let Some(entry) = stream.next().await? {
         match (json, follow) {

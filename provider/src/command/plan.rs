@@ -8,7 +8,7 @@ use super::{Context, narrow};
 use crate::cli::{Declared, Format};
 use crate::exit_code::{ExitCode, Failure};
 use crate::load::{self, Inputs};
-use crate::plan::{Plan, plan};
+use crate::plan::{Folded, Plan, plan};
 use crate::render::{markdown, plan_text};
 use crate::saved_plan::SavedPlan;
 use crate::{clock, observe};
@@ -30,7 +30,7 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
             // A machine gets the mistakes as a plan that could not be made; a person has them on stderr.
             if request.format.json || request.format.markdown {
                 let fingerprint = Inputs::read(dir).unwrap_or_default().fingerprint();
-                print(&Plan::unmade(fingerprint, diagnostics), request.format, context)?;
+                print(&Plan::unmade(fingerprint, diagnostics), &Folded::default(), request.format, context)?;
             }
             return Ok(ExitCode::Error);
         }
@@ -41,7 +41,7 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
     let declared = narrow(loaded.declaration, &observed, request.target.as_ref())?;
     let inspections = observe::inspections(&client, &declared.workspace, declared.specs(), &observed).await?;
     let plan = plan(&declared, &observed, &inspections, clock::now());
-    print(&plan, request.format, context)?;
+    print(&plan, &Folded::count(&plan, declared.specs()), request.format, context)?;
     context.tell(&plan.diagnostics);
     if plan.has_errors() {
         if let Some(out) = &request.out {
@@ -59,12 +59,12 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
 }
 
 /// Prints a plan's document; its diagnostics go to stderr apart, in the text form.
-pub(super) fn print(plan: &Plan, format: Format, context: &Context) -> Result<(), Failure> {
+pub(super) fn print(plan: &Plan, folded: &Folded, format: Format, context: &Context) -> Result<(), Failure> {
     if format.json {
         context.output.json(plan)
     } else if format.markdown {
-        context.output.result(&markdown::plan(plan))
+        context.output.result(&markdown::plan(plan, folded))
     } else {
-        context.output.result(&plan_text::plan(plan, context.output.results))
+        context.output.result(&plan_text::plan(plan, folded, context.output.results))
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn run(
     context.tell(&declared.warnings);
     if let Some(name) = name {
         if !declared.migrations.contains_key(name) {
-            return Err(unknown(&declared, name).into());
+            return Err(unknown::undeclared(&declared, name).into());
         }
         declared = declared.only(name);
     }

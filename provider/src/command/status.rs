@@ -8,7 +8,7 @@ use schemas::status::MigrationStatus;
 use schemas::watching::WatchOutcome;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, unknown};
 use crate::daemon_client::DaemonClient;
 use crate::exit_code::{ExitCode, Failure};
 use crate::progress::{Bars, Lines};
@@ -60,7 +60,8 @@ async fn observe(client: &DaemonClient, request: &Request) -> Result<Vec<Observe
     match &request.name {
         Some(name) if observed.is_empty() => {
             let workspace = request.workspace.as_ref().map(|one| format!(" in workspace {one}")).unwrap_or_default();
-            Err(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {name}{workspace}")))
+            let fault = Fault::new(FaultCode::UnknownMigration, format!("there is no migration {name}{workspace}"));
+            Err(unknown::explain(client, request.workspace.as_ref(), name, fault).await)
         }
         _ => Ok(observed),
     }

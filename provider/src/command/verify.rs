@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, unknown};
 use crate::cli::Named;
 use crate::daemon_client::Findings;
 use crate::exit_code::{ExitCode, Failure};
@@ -18,7 +18,11 @@ struct Document {
 
 pub(super) async fn run(migration: &Named, json: bool, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
-    let findings = client.mismatches(migration.workspace.as_ref(), &migration.name).await?;
+    let workspace = migration.workspace.as_ref();
+    let findings = match client.mismatches(workspace, &migration.name).await {
+        Err(fault) => return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into()),
+        Ok(findings) => findings,
+    };
     if json {
         context.output.json(&Document { migration: migration.name.to_string(), findings })?;
     } else {

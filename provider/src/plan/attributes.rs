@@ -59,11 +59,16 @@ fn value(attribute: &impl Serialize) -> Value {
     serde_json::to_value(attribute).expect("an attribute is a scalar or a list of texts")
 }
 
+/// Whether an attribute says anything.
+pub(super) fn is_set(value: &Value) -> bool {
+    !value.is_null() && *value != Value::Array(Vec::new())
+}
+
 /// The attributes of a new migration; those without a value are left out.
 pub(super) fn of_new(wanted: &Declared) -> Vec<AttributeChange> {
     flatten(&wanted.spec)
         .into_iter()
-        .filter(|(_, after)| !after.is_null() && *after != Value::Array(Vec::new()))
+        .filter(|(_, after)| is_set(after))
         .map(|(path, after)| masked(change(path, Value::Null, after), wanted))
         .collect()
 }

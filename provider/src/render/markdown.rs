@@ -6,7 +6,7 @@ use schemas::hcl::{Diagnostic, Severity};
 use schemas::report::Report;
 
 use super::{clean, forecast, plan_text};
-use crate::plan::{Change, Drift, Plan};
+use crate::plan::{Change, Drift, Folded, Plan};
 
 /// How long a comment may be, in bytes: GitHub takes 65,536 characters.
 const LONGEST: usize = 65_000;
@@ -27,13 +27,13 @@ enum Depth {
 
 /// The whole plan, or as much of it as a comment on a pull request holds; what is left out is said.
 #[must_use]
-pub fn plan(plan: &Plan) -> String {
-    let whole = plan_to(plan, Depth::Whole);
+pub fn plan(plan: &Plan, folded: &Folded) -> String {
+    let whole = plan_to(plan, folded, Depth::Whole);
     if whole.len() <= LONGEST {
         return whole;
     }
-    let effects = plan_to(plan, Depth::Effects);
-    let shortened = if effects.len() <= LONGEST { effects } else { plan_to(plan, Depth::Line) };
+    let effects = plan_to(plan, folded, Depth::Effects);
+    let shortened = if effects.len() <= LONGEST { effects } else { plan_to(plan, folded, Depth::Line) };
     cut(shortened)
 }
 
@@ -51,7 +51,7 @@ fn cut(text: String) -> String {
     format!("{}{REST}", &text[..end])
 }
 
-fn plan_to(plan: &Plan, depth: Depth) -> String {
+fn plan_to(plan: &Plan, folded: &Folded, depth: Depth) -> String {
     let mut out = String::new();
     let workspace = plan.workspace.as_ref().map(|workspace| format!(" of workspace `{workspace}`")).unwrap_or_default();
     // Writing to a String cannot fail, here and below.
@@ -85,7 +85,7 @@ fn plan_to(plan: &Plan, depth: Depth) -> String {
             }
             Depth::Whole | Depth::Effects => {
                 out.push('\n');
-                render_change(&mut out, change, depth);
+                render_change(&mut out, change, folded, depth);
             }
         }
     }
@@ -142,7 +142,7 @@ fn render_diagnostic(out: &mut String, diagnostic: &Diagnostic) {
     let _ = writeln!(out, "  *{}*", escape(&diagnostic.detail.replace('\n', " ")));
 }
 
-fn render_change(out: &mut String, change: &Change, depth: Depth) {
+fn render_change(out: &mut String, change: &Change, folded: &Folded, depth: Depth) {
     let name = escape(change.migration.as_str());
     let _ = writeln!(out, "### {name} {}\n", plan_text::heading(change.action));
     for effect in &change.effects {
@@ -160,7 +160,7 @@ fn render_change(out: &mut String, change: &Change, depth: Depth) {
     if change.attributes.is_empty() {
         return;
     }
-    let lines: String = change
+    let mut lines: String = change
         .attributes
         .iter()
         .map(|attribute| {
@@ -170,6 +170,9 @@ fn render_change(out: &mut String, change: &Change, depth: Depth) {
             format!("{symbol} {} = {values}\n", clean(&attribute.path))
         })
         .collect();
+    if let Some(words) = folded.words(&change.migration) {
+        let _ = writeln!(lines, "  {words}");
+    }
     let fence = "`".repeat(longest_run(&lines, '`').max(2) + 1);
     let count = crate::units::counted(change.attributes.len() as u64, "attribute");
     let _ = writeln!(out, "\n<details><summary>{count}, serial {}</summary>\n", change.serial);
@@ -205,7 +208,7 @@ mod tests {
     use schemas::id::{MigrationName, Serial};
 
     use super::{LONGEST, plan};
-    use crate::plan::{Action, AttributeChange, Change, Plan};
+    use crate::plan::{Action, AttributeChange, Change, Folded, Plan};
 
     fn many(count: usize, effects: usize) -> Plan {
         let mut plan = Plan::unmade("f".to_owned(), Vec::new());
@@ -229,14 +232,14 @@ mod tests {
 
     #[test]
     fn a_comment_is_never_too_long_and_says_what_it_leaves_out() {
-        let whole = plan(&many(100, 3));
+        let whole = plan(&many(100, 3), &Folded::default());
         assert!(whole.contains("<details>") && !whole.contains("Too long"), "{whole}");
-        let effects = plan(&many(500, 4));
+        let effects = plan(&many(500, 4), &Folded::default());
         assert!(effects.len() <= LONGEST && effects.contains("what would happen") && effects.contains("- reads 3"), "{effects}");
-        let lines = plan(&many(500, 40));
+        let lines = plan(&many(500, 40), &Folded::default());
         assert!(lines.len() <= LONGEST && lines.contains("a line for each"), "{lines}");
         assert!(lines.contains("- tenant-499 will be created: drops 14 collections"), "{lines}");
-        let cut = plan(&many(5_000, 4));
+        let cut = plan(&many(5_000, 4), &Folded::default());
         assert!(cut.len() <= LONGEST && cut.contains("5000 to create") && cut.ends_with("shows all of it.*\n"), "{cut}");
     }
 }

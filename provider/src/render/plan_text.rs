@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::paint::Paint;
 use super::{clean, forecast};
-use crate::plan::{Action, AttributeChange, Change, Drift, Plan};
+use crate::plan::{Action, AttributeChange, Change, Drift, Folded, Plan};
 use crate::units;
 
 /// The whole plan: drift, changes, and the summary as its last line. Diagnostics print apart, on stderr.
 #[must_use]
-pub fn plan(plan: &Plan, paint: Paint) -> String {
+pub fn plan(plan: &Plan, folded: &Folded, paint: Paint) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail, here and below.
     if !plan.drift.is_empty() {
@@ -22,7 +22,7 @@ pub fn plan(plan: &Plan, paint: Paint) -> String {
         let workspace = plan.workspace.as_ref().map(|workspace| format!(" in workspace {workspace}")).unwrap_or_default();
         let _ = writeln!(out, "cutover will perform the following actions{workspace}:\n");
         for change in plan.actions() {
-            render_change(&mut out, change, paint);
+            render_change(&mut out, change, folded, paint);
         }
         let unchanged: Vec<&str> =
             plan.changes.iter().filter(|c| c.action == Action::NoOp).map(|c| c.migration.as_str()).collect();
@@ -121,7 +121,7 @@ fn tint(action: Action, paint: Paint, text: &str) -> String {
     }
 }
 
-fn render_change(out: &mut String, change: &Change, paint: Paint) {
+fn render_change(out: &mut String, change: &Change, folded: &Folded, paint: Paint) {
     let serial = if change.serial.0 > 0 { format!(" (serial {})", change.serial) } else { String::new() };
     let title = format!("# {} {}{serial}", change.migration, heading(change.action));
     let _ = writeln!(out, "    {}", paint.bold(title));
@@ -135,6 +135,9 @@ fn render_change(out: &mut String, change: &Change, paint: Paint) {
             _ => paint.notable(symbol),
         };
         let _ = writeln!(out, "      {symbol} {:width$} = {values}", clean(&attribute.path));
+    }
+    if let Some(words) = folded.words(&change.migration) {
+        let _ = writeln!(out, "        {}", paint.faint(words));
     }
     if !change.effects.is_empty() {
         let _ = writeln!(out, "\n    {}", paint.bold("What will happen:"));

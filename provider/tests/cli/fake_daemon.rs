@@ -190,7 +190,10 @@ impl Cutover for Service {
         let state = self.state();
         let known = state.observed.iter().find(|one| one.status.name.as_str() == request.name);
         let Some(known) = known else {
-            return Err(wire::to_status(&Fault::new(FaultCode::UnknownMigration, request.name)));
+            return Err(wire::to_status(&Fault::new(
+                FaultCode::UnknownMigration,
+                format!("there is no migration {}", request.name),
+            )));
         };
         let progress = wire::to_json(&known.status.verification);
         let foreign_writes = known.foreign_writes.named.iter().map(wire::to_json).collect();
@@ -199,8 +202,13 @@ impl Cutover for Service {
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
         let request = request.into_inner();
-        match self.state().reports.get(&request.name) {
+        let state = self.state();
+        match state.reports.get(&request.name) {
             Some(report) => Ok(Response::new(v1::ReportResponse { report: wire::to_json(report) })),
+            None if !state.observed.iter().any(|one| one.status.name.as_str() == request.name) => {
+                let message = format!("there is no migration {}", request.name);
+                Err(wire::to_status(&Fault::new(FaultCode::UnknownMigration, message)))
+            }
             None => {
                 let message = format!("there is no report of {} yet", request.name);
                 Err(wire::to_status(&Fault::new(FaultCode::WrongState, message)))

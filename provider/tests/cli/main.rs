@@ -542,6 +542,7 @@ workspace payments, run orders-2-00000000000000aa, generation 2
 #[test]
 fn a_completed_migration_is_reported() {
     let place = Place::new();
+    place.spec();
     place.run(&["report", "orders"]).is(1, &[], &["CUT0010", "there is no report of orders yet"]);
     place.daemon.state().reports.insert("orders".to_owned(), report());
     let ran = place.run(&["report", "orders"]);
@@ -599,7 +600,21 @@ fn acts_by_hand_reach_the_daemon() {
     ] {
         place.run(args).is(0, &["orders was acted upon"], &[]);
     }
-    place.run(&["pause", "nobody"]).is(1, &[], &["error[CUT0008]"]);
+    place.run(&["pause", "nobody"]).is(1, &[], &["error[CUT0008]", "there are: orders"]);
+    for args in [
+        &["pause", "order"][..],
+        &["resume", "order"],
+        &["cancel", "order"],
+        &["extend", "order", "--by", "48h"],
+        &["restart-shard", "order", "rs1"],
+        &["status", "order"],
+        &["status", "order", "--watch"],
+        &["events", "order"],
+        &["verify", "order"],
+        &["report", "order"],
+    ] {
+        place.run(args).is(1, &[], &["error[CUT0008]", "did you mean orders?"]);
+    }
     let state = place.daemon.state();
     let acts: Vec<_> = state.acts.iter().map(|act| act.act.clone().expect("an act")).collect();
     assert!(matches!(acts[0], Act::Pause(_)) && matches!(acts[1], Act::Resume(_)) && matches!(acts[2], Act::Cancel(_)));

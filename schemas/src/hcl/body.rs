@@ -12,7 +12,6 @@ use super::check::{Checked, Circumstances, Part, check};
 use super::diagnostic::{Diagnostic, Place, Report};
 use super::eval::{Bound, Evaluator, Failure, Names, span_of};
 use super::for_each::{self, Each};
-use super::not_yet;
 use super::schema::{BlockSchema, Kind, Times};
 use super::source::{SourceFile, quoted};
 use super::suggest::did_you_mean;
@@ -69,22 +68,15 @@ pub(crate) struct Walker<'a> {
 struct Around {
     /// For messages: `migration "orders", block cutover`.
     words: String,
-    /// For the table of what is not supported yet: `cutover`.
-    path: String,
 }
 
 impl Around {
     fn enter(&self, schema: &BlockSchema, label: Option<&str>) -> Self {
         let label = label.map(|label| format!(" {}", quoted(label))).unwrap_or_default();
         if self.words.is_empty() {
-            return Self { words: format!("{}{label}", schema.name), path: String::new() };
+            return Self { words: format!("{}{label}", schema.name) };
         }
-        let path = if self.path.is_empty() { schema.name.to_owned() } else { format!("{}.{}", self.path, schema.name) };
-        Self { words: format!("{}, block {}{label}", self.words, schema.name), path }
-    }
-
-    fn attribute(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        Self { words: format!("{}, block {}{label}", self.words, schema.name) }
     }
 }
 
@@ -196,7 +188,6 @@ impl Walker<'_> {
 
     fn attribute(&mut self, schema: &'static BlockSchema, attribute: &Attribute, around: &Around, filled: &mut Filled) {
         let name = attribute.key.as_str();
-        let key = attribute.key.span().unwrap_or_default();
         if for_each::is_argument(schema, name) {
             // It is looked at before the block is.
             return;
@@ -234,15 +225,6 @@ impl Walker<'_> {
                 return;
             }
         };
-        let path = around.attribute(name);
-        if not_yet::refuses_value(&path, &value.comparable()) {
-            let shown = match &value {
-                Checked::Flag(_) | Checked::Text(_) => attribute.value.to_string().trim().to_owned(),
-                _ => String::new(),
-            };
-            let what = if shown.is_empty() || sensitive { path } else { format!("{path} = {shown}") };
-            return self.add(around, not_yet::setting_diagnostic(&what), key.start..span.end);
-        }
         let place = self.place(span);
         filled.attributes.insert(known.name, Setting { value, place, sensitive });
     }

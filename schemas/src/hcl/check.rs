@@ -364,15 +364,3 @@ fn endpoint(text: &str, here: &Circumstances<'_>) -> Result<String, Vec<Refusal>
     }
     Ok(format!("unix://{path}"))
 }
-
-impl Checked {
-    /// The value as text, for comparison with what is refused.
-    pub(crate) fn comparable(&self) -> String {
-        match self {
-            Self::Flag(flag) => flag.to_string(),
-            Self::Whole(whole) => whole.to_string(),
-            Self::Text(text) => text.clone(),
-            _ => String::new(),
-        }
-    }
-}

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::DaemonSettings;
 use super::body::{Filled, Setting};
-use super::check::{Checked, Circumstances, Part, check};
+use super::check::{Circumstances, Part, check};
 use super::diagnostic::{Diagnostic, Diagnostics, Place, Report};
 use super::migration::{Declared, build};
 use super::schema::{BlockSchema, DAEMON, Kind, MIGRATION, Times};
 use super::source::quoted;
 use super::value::Value;
-use super::{DaemonSettings, not_yet};
 
 /// A block's values by the names of its schema.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -73,7 +73,7 @@ pub fn check_daemon(dir: &Path, values: &BlockValues) -> Outcome<DaemonSettings>
 #[must_use]
 pub fn check_block(schema: &'static BlockSchema, dir: &Path, path: &str, values: &BlockValues) -> Diagnostics {
     let mut report = Report::default();
-    let around = Around { path: path.to_owned(), plain: path.to_owned() };
+    let around = Around { path: path.to_owned() };
     fill(schema, values, dir, &around, &mut report);
     report.finish()
 }
@@ -89,18 +89,12 @@ pub fn has_unknown(values: &BlockValues) -> bool {
 struct Around {
     /// With places in lists: `sharding.collection[0]`.
     path: String,
-    /// Without: `sharding.collection`.
-    plain: String,
 }
 
 impl Around {
     fn attribute(&self, name: &str) -> String {
-        joined(&self.path, name)
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
-}
-
-fn joined(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn fill(schema: &'static BlockSchema, values: &BlockValues, dir: &Path, around: &Around, report: &mut Report) -> Filled {
@@ -124,10 +118,9 @@ fn fill(schema: &'static BlockSchema, values: &BlockValues, dir: &Path, around: 
             continue;
         };
         for (index, block) in blocks.iter().enumerate() {
-            let plain = joined(&around.plain, name);
             let path = around.attribute(name);
             let path = if inner.times == Times::Any { format!("{path}[{index}]") } else { path };
-            let around = Around { path, plain };
+            let around = Around { path };
             filled.blocks.push(fill(inner, block, dir, &around, report));
         }
     }
@@ -180,16 +173,6 @@ fn attribute(
             return;
         }
     };
-    let plain = joined(&around.plain, known.name);
-    if not_yet::refuses_value(&plain, &value.comparable()) {
-        let shown = match &value {
-            Checked::Flag(flag) => format!("{plain} = {flag}"),
-            Checked::Text(text) => format!("{plain} = {}", quoted(text)),
-            _ => plain,
-        };
-        report.add(not_yet::setting_diagnostic(&shown).at(Place::of_value(path)));
-        return;
-    }
     filled.attributes.insert(known.name, Setting { value, place: Place::of_value(path), sensitive: false });
 }
 

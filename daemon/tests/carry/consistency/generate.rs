@@ -1,15 +1,16 @@
 //! Draws a plan from a seed: what is there before, what each client does, and what goes wrong meanwhile.
 
 pub(crate) mod cluster;
+mod settings;
 
 use std::fmt;
-use std::time::Duration;
 
 use daemon::engine::tuning::Tuning;
 use mongodb::bson::{Bson, DateTime, Decimal128, Document, Timestamp, doc, oid::ObjectId};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use settings::Declared;
 
 /// One thing that a client does.
 #[derive(Debug, Clone)]
@@ -39,6 +40,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) tuning: Tuning,
+    pub(crate) declared: Declared,
     /// How long the destination's first insertions take.
     pub(crate) slow_copy: Option<i32>,
     pub(crate) before: Vec<Operation>,
@@ -61,10 +63,11 @@ impl fmt::Display for Plan {
         let events = self.events.iter().map(|(_, event)| name(event)).collect::<Vec<_>>().join(", ");
         write!(
             f,
-            "{} operations before, {} of {} clients; {events}",
+            "{} operations before, {} of {} clients; {}; {events}",
             self.before.len(),
             self.operations() - self.before.len(),
-            self.clients.len()
+            self.clients.len(),
+            self.ways()
         )
     }
 }
@@ -87,7 +90,7 @@ impl Plan {
                 .collect(),
         };
         let slow_copy = hand.one_in(2).then(|| hand.rng.random_range(5..40));
-        Self { tuning: hand.tuning(), slow_copy, before, clients, events }
+        Self { tuning: hand.tuning(), declared: hand.declared(), slow_copy, before, clients, events }
     }
 
     pub(crate) fn operations(&self) -> usize {
@@ -109,7 +112,8 @@ impl Plan {
     }
 }
 
-const DATABASES: [&str; 3] = ["one", "two", "three"];
+/// The last is that of the clients' time-series collections.
+pub(super) const DATABASES: [&str; 4] = ["one", "two", "three", SERIES];
 const COLLECTIONS: [&str; 6] = ["a", "b", "c", "d", "e.f", "g"];
 const FIELDS: [&str; 9] = ["a", "b", "c", "list", "nested", "nested.x", "nested.list", "list.1", "list.0.k"];
 const INDEXES: [&str; 6] = ["i0", "i1", "i2", "i3", "i4", "i5"];
@@ -178,32 +182,8 @@ impl Hand {
         Event::Faults { on_source, times: self.rng.random_range(1..5), data }
     }
 
-    fn tuning(&mut self) -> Tuning {
-        let usual = Tuning::default();
-        Tuning {
-            part_bytes: self.of(&[usual.part_bytes, 500, 5_000]),
-            batch_bytes: self.of(&[usual.batch_bytes, 300, 3_000]),
-            batch_documents: self.of(&[usual.batch_documents, 1, 5]),
-            batches_bytes: self.of(&[usual.batches_bytes, 2_000]),
-            large_batch_bytes: self.of(&[usual.large_batch_bytes, 400]),
-            round_bytes: self.of(&[usual.round_bytes, 1_000]),
-            lane_events: self.of(&[usual.lane_events, 1, 2, 8]),
-            delete_ids: self.of(&[usual.delete_ids, 1, 2]),
-            round_events: self.of(&[usual.round_events, 3, 10, 100]),
-            reply_events: self.of(&[usual.reply_events, 1, 4, 50]),
-            workers: self.of(&[usual.workers, 1, 2, 7]),
-            write_deltas: self.of(&[usual.write_deltas, 1, 3]),
-            write_delta_bytes: self.of(&[usual.write_delta_bytes, 100]),
-            command_bytes: self.of(&[usual.command_bytes, 200, 2_000]),
-            command_statements: self.of(&[usual.command_statements, 1, 4]),
-            reread_documents: self.of(&[usual.reread_documents, 1, 3]),
-            checkpoint_every: self.of(&[usual.checkpoint_every, Duration::ZERO, Duration::from_secs(5)]),
-            ..usual
-        }
-    }
-
     fn db(&mut self) -> String {
-        self.of(&DATABASES).to_owned()
+        self.of(&DATABASES[..3]).to_owned()
     }
 
     fn collection(&mut self) -> String {

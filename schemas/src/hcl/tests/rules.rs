@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::schema::{AttributeSchema, BlockSchema, DAEMON, Kind, MIGRATION, Times};
-use super::super::{DEFAULT_VERIFY_MODE, Severity, not_yet};
+use super::super::{DEFAULT_VERIFY_MODE, Severity};
 use super::*;
 use crate::fault::FaultCode;
 use crate::spec::{
@@ -45,7 +45,7 @@ fn absent_settings_have_the_specs_defaults() {
 
 #[test]
 fn defaults_of_the_table_are_those_of_the_spec() {
-    // Each default written out must make the same spec as leaving it out, but for what is not supported yet.
+    // Each default written out must make the same spec as leaving it out.
     let plain = spec("");
     let written = |block: &BlockSchema| -> String {
         let lines = block.attributes.iter().filter_map(|a| a.default.map(|default| format!("{} = {default}\n", a.name)));
@@ -112,16 +112,6 @@ fn the_tables_have_no_doubles_and_say_what_each_thing_is() {
         block.blocks.iter().for_each(check);
     }
     super::super::schema::TOP.into_iter().for_each(check);
-}
-
-#[test]
-fn what_is_not_supported_yet_names_things_that_exist() {
-    let mut found = Vec::new();
-    attributes(&MIGRATION, "", &mut found);
-    for (path, _) in not_yet::NOT_YET {
-        let exists = found.iter().any(|(known, _)| known == path) || MIGRATION.block(path).is_some();
-        assert!(exists, "{path}");
-    }
 }
 
 #[test]
@@ -246,10 +236,9 @@ fn same_deployments_have_their_own_code() {
 }
 
 #[test]
-fn settings_of_later_versions_have_their_own_code() {
-    let body = "copy {\n indexes = \"before_copy\"\n}";
-    assert_eq!(first_error(&migration(body)).0, FaultCode::NotSupportedYet);
+fn every_setting_is_taken() {
     for body in [
+        "copy {\n indexes = \"before_copy\"\n}",
         "namespaces {\n include_users = true\n}",
         "copy {\n rate_limit = \"1MB/s\"\n indexes = \"after_copy\"\n parallelism = 256\n}",
         "verify {\n mode = \"off\"\n}",

@@ -66,7 +66,7 @@ impl Plan {
         let count = hand.rng.random_range(0..=4);
         let events = (0..count).map(|_| (hand.rng.random_range(50..600), hand.cluster_event())).collect();
         let slow_copy = (shape == Shape::ClusterToSet && hand.one_in(2)).then(|| hand.rng.random_range(5..40));
-        Self { tuning: hand.tuning(), slow_copy, before, clients, events }
+        Self { tuning: hand.tuning(), declared: hand.declared(), slow_copy, before, clients, events }
     }
 }
 

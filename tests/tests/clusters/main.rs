@@ -1,0 +1,5 @@
+//! Whole migrations from and to sharded clusters, by the programs alone: what an operator meets on the way.
+#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
+
+mod elections;
+mod scene;
