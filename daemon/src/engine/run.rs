@@ -432,7 +432,7 @@ impl RunEngine for MongoRun {
 
     fn restart_shard<'a>(&'a self, shard: &'a ShardName) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
-            let refuse = |why: String| Err(Fault::new(FaultCode::InvalidConfiguration, why));
+            let refuse = |why: String| Err(Fault::new(FaultCode::WrongState, why));
             let shards = self.progress.shards();
             let Some(counters) = shards.iter().find(|known| known.name() == shard) else {
                 let names: Vec<&str> = shards.iter().map(|known| known.name().0.as_str()).collect();

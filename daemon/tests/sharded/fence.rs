@@ -37,7 +37,7 @@ async fn a_shard_that_is_down_keeps_no_other_blocked() -> Result<()> {
         tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(2)), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let folder = tempfile::tempdir()?;
-    let spec = spec(source.uri(), destination.uri());
+    let spec = spec(&source, destination.uri());
     let context = EngineContext {
         run: RunId::new(&spec.name, spec.generation, 7),
         workspace: Workspace::default(),

@@ -83,13 +83,14 @@ impl Known {
 mod tests {
     use super::Known;
     use mongodb::bson::rawdoc;
+    use mongodb::bson::spec::BinarySubtype;
     use schemas::namespace::Namespace;
 
     #[test]
     fn a_delete_must_name_every_field_of_the_key() {
         let mut known = Known::default();
-        let uuid = mongodb::bson::Uuid::new();
-        known.add(&rawdoc! { "_id": "shop.a", "uuid": uuid }, vec!["n.x".to_owned(), "_id".to_owned()]);
+        let uuid = || mongodb::bson::Binary { subtype: BinarySubtype::Uuid, bytes: vec![7; 16] };
+        known.add(&rawdoc! { "_id": "shop.a", "uuid": uuid() }, vec!["n.x".to_owned(), "_id".to_owned()]);
         known.add(&rawdoc! { "_id": "shop.b" }, vec!["_id".to_owned()]);
         let [a, b, plain, renamed] = ["a", "b", "plain", "renamed"].map(|name| Namespace::new("shop", name));
         assert!(known.names_whole_key(&rawdoc! { "n.x": 1, "_id": 1 }, &a, None));
@@ -97,7 +98,7 @@ mod tests {
         assert!(known.names_whole_key(&rawdoc! {}, &b, None));
         assert!(known.names_whole_key(&rawdoc! {}, &plain, None));
         // By the name that it had then.
-        let entry = rawdoc! { "uuid": uuid };
+        let entry = rawdoc! { "uuid": uuid() };
         let uuid = crate::engine::element::field(&entry, "uuid").map(|field| field.value);
         assert!(!known.names_whole_key(&rawdoc! { "_id": 1 }, &renamed, uuid));
     }
