@@ -15,6 +15,7 @@
 
 mod held;
 mod idle;
+mod keys;
 mod position;
 
 use std::collections::{HashMap, HashSet};
@@ -36,7 +37,7 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow, ToldRow};
 use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
-use super::event::{Change, Definition, Event, What, token_time};
+use super::event::{Change, Definition, Event, Op, What, token_time};
 use super::lane::{self, Group};
 use super::merge::{Lane, Merge, Passed};
 use super::progress::Progress;
@@ -49,6 +50,7 @@ use crate::memory::Share;
 use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
 use held::Held;
 use idle::Idle;
+use keys::Keys;
 use position::Position;
 
 /// Replies read ahead of what is being applied.
@@ -369,6 +371,7 @@ impl Tail {
         position.show(self);
         let mut told = self.told().await?;
         let mut idle = Idle::default();
+        let mut keys = Keys::default();
         let mut is_over = false;
         while !is_over {
             idle.look(&self.source, merge.holds_up());
@@ -396,7 +399,7 @@ impl Tail {
                 let passed: Vec<(Lane, Passed)> =
                     (0..from.len()).filter_map(|lane| Some((lane, merge.take_told(lane)?))).collect();
                 let _round = self.gate.read().await;
-                self.apply_events(events, &mut position, &mut told).await?;
+                self.apply_events(events, &mut position, &mut told, &mut keys).await?;
                 drop(shares);
                 for (lane, passed) in passed {
                     position.pass(lane, passed.token, passed.time);
@@ -467,17 +470,32 @@ impl Tail {
         Ok(())
     }
 
-    async fn apply_events(&self, events: Vec<(Lane, Event)>, position: &mut Position, told: &mut Told) -> Result<(), Fault> {
+    async fn apply_events(
+        &self,
+        events: Vec<(Lane, Event)>,
+        position: &mut Position,
+        told: &mut Told,
+        keys: &mut Keys,
+    ) -> Result<(), Fault> {
         let mut changes = Vec::new();
         for (lane, event) in events {
             match event.what {
                 What::Change(change) => {
-                    changes.push(change);
+                    let is_alone =
+                        !self.source.is_sharded() || keys.names_document(&self.source, &change, event.uuid.as_deref()).await?;
+                    if is_alone {
+                        changes.push(change);
+                    } else {
+                        let Change { namespace, id, .. } = change;
+                        changes.push(Change { namespace: namespace.clone(), id: id.clone(), op: Op::Delete });
+                        changes.push(Change { namespace, id, op: Op::Reread });
+                    }
                     position.pass(lane, event.token, event.time);
                     position.count(lane);
                 }
                 What::Definition(definition) => {
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
+                    keys.forget();
                     if self.source.is_sharded() && !told.is_new(lane, &event.kind, &definition, event.uuid.as_deref()) {
                         position.pass(lane, event.token, event.time);
                         position.count(lane);
