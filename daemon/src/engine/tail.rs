@@ -35,7 +35,7 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow, ToldRow};
 use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
-use super::event::{Change, Event, What, token_time};
+use super::event::{Change, Event, Op, What, token_time};
 use super::lane::{self, Group};
 use super::merge::{Lane, Merge, Passed};
 use super::progress::Progress;
@@ -466,7 +466,7 @@ impl Tail {
         let mut touched = Vec::new();
         let tracking = self.verifier.is_tracking();
         let mut changed: HashMap<Namespace, HashSet<Vec<u8>>> = HashMap::new();
-        for change in changes {
+        for mut change in changes {
             let traits = match seen.get(&change.namespace) {
                 Some(traits) => *traits,
                 None => {
@@ -478,6 +478,9 @@ impl Tail {
                 }
             };
             let Some(traits) = traits else { continue };
+            if self.is_told_by_half(&change) {
+                change.op = Op::Reread;
+            }
             if change.op.content().is_some_and(element::has_doubled_names) {
                 self.doubled.add(&change.namespace).await?;
             }
@@ -514,6 +517,18 @@ impl Tail {
             ids.into_iter().filter_map(move |id| Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?)))
         });
         self.verifier.changed(changed.collect()).await
+    }
+
+    /// Whether a deletion does not tell which of the documents with its `_id` it means, one that left its shard or one that came to
+    /// another, perhaps before: a field of the shard key that a document lacks, its event lacks too, and no filter stands for that
+    /// whatever the key was by then. What the source holds decides.
+    fn is_told_by_half(&self, change: &Change) -> bool {
+        let key = match &change.op {
+            Op::Delete => &change.id,
+            Op::DeleteKeyed(key) => key,
+            Op::Insert(_) | Op::Replace(_) | Op::Diff(_) | Op::Reread => return false,
+        };
+        self.source.entry.shard_key(&change.namespace).is_some_and(|placed| placed.is_lacking_in(key))
     }
 
     /// What a change of this namespace belongs to, if it is carried: a collection in scope, or one whose buckets these are. What
