@@ -35,7 +35,7 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow, ToldRow};
 use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
-use super::event::{Change, Event, Op, What, token_time};
+use super::event::{Change, Definition, Event, Op, What, token_time};
 use super::lane::{self, Group};
 use super::merge::{Lane, Merge, Passed};
 use super::progress::Progress;
@@ -437,7 +437,18 @@ impl Tail {
                     }
                     self.store(position, told, true).await?;
                     self.check_home(lane, &definition).await?;
-                    self.define(&definition, event.time).await?;
+                    match self.define(&definition, event.time).await {
+                        // Documents of a shard that has yet to tell of the index, or that could not build it, need not fit it.
+                        Err(fault)
+                            if self.source.is_sharded()
+                                && !fault.retryable
+                                && matches!(definition, Definition::CreateIndexes(..)) =>
+                        {
+                            tracing::warn!(shard = %self.source.shards[lane].name, error = %fault.message, "left to the next shard that tells of it");
+                            told.take_back(&event.kind);
+                        }
+                        defined => defined?,
+                    }
                     if self.source.is_sharded() {
                         for (namespace, uuid) in told.note(&definition, event.uuid) {
                             self.checkpoints.store_identity(&namespace, uuid).await?;

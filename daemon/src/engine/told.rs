@@ -62,6 +62,13 @@ impl Told {
         }
     }
 
+    /// Notes that a definition that was new could not be applied: the next shard that tells of it is the first one then.
+    pub fn take_back(&mut self, kind: &[u8]) {
+        if let Some(count) = self.counts.get_mut(kind) {
+            count.applied = count.applied.saturating_sub(1);
+        }
+    }
+
     /// Notes which collection has which name after a definition was applied. Gives what has changed, to be stored.
     pub fn note(&mut self, definition: &Definition, uuid: Option<Vec<u8>>) -> Vec<(Namespace, Option<Vec<u8>>)> {
         let changed = match definition {
@@ -155,6 +162,15 @@ mod tests {
         let mut told = Told::default();
         let drop = Definition::DropDatabase("shop".to_owned());
         assert!(told.is_new(0, b"drop", &drop, None) && told.is_new(1, b"drop", &drop, None));
+    }
+
+    #[test]
+    fn what_could_not_be_applied_is_new_once_more() {
+        let mut told = Told::default();
+        assert!(told.is_first(0, b"index a"));
+        told.take_back(b"index a");
+        assert!(told.is_first(1, b"index a"));
+        assert!(!told.is_first(2, b"index a"));
     }
 
     #[test]

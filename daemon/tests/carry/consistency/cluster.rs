@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::TryStreamExt as _;
 use mongodb::Client;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, Timestamp, doc};
 use mongodb::options::ClientOptions;
 use rig::compare::{Difference, Kind, Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
@@ -21,8 +21,8 @@ use schemas::namespace::Namespace;
 use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
 
 use super::generate::cluster::{KEYED, Shape};
-use super::generate::{Event, Plan};
-use super::{PACE, PATIENCE, operate};
+use super::generate::{DATABASES, Event, Plan};
+use super::{PACE, PATIENCE, history, operate};
 use crate::harness::{Run, drop_databases, run, spec};
 
 /// Seeds that a normal run tries of each shape.
@@ -67,6 +67,15 @@ impl Deployed {
             Self::Set(set) => vec![set],
             Self::Cluster(cluster) => cluster.shards().iter().collect(),
         }
+    }
+
+    /// A client of each of those.
+    async fn holding(&self) -> Result<Vec<Client>> {
+        let mut clients = Vec::new();
+        for holder in self.holders() {
+            clients.push(holder.client().await?);
+        }
+        Ok(clients)
     }
 
     /// Everything that elects a primary.
@@ -163,6 +172,18 @@ impl Sides {
         Ok(())
     }
 
+    /// Every server that holds data, in words, and from when on its oplog tells of a plan that begins now.
+    async fn oplogs(&self) -> Result<Vec<(String, Client, Timestamp)>> {
+        let mut oplogs = Vec::new();
+        for (name, side) in [("source", &self.source), ("destination", &self.destination)] {
+            for (place, client) in side.holding().await?.into_iter().enumerate() {
+                let since = history::now(&client).await?;
+                oplogs.push((format!("{name} {place}"), client, since));
+            }
+        }
+        Ok(oplogs)
+    }
+
     /// Runs a plan on sides that have nothing, and compares.
     async fn hold(&self, plan: &Plan) -> Result<()> {
         let (from, to) = (self.source.client().await?, self.destination.client().await?);
@@ -173,11 +194,7 @@ impl Sides {
             let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
             run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 60 }, "data": data }).await?;
         }
-        let mut shards = Vec::new();
-        for shard in self.source.holders() {
-            shards.push(shard.client().await?);
-        }
-        let mut sync = Run::begin(shards, plan.declared.apply(self.spec()?), plan.tuning.clone()).await?;
+        let mut sync = Run::begin(self.source.holding().await?, plan.declared.apply(self.spec()?), plan.tuning.clone()).await?;
         let working = plan.clients.iter().map(|operations| async move {
             let client = self.source.client().await?;
             for (pause, operation) in operations {
@@ -247,6 +264,7 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
         let plan = Plan::of_shape(*seed, shape);
         println!("{shape:?}, seed {seed}: {plan}");
         let began = Instant::now();
+        let oplogs = sides.oplogs().await?;
         let held = match tokio::time::timeout(PATIENCE, sides.hold(&plan)).await {
             Ok(held) => held,
             Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
@@ -256,6 +274,10 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
             sides = Sides::start(shape).await?;
         } else if let Err(error) = held {
             println!("{shape:?} FAILED, replay it with CUTOVER_SHAPE={shape:?} CUTOVER_SEED={seed}: {error:#}");
+            let named = history::named(&format!("{error:#}"), &DATABASES);
+            for (name, client, since) in &oplogs {
+                history::print(name, client, *since, &named).await?;
+            }
             failed.push(seed.to_string());
             sides = Sides::start(shape).await?;
         }
