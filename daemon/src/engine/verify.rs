@@ -272,7 +272,9 @@ impl Verifier {
             told.map_err(|_| Fault::new(schemas::fault::FaultCode::Internal, "nobody follows the destination's changes"))?;
             self.recheck(sides, Until::Empty).await?;
         }
-        if self.look_at_definitions.swap(false, Ordering::AcqRel) || self.foreign_writes().open > 0 {
+        // What differed may have been given since: options are, and a collection is made capped, once nothing more is to be applied.
+        let differed = !self.definitions.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if self.look_at_definitions.swap(false, Ordering::AcqRel) || self.foreign_writes().open > 0 || differed {
             self.compare_definitions(sides).await?;
         }
         self.count().await?;

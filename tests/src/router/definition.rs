@@ -48,6 +48,7 @@ impl Router {
 
     /// A router refuses this for a sharded collection; its primary shard would convert what it holds of it, and leave the rest.
     async fn convert_to_capped(&self, command: &Command) -> Answer {
+        let _no_sharding = self.sharding.lock().await;
         let namespace = command.namespace();
         self.table.forget(&namespace);
         let route = self.table.route(&self.shards, &namespace).await?;
