@@ -26,8 +26,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::engine::EngineProgress;
 use crate::engine::outlook::Fresh;
+use crate::engine::{EngineProgress, Ours};
 use crate::engines::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry, check_shard};
 use crate::secret_store::SecretStore;
@@ -175,13 +175,13 @@ impl Cutover for Api {
         let tried_out = self.secrets.try_out(&mut spec, &request.secrets).map_err(refuse)?;
         // What earlier runs of this migration made there is dropped by a new one, and so is no obstacle to it.
         let views = self.registry.observe(workspace(request.workspace)?, Some(spec.name.clone())).await.map_err(refuse)?;
-        let ours = views
-            .into_iter()
-            .flat_map(|view| {
-                let progress = self.engines.progress(&view.record.run.id);
-                observed(view, progress).created_namespaces
-            })
-            .collect();
+        let mut ours = Ours::default();
+        for view in views {
+            let run = view.record.run.id.clone();
+            let progress = self.engines.progress(&run);
+            ours.namespaces.extend(observed(view, progress).created_namespaces);
+            ours.runs.insert(run);
+        }
         let inspection = self.engines.inspect(&spec, &ours).await;
         drop(tried_out);
         Ok(Response::new(InspectResponse { inspection: to_json(&inspection) }))

@@ -82,12 +82,21 @@ pub struct EngineContext {
     pub replaces: Arc<[Namespace]>,
 }
 
+/// What a migration's earlier runs have left on the destination, which is no obstacle to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ours {
+    /// What they made.
+    pub namespaces: BTreeSet<Namespace>,
+    /// The runs themselves.
+    pub runs: BTreeSet<RunId>,
+}
+
 /// Looks at deployments and opens runs.
 pub trait Engine: Send + Sync + 'static {
     /// Makes the live checks and the forecast of a declaration, without starting anything.
     ///
-    /// Namespaces in `ours` on the destination were made by earlier runs of the migration, and are no obstacle.
-    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection>;
+    /// What is `ours` on the destination is no obstacle.
+    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a Ours) -> BoxFuture<'a, Inspection>;
 
     /// Opens a run's checkpoints. Cheap, and without the network; its progress is that of the checkpoints from then on.
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault>;

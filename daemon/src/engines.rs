@@ -1,6 +1,6 @@
 //! The runs that are open in the engine: each once, opened again when a setting that it works by has changed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use schemas::namespace::Namespace;
 use schemas::observed::Inspection;
 use schemas::spec::{MigrationSpec, SpecDigest};
 
-use crate::engine::{Engine, EngineContext, EngineProgress, RunEngine};
+use crate::engine::{Engine, EngineContext, EngineProgress, Ours, RunEngine};
 use crate::state_dir::run_dir;
 
 /// The open runs.
@@ -56,8 +56,8 @@ impl Engines {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at a declaration's two sides; `ours` was made on the destination by earlier runs of it.
-    pub async fn inspect(&self, spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspection {
+    /// Looks at a declaration's two sides.
+    pub async fn inspect(&self, spec: &MigrationSpec, ours: &Ours) -> Inspection {
         self.engine.inspect(spec, ours).await
     }
 

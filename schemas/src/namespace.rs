@@ -170,6 +170,18 @@ impl Scope {
             && !self.exclude.iter().any(|pattern| pattern.matches(namespace))
     }
 
+    /// Whether some name is surely in both. Tells only what the patterns alone make certain: equal ones, or a scope of everything.
+    #[must_use]
+    pub fn shares_with(&self, other: &Self) -> bool {
+        let left_out = |pattern: &NamespacePattern| self.exclude.contains(pattern) || other.exclude.contains(pattern);
+        if self.include.is_empty() || other.include.is_empty() {
+            // Where one takes everything, the other's patterns must all be left out of it.
+            let named = if self.include.is_empty() { &other.include } else { &self.include };
+            return named.is_empty() || named.iter().any(|pattern| !left_out(pattern));
+        }
+        self.include.iter().any(|pattern| other.include.contains(pattern) && !left_out(pattern))
+    }
+
     /// Whether a database can hold namespaces in scope.
     #[must_use]
     pub fn has_database(&self, db: &str) -> bool {

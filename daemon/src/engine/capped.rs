@@ -58,7 +58,7 @@ pub async fn mend(
         tuning,
         placement: None,
     };
-    for part in partition::split(source, info, bytes, tuning).await? {
+    for part in partition::split(source, info, bytes, None, tuning).await? {
         copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }
     let specs = catalog::indexes(source, namespace).await?;

@@ -4,7 +4,7 @@
 //! a transition. Everything that belongs to a shard carries the shard's name. Writes that a later step relies on are synced to
 //! disk; progress of the tail may be lost by a power cut, and is then applied again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS place (what TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS settled (one INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS told (kind BLOB NOT NULL, shard TEXT NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (kind, shard)) STRICT;
+CREATE TABLE IF NOT EXISTS identity (ns TEXT PRIMARY KEY, uuid BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
@@ -35,6 +36,7 @@ CREATE TABLE IF NOT EXISTS collection (
     shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS unlisted (shard TEXT NOT NULL, ns TEXT NOT NULL, PRIMARY KEY (shard, ns)) STRICT;
 CREATE TABLE IF NOT EXISTS split (
     shard TEXT NOT NULL, ns TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (shard, ns)
 ) STRICT;
@@ -315,11 +317,17 @@ impl Checkpoints {
         .await
     }
 
-    /// Stores that the copy has ended, and that every document was read by this time.
-    pub async fn store_copied(&self, shard: &str, time: ClusterTime) -> Result<(), Fault> {
-        let shard = shard.to_owned();
+    /// Stores that the copy of all shards has ended in one state of their cluster, and that every document of each was read by this
+    /// time.
+    pub async fn store_copied(&self, times: BTreeMap<ShardName, ClusterTime>) -> Result<(), Fault> {
         self.with(move |c| {
-            c.execute("UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1", params![shard, time.t, time.i]).map(drop)
+            let transaction = c.transaction()?;
+            for (shard, time) in &times {
+                transaction
+                    .execute("UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1", params![shard.0, time.t, time.i])?;
+            }
+            transaction.execute("INSERT OR IGNORE INTO settled (one) VALUES (1)", [])?;
+            transaction.commit()
         })
         .await
     }
@@ -362,6 +370,27 @@ impl Checkpoints {
         .await
     }
 
+    /// The UUIDs of collections that were made or renamed since the tail began.
+    pub async fn identities(&self) -> Result<Vec<(Namespace, Vec<u8>)>, Fault> {
+        let rows: Vec<(String, Vec<u8>)> = self
+            .with(|c| c.prepare("SELECT ns, uuid FROM identity")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .await?;
+        Ok(rows.into_iter().filter_map(|(ns, uuid)| Some((ns.parse().ok()?, uuid))).collect())
+    }
+
+    /// Stores which collection has a name by now; `None`: none that is known.
+    pub async fn store_identity(&self, namespace: &Namespace, uuid: Option<Vec<u8>>) -> Result<(), Fault> {
+        let namespace = namespace.to_string();
+        self.with_repeatable(move |c| {
+            match uuid {
+                Some(uuid) => c.execute("INSERT OR REPLACE INTO identity (ns, uuid) VALUES (?1, ?2)", params![namespace, uuid]),
+                None => c.execute("DELETE FROM identity WHERE ns = ?1", [namespace]),
+            }
+            .map(drop)
+        })
+        .await
+    }
+
     /// Where the source had its data when the copy began; empty before it was stored, and where the source is not sharded.
     pub async fn places(&self) -> Result<BTreeMap<String, String>, Fault> {
         self.with(|c| {
@@ -388,9 +417,43 @@ impl Checkpoints {
         self.with(|c| c.query_row("SELECT EXISTS (SELECT 1 FROM settled)", [], |row| row.get(0))).await
     }
 
-    /// Stores that they were.
-    pub async fn store_settled(&self) -> Result<(), Fault> {
-        self.with(|c| c.execute("INSERT OR IGNORE INTO settled (one) VALUES (1)", []).map(drop)).await
+    /// The namespaces in the shards' catalogues.
+    pub async fn listed(&self) -> Result<Vec<Namespace>, Fault> {
+        self.namespaces("SELECT DISTINCT ns FROM collection ORDER BY ns").await
+    }
+
+    /// Forgets all that was stored of the copy of these namespaces, so that every shard lists them anew, and stores where the source
+    /// has its data now.
+    pub async fn copy_anew(&self, namespaces: BTreeSet<Namespace>, places: BTreeMap<String, String>) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            for namespace in &namespaces {
+                let namespace = namespace.to_string();
+                for table in ["collection", "split", "part"] {
+                    transaction.execute(&format!("DELETE FROM {table} WHERE ns = ?1"), [&namespace])?;
+                }
+                transaction.execute("INSERT OR IGNORE INTO unlisted (shard, ns) SELECT name, ?1 FROM shard", [&namespace])?;
+            }
+            transaction.execute("UPDATE shard SET copied_t = NULL, copied_i = NULL", [])?;
+            transaction.execute("DELETE FROM place", [])?;
+            for (what, at) in &places {
+                transaction.execute("INSERT INTO place (what, at) VALUES (?1, ?2)", params![what, at])?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// The namespaces that a shard is to list anew.
+    pub async fn unlisted(&self, shard: &str) -> Result<Vec<Namespace>, Fault> {
+        let shard = shard.to_owned();
+        let texts = self
+            .with(move |c| {
+                let mut statement = c.prepare("SELECT ns FROM unlisted WHERE shard = ?1 ORDER BY ns")?;
+                statement.query_map([&shard], |row| row.get(0))?.collect::<Rows<String>>()
+            })
+            .await?;
+        Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
     }
 
     /// The catalogue of a shard.
@@ -421,7 +484,7 @@ impl Checkpoints {
         .ok_or_else(|| Fault::new(FaultCode::StateDirUnusable, "the run's checkpoints hold a collection that cannot be read"))
     }
 
-    /// Stores the whole catalogue of a shard, once.
+    /// Stores the whole catalogue of a shard, or what of it was to be listed anew.
     pub async fn store_collections(&self, shard: &str, rows: Vec<CollectionRow>) -> Result<(), Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
@@ -432,6 +495,7 @@ impl Checkpoints {
                     params![shard, row.namespace.to_string(), row.info.as_bytes(), row.documents, row.bytes, row.stage.number()],
                 )?;
             }
+            transaction.execute("DELETE FROM unlisted WHERE shard = ?1", [&shard])?;
             transaction.commit()
         })
         .await

@@ -30,6 +30,9 @@ const SCAN_ENDED: [i32; 2] = [175, 43];
 /// How often such a scan begins anew before its fault is shown, and how long after: what is dropped again and again must not keep the
 /// rest from being copied.
 const SCANS: u32 = 20;
+/// How often a scan begins anew that a shard refuses by its versions: a primary that was just elected reads them only once it has been
+/// asked with some.
+const STALE_SCANS: u32 = 4;
 const BEFORE_NEXT_SCAN: Duration = Duration::from_millis(50);
 
 /// Documents of this mean size fill a reply each, or a few of them do: their readers take turns from the start.
@@ -112,7 +115,12 @@ impl Copier<'_> {
                     copied = Copied::default();
                     tokio::time::sleep(BEFORE_NEXT_SCAN).await;
                 }
-                Err(ScanError::Ended(fault) | ScanError::Fault(fault)) => {
+                Err(ScanError::Stale(_)) if scans < STALE_SCANS => {
+                    self.progress.take_back(copied.documents, copied.bytes);
+                    copied = Copied::default();
+                    tokio::time::sleep(BEFORE_NEXT_SCAN).await;
+                }
+                Err(ScanError::Ended(fault) | ScanError::Stale(fault) | ScanError::Fault(fault)) => {
                     self.progress.take_back(copied.documents, copied.bytes);
                     return Err(fault);
                 }
@@ -123,7 +131,7 @@ impl Copier<'_> {
     /// The nearest sampled record before one that was deleted: the part then overlaps with the one before, which costs duplicates
     /// and loses nothing. `None`: the collection's start.
     async fn earlier_record(&self, namespace: &Namespace, gone: Option<i64>) -> Result<Option<i64>, Fault> {
-        let samples = partition::sample(self.source, namespace, 1_000).await?;
+        let samples = partition::sample(self.source, namespace, 1_000, self.placement).await?;
         Ok(samples.iter().map(|sample| sample.record).rfind(|record| Some(*record) < gone))
     }
 
@@ -136,8 +144,10 @@ impl Copier<'_> {
         copied: &mut Copied,
     ) -> Result<(), ScanError> {
         let broken = |e: mongodb::error::Error| {
-            let moved = self.placement.and_then(|placement| placement.fault(namespace, &e));
-            let fault = moved.unwrap_or_else(|| self.source.fault(&format!("reading {namespace}"), &e));
+            if let Some(fault) = self.placement.and_then(|placement| placement.fault(namespace, &e)) {
+                return ScanError::Stale(fault);
+            }
+            let fault = self.source.fault(&format!("reading {namespace}"), &e);
             match error::code(&e) {
                 Some(KEY_NOT_FOUND) => ScanError::StartGone,
                 Some(code) if SCAN_ENDED.contains(&code) => ScanError::Ended(fault),
@@ -290,6 +300,8 @@ enum ScanError {
     StartGone,
     /// The collection was dropped or renamed, or the cursor is gone.
     Ended(Fault),
+    /// The shard knows of another placement of the collection, or of none yet.
+    Stale(Fault),
     Fault(Fault),
 }
 

@@ -35,6 +35,9 @@ const CARRIED_OPTIONS: [&str; 7] =
 /// Options of `collMod` on a view.
 const VIEW_OPTIONS: [&str; 2] = ["viewOn", "pipeline"];
 
+/// How often a collection is copied again from another look at the cluster, since chunks of it moved meanwhile.
+const COPIES: u32 = 10;
+
 /// The server's codes for a change that does not fit what is there: an option of another kind of collection; a view.
 const DOES_NOT_FIT: [i32; 2] = [72, 166];
 
@@ -337,6 +340,24 @@ impl Tail {
 
     /// Copies a collection's documents as they are on the source now, into what is there.
     async fn copy_documents(&self, info: &CollectionInfo) -> Result<(), Fault> {
+        for tries in 1.. {
+            match self.copy_from_all(info).await {
+                // Chunks of it moved meanwhile: what was copied is met again, and left.
+                Err(fault) if fault.code == FaultCode::ChunksMoved && tries < COPIES => {
+                    tracing::info!(namespace = %info.namespace, error = %fault.message, "copied again from another look at the cluster");
+                }
+                copied => {
+                    copied?;
+                    break;
+                }
+            }
+        }
+        let time = self.source.newest_optime().await?;
+        self.set_recopied(&info.namespace, Some(Recopied { whole: true, time })).await
+    }
+
+    /// Copies what every shard owns of a collection in one state of the cluster, or fails with `ChunksMoved`.
+    async fn copy_from_all(&self, info: &CollectionInfo) -> Result<(), Fault> {
         let cluster = match self.source.is_sharded() {
             true => Some(Arc::new(Cluster::discover(&self.source.entry).await?)),
             false => None,
@@ -347,8 +368,7 @@ impl Tail {
                 self.copy_from(shard, placement.as_ref(), info).await?;
             }
         }
-        let time = self.source.newest_optime().await?;
-        self.set_recopied(&info.namespace, Some(Recopied { whole: true, time })).await
+        Ok(())
     }
 
     async fn copy_from(&self, shard: &ShardSource, placement: Option<&Placement>, info: &CollectionInfo) -> Result<(), Fault> {
@@ -370,7 +390,7 @@ impl Tail {
             tuning: &self.tuning,
             placement,
         };
-        for part in partition::split(&source, info, bytes, &self.tuning).await? {
+        for part in partition::split(&source, info, bytes, placement, &self.tuning).await? {
             copier.copy(&info.data(), &part, copier.batch(documents, bytes, 1)).await?;
         }
         Ok(())

@@ -176,6 +176,13 @@ pub async fn shard(
     let Some(key) = wanted(source, destination, sharding, namespace).await? else { return Ok(()) };
     let placed = match destination.sharded_by(namespace).await? {
         Some(there) if is_same(&there.key, &key) => there,
+        // The source's key as it is now: that of another collection, which has taken the name since this one was made. What made it
+        // so is told further on.
+        Some(there) if declared(sharding, namespace).is_none() => {
+            tracing::info!(%namespace, key = in_words(&there.key), now = in_words(&key), "sharded by another key on the source by now");
+            keys.set(namespace, Some(there));
+            return Ok(());
+        }
         Some(there) => {
             let message = format!(
                 "{namespace} is sharded by {} on the destination, and is to be by {}",

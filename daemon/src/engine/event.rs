@@ -95,6 +95,8 @@ pub struct Event {
     pub bytes: usize,
     /// Of a definition: the bytes that are the same on every shard that tells of it.
     pub kind: Vec<u8>,
+    /// Of a definition: the collection's UUID, where the server tells it.
+    pub uuid: Option<Vec<u8>>,
 }
 
 /// Events of newer servers about work that is under way, and about where shards keep what they have: the data stays the same.
@@ -168,8 +170,11 @@ impl Event {
             "shardCollection" | "refineCollectionShardKey" => What::Definition(Definition::Shard(namespace(event, "ns")?)),
             other => What::Unknown(other.to_owned()),
         };
-        let kind = if matches!(what, What::Definition(_)) { kind_of(event) } else { Vec::new() };
-        Ok(Self { time, token, what, bytes: event.as_bytes().len(), kind })
+        let (kind, uuid) = match &what {
+            What::Definition(_) => (kind_of(event), element::field(event, "collectionUUID").map(|uuid| uuid.value.to_vec())),
+            _ => (Vec::new(), None),
+        };
+        Ok(Self { time, token, what, bytes: event.as_bytes().len(), kind, uuid })
     }
 }
 

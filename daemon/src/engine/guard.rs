@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use mongodb::bson::{Document, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{Document, RawArrayBuf, RawDocument, doc, rawdoc};
 use rand::Rng as _;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, RunId, Workspace};
-use schemas::namespace::OWN_DATABASE;
+use schemas::namespace::{NamespacePattern, OWN_DATABASE, Scope};
 
 use crate::mongo::connect::Login;
 use crate::mongo::{Deployment, ServerVersion, append, cluster_time, error};
@@ -251,6 +251,8 @@ pub struct Marker<'a> {
     pub migration: &'a MigrationName,
     /// Its workspace.
     pub workspace: &'a Workspace,
+    /// What it carries there.
+    pub scope: &'a Scope,
     /// Whether others' writes are blocked meanwhile.
     pub blocks_writes: bool,
 }
@@ -266,10 +268,15 @@ pub async fn put_marker(destination: &Deployment, marker: &Marker<'_>) -> Result
         "message": "A migration by cutover writes to this deployment. Until it has cut over, this is no valid copy of its source, and \
                     what others write may be lost. See `cutover status` on the host named here.",
     };
+    for (name, patterns) in [("include", &marker.scope.include), ("exclude", &marker.scope.exclude)] {
+        let mut list = RawArrayBuf::new();
+        patterns.iter().for_each(|pattern| list.push(pattern.to_string()));
+        append(&mut set, name, &*list);
+    }
     append(&mut set, "since", mongodb::bson::DateTime::now());
     let statement = rawdoc! { "q": { "_id": marker.run.as_str() }, "u": { "$set": set }, "upsert": true };
     let mut update = crate::mongo::command("update", MARKER);
-    let mut updates = mongodb::bson::RawArrayBuf::new();
+    let mut updates = RawArrayBuf::new();
     updates.push(&*statement);
     append(&mut update, "updates", &*updates);
     append(&mut update, "writeConcern", &*rawdoc! { "w": "majority" });
@@ -290,12 +297,60 @@ pub async fn touch_marker(destination: &Deployment, run: &RunId) -> Result<Clust
         .map_err(|_| Fault::new(FaultCode::Internal, format!("the destination ({}) tells no operationTime", destination.hosts)))
 }
 
-/// Other runs' markers that say that they block writes.
-pub async fn other_blockers(destination: &Deployment, run: Option<&RunId>) -> Result<Vec<String>, Fault> {
-    let own = run.map_or("", RunId::as_str);
-    let find: RawDocumentBuf = rawdoc! { "find": MARKER, "filter": { "blocks_writes": true, "_id": { "$ne": own } } };
-    let found = destination.collect(OWN_DATABASE, find).await.map_err(fault(destination, "reading the markers of runs"))?;
-    Ok(found.iter().filter_map(|marker| marker.get_str("_id").ok().map(str::to_owned)).collect())
+/// Another run that is at work on a destination, by its marker: a run of another daemon, or of this one under another spelling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// The run.
+    pub run: String,
+    migration: String,
+    workspace: String,
+    by: String,
+    /// What it carries there.
+    pub scope: Scope,
+    /// Whether it blocks others' writes.
+    pub blocks_writes: bool,
+}
+
+impl Rival {
+    fn read(marker: &RawDocument) -> Self {
+        let text = |name: &str| marker.get_str(name).unwrap_or_default().to_owned();
+        let patterns = |name: &str| -> Vec<NamespacePattern> {
+            let listed = marker.get_array(name).into_iter().flatten().flatten();
+            listed.filter_map(|pattern| pattern.as_str()?.parse().ok()).collect()
+        };
+        Self {
+            run: text("_id"),
+            migration: text("migration"),
+            workspace: text("workspace"),
+            by: text("by"),
+            scope: Scope { include: patterns("include"), exclude: patterns("exclude") },
+            blocks_writes: marker.get_bool("blocks_writes").unwrap_or(false),
+        }
+    }
+
+    /// The fault of a run that would write where this one does.
+    #[must_use]
+    pub fn fault(&self, destination: &Deployment) -> Fault {
+        let Self { run, migration, workspace, by, .. } = self;
+        let message = format!(
+            "run {run} of migration {migration} (workspace {workspace}) writes to namespaces in scope on the destination ({}): {by}",
+            destination.hosts
+        );
+        Fault::new(FaultCode::DestinationInUse, message).with_remedy(format!(
+            "complete or cancel that run where it is; if that daemon is gone for good, remove its marker on the destination: \
+             db.getSiblingDB(\"{OWN_DATABASE}\").{MARKER}.deleteOne({{_id: \"{run}\"}})"
+        ))
+    }
+}
+
+/// The runs but these that have their marker on a destination.
+pub async fn rivals(destination: &Deployment, own: &BTreeSet<RunId>) -> Result<Vec<Rival>, Fault> {
+    let found = destination
+        .collect(OWN_DATABASE, rawdoc! { "find": MARKER })
+        .await
+        .map_err(fault(destination, "reading the markers of runs"))?;
+    let rivals = found.iter().map(|marker| Rival::read(marker));
+    Ok(rivals.filter(|rival| !own.iter().any(|own| own.as_str() == rival.run)).collect())
 }
 
 /// Removes the run's marker, and the database where it was the last.

@@ -15,6 +15,7 @@ use schemas::namespace::Namespace;
 use super::catalog::{CollectionInfo, Kind};
 use super::checkpoint::Part;
 use super::element;
+use super::topology::Placement;
 use super::tuning::Tuning;
 use crate::mongo::{Deployment, append, command, number};
 
@@ -43,18 +44,33 @@ pub fn part_count(bytes: u64, tuning: &Tuning) -> u64 {
 }
 
 /// Splits a collection. One part where it is small, or cannot be split.
-pub async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64, tuning: &Tuning) -> Result<Vec<Part>, Fault> {
+pub async fn split(
+    source: &Deployment,
+    info: &CollectionInfo,
+    bytes: u64,
+    placement: Option<&Placement>,
+    tuning: &Tuning,
+) -> Result<Vec<Part>, Fault> {
     let parts = part_count(bytes, tuning);
     if parts < 2 || info.is_capped() || info.is_clustered() || info.kind == Kind::TimeSeries {
         return Ok(join(&[], 1));
     }
-    let samples = sample(source, &info.namespace, parts * SAMPLES_PER_PART).await?;
+    let samples = sample(source, &info.namespace, parts * SAMPLES_PER_PART, placement).await?;
     Ok(join(&samples, parts))
 }
 
-/// Draws documents at random and finds their record ids, in their order.
-pub async fn sample(source: &Deployment, namespace: &Namespace, size: u64) -> Result<Vec<Sample>, Fault> {
-    let fault = |e| source.fault(&format!("sampling {namespace}"), &e);
+/// Draws documents at random and finds their record ids, in their order. Of a shard only documents that it owns: a part that were to
+/// end with an orphan would not end there, since orphans are not read.
+pub async fn sample(
+    source: &Deployment,
+    namespace: &Namespace,
+    size: u64,
+    placement: Option<&Placement>,
+) -> Result<Vec<Sample>, Fault> {
+    let fault = |e| {
+        let moved = placement.and_then(|placement| placement.fault(namespace, &e));
+        moved.unwrap_or_else(|| source.fault(&format!("sampling {namespace}"), &e))
+    };
     let mut draw = command("aggregate", &namespace.collection);
     let size = i64::try_from(size).unwrap_or(i64::MAX);
     let mut pipeline = RawArrayBuf::new();
@@ -62,6 +78,9 @@ pub async fn sample(source: &Deployment, namespace: &Namespace, size: u64) -> Re
     pipeline.push(&*rawdoc! { "$project": { "_id": 1 } });
     append(&mut draw, "pipeline", &*pipeline);
     append(&mut draw, "cursor", &*rawdoc! {});
+    if let Some(placement) = placement {
+        placement.append_versions(&mut draw, namespace);
+    }
     let drawn = source.collect(&namespace.db, draw).await.map_err(fault)?;
     let mut samples = records(source, namespace, &drawn).await?;
     samples.sort_by_key(|sample| sample.record);

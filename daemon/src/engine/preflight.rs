@@ -20,7 +20,8 @@ use schemas::principal::{Principal, PrincipalKind};
 use schemas::spec::{ExistingData, MigrationSpec};
 
 use super::catalog::{self, CollectionInfo, Kind};
-use super::users;
+use super::guard::{self, Rival};
+use super::{Ours, users};
 use crate::mongo::{Deployment, ServerVersion, Side, Topology, connect};
 
 /// The oldest server that is carried from and to.
@@ -90,8 +91,8 @@ impl Findings {
     }
 }
 
-/// Makes the checks. Namespaces in `ours` on the destination are this migration's own.
-pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option<&RunId>) -> Findings {
+/// Makes the checks. What is in `ours` on the destination is this migration's own.
+pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Findings {
     let mut findings = Findings::default();
     findings.source = reach(&mut findings, Side::Source, spec).await;
     findings.destination = reach(&mut findings, Side::Destination, spec).await;
@@ -116,7 +117,7 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
     if let Some(destination) = &destination {
         privileges::privileges(&mut findings, destination, spec).await;
         emptiness(&mut findings, destination, spec, ours, run).await;
-        write_block::destination(&mut findings, destination, spec, run).await;
+        write_block::destination(&mut findings, destination, spec, &ours.runs).await;
     }
     if let (Some(source), Some(destination)) = (&source, &destination) {
         if spec.namespaces.include_users {
@@ -128,7 +129,7 @@ pub async fn check(spec: &MigrationSpec, ours: &BTreeSet<Namespace>, run: Option
 }
 
 /// Makes the checks and the forecast.
-pub async fn inspect(spec: &MigrationSpec, ours: &BTreeSet<Namespace>) -> Inspection {
+pub async fn inspect(spec: &MigrationSpec, ours: &Ours) -> Inspection {
     let mut findings = check(spec, ours, None).await;
     let forecast = match findings.source.clone() {
         Some(source) => match forecast::forecast(&source, &findings.followed(), &findings.catalogue).await {
@@ -287,13 +288,40 @@ async fn principals(findings: &mut Findings, source: &Deployment, destination: &
     }
 }
 
-async fn emptiness(
-    findings: &mut Findings,
+/// Another run that writes on the destination to namespaces of this migration, by what is on the source now.
+pub async fn rival(
+    source: &Deployment,
     destination: &Deployment,
     spec: &MigrationSpec,
-    ours: &BTreeSet<Namespace>,
-    run: Option<&RunId>,
-) {
+    own: &BTreeSet<RunId>,
+) -> Result<Option<Rival>, Fault> {
+    if guard::rivals(destination, own).await?.is_empty() {
+        return Ok(None);
+    }
+    let of_source = catalog::list(source, &spec.namespaces.scope).await?.into_keys().collect();
+    rival_in(destination, spec, own, of_source).await
+}
+
+/// The same, by these namespaces in scope of the source.
+async fn rival_in(
+    destination: &Deployment,
+    spec: &MigrationSpec,
+    own: &BTreeSet<RunId>,
+    of_source: Vec<Namespace>,
+) -> Result<Option<Rival>, Fault> {
+    let collides = |rival: &Rival| {
+        spec.namespaces.scope.shares_with(&rival.scope) || of_source.iter().any(|namespace| rival.scope.contains(namespace))
+    };
+    Ok(guard::rivals(destination, own).await?.into_iter().find(collides))
+}
+
+async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) {
+    let of_source = findings.catalogue.iter().map(|info| info.namespace.clone()).collect();
+    match rival_in(destination, spec, &ours.runs, of_source).await {
+        Ok(None) => {}
+        Ok(Some(rival)) => return findings.fail("destination_empty", &rival.fault(destination)),
+        Err(fault) => return findings.fail("destination_empty", &fault),
+    }
     let found = match catalog::list(destination, &spec.namespaces.scope).await {
         Ok(found) => found,
         Err(fault) => return findings.fail("destination_empty", &fault),
@@ -305,7 +333,7 @@ async fn emptiness(
             Err(fault) => return findings.fail("destination_empty", &fault),
         }
     }
-    there.retain(|namespace| !ours.contains(namespace));
+    there.retain(|namespace| !ours.namespaces.contains(namespace));
     match spec.destination.existing_data {
         _ if there.is_empty() => findings.note("destination_empty", Outcome::Ok, "nothing in scope is on the destination"),
         ExistingData::Drop if run.is_none() => {

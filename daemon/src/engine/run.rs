@@ -31,8 +31,8 @@ use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, SyncReport, balancing, capped, distribute, fence, guard,
-    index, membership, preflight, reconcile, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, distribute, fence,
+    guard, index, membership, preflight, reconcile, users,
 };
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
 
@@ -54,7 +54,7 @@ pub struct MongoEngine {
 }
 
 impl Engine for MongoEngine {
-    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection> {
+    fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a Ours) -> BoxFuture<'a, Inspection> {
         Box::pin(preflight::inspect(spec, ours))
     }
 
@@ -197,14 +197,23 @@ impl MongoRun {
             run: &self.context.run,
             migration: &self.context.spec.name,
             workspace: &self.context.workspace,
+            scope: &self.context.spec.namespaces.scope,
             blocks_writes,
         }
     }
 
-    /// Blocks others' writes on the destination and says so there.
-    async fn guard_destination(&self, writer: &Deployment) -> Result<(), Fault> {
+    /// Makes sure that no other run is at work in the same namespaces, blocks others' writes on the destination and says so there.
+    async fn guard_destination(&self, source: &Deployment, writer: &Deployment) -> Result<(), Fault> {
         let blocks_writes = self.blocks_destination(&*self.destination().await?).await?;
         guard::put_marker(writer, &self.marker(blocks_writes)).await?;
+        // After the own one is there: of two that come at once at least one sees the other.
+        if let Some(rival) =
+            preflight::rival(source, writer, &self.context.spec, &BTreeSet::from([self.context.run.clone()])).await?
+        {
+            guard::remove_marker(writer, &self.context.run).await?;
+            // The other one may be giving way just now.
+            return Err(Fault { retryable: true, ..rival.fault(writer) });
+        }
         if blocks_writes {
             guard::set_write_block(writer, true).await.map_err(|e| writer.fault("blocking others' writes", &e))?;
         }
@@ -280,6 +289,7 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let mut ours = self.created().await?;
             ours.extend(self.context.replaces.iter().cloned());
+            let ours = Ours { namespaces: ours, runs: BTreeSet::from([self.context.run.clone()]) };
             preflight::check(&self.context.spec, &ours, Some(&self.context.run)).await.first_failure()
         })
     }
@@ -332,7 +342,7 @@ impl RunEngine for MongoRun {
             Versions::of(&pair.source.entry, &pair.destination).keep(&self.context.run_dir)?;
             membership::keep(&pair.source.entry, &self.context.run_dir).await?;
             balancing::ensure_still(&pair.source.entry, &self.context.spec, &self.context.run_dir).await?;
-            self.guard_destination(&pair.destination).await?;
+            self.guard_destination(&pair.source.entry, &pair.destination).await?;
             self.carry_users(&pair.source.entry).await?;
             let reports = Arc::new(Mutex::new(reports));
             let stop = CancellationToken::new();

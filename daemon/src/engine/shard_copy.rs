@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 use schemas::spec::RateLimit;
@@ -36,7 +35,12 @@ pub struct ShardCopy<'a> {
     pub(super) progress: Arc<ShardCounters>,
     /// Where the shard is one of several: what of them it owns.
     pub(super) placement: Option<Placement>,
+    /// Collections that a shard has refused to read in that state of them, of all shards together.
+    pub(super) refused: Refused,
 }
+
+/// Collections that must be looked at anew.
+pub(super) type Refused = Arc<Mutex<BTreeSet<Namespace>>>;
 
 /// A collection of the catalogue, and how many of its parts are left.
 #[derive(Debug)]
@@ -93,8 +97,12 @@ impl ShardCopy<'_> {
         let (shard, checkpoints) = (self.name(), &self.sync.checkpoints);
         let mut rows = checkpoints.collections(shard).await?;
         // Once the copy is over the tail makes what is new, also where there was nothing to copy.
-        if rows.is_empty() && row.copied.is_none() {
-            let mut found = catalog::list_with_half_made(&self.shard.deployment, &self.sync.spec.namespaces.scope).await?;
+        let anew = if row.copied.is_none() { checkpoints.unlisted(shard).await? } else { Vec::new() };
+        if row.copied.is_none() && (rows.is_empty() || !anew.is_empty()) {
+            let mut found = match rows.is_empty() {
+                true => catalog::list_with_half_made(&self.shard.deployment, &self.sync.spec.namespaces.scope).await?,
+                false => self.find_all(anew).await?,
+            };
             if let Some(placement) = &self.placement {
                 // A shard keeps collections that it owns nothing of any more.
                 found.retain(|namespace, _| placement.holds(namespace));
@@ -113,8 +121,27 @@ impl ShardCopy<'_> {
             .collect())
     }
 
-    /// Splits what is not split yet, and copies every part that is not written yet. Returns the time by which everything was read.
-    pub(super) async fn copy(&self, whole: Whole<'_>) -> Result<ClusterTime, Fault> {
+    /// Those of these namespaces that the shard has.
+    async fn find_all(&self, namespaces: Vec<Namespace>) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
+        let finds = namespaces.into_iter().map(|namespace| -> Piece<'_, Option<CollectionInfo>> {
+            Box::pin(async move { catalog::find(&self.shard.deployment, &namespace).await })
+        });
+        let found = concurrent::all(SMALL_COMMANDS, finds.collect()).await?;
+        Ok(found.into_iter().flatten().map(|info| (info.namespace.clone(), info)).collect())
+    }
+
+    /// Notes that a collection must be looked at anew.
+    fn refuse(&self, namespace: &Namespace, fault: &Fault) {
+        tracing::info!(shard = %self.shard.name, %namespace, error = %fault.message, "refused as it is placed; it is looked at anew");
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.clone());
+    }
+
+    fn is_refused(&self, namespace: &Namespace) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
+    }
+
+    /// Splits what is not split yet, and copies every part that is not written yet, but for what is refused.
+    pub(super) async fn copy(&self, whole: Whole<'_>) -> Result<(), Fault> {
         let row = self.start_point().await?;
         let member = self.shard.deployment.pinned().await.map(|(source, name)| Member { source, name })?;
         let listed = self.catalogue(&row).await?;
@@ -126,13 +153,7 @@ impl ShardCopy<'_> {
         self.copy_parts(&row, &member.source, &catalogue, whole).await
     }
 
-    async fn copy_parts(
-        &self,
-        row: &ShardRow,
-        source: &Deployment,
-        catalogue: &[Work],
-        whole: Whole<'_>,
-    ) -> Result<ClusterTime, Fault> {
+    async fn copy_parts(&self, row: &ShardRow, source: &Deployment, catalogue: &[Work], whole: Whole<'_>) -> Result<(), Fault> {
         let sync = self.sync;
         let doubled = Doubled::load(&sync.checkpoints).await?;
         let readers = self.readers();
@@ -155,6 +176,9 @@ impl ShardCopy<'_> {
                 whole(&work.row.namespace);
                 continue;
             }
+            if self.is_refused(&work.row.namespace) {
+                continue;
+            }
             let open = sync.checkpoints.open_parts(self.name(), &work.row.namespace).await?;
             *work.left.lock().unwrap_or_else(PoisonError::into_inner) = open.len();
             if open.is_empty() {
@@ -170,21 +194,20 @@ impl ShardCopy<'_> {
             () = brake::watch(source, &pace, &self.progress, &sync.tuning) => Ok(Vec::new()),
         };
         self.progress.set_brake(None);
-        copied?;
-        match row.copied {
-            Some(copied) => Ok(copied),
-            None => {
-                let copied = self.shard.deployment.oplog_note("cutover: copied").await?;
-                sync.checkpoints.store_copied(self.name(), copied).await?;
-                Ok(copied)
-            }
-        }
+        copied.map(drop)
     }
 
     async fn copy_part(&self, copier: &Copier<'_>, work: &Work, part: &Part, whole: Whole<'_>) -> Result<(), Fault> {
         let namespace = &work.row.namespace;
+        if self.is_refused(namespace) {
+            return Ok(());
+        }
         let batch = copier.batch(work.row.documents, work.row.bytes, self.sync.readers());
         let copied = match copier.copy(&work.info.data(), part, batch).await {
+            Err(fault) if fault.code == FaultCode::ChunksMoved => {
+                self.refuse(namespace, &fault);
+                return Ok(());
+            }
             Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
                 tracing::info!(%namespace, error = %fault.message, "no longer what it was listed as; the tail tells what it is");
                 Copied::default()
@@ -278,7 +301,13 @@ impl ShardCopy<'_> {
     }
 
     async fn split(&self, member: &Member, work: &Work) -> Result<(), Fault> {
-        let parts = match partition::split(&member.source, &work.info, work.row.bytes, &self.sync.tuning).await {
+        let parts = match partition::split(&member.source, &work.info, work.row.bytes, self.placement.as_ref(), &self.sync.tuning)
+            .await
+        {
+            Err(fault) if fault.code == FaultCode::ChunksMoved => {
+                self.refuse(&work.row.namespace, &fault);
+                return Ok(());
+            }
             Err(fault) if !fault.retryable && self.is_another_now(&work.info).await? => {
                 tracing::info!(namespace = %work.row.namespace, error = %fault.message, "no longer what it was listed as");
                 Vec::new()

@@ -19,8 +19,13 @@
 //!
 //! **Ownership.** Reads carry the versions of that look at the cluster ([`Placement`]): a shard then leaves out its orphans, and
 //! answers `StaleConfig` once a chunk has moved. A scan that is open goes on with what the shard owned when it began. So as long as
-//! every scan began under one state of the cluster, each document was read from one shard, or a stream tells of it; that it was one
-//! state is checked when all are done, and, by what was stored of it, when the copy goes on after the daemon was down.
+//! every scan of a collection began under one state of it, each document was read from one shard, or a stream tells of it; that it
+//! was one state is checked when all are done, and, by what was stored of it, when the copy goes on after the daemon was down.
+//!
+//! **Rounds.** A collection that lies otherwise by then, or was dropped and sharded anew, or has another key, is dropped on the
+//! destination and copied again, alone, from another look at the cluster. The start points stay: nothing of the streams is applied
+//! before all is copied, so that it is as if the collection had been read late. What moves again and again is an error, and so is
+//! what concerns more than a collection: shards that come or go, `movePrimary`.
 //!
 //! **Streams.** [`super::merge`] lets events out in the order of cluster time over all shards. What is applied is one stream, then.
 
@@ -41,12 +46,14 @@ use super::catalog::{self, CollectionInfo};
 use super::checkpoint::Stage;
 use super::concurrent::{self, Piece};
 use super::index;
-use super::shard_copy::{ShardCopy, Work};
+use super::shard_copy::{Refused, ShardCopy, Work};
 use super::sync::{Milestone, SMALL_COMMANDS, Sync};
 use super::topology::{Change, Cluster, Placement};
 
 /// Index builds at once: each uses the destination's cores itself.
 const INDEX_BUILDS: usize = 2;
+/// How often collections are copied again since their chunks have moved: once is an accident, and this often somebody moves them.
+const ROUNDS: u32 = 10;
 /// How long after its patience has ended a shard's copy is begun again by itself, where its fault may pass.
 const LATER: Duration = Duration::from_secs(30);
 
@@ -123,34 +130,96 @@ impl Sync {
         let stored = self.checkpoints.places().await?;
         if stored.is_empty() {
             self.checkpoints.store_places(cluster.places()).await?;
-        }
-        let elsewhere = cluster.moved_from(&stored);
-        if !elsewhere.is_empty() {
-            let message = format!("since the copy began these moved to other shards: {}", elsewhere.join(", "));
-            return Err(Fault::new(FaultCode::ChunksMoved, message));
+        } else {
+            self.copy_moved_anew(&cluster, &stored).await?;
         }
         Ok(Some(cluster))
     }
 
-    /// Makes sure that all shards were read in one state of the cluster, once.
-    async fn settle(&self, cluster: &Cluster) -> Result<(), Fault> {
-        if self.checkpoints.is_settled().await? {
+    /// Begins the copy of those collections anew that lie otherwise than when they were listed.
+    async fn copy_moved_anew(&self, cluster: &Cluster, stored: &BTreeMap<String, String>) -> Result<(), Fault> {
+        self.refuse(cluster.moved_from(stored))?;
+        let listed = self.checkpoints.listed().await?.into_iter();
+        let elsewhere: BTreeSet<Namespace> = listed.filter(|namespace| cluster.is_elsewhere(namespace, stored)).collect();
+        if elsewhere.is_empty() {
             return Ok(());
         }
-        let changes = Cluster::discover(&self.source.entry).await?.changes_since(cluster);
-        if changes.iter().any(Change::moves_data) {
-            return Err(moved(&changes));
+        let created: BTreeSet<Namespace> = self.checkpoints.created().await?.into_iter().collect();
+        for namespace in &elsewhere {
+            tracing::info!(%namespace, "it lies otherwise over the shards by now; its copy begins anew");
+            if created.contains(namespace) {
+                catalog::drop(&self.destination, namespace).await?;
+            }
         }
-        self.checkpoints.store_settled().await
+        self.destination.read_shard_keys().await?;
+        self.checkpoints.copy_anew(elsewhere, cluster.places()).await
+    }
+
+    /// Refuses to go on after changes that concern more than single collections.
+    fn refuse(&self, mut changes: Vec<Change>) -> Result<(), Fault> {
+        changes.retain(|change| change.ends_copy(&self.spec.namespaces.scope));
+        if changes.is_empty() { Ok(()) } else { Err(moved(&changes)) }
+    }
+
+    /// The collections whose documents were not all read in one state of them: `refused` by a shard, or moved since the round began.
+    async fn to_copy_again(&self, cluster: &Cluster, refused: &Refused) -> Result<BTreeSet<Namespace>, Fault> {
+        if self.checkpoints.is_settled().await? {
+            return Ok(BTreeSet::new());
+        }
+        let changes = Cluster::discover(&self.source.entry).await?.changes_since(cluster);
+        let mut again = std::mem::take(&mut *refused.lock().unwrap_or_else(PoisonError::into_inner));
+        let scope = &self.spec.namespaces.scope;
+        again.extend(changes.iter().filter_map(|change| match change {
+            Change::ChunksMoved(namespace) if scope.contains(namespace) => Some(namespace.clone()),
+            _ => None,
+        }));
+        self.refuse(changes)?;
+        Ok(again)
+    }
+
+    /// Stores that all is copied, once.
+    async fn settle(&self) -> Result<(), Fault> {
+        let mut rows = Vec::with_capacity(self.source.shards.len());
+        for name in self.source.names() {
+            rows.push(self.checkpoints.shard(&name.0).await?);
+        }
+        if rows.iter().flatten().all(|row| row.copied.is_some()) {
+            return Ok(());
+        }
+        self.checkpoints.store_copied(self.source.notes("cutover: copied").await?).await
     }
 
     /// Copies what is not copied yet, and builds the indexes.
     pub(super) async fn copy(&self) -> Result<(), Fault> {
+        for _ in 0..ROUNDS {
+            let again = self.copy_round().await?;
+            if again.is_empty() {
+                let _ = self.milestones.send(Milestone::Indexed);
+                return Ok(());
+            }
+            let names: Vec<String> = again.iter().map(ToString::to_string).collect();
+            tracing::warn!(namespaces = names.join(", "), "moved while they were read; they are copied again");
+        }
+        let message = format!(
+            "something moves the source's chunks all the time: collections were copied {ROUNDS} times, and moved meanwhile"
+        );
+        Err(Fault::new(FaultCode::ChunksMoved, message))
+    }
+
+    /// Copies what is not copied yet, in one state of the cluster. Gives what must be copied again since it was not one.
+    async fn copy_round(&self) -> Result<BTreeSet<Namespace>, Fault> {
+        let refused = Refused::default();
         let mut shards: Vec<ShardCopy<'_>> = self
             .source
             .shards
             .iter()
-            .map(|shard| ShardCopy { sync: self, shard, progress: self.progress.shard(&shard.name), placement: None })
+            .map(|shard| ShardCopy {
+                sync: self,
+                shard,
+                progress: self.progress.shard(&shard.name),
+                placement: None,
+                refused: Arc::clone(&refused),
+            })
             .collect();
         for shard in &shards {
             shard.start_point().await?;
@@ -188,15 +257,19 @@ impl Sync {
                 }
             })
             .await?;
-            if let Some(cluster) = &cluster {
-                self.settle(cluster).await?;
+            let again = match &cluster {
+                Some(cluster) => self.to_copy_again(cluster, &refused).await?,
+                None => BTreeSet::new(),
+            };
+            if again.is_empty() {
+                self.settle().await?;
+                let _ = self.milestones.send(Milestone::Copied);
             }
-            let _ = self.milestones.send(Milestone::Copied);
-            Ok(())
+            Ok(again)
         };
-        tokio::try_join!(documents, self.index_finished(&spreads, to_index))?;
-        let _ = self.milestones.send(Milestone::Indexed);
-        Ok(())
+        // An index is built to its end before its collection is dropped.
+        let (again, ()) = tokio::try_join!(documents, self.index_finished(&spreads, to_index))?;
+        Ok(again)
     }
 
     /// What lies where, with the counters of the run set to what the checkpoints say.
@@ -250,10 +323,6 @@ impl Sync {
             let again = tokio::select! {
                 Some((place, ended)) = running.next() => {
                     if let Err(fault) = ended {
-                        if fault.code == FaultCode::ChunksMoved {
-                            // Restarting one shard does not help: the others may have read what it holds now.
-                            return Err(fault);
-                        }
                         let shard = &shards[place];
                         tracing::warn!(shard = %shard.shard.name, code = %fault.code, error = %fault.message, "a shard's copy stopped");
                         shard.progress.set_error(Some(fault.clone()));
@@ -291,7 +360,7 @@ impl Sync {
         let copy = || -> BoxFuture<'_, Result<(), Fault>> {
             Box::pin(async move {
                 self.wait_for_given_up().await?;
-                shard.copy(tell).await.map(drop)
+                shard.copy(tell).await
             })
         };
         self.patiently_with(&show, copy).await

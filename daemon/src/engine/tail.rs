@@ -35,7 +35,7 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow, ToldRow};
 use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
-use super::event::{Change, Event, What, token_time};
+use super::event::{Change, Definition, Event, What, token_time};
 use super::lane::{self, Group};
 use super::merge::{Lane, Merge, Passed};
 use super::progress::Progress;
@@ -402,7 +402,8 @@ impl Tail {
     async fn told(&self) -> Result<Told, Fault> {
         let rows = self.checkpoints.told().await?;
         let lane = |name| self.source.names().position(|shard| shard == name);
-        Ok(Told::stored(rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)))))
+        let told = rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)));
+        Ok(Told::stored(told, self.checkpoints.identities().await?))
     }
 
     async fn store(&self, position: &mut Position, told: &mut Told, durable: bool) -> Result<(), Fault> {
@@ -429,14 +430,30 @@ impl Tail {
                 }
                 What::Definition(definition) => {
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
-                    if self.source.is_sharded() && !told.is_first(lane, &event.kind) {
+                    if self.source.is_sharded() && !told.is_new(lane, &event.kind, &definition, event.uuid.as_deref()) {
                         position.pass(lane, event.token, event.time);
                         position.count(lane);
                         continue;
                     }
                     self.store(position, told, true).await?;
                     self.check_home(lane, &definition).await?;
-                    self.define(&definition, event.time).await?;
+                    match self.define(&definition, event.time).await {
+                        // Documents of a shard that has yet to tell of the index, or that could not build it, need not fit it.
+                        Err(fault)
+                            if self.source.is_sharded()
+                                && !fault.retryable
+                                && matches!(definition, Definition::CreateIndexes(..)) =>
+                        {
+                            tracing::warn!(shard = %self.source.shards[lane].name, error = %fault.message, "left to the next shard that tells of it");
+                            told.take_back(&event.kind);
+                        }
+                        defined => defined?,
+                    }
+                    if self.source.is_sharded() {
+                        for (namespace, uuid) in told.note(&definition, event.uuid) {
+                            self.checkpoints.store_identity(&namespace, uuid).await?;
+                        }
+                    }
                     position.pass(lane, event.token, event.time);
                     position.count(lane);
                     self.store(position, told, true).await?;

@@ -3,9 +3,19 @@
 //! A collection's definition changes on every shard that holds it, at times of their own, and each shard's stream tells of it. The
 //! server's coordinator lets nothing else happen to the collection between the first and the last. So the first to tell is the one
 //! that counts, and the n-th time that a shard tells the same is the n-th time that it happened.
+//!
+//! A rename over a collection is told as one by the shards that have some of what is renamed. Those that have only some of what it
+//! replaces tell that this one was dropped, before or after the others tell of the rename: by its name it would be the wrong one that
+//! is dropped. Which collection has a name by now is known by its UUID.
+//!
+//! That a database was dropped counts each time: nothing is made in it before the last shard has told so, and a shard that had none of
+//! it tells nothing.
 
 use std::collections::{HashMap, HashSet};
 
+use schemas::namespace::Namespace;
+
+use super::event::Definition;
 use super::merge::Lane;
 
 /// How often each definition was told, by each shard, and applied.
@@ -13,6 +23,8 @@ use super::merge::Lane;
 pub struct Told {
     counts: HashMap<Vec<u8>, Count>,
     changed: HashSet<(Vec<u8>, Lane)>,
+    /// Of collections that were made or renamed: which one has the name.
+    identities: HashMap<Namespace, Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
@@ -22,10 +34,13 @@ struct Count {
 }
 
 impl Told {
-    /// Goes on from what was stored: which definition, by which shard, how often.
+    /// Goes on from what was stored: which definition, by which shard, how often; and which collections have which names.
     #[must_use]
-    pub fn stored(rows: impl IntoIterator<Item = (Vec<u8>, Lane, u64)>) -> Self {
-        let mut told = Self::default();
+    pub fn stored(
+        rows: impl IntoIterator<Item = (Vec<u8>, Lane, u64)>,
+        identities: impl IntoIterator<Item = (Namespace, Vec<u8>)>,
+    ) -> Self {
+        let mut told = Self { identities: identities.into_iter().collect(), ..Self::default() };
         for (definition, lane, times) in rows {
             let count = told.counts.entry(definition).or_default();
             count.applied = count.applied.max(times);
@@ -34,9 +49,54 @@ impl Told {
         told
     }
 
+    /// Notes that a shard tells a definition, with its bytes and the UUID of its collection; whether it is to be applied.
+    pub fn is_new(&mut self, lane: Lane, kind: &[u8], definition: &Definition, uuid: Option<&[u8]>) -> bool {
+        let is_first = self.is_first(lane, kind);
+        match definition {
+            Definition::DropDatabase(_) => true,
+            Definition::Drop(namespace) => {
+                let named = self.identities.get(namespace).map(Vec::as_slice);
+                is_first && (named.is_none() || uuid.is_none() || named == uuid)
+            }
+            _ => is_first,
+        }
+    }
+
+    /// Notes that a definition that was new could not be applied: the next shard that tells of it is the first one then.
+    pub fn take_back(&mut self, kind: &[u8]) {
+        if let Some(count) = self.counts.get_mut(kind) {
+            count.applied = count.applied.saturating_sub(1);
+        }
+    }
+
+    /// Notes which collection has which name after a definition was applied. Gives what has changed, to be stored.
+    pub fn note(&mut self, definition: &Definition, uuid: Option<Vec<u8>>) -> Vec<(Namespace, Option<Vec<u8>>)> {
+        let changed = match definition {
+            Definition::Create(namespace, _) => vec![(namespace.clone(), uuid)],
+            Definition::Rename(from, to) => vec![(from.clone(), None), (to.clone(), uuid)],
+            Definition::Drop(namespace) => vec![(namespace.clone(), None)],
+            Definition::DropDatabase(db) => self
+                .identities
+                .keys()
+                .filter(|namespace| namespace.db == *db)
+                .map(|namespace| (namespace.clone(), None))
+                .collect(),
+            Definition::CreateIndexes(..) | Definition::DropIndexes(..) | Definition::Modify(..) | Definition::Shard(_) => {
+                Vec::new()
+            }
+        };
+        for (namespace, uuid) in &changed {
+            match uuid {
+                Some(uuid) => self.identities.insert(namespace.clone(), uuid.clone()),
+                None => self.identities.remove(namespace),
+            };
+        }
+        changed
+    }
+
     /// Notes that a shard tells a definition, given as bytes that are the same on every shard (kind, UUID, description); whether it is
     /// the first to, and the definition so to be applied.
-    pub fn is_first(&mut self, lane: Lane, definition: &[u8]) -> bool {
+    fn is_first(&mut self, lane: Lane, definition: &[u8]) -> bool {
         let count = self.counts.entry(definition.to_vec()).or_default();
         let told = count.by_lane.entry(lane).or_default();
         *told += 1;
@@ -60,6 +120,8 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::Told;
+    use crate::engine::event::Definition;
+    use schemas::namespace::Namespace;
 
     #[test]
     fn what_every_shard_tells_is_applied_once_each_time_that_it_happened() {
@@ -76,6 +138,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_rename_replaced_is_not_dropped_again_by_its_name() {
+        let (old, new) = (Namespace::new("shop", "old"), Namespace::new("shop", "new"));
+        let rename = Definition::Rename(new.clone(), old.clone());
+        let drop = Definition::Drop(old.clone());
+        let mut told = Told::default();
+        assert!(told.is_new(0, b"rename", &rename, Some(b"2")));
+        let stored = told.note(&rename, Some(b"2".to_vec()));
+        assert_eq!(stored, [(new, None), (old.clone(), Some(b"2".to_vec()))]);
+        // By a shard that had some of what was replaced, and none of what replaces it.
+        assert!(!told.is_new(1, b"drop 1", &drop, Some(b"1")));
+        let mut again = Told::stored([], stored.into_iter().filter_map(|(namespace, uuid)| Some((namespace, uuid?))));
+        assert!(!again.is_new(1, b"drop 1", &drop, Some(b"1")));
+        assert!(again.is_new(1, b"drop 2", &drop, Some(b"2")));
+        again.note(&drop, Some(b"2".to_vec()));
+        // It is made again, and dropped.
+        again.note(&Definition::Create(old, Default::default()), Some(b"3".to_vec()));
+        assert!(again.is_new(1, b"drop 3", &drop, Some(b"3")));
+    }
+
+    #[test]
+    fn that_a_database_was_dropped_counts_each_time() {
+        let mut told = Told::default();
+        let drop = Definition::DropDatabase("shop".to_owned());
+        assert!(told.is_new(0, b"drop", &drop, None) && told.is_new(1, b"drop", &drop, None));
+    }
+
+    #[test]
+    fn what_could_not_be_applied_is_new_once_more() {
+        let mut told = Told::default();
+        assert!(told.is_first(0, b"index a"));
+        told.take_back(b"index a");
+        assert!(told.is_first(1, b"index a"));
+        assert!(!told.is_first(2, b"index a"));
+    }
+
+    #[test]
     fn what_was_told_is_known_after_a_restart() {
         let mut told = Told::default();
         assert!(told.is_first(0, b"drop a"));
@@ -83,7 +181,7 @@ mod tests {
         let stored = told.take_changed();
         assert_eq!(stored, [(b"drop a".to_vec(), 0, 2)]);
         assert_eq!(told.take_changed(), []);
-        let mut again = Told::stored(stored);
+        let mut again = Told::stored(stored, []);
         assert!(!again.is_first(1, b"drop a"));
         assert!(!again.is_first(1, b"drop a"));
         assert!(again.is_first(1, b"drop a"));

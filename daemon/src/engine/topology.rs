@@ -13,7 +13,7 @@ use placement::chunk_map::MapError;
 use placement::{Chunk, ChunkMap};
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
-use schemas::namespace::Namespace;
+use schemas::namespace::{Namespace, Scope};
 use schemas::spec::ConnectionSpec;
 
 use super::catalog;
@@ -150,6 +150,16 @@ impl Change {
     pub const fn moves_data(&self) -> bool {
         matches!(self, Self::ShardAdded(_) | Self::ShardRemoved(_) | Self::HomeMoved(_) | Self::ChunksMoved(_))
     }
+
+    /// Whether a copy of what is in scope cannot go on after it, not even with some collections copied anew.
+    #[must_use]
+    pub fn ends_copy(&self, scope: &Scope) -> bool {
+        match self {
+            Self::ShardAdded(_) | Self::ShardRemoved(_) => true,
+            Self::HomeMoved(db) => scope.has_database(db),
+            Self::DatabaseGone(_) | Self::ChunksMoved(_) | Self::Sharded(_) | Self::Unsharded(_) => false,
+        }
+    }
 }
 
 /// The names of the shards behind a router.
@@ -250,20 +260,42 @@ impl Cluster {
     pub fn places(&self) -> BTreeMap<String, String> {
         let names: Vec<&str> = self.shards.iter().map(|shard| shard.name.0.as_str()).collect();
         let homes = self.databases.iter().map(|(db, home)| (home.place(db), home.primary.0.clone()));
-        let collections = self.collections.iter().map(|(namespace, map)| {
-            let version = map.version();
-            // Splits and merges raise the minor version alone.
-            let at = format!("{} {:?} {}", version.epoch, version.timestamp, version.chunks.time);
-            (format!("collection {namespace}"), at)
-        });
+        let collections = self.collections.iter().map(|(namespace, map)| (place_name(namespace), place(map)));
         homes.chain(collections).chain([("shards".to_owned(), names.join(" "))]).collect()
     }
 
-    /// What of an earlier [`Self::places`] is elsewhere now. What has come or gone as a whole is not: the streams tell of it.
+    /// What of an earlier [`Self::places`] has become of the shards and the databases. A database that has come or gone is not among
+    /// it: the streams tell of it.
     #[must_use]
-    pub fn moved_from(&self, places: &BTreeMap<String, String>) -> Vec<String> {
-        let now = self.places();
-        places.iter().filter(|(what, at)| now.get(*what).is_some_and(|now| now != *at)).map(|(what, _)| what.clone()).collect()
+    pub fn moved_from(&self, places: &BTreeMap<String, String>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Some(before) = places.get("shards") {
+            let before: BTreeSet<&str> = before.split(' ').collect();
+            let now: BTreeSet<&str> = self.shards.iter().map(|shard| shard.name.0.as_str()).collect();
+            let names = |of: &BTreeSet<&str>, but: &BTreeSet<&str>| -> Vec<ShardName> {
+                of.difference(but).map(|name| ShardName((*name).to_owned())).collect()
+            };
+            changes.extend(names(&now, &before).into_iter().map(Change::ShardAdded));
+            changes.extend(names(&before, &now).into_iter().map(Change::ShardRemoved));
+        }
+        let moved =
+            self.databases.iter().filter(|(db, home)| places.get(&home.place(db)).is_some_and(|at| *at != home.primary.0));
+        changes.extend(moved.map(|(db, _)| Change::HomeMoved(db.clone())));
+        changes
+    }
+
+    /// Whether a collection that was listed at the time of an earlier [`Self::places`] lies otherwise over the shards now, has
+    /// another key, or is another one of that name, or none.
+    #[must_use]
+    pub fn is_elsewhere(&self, namespace: &Namespace, places: &BTreeMap<String, String>) -> bool {
+        match (self.collections.get(namespace), places.get(&place_name(namespace))) {
+            (Some(map), Some(before)) => place(map) != *before,
+            (None, None) => {
+                let home = self.databases.get(&namespace.db);
+                home.is_none_or(|home| !places.contains_key(&home.place(&namespace.db)))
+            }
+            (Some(_), None) | (None, Some(_)) => true,
+        }
     }
 
     /// What has changed since an earlier look, as far as data may be on another shard. Splits and merges of chunks change nothing.
@@ -294,6 +326,17 @@ impl Cluster {
         changes.extend(sharded.cloned().map(Change::Sharded));
         changes
     }
+}
+
+/// The name of a sharded collection among the places of [`Cluster::places`].
+fn place_name(namespace: &Namespace) -> String {
+    format!("collection {namespace}")
+}
+
+/// Where its chunks are, in words. Splits and merges raise the minor version alone.
+fn place(map: &ChunkMap) -> String {
+    let version = map.version();
+    format!("{} {:?} {}", version.epoch, version.timestamp, version.chunks.time)
 }
 
 async fn chunk_map(router: &Deployment, namespace: &Namespace, entry: RawDocumentBuf) -> Result<Option<ChunkMap>, Fault> {

@@ -34,6 +34,7 @@ use schemas::observed::{ForeignWrites, Mismatch};
 use schemas::spec::{MigrationSpec, VerifyMode};
 use tokio::sync::{RwLock, watch as watch_channel};
 
+use super::catalog::buckets_of;
 use super::progress::Progress;
 use super::source::{Source, Times};
 use crate::mongo::Deployment;
@@ -119,6 +120,17 @@ pub struct Sides {
     pub progress: Arc<Progress>,
     /// Held for writing, it stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
+}
+
+impl Sides {
+    /// Waits until all that the source holds now is applied.
+    async fn catch_up(&self) -> Result<(), Fault> {
+        let now = self.source.majority_optimes().await?;
+        while !self.progress.has_applied(&now) {
+            tokio::time::sleep(IDLE).await;
+        }
+        Ok(())
+    }
 }
 
 impl Verifier {
@@ -210,8 +222,9 @@ impl Verifier {
         self.changed(documents.into_iter().map(|id| (namespace.clone(), id)).collect()).await
     }
 
-    /// Forgets what is queued and open of a namespace that is gone.
+    /// Forgets what is queued and open of a namespace that is gone, and of its buckets where it had any.
     pub async fn gone(&self, namespace: &Namespace) -> Result<(), Fault> {
+        self.store.forget(buckets_of(namespace)).await?;
         self.store.forget(namespace.clone()).await
     }
 
@@ -246,6 +259,8 @@ impl Verifier {
         while self.is_comparing() {
             tokio::time::sleep(IDLE).await;
         }
+        // What is open may have been mended since it was looked at the last time.
+        self.store.requeue_mismatches().await?;
         self.recheck(sides, Until::Empty).await?;
         if let Some(mark) = mark {
             // What others wrote until now is known once the destination's own stream has told of our mark.
@@ -391,10 +406,7 @@ impl Verifier {
         // differs is looked at once more after everything that is known now has been applied.
         let mut found = definitions::compare(sides).await?;
         if !found.is_empty() {
-            let now = sides.source.majority_optimes().await?;
-            while !sides.progress.has_applied(&now) {
-                tokio::time::sleep(IDLE).await;
-            }
+            sides.catch_up().await?;
             // What another definition has changed meanwhile is looked at the next time.
             let again = definitions::compare(sides).await?;
             found.retain(|mismatch| again.contains(mismatch));

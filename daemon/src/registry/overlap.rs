@@ -21,7 +21,7 @@ pub(super) fn refuse_overlap<'a>(held: impl Iterator<Item = &'a Record>, staged:
             .filter(|known| !staged.iter().any(|staged| staged.change.key == known.key))
             .chain(staged.iter().filter_map(|staged| staged.change.record.as_ref()));
         for other in others.filter(|other| other.key != new.key && is_at_work(other)) {
-            if share_destination(&new.spec, &other.spec) && may_share_namespaces(&new.spec, &other.spec) {
+            if share_destination(&new.spec, &other.spec) && new.spec.namespaces.scope.shares_with(&other.spec.namespaces.scope) {
                 return Err(Fault::new(
                     FaultCode::DestinationInUse,
                     format!(
@@ -68,19 +68,6 @@ fn hosts(uri: &str) -> Vec<String> {
     let mut hosts: Vec<String> = list.split(',').map(str::to_lowercase).collect();
     hosts.sort();
     hosts
-}
-
-/// Whether some name could be in both scopes. Tells only what is certain: equal patterns, or a scope of everything.
-fn may_share_namespaces(a: &MigrationSpec, b: &MigrationSpec) -> bool {
-    let (a, b) = (&a.namespaces.scope, &b.namespaces.scope);
-    let all_in_common = a.include.is_empty() || b.include.is_empty();
-    let left_out = |pattern: &schemas::namespace::NamespacePattern| a.exclude.contains(pattern) || b.exclude.contains(pattern);
-    if all_in_common {
-        // Where one takes everything, the other's patterns must all be left out of it.
-        let named = if a.include.is_empty() { &b.include } else { &a.include };
-        return named.is_empty() || named.iter().any(|pattern| !left_out(pattern));
-    }
-    a.include.iter().any(|pattern| b.include.contains(pattern) && !left_out(pattern))
 }
 
 #[cfg(test)]

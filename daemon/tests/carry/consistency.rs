@@ -136,7 +136,7 @@ async fn random_operations_lose_nothing() -> Result<()> {
         operations += plan.operations();
         println!("seed {seed}: {plan}");
         let began = Instant::now();
-        let since = history::now(&[&pair.from, &pair.to]).await?;
+        let since = (history::now(&pair.from).await?, history::now(&pair.to).await?);
         let held = match tokio::time::timeout(PATIENCE, hold(&pair, &plan)).await {
             Ok(held) => held,
             Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
@@ -144,8 +144,8 @@ async fn random_operations_lose_nothing() -> Result<()> {
         if let Err(error) = held {
             println!("seed {seed} FAILED, replay it with CUTOVER_SEED={seed}: {error:#}");
             let named = history::named(&format!("{error:#}"), &generate::DATABASES);
-            history::print("source", &pair.from, since[0], &named).await?;
-            history::print("destination", &pair.to, since[1], &named).await?;
+            history::print("source", &pair.from, since.0, &named).await?;
+            history::print("destination", &pair.to, since.1, &named).await?;
             failed.push(*seed);
             if std::env::var_os("CUTOVER_SHRINK").is_some() {
                 shrink::shrink(plan).await?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use daemon::engine::tuning::Tuning;
-use daemon::engine::{DropWhat, Engine as _, run::MongoEngine};
+use daemon::engine::{DropWhat, Engine as _, Ours, run::MongoEngine};
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use mongodb::options::{ClientOptions, Credential};
@@ -12,7 +12,6 @@ use schemas::fault::FaultCode;
 use schemas::namespace::Namespace;
 use schemas::observed::Outcome;
 use schemas::spec::{ExistingData, MigrationSpec, SecretRef};
-use std::collections::BTreeSet;
 use tempfile::TempDir;
 
 use crate::harness::{Pair, Run, at_rest, run};
@@ -188,7 +187,7 @@ async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_wit
     weak.destination.connection.username = Some("weak".to_owned());
     let (code, message) = refusal(&weak, &dir).await?;
     ensure!(code == FaultCode::MissingPrivileges && message.contains("find (on admin.system.roles)"), "{message}");
-    let found = MongoEngine::default().inspect(&spec, &BTreeSet::new()).await;
+    let found = MongoEngine::default().inspect(&spec, &Ours::default()).await;
     let users = found.checks.iter().find(|check| check.name == "users").context("users are not checked")?;
     ensure!(users.outcome == Outcome::Ok && users.message == "1 user and 1 role in scope", "{users:?}");
 
@@ -208,7 +207,7 @@ async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_wit
     // Dropped where that is declared: what the plan listed.
     let mut dropping = spec.clone();
     dropping.destination.existing_data = ExistingData::Drop;
-    let drops = MongoEngine::default().inspect(&dropping, &BTreeSet::new()).await.drops;
+    let drops = MongoEngine::default().inspect(&dropping, &Ours::default()).await.drops;
     let names: Vec<String> = drops.iter().map(ToString::to_string).collect();
     ensure!(names == ["shop.system.users.app", "shop.system.users.other"], "{names:?}");
     let admins: Vec<Namespace> = vec!["admin.system.users.mover".parse()?];

@@ -1,5 +1,6 @@
 //! The copy of a sharded cluster into a replica set, shard by shard: no orphan arrives, and what moves meanwhile is noticed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) const DOCUMENTS: i32 = 600;
 
-pub(crate) fn spec(source: &ShardedCluster, destination: &ReplicaSet) -> MigrationSpec {
+pub(crate) fn spec(source: &ShardedCluster, destination: String) -> MigrationSpec {
     let connection = |uri: String| ConnectionSpec { uri, username: None, password: None, tls: None };
     MigrationSpec {
         name: MigrationName::new("orders").expect("a name"),
@@ -30,7 +31,7 @@ pub(crate) fn spec(source: &ShardedCluster, destination: &ReplicaSet) -> Migrati
         paused: false,
         source: SourceSpec { connection: connection(source.uri()) },
         destination: DestinationSpec {
-            connection: connection(destination.uri()),
+            connection: connection(destination),
             existing_data: ExistingData::Refuse,
             block_writes: None,
         },
@@ -50,7 +51,7 @@ struct Copy {
 
 impl Copy {
     async fn open(source: &ShardedCluster, destination: &ReplicaSet, dir: &Path) -> Result<Self> {
-        let spec = Arc::new(spec(source, destination));
+        let spec = Arc::new(spec(source, destination.uri()));
         let (sender, milestones) = mpsc::unbounded_channel();
         let sync = Sync {
             source: Arc::new(Source::connect(&spec.source.connection, "orders-1-7").await?),
@@ -150,36 +151,125 @@ async fn every_shard_is_copied_without_its_orphans() -> Result<()> {
     Ok(())
 }
 
+/// Keeps a shard from being read.
+async fn hold_up(source: &ShardedCluster, shard: usize) -> Result<()> {
+    let data = doc! { "failCommands": ["find"], "errorCode": 11_600, "appName": "cutover" };
+    let admin = source.shards()[shard].client().await?.database("admin");
+    admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data }).await?;
+    Ok(())
+}
+
+async fn let_go(source: &ShardedCluster, shard: usize) -> Result<()> {
+    let admin = source.shards()[shard].client().await?.database("admin");
+    admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+    Ok(())
+}
+
+/// What changes where the data of `shop.ranged` lies: another shard has a range, then it has another key.
+async fn shift(source: &ShardedCluster) -> Result<()> {
+    source.move_range("shop.ranged", doc! { "a": 200, "b": Bson::MinKey }, 1).await?;
+    let client = source.client().await?;
+    let index = doc! { "key": { "a": 1, "b": 1, "_id": 1 }, "name": "finer" };
+    client.database("shop").run_command(doc! { "createIndexes": "ranged", "indexes": [index] }).await?;
+    let finer = doc! { "a": 1, "b": 1, "_id": 1 };
+    client.database("admin").run_command(doc! { "refineCollectionShardKey": "shop.ranged", "key": finer }).await?;
+    Ok(())
+}
+
+async fn until_two_are_copied(progress: &Progress) {
+    while !is_copied(progress, 0) || !is_copied(progress, 1) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Which collections have another UUID on the destination than before: those that were dropped and copied again.
+async fn uuids(destination: &ReplicaSet) -> Result<BTreeMap<String, Bson>> {
+    let reply = destination.client().await?.database("shop").run_command(doc! { "listCollections": 1 }).await?;
+    let found = reply.get_document("cursor")?.get_array("firstBatch")?.iter().filter_map(Bson::as_document);
+    let uuid =
+        |info: &Document| Some((info.get_str("name").ok()?.to_owned(), info.get_document("info").ok()?.get("uuid")?.clone()));
+    Ok(found.filter_map(uuid).collect())
+}
+
+async fn prove_copied_again(source: &ShardedCluster, destination: &ReplicaSet, before: &BTreeMap<String, Bson>) -> Result<()> {
+    let report = compare(&source.client().await?, &destination.client().await?, &Scope::default()).await?;
+    assert!(report.is_equal(), "{report}");
+    let after = uuids(destination).await?;
+    assert_eq!((&after["hashed"], &after["plain"]), (&before["hashed"], &before["plain"]), "they did not move");
+    assert_ne!(after["ranged"], before["ranged"], "it was copied again");
+    Ok(())
+}
+
 #[tokio::test]
-async fn a_chunk_that_moves_during_the_copy_is_an_error() -> Result<()> {
+async fn a_collection_that_moves_during_the_copy_is_copied_again_alone() -> Result<()> {
     let (source, destination) =
         tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let folder = tempfile::tempdir()?;
     let mut copy = Copy::open(&source, &destination, folder.path()).await?;
     // One shard is read only once the chunk has moved away from it.
-    let not_yet = doc! { "failCommands": ["find"], "errorCode": 11_600, "appName": "cutover" };
-    let shard = source.shards()[2].client().await?.database("admin");
-    shard.run_command(doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": not_yet }).await?;
+    hold_up(&source, 2).await?;
     let progress = Arc::clone(&copy.sync.progress);
     let moving = async {
-        while !is_copied(&progress, 0) || !is_copied(&progress, 1) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        source.move_range("shop.ranged", doc! { "a": 200, "b": Bson::MinKey }, 1).await?;
-        shard.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
-        Ok::<_, anyhow::Error>(())
+        until_two_are_copied(&progress).await;
+        let before = uuids(&destination).await?;
+        shift(&source).await?;
+        let_go(&source, 2).await?;
+        Ok::<_, anyhow::Error>(before)
     };
-    let moving = within(moving);
-    let (fault, moved) = tokio::join!(copy.run(), moving);
+    let (copied, before) = tokio::join!(copy.run(), within(moving));
+    copied?;
+    prove_copied_again(&source, &destination, &before?).await
+}
+
+#[tokio::test]
+async fn a_collection_that_moves_while_the_daemon_is_down_is_copied_again_alone() -> Result<()> {
+    let (source, destination) =
+        tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
+    fill(&source).await?;
+    let folder = tempfile::tempdir()?;
+    let mut copy = Copy::open(&source, &destination, folder.path()).await?;
+    hold_up(&source, 2).await?;
+    let progress = Arc::clone(&copy.sync.progress);
+    tokio::select! {
+        ended = copy.run() => panic!("it cannot end: {ended:?}"),
+        () = until_two_are_copied(&progress) => {}
+    }
+    drop(copy);
+    let before = uuids(&destination).await?;
+    shift(&source).await?;
+    // Nothing but what is not sharded has been read of this one, and its documents go elsewhere.
+    source.shard_collection("shop.plain", doc! { "_id": 1 }, None).await?;
+    source.deal_out("shop.plain", &[doc! { "_id": 200 }, doc! { "_id": 400 }]).await?;
+    let_go(&source, 2).await?;
+    Copy::open(&source, &destination, folder.path()).await?.run().await?;
+    let report = compare(&source.client().await?, &destination.client().await?, &Scope::default()).await?;
+    assert!(report.is_equal(), "{report}");
+    assert_eq!(uuids(&destination).await?["hashed"], before["hashed"], "it did not move");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_primary_shard_that_moves_during_the_copy_is_an_error() -> Result<()> {
+    let (source, destination) =
+        tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
+    fill(&source).await?;
+    let folder = tempfile::tempdir()?;
+    let mut copy = Copy::open(&source, &destination, folder.path()).await?;
+    hold_up(&source, 2).await?;
+    let progress = Arc::clone(&copy.sync.progress);
+    let moving = async {
+        until_two_are_copied(&progress).await;
+        source.admin(doc! { "movePrimary": "shop", "to": "shard-1" }).await?;
+        let_go(&source, 2).await
+    };
+    let (copied, moved) = tokio::join!(copy.run(), within(moving));
     moved?;
-    let fault = fault.err().context("a fault")?;
+    let fault = copied.err().context("a fault")?;
     assert_eq!(fault.code, FaultCode::ChunksMoved, "{fault}");
-    assert!(fault.message.contains("shop.ranged"), "{fault}");
-    // As does a daemon that was down meanwhile, by what it has stored.
+    assert!(fault.message.contains("the database shop has another primary shard"), "{fault}");
     let again = Copy::open(&source, &destination, folder.path()).await?.run().await.err().context("a fault")?;
     assert_eq!(again.code, FaultCode::ChunksMoved);
-    assert!(again.message.ends_with(": collection shop.ranged"), "{again}");
     Ok(())
 }
 

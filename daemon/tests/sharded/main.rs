@@ -2,5 +2,7 @@
 
 mod balancing;
 mod copy;
+mod driven;
+mod keys;
 mod run;
 mod topology;

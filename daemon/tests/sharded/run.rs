@@ -2,23 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use daemon::engine::run::MongoEngine;
-use daemon::engine::{Ending, Engine as _, EngineContext, SyncReport};
+use anyhow::Result;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
-use schemas::id::{RunId, Workspace};
 use schemas::spec::{SourceWrites, VerifyMode};
-use tokio::sync::mpsc;
 
 use crate::copy::{DOCUMENTS, fill, spec};
-
-/// How long a busy machine may take to come from one step to the next.
-const PATIENCE: Duration = Duration::from_secs(90);
+use crate::driven::Driven;
 
 /// Changes on every shard, shard keys among them, until it is told to stop.
 async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<i32> {
@@ -49,37 +42,13 @@ async fn three_shards_under_load_arrive_in_a_replica_set() -> Result<()> {
         tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let client = source.client().await?;
-    let mut spec = spec(&source, &destination);
+    let mut spec = spec(&source, destination.uri());
     spec.verify.mode = VerifyMode::Full;
     spec.cutover.source_writes = SourceWrites::Block;
-    let folder = tempfile::tempdir()?;
-    let context = EngineContext {
-        run: RunId::new(&spec.name, spec.generation, 7),
-        workspace: Workspace::default(),
-        spec: Arc::new(spec),
-        run_dir: folder.path().to_owned(),
-        replaces: Arc::from([]),
-    };
-    let engine = MongoEngine::default().open(context)?;
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn(write(client.clone(), Arc::clone(&stop)));
-    let (sender, mut reports) = mpsc::channel(1_000);
-    engine.start_sync(sender).await?;
-    let ready = async {
-        loop {
-            match reports.recv().await.context("no report")? {
-                SyncReport::Health { caught_up: true, lag: Some(_), blockers } if blockers.is_empty() => return Ok(()),
-                SyncReport::Failed(fault) => bail!("failed: {fault}"),
-                SyncReport::Health { .. }
-                | SyncReport::ShardStopped { .. }
-                | SyncReport::CopyFinished
-                | SyncReport::IndexesBuilt => {}
-            }
-        }
-    };
-    if tokio::time::timeout(PATIENCE, ready).await.is_err() {
-        bail!("not ready: {:?} {:?}", engine.progress(), engine.mismatches(5).await);
-    }
+    let mut run = Driven::start(spec).await?;
+    run.ready().await?;
     // Told by several shards, and applied once.
     let db = client.database("shop");
     let index = doc! { "key": { "b": 1 }, "name": "b_1" };
@@ -89,26 +58,8 @@ async fn three_shards_under_load_arrive_in_a_replica_set() -> Result<()> {
     db.collection::<Document>("gone").drop().await?;
     stop.store(true, Ordering::Release);
     assert!(writer.await?? > 0);
-    let cut_over = async {
-        engine.prepare_cutover().await?;
-        engine.block_source().await?;
-        engine.drain().await?;
-        engine.stop_sync().await;
-        engine.restore_settings().await?;
-        engine.open_destination().await?;
-        engine.clean_up(Ending::Completed).await?;
-        engine.unblock_source().await
-    };
-    if let Err(fault) = tokio::time::timeout(PATIENCE, cut_over).await.context("it does not cut over")? {
-        while let Ok(report) = reports.try_recv() {
-            if let SyncReport::Failed(why) = report {
-                bail!("{fault}, since {why}");
-            }
-        }
-        bail!("{fault}");
-    }
-    let progress = engine.progress();
-    assert_eq!(progress.shards.len(), 3);
+    run.cut_over().await?;
+    assert_eq!(run.engine.progress().shards.len(), 3);
     let theirs = destination.client().await?;
     let report = compare(&client, &theirs, &Scope::default()).await?;
     assert!(report.is_equal(), "{report}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use daemon::engine::{DropWhat, Ending, Engine, EngineContext, EngineProgress, RunEngine, ShardProgress, SyncReport};
+use daemon::engine::{DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, ShardProgress, SyncReport};
 use futures_util::future::BoxFuture;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
@@ -105,7 +105,7 @@ impl FakeWorld {
 }
 
 impl Engine for FakeWorld {
-    fn inspect<'a>(&'a self, _spec: &'a MigrationSpec, _ours: &'a BTreeSet<Namespace>) -> BoxFuture<'a, Inspection> {
+    fn inspect<'a>(&'a self, _spec: &'a MigrationSpec, _ours: &'a Ours) -> BoxFuture<'a, Inspection> {
         Box::pin(std::future::ready(Inspection {
             checks: Vec::new(),
             forecast: None,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use daemon::engine::run::MongoEngine;
+use daemon::engine::tuning::Tuning;
 use daemon::engine::{Engine as _, EngineContext, RunEngine, SyncReport};
 use mongodb::Client;
 use rig::replica_set::{Options, ReplicaSet};
@@ -58,14 +59,19 @@ impl Pair {
 
     /// Opens the run where it was left, and starts it.
     pub(crate) async fn run(&self) -> Result<Run> {
-        let engine = open(self.spec(), self.dir.path())?;
+        self.run_with(Tuning::default()).await
+    }
+
+    /// The same within other bounds.
+    pub(crate) async fn run_with(&self, tuning: Tuning) -> Result<Run> {
+        let engine = open(self.spec(), tuning, self.dir.path())?;
         let (sender, reports) = mpsc::channel(100);
         engine.start_sync(sender).await?;
         Ok(Run { engine, reports, blockers: Vec::new() })
     }
 }
 
-fn open(spec: MigrationSpec, dir: &Path) -> Result<Arc<dyn RunEngine>> {
+fn open(spec: MigrationSpec, tuning: Tuning, dir: &Path) -> Result<Arc<dyn RunEngine>> {
     let context = EngineContext {
         run: RunId::new(&spec.name, spec.generation, 7),
         workspace: Workspace::default(),
@@ -73,7 +79,7 @@ fn open(spec: MigrationSpec, dir: &Path) -> Result<Arc<dyn RunEngine>> {
         run_dir: dir.to_owned(),
         replaces: Arc::from([]),
     };
-    Ok(MongoEngine::default().open(context)?)
+    Ok(MongoEngine { tuning }.open(context)?)
 }
 
 /// A run, open and syncing.
@@ -85,7 +91,7 @@ pub(crate) struct Run {
 
 impl Run {
     /// Waits for the next look at its health.
-    async fn look(&mut self) -> Result<bool> {
+    pub(crate) async fn look(&mut self) -> Result<bool> {
         loop {
             match tokio::time::timeout(PATIENCE, self.reports.recv()).await? {
                 Some(SyncReport::Health { caught_up, blockers, .. }) => {

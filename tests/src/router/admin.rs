@@ -96,6 +96,8 @@ impl Router {
             "split" => self.split(command).await,
             "moveChunk" | "moveRange" => self.move_range(command).await,
             "movePrimary" => self.move_primary(command).await,
+            "refineCollectionShardKey" => self.change_key(command, "_shardsvrRefineCollectionShardKey", "newShardKey").await,
+            "reshardCollection" => self.change_key(command, "_shardsvrReshardCollection", "key").await,
             "renameCollection" => self.rename(command).await,
             _ => self.shards.ask(CONFIG, command).await,
         }
@@ -228,6 +230,21 @@ impl Router {
         };
         let reply = self.shards.ask(&database.primary, &Command::new(joined(&order, &majority()))).await;
         self.table.forget_database(&db);
+        reply
+    }
+
+    /// Gives a collection another shard key, by what its database's primary shard does for that.
+    async fn change_key(&self, command: &Command, order: &str, field: &str) -> Answer {
+        let namespace = command.collection().to_owned();
+        let (db, collection) = split_name(&namespace)?;
+        let route = self.table.route_or_create(&self.shards, &namespace).await?;
+        let mut body = RawDocumentBuf::new();
+        append(&mut body, order, collection);
+        append(&mut body, field, command.body.get_document("key").map_err(|_| missing("key"))?);
+        append(&mut body, "databaseVersion", &*route.database.version);
+        append(&mut body, "$db", db);
+        let reply = self.shards.ask(&route.database.primary, &Command::new(joined(&body, &majority()))).await;
+        self.table.forget(&namespace);
         reply
     }
 

@@ -16,6 +16,7 @@ impl Router {
             "collMod" => self.coordinated(command, "_shardsvrCollMod").await,
             "dropDatabase" => self.drop_database(command).await,
             "createIndexes" => self.create_indexes(command).await,
+            "convertToCapped" => self.convert_to_capped(command).await,
             "collStats" | "dbStats" | "dbstats" | "dataSize" => self.sizes(command).await,
             _ => self.on_primary(command, false, None).await,
         }
@@ -43,6 +44,17 @@ impl Router {
             }
         }
         Err(Refusal::new(249, "StaleDbVersion", format!("the database {} keeps moving", command.db())))
+    }
+
+    /// A router refuses this for a sharded collection; its primary shard would convert what it holds of it, and leave the rest.
+    async fn convert_to_capped(&self, command: &Command) -> Answer {
+        let namespace = command.namespace();
+        self.table.forget(&namespace);
+        let route = self.table.route(&self.shards, &namespace).await?;
+        if route.is_some_and(|route| route.map.is_some()) {
+            return Err(Refusal::new(20, "IllegalOperation", "You can't convertToCapped a sharded collection"));
+        }
+        self.on_primary(command, false, None).await
     }
 
     async fn coordinated(&self, command: &Command, own: &str) -> Answer {

@@ -63,6 +63,8 @@ fn action(name: &str) -> Option<(&'static str, bool)> {
         "split" => ("splitChunk", false),
         "moveChunk" | "moveRange" => ("moveChunk", false),
         "movePrimary" => ("moveChunk", false),
+        "refineCollectionShardKey" => ("refineCollectionShardKey", false),
+        "reshardCollection" => ("reshardCollection", false),
         "appendOplogNote" => ("appendOplogNote", true),
         "listShards" => ("listShards", true),
         "serverStatus" => ("serverStatus", true),

@@ -1,5 +1,7 @@
 //! Whether writes can be blocked: the application's on the source at the cutover, and others' on the destination until then.
 
+use std::collections::BTreeSet;
+
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::RunId;
 use schemas::observed::Outcome;
@@ -53,7 +55,7 @@ pub(super) async fn source(findings: &mut Findings, source: &Deployment, spec: &
 }
 
 /// Whether others can be kept from writing to the destination, where that is wanted, and nobody keeps the daemon from it.
-pub(super) async fn destination(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, run: Option<&RunId>) {
+pub(super) async fn destination(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, own: &BTreeSet<RunId>) {
     let name = "destination_write_block";
     match foreign_block(destination).await {
         Ok(false) => {}
@@ -91,7 +93,7 @@ pub(super) async fn destination(findings: &mut Findings, destination: &Deploymen
             format!("others can write to the destination during the run: {why}"),
             "keep others from writing there until the cutover; what they write is found, named and compared",
         ),
-        (None, _) => match guard::other_blockers(destination, run).await {
+        (None, _) => match blockers(destination, own).await {
             Ok(others) if others.is_empty() => {
                 findings.note(name, Outcome::Ok, "others cannot write to the destination during the run")
             }
@@ -117,5 +119,11 @@ async fn foreign_block(destination: &Deployment) -> Result<bool, Fault> {
     if guard::is_write_blocked(destination).await? != Some(true) {
         return Ok(false);
     }
-    Ok(guard::other_blockers(destination, None).await?.is_empty())
+    Ok(blockers(destination, &BTreeSet::new()).await?.is_empty())
+}
+
+/// The runs but these that block others' writes.
+async fn blockers(destination: &Deployment, own: &BTreeSet<RunId>) -> Result<Vec<String>, Fault> {
+    let rivals = guard::rivals(destination, own).await?;
+    Ok(rivals.into_iter().filter(|rival| rival.blocks_writes).map(|rival| rival.run).collect())
 }

@@ -222,7 +222,8 @@ impl Store {
                             watched::settle(&transaction, &namespace, id)?;
                         }
                     }
-                    Some(failure) if failure.is_open => {
+                    // What is no longer there has changed meanwhile, or is forgotten.
+                    Some(failure) if failure.is_open && was_there => {
                         let (kind, paths) = (failure.kind.as_str(), failure.paths.join("\n"));
                         let changed = transaction
                             .prepare_cached("UPDATE mismatch SET kind = ?3, paths = ?4 WHERE ns = ?1 AND id = ?2")?
@@ -330,6 +331,8 @@ impl Store {
                 let statement = format!("UPDATE OR REPLACE {table} SET ns = ?2 WHERE ns = ?1");
                 transaction.execute(&statement, [from.to_string(), to.to_string()])?;
             }
+            // Compared before the tail came to the rename, they may have failed for it.
+            transaction.execute("UPDATE queue SET failures = 0 WHERE ns = ?1", [to.to_string()])?;
             watched::rename(&transaction, &from.to_string(), &to.to_string())?;
             transaction.commit()
         })

@@ -4,11 +4,14 @@
 //! `CUTOVER_SEEDS` and `CUTOVER_SEED` as for replica sets; `CUTOVER_SHAPE=ClusterToSet`, `ClusterToCluster` or `SetToCluster` holds to
 //! one shape.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::TryStreamExt as _;
 use mongodb::Client;
-use mongodb::bson::doc;
+use mongodb::bson::{Document, Timestamp, doc};
 use mongodb::options::ClientOptions;
 use rig::compare::{Difference, Kind, Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
@@ -18,8 +21,8 @@ use schemas::namespace::Namespace;
 use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
 
 use super::generate::cluster::{KEYED, Shape};
-use super::generate::{Event, Plan};
-use super::{PACE, PATIENCE, operate};
+use super::generate::{DATABASES, Event, Plan};
+use super::{PACE, PATIENCE, history, operate};
 use crate::harness::{Run, drop_databases, run, spec};
 
 /// Seeds that a normal run tries of each shape.
@@ -66,6 +69,15 @@ impl Deployed {
         }
     }
 
+    /// A client of each of those.
+    async fn holding(&self) -> Result<Vec<Client>> {
+        let mut clients = Vec::new();
+        for holder in self.holders() {
+            clients.push(holder.client().await?);
+        }
+        Ok(clients)
+    }
+
     /// Everything that elects a primary.
     fn electing(&self) -> Vec<&ReplicaSet> {
         let mut all = self.holders();
@@ -73,6 +85,22 @@ impl Deployed {
             all.push(cluster.config());
         }
         all
+    }
+
+    /// What each server that holds data has of a collection, orphans among it: the names of the server, of the collection's UUID and
+    /// options, and the `_id`s.
+    async fn spread(&self, namespace: &str) -> Result<Vec<String>> {
+        let (db, name) = namespace.split_once('.').context("a namespace")?;
+        let mut told = Vec::new();
+        for set in self.holders() {
+            let db = set.client().await?.database(db);
+            let listed: Vec<Document> =
+                db.run_cursor_command(doc! { "listCollections": 1, "filter": { "name": name } }).await?.try_collect().await?;
+            let found: Vec<Document> =
+                db.collection(name).find(doc! {}).projection(doc! { "_id": 1 }).await?.try_collect().await?;
+            told.push(format!("{} {listed:?} {found:?}", set.name()));
+        }
+        Ok(told)
     }
 
     async fn step_down(&self, nth: usize) -> Result<()> {
@@ -144,6 +172,18 @@ impl Sides {
         Ok(())
     }
 
+    /// Every server that holds data, in words, and from when on its oplog tells of a plan that begins now.
+    async fn oplogs(&self) -> Result<Vec<(String, Client, Timestamp)>> {
+        let mut oplogs = Vec::new();
+        for (name, side) in [("source", &self.source), ("destination", &self.destination)] {
+            for (place, client) in side.holding().await?.into_iter().enumerate() {
+                let since = history::now(&client).await?;
+                oplogs.push((format!("{name} {place}"), client, since));
+            }
+        }
+        Ok(oplogs)
+    }
+
     /// Runs a plan on sides that have nothing, and compares.
     async fn hold(&self, plan: &Plan) -> Result<()> {
         let (from, to) = (self.source.client().await?, self.destination.client().await?);
@@ -154,11 +194,7 @@ impl Sides {
             let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
             run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 60 }, "data": data }).await?;
         }
-        let mut shards = Vec::new();
-        for shard in self.source.holders() {
-            shards.push(shard.client().await?);
-        }
-        let mut sync = Run::begin(shards, plan.declared.apply(self.spec()?), plan.tuning.clone()).await?;
+        let mut sync = Run::begin(self.source.holding().await?, plan.declared.apply(self.spec()?), plan.tuning.clone()).await?;
         let working = plan.clients.iter().map(|operations| async move {
             let client = self.source.client().await?;
             for (pause, operation) in operations {
@@ -196,7 +232,16 @@ impl Sides {
         }
         sync.cut_over().await?;
         let report = compare(&from, &to, &Scope::default()).await?;
-        ensure!(self.is_equal(&report), "{report}");
+        if !self.is_equal(&report) {
+            let mut message = report.to_string();
+            let named: BTreeSet<&str> = report.differences.iter().map(|difference| difference.namespace.as_str()).collect();
+            for namespace in named {
+                let source = self.source.spread(namespace).await?;
+                let destination = self.destination.spread(namespace).await?;
+                let _ = write!(message, "\n{namespace} on the source: {source:?}; on the destination: {destination:?}");
+            }
+            bail!("{message}");
+        }
         println!("  {} collections, {} indexes, {} documents", report.collections, report.indexes, report.source_documents);
         Ok(())
     }
@@ -219,6 +264,7 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
         let plan = Plan::of_shape(*seed, shape);
         println!("{shape:?}, seed {seed}: {plan}");
         let began = Instant::now();
+        let oplogs = sides.oplogs().await?;
         let held = match tokio::time::timeout(PATIENCE, sides.hold(&plan)).await {
             Ok(held) => held,
             Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
@@ -228,6 +274,10 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
             sides = Sides::start(shape).await?;
         } else if let Err(error) = held {
             println!("{shape:?} FAILED, replay it with CUTOVER_SHAPE={shape:?} CUTOVER_SEED={seed}: {error:#}");
+            let named = history::named(&format!("{error:#}"), &DATABASES);
+            for (name, client, since) in &oplogs {
+                history::print(name, client, *since, &named).await?;
+            }
             failed.push(seed.to_string());
             sides = Sides::start(shape).await?;
         }

@@ -63,10 +63,11 @@ impl fmt::Display for Plan {
         let events = self.events.iter().map(|(_, event)| name(event)).collect::<Vec<_>>().join(", ");
         write!(
             f,
-            "{} operations before, {} of {} clients; {events}",
+            "{} operations before, {} of {} clients; {}; {events}",
             self.before.len(),
             self.operations() - self.before.len(),
-            self.clients.len()
+            self.clients.len(),
+            self.ways()
         )
     }
 }

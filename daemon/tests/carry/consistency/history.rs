@@ -12,14 +12,10 @@ const MOST_CHARACTERS: usize = 600;
 /// Entries of one side at most, the newest.
 const MOST_ENTRIES: usize = 400;
 
-/// The newest cluster time of each of these.
-pub(super) async fn now(of: &[&Client]) -> Result<Vec<Timestamp>> {
-    let mut times = Vec::new();
-    for client in of {
-        let reply = client.database("admin").run_command(doc! { "ping": 1 }).await?;
-        times.push(reply.get_timestamp("operationTime")?);
-    }
-    Ok(times)
+/// A server's newest cluster time.
+pub(super) async fn now(client: &Client) -> Result<Timestamp> {
+    let reply = client.database("admin").run_command(doc! { "ping": 1 }).await?;
+    Ok(reply.get_timestamp("operationTime")?)
 }
 
 /// Words of an error that name a namespace, as `(database, collection)`.

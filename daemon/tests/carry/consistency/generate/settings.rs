@@ -7,7 +7,7 @@ use daemon::engine::tuning::Tuning;
 use rand::Rng as _;
 use schemas::spec::{IndexBuild, MigrationSpec, RateLimit, VerifyMode};
 
-use super::Hand;
+use super::{Hand, Plan};
 
 /// What a plan's declaration says otherwise than usual.
 #[derive(Debug, Clone)]
@@ -25,6 +25,22 @@ impl Declared {
         spec.copy.indexes = self.indexes;
         spec.verify.mode = self.verify;
         spec
+    }
+}
+
+impl Plan {
+    /// What is out of the ordinary in how the engine goes about it, in words.
+    pub(super) fn ways(&self) -> String {
+        let ways = [
+            (self.declared.verify == VerifyMode::Full, "verified"),
+            (self.declared.rate_limit.is_some(), "at a rate"),
+            (self.slow_copy.is_some(), "slow copy"),
+            (!self.tuning.raw_deltas, "no deltas"),
+            (self.tuning.lean_stream, "lean stream"),
+            (self.tuning.round_events < 10, "small rounds"),
+        ];
+        let ways: Vec<&str> = ways.iter().filter(|(is_so, _)| *is_so).map(|(_, way)| *way).collect();
+        if ways.is_empty() { "as usual".to_owned() } else { ways.join(", ") }
     }
 }
 
@@ -69,7 +85,7 @@ impl Hand {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::Plan;
+    use super::Plan;
     use daemon::engine::tuning::Tuning;
     use schemas::spec::{IndexBuild, VerifyMode};
 

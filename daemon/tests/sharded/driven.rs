@@ -1,0 +1,84 @@
+//! A run of the engine, driven through its steps as the daemon's shell drives it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use daemon::engine::run::MongoEngine;
+use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport};
+use schemas::id::{RunId, Workspace};
+use schemas::spec::MigrationSpec;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// How long a busy machine may take to come from one step to the next.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A run that syncs.
+pub(crate) struct Driven {
+    pub(crate) engine: Arc<dyn RunEngine>,
+    reports: mpsc::Receiver<SyncReport>,
+    _folder: TempDir,
+}
+
+impl Driven {
+    /// Opens a run and starts its sync.
+    pub(crate) async fn start(spec: MigrationSpec) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let context = EngineContext {
+            run: RunId::new(&spec.name, spec.generation, 7),
+            workspace: Workspace::default(),
+            spec: Arc::new(spec),
+            run_dir: folder.path().to_owned(),
+            replaces: Arc::from([]),
+        };
+        let engine = MongoEngine::default().open(context)?;
+        let (sender, reports) = mpsc::channel(1_000);
+        engine.start_sync(sender).await?;
+        Ok(Self { engine, reports, _folder: folder })
+    }
+
+    /// Waits until nothing is in the way of a cutover.
+    pub(crate) async fn ready(&mut self) -> Result<()> {
+        let ready = async {
+            loop {
+                match self.reports.recv().await.context("no report")? {
+                    SyncReport::Health { caught_up: true, lag: Some(_), blockers } if blockers.is_empty() => return Ok(()),
+                    SyncReport::Failed(fault) => bail!("failed: {fault}"),
+                    SyncReport::Health { .. }
+                    | SyncReport::ShardStopped { .. }
+                    | SyncReport::CopyFinished
+                    | SyncReport::IndexesBuilt => {}
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, ready).await {
+            Ok(ready) => ready,
+            Err(_) => bail!("not ready: {:?} {:?}", self.engine.progress(), self.engine.mismatches(5).await),
+        }
+    }
+
+    /// Cuts over, and cleans up.
+    pub(crate) async fn cut_over(&mut self) -> Result<()> {
+        let engine = &self.engine;
+        let cut_over = async {
+            engine.prepare_cutover().await?;
+            engine.block_source().await?;
+            engine.drain().await?;
+            engine.stop_sync().await;
+            engine.restore_settings().await?;
+            engine.open_destination().await?;
+            engine.clean_up(Ending::Completed).await?;
+            engine.unblock_source().await
+        };
+        if let Err(fault) = tokio::time::timeout(PATIENCE, cut_over).await.context("it does not cut over")? {
+            while let Ok(report) = self.reports.try_recv() {
+                if let SyncReport::Failed(why) = report {
+                    bail!("{fault}, since {why}");
+                }
+            }
+            bail!("{fault}; {:?}", self.engine.mismatches(5).await);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Shard keys that change on the source: each document is on the destination once, as it is on the source, whichever shard tells of it
+//! first.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::TryStreamExt as _;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::Collation;
+use mongodb::{Client, Collection};
+use rig::compare::{Scope, compare};
+use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
+use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
+
+use crate::copy::spec;
+use crate::driven::Driven;
+
+/// Documents of each collection.
+const DOCUMENTS: i32 = 24;
+
+/// The collections: their keys, which their documents need not have, and what one shard has of each.
+fn keyed() -> [(&'static str, Document); 4] {
+    [
+        ("plain", doc! { "a": 1 }),
+        ("dotted", doc! { "b.c": 1, "a": 1 }),
+        ("hashed", doc! { "b.c": "hashed" }),
+        ("collated", doc! { "text": 1 }),
+    ]
+}
+
+async fn make(source: &ShardedCluster) -> Result<Client> {
+    source.create_database("shop", 0).await?;
+    let client = source.client().await?;
+    let db = client.database("shop");
+    db.run_command(doc! { "create": "collated", "collation": { "locale": "en", "strength": 2 } }).await?;
+    for (name, key) in keyed() {
+        let namespace = format!("shop.{name}");
+        let shard = doc! { "shardCollection": &namespace, "key": &key, "collation": { "locale": "simple" } };
+        source.admin(shard).await?;
+        let middle = match name {
+            "plain" => doc! { "a": 500 },
+            "dotted" => doc! { "b.c": 500, "a": Bson::MinKey },
+            "collated" => doc! { "text": "M" },
+            _ => continue,
+        };
+        source.deal_out(&namespace, &[middle]).await?;
+    }
+    Ok(client)
+}
+
+/// A document in the lower or the upper half of every key; `n` makes its content.
+fn document(id: &Bson, is_upper: bool, n: i32) -> Document {
+    let at = if is_upper { 900 } else { 100 } + n;
+    // Under the collation these are one text; as shard keys they are two.
+    let text = format!("{}{n}", if is_upper { "x" } else { "X" });
+    doc! { "_id": id.clone(), "a": at, "b": { "c": at }, "text": text, "n": n }
+}
+
+fn ids(name: &str) -> Vec<Bson> {
+    (0..DOCUMENTS).map(|n| if name == "collated" { Bson::from(format!("id {n}")) } else { Bson::from(n) }).collect()
+}
+
+/// What is changed of each document, one after the other.
+async fn change(client: &Client, collection: &Collection<Document>, id: &Bson, n: i32) -> Result<()> {
+    let by = |is_upper: bool| document(id, is_upper, n);
+    let key = |document: &Document| doc! { "_id": id.clone(), "a": document.get("a"), "b": document.get("b"), "text": document.get("text") };
+    let (lower, upper) = (by(false), by(true));
+    // As a router wants it where an `_id` and a shard key hold texts: both are then compared by their bytes.
+    let simple = || Collation::builder().locale("simple").build();
+    let update = async |query: Document, change: Document| collection.update_one(query, change).collation(simple()).await;
+    let delete = async |query: Document| collection.delete_one(query).collation(simple()).await;
+    // From one shard to the other, and back in a transaction by hand.
+    let fields = |of: &Document| doc! { "a": of.get("a"), "b": of.get("b"), "text": of.get("text") };
+    update(key(&lower), doc! { "$set": fields(&upper) }).await.context("there")?;
+    let mut session = client.start_session().await?;
+    session.start_transaction().await?;
+    collection.delete_one(key(&upper)).collation(simple()).session(&mut session).await?;
+    collection.insert_one(document(id, false, n)).session(&mut session).await?;
+    session.commit_transaction().await.context("back")?;
+    // Without any field of the key: null, which is below everything.
+    delete(key(&lower)).await?;
+    collection.insert_one(doc! { "_id": id.clone(), "n": "bare" }).await?;
+    let bare = doc! { "_id": id.clone(), "a": Bson::Null, "b.c": Bson::Null, "text": Bson::Null };
+    match n % 4 {
+        // Gone, as it is.
+        0 => ensure!(delete(bare).await?.deleted_count == 1, "a bare document cannot be deleted"),
+        // It gets a key, and so goes to the other shard.
+        1 => {
+            let set = doc! { "$set": fields(&upper) };
+            ensure!(update(bare, set).await.context("a key")?.matched_count == 1, "there is no bare document");
+        }
+        // In one transaction: away from here, and there.
+        2 => {
+            session.start_transaction().await?;
+            collection.delete_one(bare).collation(simple()).session(&mut session).await?;
+            collection.insert_one(document(id, true, n)).session(&mut session).await?;
+            session.commit_transaction().await.context("away")?;
+        }
+        // And it loses its key again.
+        _ => {
+            update(bare.clone(), doc! { "$set": fields(&upper) }).await.context("a key")?;
+            delete(key(&upper)).await?;
+            collection.insert_one(doc! { "_id": id.clone(), "n": "bare again" }).await?;
+        }
+    }
+    Ok(())
+}
+
+fn checked(mut spec: MigrationSpec) -> MigrationSpec {
+    spec.verify.mode = VerifyMode::Full;
+    spec.cutover.source_writes = SourceWrites::Block;
+    spec
+}
+
+/// Makes sure that no `_id` lies on two shards.
+async fn each_is_there_once(destination: &ShardedCluster) -> Result<()> {
+    for (name, _) in keyed() {
+        let mut seen = BTreeSet::new();
+        for shard in destination.shards() {
+            let collection = shard.client().await?.database("shop").collection::<Document>(name);
+            let found: Vec<Document> = collection.find(doc! {}).projection(doc! { "_id": 1 }).await?.try_collect().await?;
+            for id in found {
+                ensure!(seen.insert(id.to_string()), "{id} of {name} lies on two shards");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_whose_shard_key_changes_is_there_once() -> Result<()> {
+    let (source, cluster, set) = tokio::try_join!(
+        ShardedCluster::start(ClusterOptions::shards(2)),
+        ShardedCluster::start(ClusterOptions::shards(2)),
+        ReplicaSet::start(Options::default())
+    )?;
+    let client = make(&source).await?;
+    let db = client.database("shop");
+    for (name, _) in keyed() {
+        let documents = ids(name).into_iter().zip(0..).map(|(id, n)| document(&id, false, n));
+        db.collection(name).insert_many(documents).await.with_context(|| format!("filling {name}"))?;
+    }
+    let mut to_cluster = Driven::start(checked(spec(&source, cluster.uri()))).await?;
+    to_cluster.ready().await?;
+    let mut to_set = Driven::start(checked(spec(&source, set.uri()))).await?;
+    to_set.ready().await?;
+    for (name, _) in keyed() {
+        let collection = db.collection(name);
+        for (id, n) in ids(name).iter().zip(0..) {
+            change(&client, &collection, id, n).await.with_context(|| format!("changing {id} of {name}"))?;
+        }
+    }
+    for (run, theirs) in [(&mut to_cluster, cluster.client().await?), (&mut to_set, set.client().await?)] {
+        run.ready().await?;
+        run.cut_over().await?;
+        let report = compare(&client, &theirs, &Scope::default()).await?;
+        ensure!(report.is_equal(), "{report}");
+    }
+    each_is_there_once(&cluster).await
+}
