@@ -7,11 +7,15 @@ use schemas::fault::Fault;
 use schemas::id::ShardName;
 use schemas::observed::{ByHand, Observed};
 use schemas::phase::Phase;
+use schemas::spec::VerifyMode;
 use schemas::status::{CutoverStatus, MigrationStatus, Readiness, ShardStatus, WindowStatus};
 
 use crate::engine::{EngineProgress, ShardProgress};
 use crate::journal::Record;
 use crate::registry::View;
+
+/// What a verification is in that has found everything equal.
+const CLEAN: &str = "clean";
 
 /// What the daemon tells of a migration. `progress` is the open engine's; `None` where it is not open.
 #[must_use]
@@ -31,6 +35,11 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     created_namespaces.sort();
     created_namespaces.dedup();
     let cutover = run.state.cutover();
+    let mut verification = progress.verification;
+    if phase == Phase::Completed && verification.mode == VerifyMode::Full && verification.mismatches == 0 {
+        // It has completed because nothing differed. An engine that is opened after that, to read, has compared nothing itself.
+        CLEAN.clone_into(&mut verification.phase);
+    }
     let status = MigrationStatus {
         name: record.key.name.clone(),
         workspace: record.key.workspace.clone(),
@@ -40,11 +49,23 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         phase,
         paused: phase == Phase::Paused,
         destination_writable: run.state.writable_at().is_some(),
-        lag_seconds: run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds),
+        lag_seconds: match &run.state {
+            // Everything is applied, which was proved; the last word of the sync was before that.
+            State::Finalizing { .. } | State::Completed { .. } => progress.lag_seconds,
+            State::Validating { .. }
+            | State::Copying { .. }
+            | State::CatchingUp { .. }
+            | State::Ready
+            | State::Draining { .. }
+            | State::Paused { .. }
+            | State::Cancelled { .. }
+            | State::Failed { .. }
+            | State::Expired { .. } => run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds),
+        },
         copy: progress.copy,
         tail: progress.tail,
         indexes: progress.indexes,
-        verification: progress.verification,
+        verification,
         shards: progress
             .shards
             .into_iter()

@@ -53,6 +53,8 @@ struct Router {
     table: Table,
     cursors: Mutex<HashMap<i64, cursor::Open>>,
     transactions: Mutex<HashMap<Vec<u8>, transaction::Transaction>>,
+    /// Held while a collection is sharded, or capped: the servers' own locks for that do not keep the two apart.
+    sharding: tokio::sync::Mutex<()>,
 }
 
 impl Router {
@@ -71,7 +73,13 @@ impl Router {
 pub async fn serve(listener: TcpListener, config: &str, key: Option<&str>) -> Result<()> {
     let (_, hosts) = config.split_once('/').context("--configdb wants SET/HOST:PORT[,HOST:PORT]")?;
     let shards = Shards::new(hosts, key.map(scram::Key::new));
-    let router = Arc::new(Router { table: Table::default(), shards, cursors: Mutex::default(), transactions: Mutex::default() });
+    let router = Arc::new(Router {
+        table: Table::default(),
+        shards,
+        cursors: Mutex::default(),
+        transactions: Mutex::default(),
+        sharding: tokio::sync::Mutex::default(),
+    });
     router.shards.primary(CONFIG).await.map_err(|refusal| anyhow::anyhow!("the config server: {}", refusal.message))?;
     loop {
         let (stream, _) = listener.accept().await.context("failed to take a connection")?;

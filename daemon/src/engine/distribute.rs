@@ -13,7 +13,7 @@
 
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use placement::shard_key::{KeyError, Part};
-use placement::{ShardKey, order};
+use placement::{ChunkMap, ShardKey, order};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, STORED_FUNCTIONS};
 use schemas::spec::ShardingSpec;
@@ -30,6 +30,10 @@ const SAMPLES_PER_RANGE: usize = 200;
 const MOVE_RANGE: ServerVersion = ServerVersion::new(6, 0, 0);
 /// The server's codes for something else that moves chunks there just now.
 const BUSY: [i32; 4] = [46, 96, 117, 13388];
+/// The server's code for a collection that is sharded by another key.
+const SHARDED_OTHERWISE: i32 = 23;
+/// How often the chunks are looked at anew where they have changed under a request to cut or move one.
+const LOOKS: u32 = 5;
 
 /// The key that is declared for a collection.
 #[must_use]
@@ -175,39 +179,44 @@ pub async fn shard(
     }
     let Some(key) = wanted(source, destination, sharding, namespace).await? else { return Ok(()) };
     let placed = match destination.sharded_by(namespace).await? {
-        Some(there) if is_same(&there.key, &key) => there,
-        // The source's key as it is now: that of another collection, which has taken the name since this one was made. What made it
-        // so is told further on.
-        Some(there) if declared(sharding, namespace).is_none() => {
-            tracing::info!(%namespace, key = in_words(&there.key), now = in_words(&key), "sharded by another key on the source by now");
-            keys.set(namespace, Some(there));
-            return Ok(());
-        }
-        Some(there) => {
-            let message = format!(
-                "{namespace} is sharded by {} on the destination, and is to be by {}",
-                in_words(&there.key),
-                in_words(&key)
-            );
-            return Err(Fault::new(FaultCode::ShardKeyUnfit, message));
-        }
+        Some(there) => there,
         None => {
             // Under the source's own name, where it has one: the server would make another.
             let specs = catalog::indexes(source, namespace).await?;
             let own: Vec<RawDocumentBuf> = specs.into_iter().filter(|spec| is_of_shard_key(spec, &key)).collect();
             index::build(destination, namespace, &own, info.has_collation()).await?;
-            shard_by(destination, namespace, &key).await?;
-            tracing::info!(%namespace, key = in_words(&key), "sharded on the destination");
-            PlacedBy::new(key, info.has_collation())
+            if shard_by(destination, namespace, &key).await? {
+                tracing::info!(%namespace, key = in_words(&key), "sharded on the destination");
+                PlacedBy::new(key.clone(), info.has_collation())
+            } else {
+                // What a daemon that died had asked for has been done since.
+                destination.sharded_by(namespace).await?.ok_or_else(|| {
+                    let message = format!("{namespace} is sharded by somebody else on the destination ({})", destination.hosts);
+                    Fault { retryable: true, ..Fault::new(FaultCode::DestinationWriteFailed, message) }
+                })?
+            }
         }
     };
+    if !is_same(&placed.key, &key) {
+        let (there, now) = (in_words(&placed.key), in_words(&key));
+        if declared(sharding, namespace).is_some() {
+            let message = format!("{namespace} is sharded by {there} on the destination, and is to be by {now}");
+            return Err(Fault::new(FaultCode::ShardKeyUnfit, message));
+        }
+        // The source's key as it is now: that of another collection, which has taken the name since this one was made. What made it
+        // so is told further on.
+        tracing::info!(%namespace, key = there, now, "sharded by another key on the source by now");
+        keys.set(namespace, Some(placed));
+        return Ok(());
+    }
     let key = placed.key.clone();
     keys.set(namespace, Some(placed));
     let is_spread_by_server = key.fields().next().is_some_and(|(_, part)| part == Part::Hashed);
     if is_spread_by_server { Ok(()) } else { spread(source, destination, &key, namespace).await }
 }
 
-async fn shard_by(destination: &Deployment, namespace: &Namespace, key: &ShardKey) -> Result<(), Fault> {
+/// `false`: it is sharded already, by another key.
+async fn shard_by(destination: &Deployment, namespace: &Namespace, key: &ShardKey) -> Result<bool, Fault> {
     if destination.version < MOVE_RANGE {
         let enable = doc! { "enableSharding": &namespace.db };
         destination
@@ -219,11 +228,15 @@ async fn shard_by(destination: &Deployment, namespace: &Namespace, key: &ShardKe
     append(&mut shard, "key", key.pattern());
     // A shard key compares texts by their bytes, whatever its collection does; one with a collation wants that said.
     append(&mut shard, "collation", &*rawdoc! { "locale": "simple" });
-    destination.raw_command("admin", shard).await.map(drop).map_err(|e| {
-        let mut fault = destination.fault(&format!("sharding {namespace} by {}", in_words(key)), &e);
-        fault.retryable |= error::code(&e).is_some_and(|code| BUSY.contains(&code));
-        fault
-    })
+    match destination.raw_command("admin", shard).await {
+        Ok(_) => Ok(true),
+        Err(e) if error::code(&e) == Some(SHARDED_OTHERWISE) => Ok(false),
+        Err(e) => {
+            let mut fault = destination.fault(&format!("sharding {namespace} by {}", in_words(key)), &e);
+            fault.retryable |= error::code(&e).is_some_and(|code| BUSY.contains(&code));
+            Err(fault)
+        }
+    }
 }
 
 /// Cuts a collection into one range for each shard, and moves each to its own.
@@ -241,6 +254,27 @@ async fn spread(source: &Deployment, destination: &Deployment, key: &ShardKey, n
     if shards.len() < 2 || has_zones(destination, namespace).await? {
         return Ok(());
     }
+    for _ in 1..LOOKS {
+        let Err(fault) = spread_over(source, destination, key, namespace, &shards, map.clone()).await else { return Ok(()) };
+        // A request of a daemon that died, or the balancer, may have cut or moved it meanwhile.
+        let Some(now) = topology::map_of(destination, namespace).await? else { return Ok(()) };
+        if now.chunks() == map.chunks() {
+            return Err(fault);
+        }
+        map = now;
+    }
+    spread_over(source, destination, key, namespace, &shards, map).await
+}
+
+/// The same, as the chunks are.
+async fn spread_over(
+    source: &Deployment,
+    destination: &Deployment,
+    key: &ShardKey,
+    namespace: &Namespace,
+    shards: &[String],
+    mut map: ChunkMap,
+) -> Result<(), Fault> {
     let points = if map.chunks().len() == 1 { points(source, namespace, key, shards.len()).await? } else { Vec::new() };
     if !points.is_empty() {
         for point in &points {

@@ -353,6 +353,13 @@ pub async fn rivals(destination: &Deployment, own: &BTreeSet<RunId>) -> Result<V
     Ok(rivals.filter(|rival| !own.iter().any(|own| own.as_str() == rival.run)).collect())
 }
 
+/// Whether the run's own marker says that it blocks writes. It is put before they are blocked, and changed after.
+pub async fn says_that_it_blocks(destination: &Deployment, run: &RunId) -> Result<bool, Fault> {
+    let find = rawdoc! { "find": MARKER, "filter": { "blocks_writes": true, "_id": run.as_str() }, "limit": 1 };
+    let found = destination.collect(OWN_DATABASE, find).await.map_err(fault(destination, "reading the run's marker"))?;
+    Ok(!found.is_empty())
+}
+
 /// Removes the run's marker, and the database where it was the last.
 pub async fn remove_marker(destination: &Deployment, run: &RunId) -> Result<(), Fault> {
     let delete =

@@ -4,6 +4,8 @@
 //! (the source's own expiry arrives as deletes). Both keep their entries, so that giving them back rebuilds nothing: `collMod` with
 //! `prepareUnique` and then `unique`, and with `expireAfterSeconds`. Before 6.0 unique indexes are built anew.
 
+use std::time::{Duration, Instant};
+
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
@@ -31,6 +33,11 @@ const LAST_NAMED_CODE: i32 = 9_999;
 /// The server's code for a duplicate key, here found by an index build.
 const DUPLICATE_KEY: i32 = 11000;
 
+/// The server's code for another change of the same collection that is under way.
+const ANOTHER_UNDER_WAY: i32 = 117;
+/// How long that is waited for: making an index unique reads all of it. And between two tries.
+const LONGEST_OTHER: Duration = Duration::from_secs(20);
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// The server's code for an index that is the last for its collection's shard key.
 const OF_SHARD_KEY: i32 = 370;
 /// The index, and its field beside the shard key, that stands in while another is replaced.
@@ -305,7 +312,24 @@ async fn modify(destination: &Deployment, namespace: &Namespace, change: RawDocu
     let mut modify = command("collMod", &namespace.collection);
     append(&mut modify, "index", &*change);
     append(&mut modify, "writeConcern", &*rawdoc! { "w": "majority" });
-    destination.raw_command(&namespace.db, modify).await.map(drop)
+    modify_alone(destination, namespace, modify).await
+}
+
+/// Runs a `collMod`. On a sharded cluster another one of the collection, such as a daemon that died had asked for, is waited for.
+async fn modify_alone(
+    destination: &Deployment,
+    namespace: &Namespace,
+    modify: RawDocumentBuf,
+) -> Result<(), mongodb::error::Error> {
+    let began = Instant::now();
+    loop {
+        match destination.raw_command(&namespace.db, modify.clone()).await {
+            Err(e) if error::code(&e) == Some(ANOTHER_UNDER_WAY) && began.elapsed() < LONGEST_OTHER => {
+                tokio::time::sleep(BETWEEN_TRIES).await;
+            }
+            ended => return ended.map(drop),
+        }
+    }
 }
 
 fn index_change(name: &str, option: &str, value: impl mongodb::bson::raw::BindRawBsonRef) -> RawDocumentBuf {
@@ -453,9 +477,9 @@ pub async fn try_unique(destination: &Deployment, namespace: &Namespace, spec: &
     let mut dry = command("collMod", &namespace.collection);
     append(&mut dry, "index", &*index_change(name(tried), "unique", true));
     append(&mut dry, "dryRun", true);
-    let tried = destination.raw_command(&namespace.db, dry).await;
+    let tried = modify_alone(destination, namespace, dry).await;
     prepare(false).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
-    tried.map(drop).map_err(|e| unique_fault(destination, namespace, spec, &e))
+    tried.map_err(|e| unique_fault(destination, namespace, spec, &e))
 }
 
 fn unique_fault(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, error: &mongodb::error::Error) -> Fault {

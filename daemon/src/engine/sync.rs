@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use schemas::spec::MigrationSpec;
-use tokio::sync::{RwLock, Semaphore, mpsc};
+use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog;
@@ -57,8 +57,6 @@ pub struct Sync {
     pub stop: CancellationToken,
     /// Its bounds.
     pub tuning: Tuning,
-    /// Who may hold a large reply, of all shards together.
-    pub large: Arc<Semaphore>,
     /// Is told what it has reached.
     pub milestones: mpsc::UnboundedSender<Milestone>,
     /// Shards whose copy somebody wants to be begun again.

@@ -127,6 +127,20 @@ async fn each_is_there_once(destination: &ShardedCluster) -> Result<()> {
     Ok(())
 }
 
+/// Makes each shard refuse updates whole, as a router does that does not let a stage of the server's through. Gives how many were until
+/// now.
+async fn set_refusals(destination: &ShardedCluster, mode: impl Into<Bson>) -> Result<i64> {
+    let mode = mode.into();
+    let mut refused = 0;
+    for shard in destination.shards() {
+        let data = doc! { "failCommands": ["update"], "errorCode": 5_491_300, "failInternalCommands": true };
+        let set = doc! { "configureFailPoint": "failCommand", "mode": mode.clone(), "data": data };
+        let reply = shard.client().await?.database("admin").run_command(set).await?;
+        refused += reply.get_i64("count").or_else(|_| reply.get_i32("count").map(i64::from))?;
+    }
+    Ok(refused)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_whose_shard_key_changes_is_there_once() -> Result<()> {
     let (source, cluster, set) = tokio::try_join!(
@@ -150,11 +164,15 @@ async fn a_document_whose_shard_key_changes_is_there_once() -> Result<()> {
             change(&client, &collection, id, n).await.with_context(|| format!("changing {id} of {name}"))?;
         }
     }
+    set_refusals(&cluster, doc! { "times": 1 }).await?;
+    let listed = db.collection::<Document>("plain").update_many(doc! {}, doc! { "$push": { "list": 1 } }).await?;
+    ensure!(listed.modified_count > 1, "{listed:?}");
     for (run, theirs) in [(&mut to_cluster, cluster.client().await?), (&mut to_set, set.client().await?)] {
         run.ready().await?;
         run.cut_over().await?;
         let report = compare(&client, &theirs, &Scope::default()).await?;
         ensure!(report.is_equal(), "{report}");
     }
+    ensure!(set_refusals(&cluster, "off").await? > 0, "no delta was refused");
     each_is_there_once(&cluster).await
 }

@@ -87,7 +87,9 @@ impl Bench {
             listen_tls: None,
             tls_certificate_key_file: None,
             tls_client_ca_file: None,
+            http: None,
             watch: self.watch.clone(),
+            memory_mb: daemon::memory::DEFAULT_BYTES >> 20,
             log: "info".to_owned(),
         }
     }

@@ -164,6 +164,7 @@ impl Router {
     }
 
     async fn shard_collection(&self, command: &Command) -> Answer {
+        let _no_capping = self.sharding.lock().await;
         let namespace = command.collection().to_owned();
         let (db, collection) = split_name(&namespace)?;
         let route = self.table.route_or_create(&self.shards, &namespace).await?;
@@ -249,6 +250,7 @@ impl Router {
     }
 
     async fn rename(&self, command: &Command) -> Answer {
+        let _no_capping = self.sharding.lock().await;
         let from = command.collection().to_owned();
         let (db, collection) = split_name(&from)?;
         let to = command.body.get_str("to").map_err(|_| missing("to"))?;

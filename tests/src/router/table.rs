@@ -36,6 +36,11 @@ impl Route {
         }
     }
 
+    /// Whether an operation's own collation may be another than the collection's.
+    pub(super) fn is_told_apart(&self, operation: &RawDocument) -> bool {
+        self.is_collated || !is_simple(operation.get_document("collation").ok())
+    }
+
     /// The shards that hold any of it.
     pub(super) fn shards(&self) -> Vec<String> {
         match &self.map {

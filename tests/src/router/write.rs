@@ -73,7 +73,10 @@ fn targets(route: &Route, name: &str, operation: &RawDocument) -> Result<Vec<Str
     }
     let is_multi = operation.get_bool("multi").unwrap_or(false) || number(operation, "limit") == Some(0);
     // Of one that is known by its `_id` alone every shard is asked: at most one has it, unless two have the same `_id`.
-    if is_multi || target::fixes(&query, "_id", is_collated) {
+    // It compares as the collection does, unless the command says otherwise.
+    let is_told = operation.get_document("collation").is_ok_and(|collation| !collation.is_empty());
+    let is_told_otherwise = is_told && route.is_told_apart(operation);
+    if is_multi || target::fixes(&query, "_id", is_told_otherwise) {
         return Ok(route.shards());
     }
     Err(if name == "delete" {
