@@ -16,6 +16,7 @@ pub mod engines;
 mod http;
 pub mod journal;
 pub mod listen;
+pub mod memory;
 pub mod mongo;
 pub mod registry;
 mod remote;

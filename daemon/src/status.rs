@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use lifecycle::{Run, State};
+use schemas::fault::Fault;
+use schemas::id::ShardName;
 use schemas::observed::{ByHand, Observed};
 use schemas::phase::Phase;
 use schemas::spec::VerifyMode;
 use schemas::status::{CutoverStatus, MigrationStatus, Readiness, ShardStatus, WindowStatus};
 
-use crate::engine::EngineProgress;
+use crate::engine::{EngineProgress, ShardProgress};
+use crate::journal::Record;
 use crate::registry::View;
 
 /// What a verification is in that has found everything equal.
@@ -22,8 +25,9 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     let progress = progress.unwrap_or_else(|| EngineProgress::none(record.spec.verify.mode));
     let now = now.utc.max(run.clock);
     let reasons = run.unready_reasons(now);
-    let error = error(run).or_else(|| syncing_error(run, &progress));
+    let error = error(run).or_else(|| syncing_error(&record, &progress));
     let phase = run.phase();
+    let is_one_of_several = progress.shards.len() > 1;
     let mut created_namespaces = created;
     created_namespaces.extend(progress.created_namespaces);
     // What earlier runs created and this one has not dropped yet is there as well.
@@ -66,14 +70,16 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
             .shards
             .into_iter()
             .map(|shard| ShardStatus {
-                name: shard.name,
+                name: shard.name.clone(),
                 phase: if shard.error.as_ref().is_some_and(|fault| !fault.retryable) { Phase::Failed } else { phase },
                 copy: shard.copy,
                 tail: shard.tail,
                 lag_seconds: shard.lag_seconds,
                 optime_gap: shard.optime_gap,
                 oplog_window_seconds: shard.oplog_window_seconds,
-                error: shard.error,
+                error: shard
+                    .error
+                    .map(|fault| if is_one_of_several { to_begin_again(&record, &shard.name, fault) } else { fault }),
             })
             .collect(),
         window: window(run, now),
@@ -129,10 +135,18 @@ fn window(run: &Run, now: schemas::time::UtcTime) -> WindowStatus {
 }
 
 /// What a running sync is trying to get over by itself: a server that is away, most often.
-fn syncing_error(run: &Run, progress: &EngineProgress) -> Option<schemas::fault::Fault> {
-    match &run.state {
+fn syncing_error(record: &Record, progress: &EngineProgress) -> Option<Fault> {
+    let of_one = |shard: &ShardProgress| {
+        let fault = shard.error.clone()?;
+        if progress.shards.len() == 1 {
+            return Some(fault);
+        }
+        let fault = to_begin_again(record, &shard.name, fault);
+        Some(Fault { message: format!("shard {}: {}", shard.name, fault.message), ..fault })
+    };
+    match &record.run.state {
         State::Copying { .. } | State::CatchingUp { .. } | State::Ready | State::Draining { .. } => {
-            progress.shards.iter().find_map(|shard| shard.error.clone())
+            progress.error.clone().or_else(|| progress.shards.iter().find_map(of_one))
         }
         State::Validating { .. }
         | State::Finalizing { .. }
@@ -144,16 +158,24 @@ fn syncing_error(run: &Run, progress: &EngineProgress) -> Option<schemas::fault:
     }
 }
 
+/// A fault with which the copy of one shard of several has stopped for good, and what lets it go on once its cause is mended.
+fn to_begin_again(record: &Record, shard: &ShardName, fault: Fault) -> Fault {
+    let is_stopped = matches!(record.run.state, State::Copying { .. }) && !fault.retryable;
+    if !is_stopped {
+        return fault;
+    }
+    let remedy = format!("{}; then `cutover restart-shard {} {shard}`", fault.remedy, record.key.name);
+    fault.with_remedy(remedy)
+}
+
 /// What is wrong: what stopped it, or what is being retried, or why the last cutover was given up.
-fn error(run: &Run) -> Option<schemas::fault::Fault> {
+fn error(run: &Run) -> Option<Fault> {
     match &run.state {
         State::Failed { fault, .. } => Some(fault.clone()),
-        State::Expired { at, .. } => run.trouble.clone().or_else(|| {
-            Some(schemas::fault::Fault::new(
-                schemas::fault::FaultCode::WindowExpired,
-                format!("the cutover window closed at {at}"),
-            ))
-        }),
+        State::Expired { at, .. } => run
+            .trouble
+            .clone()
+            .or_else(|| Some(Fault::new(schemas::fault::FaultCode::WindowExpired, format!("the cutover window closed at {at}")))),
         State::Completed { .. } | State::Cancelled { .. } => run.trouble.clone(),
         State::Validating { .. }
         | State::Copying { .. }

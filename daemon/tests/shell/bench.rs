@@ -89,6 +89,7 @@ impl Bench {
             tls_client_ca_file: None,
             http: None,
             watch: self.watch.clone(),
+            memory_mb: daemon::memory::DEFAULT_BYTES >> 20,
             log: "info".to_owned(),
         }
     }

@@ -265,13 +265,14 @@ fn source_after(spec: &MigrationSpec) -> String {
 /// What removing the block of a run that is not over does.
 pub(super) fn of_cancel(existing: &Observed) -> Vec<String> {
     let status = &existing.status;
-    let mut effects = vec![
+    vec![
         format!("stops run {}, which is {}, for good", status.run, status.phase),
         "leaves what was copied on the destination, and opens it to its users".to_owned(),
-        "leaves the source as it is".to_owned(),
-    ];
-    effects.extend(balancer_back(existing));
-    effects
+        match existing.balancer_held {
+            true => "leaves the source as it is, but for its balancer, which the run has stopped and now gives back".to_owned(),
+            false => "leaves the source as it is".to_owned(),
+        },
+    ]
 }
 
 /// What removing the block of a run that is over does.

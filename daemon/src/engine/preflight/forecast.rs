@@ -147,6 +147,7 @@ async fn read_speed(source: &Deployment, namespace: &Namespace) -> Result<Option
     let mut find = command("find", &namespace.collection);
     append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
     let _alone = SAMPLING.acquire().await;
+    let _share = source.memory.reply().await;
     let began = Instant::now();
     let mut cursor = source.batches(&namespace.db, find, 2_000).await.map_err(fault)?;
     let mut bytes = 0_usize;
