@@ -31,9 +31,15 @@ pub struct Config {
     /// this daemon alone
     #[arg(long, value_name = "FILE", env = "CUTOVERD_TLS_CLIENT_CA_FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
+    /// Where it answers /healthz and /metrics (Prometheus) over HTTP: a loopback address; not at all, where absent
+    #[arg(long, value_name = "ADDRESS:PORT", env = "CUTOVERD_HTTP")]
+    pub http: Option<SocketAddr>,
     /// A directory with HCL: what changes there is planned and applied, with variables' values from the environment
     #[arg(long, value_name = "DIR", env = "CUTOVERD_WATCH")]
     pub watch: Option<PathBuf>,
+    /// The memory it may take, for all migrations together, in MiB; at least 189, however large documents are
+    #[arg(long, value_name = "MIB", env = "CUTOVERD_MEMORY_MB", default_value_t = crate::memory::DEFAULT_BYTES >> 20)]
+    pub memory_mb: u64,
     /// What it logs to stderr, such as `info` or `daemon=debug`
     #[arg(long, value_name = "FILTER", env = "CUTOVERD_LOG", default_value = "info")]
     pub log: String,
@@ -73,7 +79,16 @@ impl FromStr for Listen {
 mod tests {
     use std::path::Path;
 
-    use super::Listen;
+    use clap::CommandFactory as _;
+
+    use super::{Config, Listen};
+
+    #[test]
+    fn the_help_tells_the_least_memory() {
+        let help = Config::command().render_long_help().to_string();
+        let least = crate::memory::MIN_BYTES.div_ceil(1 << 20);
+        assert!(help.contains(&format!("at least {least},")), "{help}");
+    }
 
     #[test]
     fn both_ways_to_write_a_socket_are_read() {

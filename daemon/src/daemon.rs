@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::crash_point::CrashPoint;
 use crate::engine::Engine;
 use crate::engines::Engines;
+use crate::http::Http;
 use crate::journal::Journal;
 use crate::listen::{Socket, listen};
 use crate::registry::{Parts, Registry, start};
@@ -71,6 +72,10 @@ impl Daemon {
         // Before anything is taken up: a daemon that cannot be reached must not begin to work.
         let (listener, socket) = listen(&config.listen.path)?;
         let remote = Remote::listen(config).await?;
+        let http = match config.http {
+            Some(address) => Some(Http::listen(address).await?),
+            None => None,
+        };
         let mark = journal.mark().map_err(|error| error.fault())?;
         let clock = Arc::new(Clock::resume(mark.as_ref(), hooks.clock_offset_file));
         let engines = Arc::new(Engines::new(engine, config.state_dir.clone()));
@@ -108,6 +113,17 @@ impl Daemon {
             };
             tokio::try_join!(local, remote).map(|((), ())| ())
         });
+        if let Some(http) = http {
+            if let Ok(address) = http.address() {
+                info!(%address, "answers /healthz and /metrics");
+            }
+            let (registry, engines, until) = (registry.clone(), Arc::clone(&engines), stop_serving.clone());
+            supervisors.spawn(async move {
+                if let Err(error) = http.serve(registry, engines, until).await {
+                    warn!(%error, "HTTP is no longer served");
+                }
+            });
+        }
         if let Some(directory) = &config.watch {
             let watch = Watch::new(absolute(directory)?, socket.path().to_owned(), &state_path, board);
             supervisors.spawn(watch.run(stop_serving.clone()));

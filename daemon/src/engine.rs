@@ -215,6 +215,13 @@ pub enum SyncReport {
     CopyFinished,
     /// All indexes that do not wait for the cutover are built.
     IndexesBuilt,
+    /// The copy of one shard of several stopped by this, and is tried again by itself where the fault is retryable; the others go on.
+    ShardStopped {
+        /// The shard.
+        shard: ShardName,
+        /// Why.
+        fault: Fault,
+    },
     /// How it is, about twice a second.
     Health {
         /// Between the newest operation on the source and the newest one applied; `None` where it is not known.
@@ -247,6 +254,8 @@ pub struct EngineProgress {
     pub lag_seconds: Option<f64>,
     /// Each shard.
     pub shards: Vec<ShardProgress>,
+    /// What is wrong with the run as a whole at the moment.
+    pub error: Option<Fault>,
     /// Namespaces on the destination that the run created or is about to create.
     pub created_namespaces: Vec<Namespace>,
     /// Unique, TTL and capped settings that finalizing gives back, in words.
@@ -281,6 +290,7 @@ impl EngineProgress {
             foreign_writes: ForeignWrites::default(),
             lag_seconds: None,
             shards: Vec::new(),
+            error: None,
             created_namespaces: Vec::new(),
             deferred_settings: Vec::new(),
             expected_downtime_seconds: None,

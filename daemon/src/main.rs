@@ -8,6 +8,7 @@ use daemon::config::Config;
 use daemon::daemon::{Daemon, TestHooks};
 use daemon::engine::Engine;
 use daemon::engine::run::MongoEngine;
+use daemon::memory::Memory;
 use schemas::fault::{Fault, FaultCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -62,7 +63,8 @@ async fn serve(config: &Config) -> Result<(), Fault> {
     let no_signals = |error: std::io::Error| Fault::new(FaultCode::Internal, format!("failed to wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let engine: Arc<dyn Engine> = Arc::new(MongoEngine::default());
+    let memory = Memory::of_mb(config.memory_mb)?;
+    let engine: Arc<dyn Engine> = Arc::new(MongoEngine { memory, ..MongoEngine::default() });
     let mut daemon = Daemon::start(config, engine, TestHooks::from_environment()?).await?;
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),

@@ -22,6 +22,8 @@ pub use connect::connect;
 use observe::{OnItsWay, WriteObserver};
 use shard_keys::ShardKeys;
 
+use crate::memory::Memory;
+
 /// Which of a migration's two deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -107,11 +109,19 @@ pub struct Deployment {
     pub member: SelectionCriteria,
     /// Is told of what is changed here.
     pub observer: Option<Arc<dyn WriteObserver>>,
+    /// What is read here, and what is sent, is held within this.
+    pub memory: Memory,
     /// How its collections are sharded, where it is a sharded cluster.
     pub shard_keys: Option<Arc<ShardKeys>>,
 }
 
 impl Deployment {
+    /// The same, with what is read and sent held within an account that others share.
+    #[must_use]
+    pub fn within(self, memory: &Memory) -> Self {
+        Self { memory: memory.clone(), ..self }
+    }
+
     /// Whether it is a sharded cluster, reached through a router.
     #[must_use]
     pub fn is_sharded(&self) -> bool {

@@ -3,12 +3,19 @@
 use std::time::Duration;
 
 use lifecycle::{Run, State};
+use schemas::fault::Fault;
+use schemas::id::ShardName;
 use schemas::observed::{ByHand, Observed};
 use schemas::phase::Phase;
+use schemas::spec::VerifyMode;
 use schemas::status::{CutoverStatus, MigrationStatus, Readiness, ShardStatus, WindowStatus};
 
-use crate::engine::EngineProgress;
+use crate::engine::{EngineProgress, ShardProgress};
+use crate::journal::Record;
 use crate::registry::View;
+
+/// What a verification is in that has found everything equal.
+const CLEAN: &str = "clean";
 
 /// What the daemon tells of a migration. `progress` is the open engine's; `None` where it is not open.
 #[must_use]
@@ -18,8 +25,9 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     let progress = progress.unwrap_or_else(|| EngineProgress::none(record.spec.verify.mode));
     let now = now.utc.max(run.clock);
     let reasons = run.unready_reasons(now);
-    let error = error(run).or_else(|| syncing_error(run, &progress));
+    let error = error(run).or_else(|| syncing_error(&record, &progress));
     let phase = run.phase();
+    let is_one_of_several = progress.shards.len() > 1;
     let mut created_namespaces = created;
     created_namespaces.extend(progress.created_namespaces);
     // What earlier runs created and this one has not dropped yet is there as well.
@@ -27,6 +35,11 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     created_namespaces.sort();
     created_namespaces.dedup();
     let cutover = run.state.cutover();
+    let mut verification = progress.verification;
+    if phase == Phase::Completed && verification.mode == VerifyMode::Full && verification.mismatches == 0 {
+        // It has completed because nothing differed. An engine that is opened after that, to read, has compared nothing itself.
+        CLEAN.clone_into(&mut verification.phase);
+    }
     let status = MigrationStatus {
         name: record.key.name.clone(),
         workspace: record.key.workspace.clone(),
@@ -36,23 +49,37 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         phase,
         paused: phase == Phase::Paused,
         destination_writable: run.state.writable_at().is_some(),
-        lag_seconds: run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds),
+        lag_seconds: match &run.state {
+            // Everything is applied, which was proved; the last word of the sync was before that.
+            State::Finalizing { .. } | State::Completed { .. } => progress.lag_seconds,
+            State::Validating { .. }
+            | State::Copying { .. }
+            | State::CatchingUp { .. }
+            | State::Ready
+            | State::Draining { .. }
+            | State::Paused { .. }
+            | State::Cancelled { .. }
+            | State::Failed { .. }
+            | State::Expired { .. } => run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds),
+        },
         copy: progress.copy,
         tail: progress.tail,
         indexes: progress.indexes,
-        verification: progress.verification,
+        verification,
         shards: progress
             .shards
             .into_iter()
             .map(|shard| ShardStatus {
-                name: shard.name,
+                name: shard.name.clone(),
                 phase: if shard.error.as_ref().is_some_and(|fault| !fault.retryable) { Phase::Failed } else { phase },
                 copy: shard.copy,
                 tail: shard.tail,
                 lag_seconds: shard.lag_seconds,
                 optime_gap: shard.optime_gap,
                 oplog_window_seconds: shard.oplog_window_seconds,
-                error: shard.error,
+                error: shard
+                    .error
+                    .map(|fault| if is_one_of_several { to_begin_again(&record, &shard.name, fault) } else { fault }),
             })
             .collect(),
         window: window(run, now),
@@ -108,10 +135,18 @@ fn window(run: &Run, now: schemas::time::UtcTime) -> WindowStatus {
 }
 
 /// What a running sync is trying to get over by itself: a server that is away, most often.
-fn syncing_error(run: &Run, progress: &EngineProgress) -> Option<schemas::fault::Fault> {
-    match &run.state {
+fn syncing_error(record: &Record, progress: &EngineProgress) -> Option<Fault> {
+    let of_one = |shard: &ShardProgress| {
+        let fault = shard.error.clone()?;
+        if progress.shards.len() == 1 {
+            return Some(fault);
+        }
+        let fault = to_begin_again(record, &shard.name, fault);
+        Some(Fault { message: format!("shard {}: {}", shard.name, fault.message), ..fault })
+    };
+    match &record.run.state {
         State::Copying { .. } | State::CatchingUp { .. } | State::Ready | State::Draining { .. } => {
-            progress.shards.iter().find_map(|shard| shard.error.clone())
+            progress.error.clone().or_else(|| progress.shards.iter().find_map(of_one))
         }
         State::Validating { .. }
         | State::Finalizing { .. }
@@ -123,16 +158,24 @@ fn syncing_error(run: &Run, progress: &EngineProgress) -> Option<schemas::fault:
     }
 }
 
+/// A fault with which the copy of one shard of several has stopped for good, and what lets it go on once its cause is mended.
+fn to_begin_again(record: &Record, shard: &ShardName, fault: Fault) -> Fault {
+    let is_stopped = matches!(record.run.state, State::Copying { .. }) && !fault.retryable;
+    if !is_stopped {
+        return fault;
+    }
+    let remedy = format!("{}; then `cutover restart-shard {} {shard}`", fault.remedy, record.key.name);
+    fault.with_remedy(remedy)
+}
+
 /// What is wrong: what stopped it, or what is being retried, or why the last cutover was given up.
-fn error(run: &Run) -> Option<schemas::fault::Fault> {
+fn error(run: &Run) -> Option<Fault> {
     match &run.state {
         State::Failed { fault, .. } => Some(fault.clone()),
-        State::Expired { at, .. } => run.trouble.clone().or_else(|| {
-            Some(schemas::fault::Fault::new(
-                schemas::fault::FaultCode::WindowExpired,
-                format!("the cutover window closed at {at}"),
-            ))
-        }),
+        State::Expired { at, .. } => run
+            .trouble
+            .clone()
+            .or_else(|| Some(Fault::new(schemas::fault::FaultCode::WindowExpired, format!("the cutover window closed at {at}")))),
         State::Completed { .. } | State::Cancelled { .. } => run.trouble.clone(),
         State::Validating { .. }
         | State::Copying { .. }

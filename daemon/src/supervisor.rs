@@ -239,6 +239,7 @@ async fn pump(
                 backoff.clear(lifecycle::EffectKind::StartSync);
                 Event::Health { lag, caught_up, blockers }
             }
+            SyncReport::ShardStopped { shard, fault } => Event::ShardStopped { shard, fault },
             SyncReport::Failed(fault) => {
                 backoff.failed(lifecycle::EffectKind::StartSync);
                 Event::SyncFailed { fault }

@@ -127,7 +127,7 @@ async fn write_error(client: &mongodb::Client) -> Option<i32> {
 
 #[tokio::test]
 async fn from_the_first_line_to_the_end() {
-    let stage = Stage::plain().await.unwrap();
+    let mut stage = Stage::plain().await.unwrap();
     let (source, destination) = (stage.source.client().await.unwrap(), stage.destination.client().await.unwrap());
     let filled = fill(&source, &FillOptions { documents: 4_000, ..FillOptions::default() }).await.unwrap();
     let declaration = stage.declaration();
@@ -223,6 +223,7 @@ async fn from_the_first_line_to_the_end() {
     let stats = writer.stop().await.unwrap();
     assert_status_keys(&completed);
     assert_eq!((&completed["destination_writable"], &completed["error"]), (&Value::Bool(true), &Value::Null), "{completed:#}");
+    assert_eq!(completed["lag_seconds"], completed["shards"][0]["lag_seconds"], "{completed:#}");
     assert!(completed["acknowledge_token"].is_null() && completed["cutover"]["started_at"].is_string(), "{completed:#}");
     let downtime = completed["cutover"]["downtime_seconds"].as_f64().unwrap();
     assert!(downtime > 0.0 && downtime < 60.0, "{downtime}");
@@ -240,6 +241,18 @@ async fn from_the_first_line_to_the_end() {
     assert!(!stats.ledger.is_empty());
 
     assert_history(&stage).await;
+
+    // What was proved stands, whichever daemon tells of it.
+    stage.daemon.terminate().await.unwrap();
+    stage.daemon.restart().await.unwrap();
+    let still = stage.cutover.status(MIGRATION).await.unwrap();
+    for (told, verification) in [("at once", &completed["verification"]), ("by another daemon", &still["verification"])] {
+        assert_eq!(
+            (&verification["phase"], &verification["mismatches"]),
+            (&"clean".into(), &0.into()),
+            "{told}: {verification:#}"
+        );
+    }
 
     // The block goes: the run is forgotten, and the source opens.
     std::fs::write(stage.folder().join(format!("{MIGRATION}.hcl")), "# moved\n").unwrap();

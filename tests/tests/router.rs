@@ -181,11 +181,28 @@ async fn a_watched_collection(cluster: &ShardedCluster, client: &Client) -> Resu
     anyhow::bail!("nothing was told behind the end")
 }
 
+/// A sharded collection is not capped, not even on one of its shards.
+async fn only_an_unsharded_collection_is_capped(client: &Client) -> Result<()> {
+    let shop = client.database("shop");
+    let refused = shop.run_command(doc! { "convertToCapped": "hashed", "size": 4096 }).await;
+    let code = refused.err().and_then(|error| match &*error.kind {
+        mongodb::error::ErrorKind::Command(error) => Some(error.code),
+        _ => None,
+    });
+    assert_eq!(code, Some(20));
+    shop.run_command(doc! { "create": "limited" }).await?;
+    shop.run_command(doc! { "convertToCapped": "limited", "size": 4096 }).await?;
+    let listed = shop.run_command(doc! { "listCollections": 1, "filter": { "options.capped": true } }).await?;
+    assert_eq!(listed.get_document("cursor")?.get_array("firstBatch")?.len(), 1);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn change_streams_are_one_over_all_shards() -> Result<()> {
     let (cluster, client) = cluster().await?;
     streams(&cluster, &client).await?;
-    a_watched_collection(&cluster, &client).await
+    a_watched_collection(&cluster, &client).await?;
+    only_an_unsharded_collection_is_capped(&client).await
 }
 
 /// With access control users log in through the router, are made through it, and may do what their roles say.

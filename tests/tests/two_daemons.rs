@@ -1,5 +1,4 @@
 //! Two daemons on one migration: on one state directory the second does not start; on two, it keeps off what the first is at work on.
-#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 use std::fs;
 

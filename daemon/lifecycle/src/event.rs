@@ -104,6 +104,13 @@ pub enum Event {
         /// What else keeps it from being ready.
         blockers: Vec<String>,
     },
+    /// The copy of one shard has stopped by itself; the others go on.
+    ShardStopped {
+        /// The shard.
+        shard: ShardName,
+        /// Why.
+        fault: Fault,
+    },
     /// The sync has stopped by itself.
     SyncFailed {
         /// Why.
@@ -192,6 +199,7 @@ impl Event {
             Self::CopyFinished => "copy_finished",
             Self::IndexesBuilt => "indexes_built",
             Self::Health { .. } => "health",
+            Self::ShardStopped { .. } => "shard_stopped",
             Self::SyncFailed { .. } => "sync_failed",
             Self::EarlierRetired { .. } => "earlier_retired",
             Self::Validated => "validated",

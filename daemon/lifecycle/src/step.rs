@@ -98,6 +98,7 @@ impl Walk<'_> {
 
             Event::CopyFinished => self.copy_finished(),
             Event::IndexesBuilt => self.indexes_built(),
+            Event::ShardStopped { shard, fault } => self.shard_stopped(&shard, &fault),
             Event::Health { lag, caught_up, blockers } => self.health(lag, caught_up, blockers),
             Event::SyncFailed { fault } => self.sync_failed(fault),
 

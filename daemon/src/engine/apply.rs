@@ -12,6 +12,7 @@
 //! commands that every router takes.
 
 use std::collections::HashSet;
+use std::iter::Peekable;
 use std::ops::Deref;
 
 use futures_util::StreamExt as _;
@@ -21,6 +22,7 @@ use schemas::namespace::Namespace;
 
 use super::fold::{Content, Deletion, Write};
 use super::tail::Tail;
+use super::tuning::Tuning;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
 use super::{delta, element, index, key};
 use crate::mongo::shard_keys::PlacedBy;
@@ -71,6 +73,31 @@ impl<'a> Batch<'a> {
     /// The writes of these statements.
     fn of<'b>(&'b self, refused: &'b [Refused]) -> impl Iterator<Item = (&'a Write, Why)> + 'b {
         refused.iter().filter_map(|refused| Some((*self.writes.get(refused.index)?, refused.why)))
+    }
+}
+
+type Statements<'i, 'a, S> = Box<dyn Iterator<Item = (&'a Write, S)> + Send + 'i>;
+
+/// Batches of commands, each made when it is asked for: all at once would be held once more.
+struct Batches<'i, 'a, S> {
+    statements: Peekable<Statements<'i, 'a, S>>,
+    tuning: &'i Tuning,
+}
+
+impl<'a, S: Deref<Target = RawDocument>> Iterator for Batches<'_, 'a, S> {
+    type Item = Batch<'a>;
+
+    fn next(&mut self) -> Option<Batch<'a>> {
+        let tuning = self.tuning;
+        let mut batch = Batch::new();
+        let fits = |batch: &Batch<'_>, statement: &S| {
+            let bytes = batch.bytes + statement.as_bytes().len();
+            batch.writes.is_empty() || (bytes <= tuning.command_bytes && batch.writes.len() < tuning.command_statements)
+        };
+        while let Some((write, statement)) = self.statements.next_if(|(_, statement)| fits(&batch, statement)) {
+            batch.push(write, &statement);
+        }
+        (!batch.writes.is_empty()).then_some(batch)
     }
 }
 
@@ -136,22 +163,12 @@ impl Applier<'_> {
     }
 
     /// Sorts statements into batches of commands.
-    fn batches<'a, S: Deref<Target = RawDocument>>(&self, statements: impl Iterator<Item = (&'a Write, S)>) -> Vec<Batch<'a>> {
-        let tuning = &self.tail.tuning;
-        let mut batches = Vec::new();
-        let mut batch = Batch::new();
-        for (write, statement) in statements {
-            let bytes = batch.bytes + statement.as_bytes().len();
-            let has_room = bytes <= tuning.command_bytes && batch.writes.len() < tuning.command_statements;
-            if !batch.writes.is_empty() && !has_room {
-                batches.push(std::mem::replace(&mut batch, Batch::new()));
-            }
-            batch.push(write, &statement);
-        }
-        if !batch.writes.is_empty() {
-            batches.push(batch);
-        }
-        batches
+    fn batches<'i, 'a: 'i, S: Deref<Target = RawDocument> + 'i>(
+        &'i self,
+        statements: impl Iterator<Item = (&'a Write, S)> + Send + 'i,
+    ) -> Batches<'i, 'a, S> {
+        let statements: Statements<'i, 'a, S> = Box::new(statements);
+        Batches { statements: statements.peekable(), tuning: &self.tail.tuning }
     }
 
     async fn run(&self, namespace: &Namespace, verb: Verb, statements: &RawArray) -> Result<Outcome, Fault> {
@@ -256,37 +273,39 @@ impl Applier<'_> {
     /// Puts whole contents in place of what is there. Returns what is refused.
     async fn replace<'w>(&self, namespace: &Namespace, writes: &[&'w Write]) -> Result<Vec<(&'w Write, Why)>, Fault> {
         let mut anew = Vec::new();
-        let mut statements = Vec::new();
+        let mut refused = Vec::new();
         let placed = self.tail.destination.placed(namespace).is_some();
-        for write in writes {
-            let Some(Content::Changed(document)) = &write.content else { continue };
-            let statement = update_of(write, &**document, true);
-            if placed || element::has_zero_timestamp(document) || statement.as_bytes().len() > STATEMENT_BYTES {
+        let statements = writes.iter().filter_map(|write| {
+            let Some(Content::Changed(document)) = &write.content else { return None };
+            let whole = || update_of(write, &**document, true);
+            let fits = |statement: &RawDocumentBuf| statement.as_bytes().len() <= STATEMENT_BYTES;
+            let statement = (!placed && !element::has_zero_timestamp(document)).then(whole).filter(fits);
+            if statement.is_none() {
                 anew.push(*write);
-            } else {
-                statements.push((*write, statement));
             }
-        }
-        for batch in self.batches(statements.into_iter()) {
+            Some((*write, statement?))
+        });
+        for batch in self.batches(statements) {
             let outcome = self.run(namespace, Verb::Update, &batch.statements).await?;
-            anew.extend(batch.of(&outcome.refused).filter(|(_, why)| !is_over(*why)).map(|(write, _)| write));
+            refused.extend(batch.of(&outcome.refused).filter(|(_, why)| !is_over(*why)).map(|(write, _)| write));
         }
+        anew.extend(refused);
         self.put_anew(namespace, &anew).await
     }
 
     async fn change(&self, namespace: &Namespace, writes: &[Write], placed: Option<&PlacedBy>) -> Result<(), Fault> {
         let moves = |write: &Write| placed.is_some_and(|placed| write.deltas.iter().any(|delta| placed.is_touched_by(delta)));
         let mut again: Vec<&Write> = Vec::new();
-        let mut statements = Vec::new();
-        for write in writes.iter().filter(|write| !write.deltas.is_empty()) {
+        let mut unfit: Vec<&Write> = Vec::new();
+        let statements = writes.iter().filter(|write| !write.deltas.is_empty()).filter_map(|write| {
             let statement = deltas_of(write);
             if moves(write) || self.tail.doubled.contains(namespace) || statement.as_bytes().len() > STATEMENT_BYTES {
-                again.push(write);
-            } else {
-                statements.push((write, statement));
+                unfit.push(write);
+                return None;
             }
-        }
-        for batch in self.batches(statements.into_iter()) {
+            Some((write, statement))
+        });
+        for batch in self.batches(statements) {
             let outcome = match self.run(namespace, Verb::Update, &batch.statements).await {
                 Err(fault) if self.tail.destination.is_sharded() && !fault.retryable => {
                     tracing::debug!(%namespace, error = %fault.message, "a router that takes no deltas");
@@ -305,6 +324,7 @@ impl Applier<'_> {
             }
             again.extend(refused);
         }
+        again.extend(unfit);
         if !again.is_empty() {
             tracing::debug!(%namespace, documents = again.len(), "deltas that did not apply; reading the documents again");
         }
@@ -353,6 +373,8 @@ impl Applier<'_> {
             let mut found: HashSet<u64> = HashSet::new();
             let mut find = find_ids(namespace, slice);
             append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.as_of });
+            // What opens the cursor brings the first reply.
+            let mut share = source.memory.reply().await;
             let mut cursor = source.batches(&namespace.db, find, 101).await.map_err(|e| fault(&e))?;
             while let Some(batch) = cursor.next().await {
                 let batch = batch.map_err(|e| fault(&e))?;
@@ -364,13 +386,20 @@ impl Applier<'_> {
                     .filter_map(|document| Some(Write::whole(element::id_of(document)?, document.to_owned())))
                     .collect();
                 found.extend(fresh.iter().map(|write| key::hash(&write.id, collated)));
+                // As what is put in place, and once more in the statements that are made of it.
+                share.shrink(2 * batch.as_raw_document().as_bytes().len());
+                drop(batch);
                 self.tail.note_reread(namespace).await?;
                 if fresh.iter().filter_map(Write::document).any(|document| element::has_doubled_names(document)) {
                     self.tail.doubled.add(namespace).await?;
                 }
                 let refused = self.replace(namespace, &fresh.iter().collect::<Vec<_>>()).await?;
                 stuck.extend(refused.into_iter().map(|(write, why)| (write.clone(), why)));
+                // Given back before another is waited for.
+                drop((fresh, share));
+                share = source.memory.reply().await;
             }
+            drop(share);
             if is_sharded {
                 let gone = slice.iter().copied().filter(|write| !found.contains(&key::hash(&write.id, collated)));
                 self.delete(namespace, gone).await?;

@@ -9,10 +9,9 @@ use mongodb::bson::{Timestamp, rawdoc};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
-use tokio::sync::Semaphore;
 
 use super::catalog::{self, CollectionInfo};
-use super::copy::{Copier, LARGE_AT_ONCE};
+use super::copy::Copier;
 use super::doubled::Doubled;
 use super::pace::Pace;
 use super::progress::ShardCounters;
@@ -45,19 +44,8 @@ pub async fn mend(
     let (documents, bytes) = catalog::size(source, namespace).await?;
     // The source takes no writes meanwhile, and its users wait.
     let pace = Pace::new(None, 1);
-    let large = Semaphore::new(LARGE_AT_ONCE);
-    let copier = Copier {
-        source,
-        entry: source,
-        destination,
-        progress,
-        doubled,
-        start: as_of,
-        pace: &pace,
-        large: &large,
-        tuning,
-        placement: None,
-    };
+    let copier =
+        Copier { source, entry: source, destination, progress, doubled, start: as_of, pace: &pace, tuning, placement: None };
     for part in partition::split(source, info, bytes, None, tuning).await? {
         copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }
@@ -73,6 +61,8 @@ enum Order {
 }
 
 async fn compare(source: &Deployment, destination: &Deployment, namespace: &Namespace, as_of: Timestamp) -> Result<Order, Fault> {
+    // Held by turns they could keep each other from their next replies.
+    let _share = source.memory.pair().await;
     let (mut ours, mut theirs) =
         tokio::try_join!(Scan::open(source, namespace, Some(as_of)), Scan::open(destination, namespace, None))?;
     let mut documents = 0;

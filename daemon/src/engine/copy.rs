@@ -11,16 +11,16 @@ use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, Timestamp, rawdoc};
 use mongodb::raw_batch_cursor::RawBatch;
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::checkpoint::Part;
 use super::doubled::Doubled;
-use super::pace::{Amount, Pace};
+use super::pace::{Amount, Pace, Turn};
 use super::progress::ShardCounters;
 use super::topology::Placement;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Inserted, Verb, Why};
 use super::{element, index, partition};
+use crate::memory::Share;
 use crate::mongo::{Deployment, append, command, error};
 
 /// The server's code for a record to resume after that is gone.
@@ -34,12 +34,6 @@ const SCANS: u32 = 20;
 /// asked with some.
 const STALE_SCANS: u32 = 4;
 const BEFORE_NEXT_SCAN: Duration = Duration::from_millis(50);
-
-/// Documents of this mean size fill a reply each, or a few of them do: their readers take turns from the start.
-const LARGE_MEAN: u64 = 4 << 20;
-/// Large replies that are held at once: one is read while another is written. Each is held three to five times, as it came, in its
-/// command, and as what is sent.
-pub const LARGE_AT_ONCE: usize = 2;
 
 /// What a part held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,8 +51,6 @@ pub struct Batch {
     pub size: u32,
     /// What will come, as far as can be told.
     pub expected: Amount,
-    /// What a document of the collection weighs.
-    pub mean_bytes: u64,
 }
 
 /// Copies parts from one deployment to another.
@@ -78,8 +70,6 @@ pub struct Copier<'a> {
     pub start: Timestamp,
     /// How fast all copiers may read.
     pub pace: &'a Pace,
-    /// Who may hold a large reply.
-    pub large: &'a Semaphore,
     /// The bounds on memory.
     pub tuning: &'a Tuning,
     /// Where the source is a shard: what it owns is read, and no orphan.
@@ -93,7 +83,7 @@ impl Copier<'_> {
         let mean = bytes.checked_div(documents).unwrap_or(1024);
         let size = self.pace.batch_size(self.tuning.batch_size(documents, bytes, readers), mean);
         let documents = u64::from(size).min(documents);
-        Batch { size, expected: Amount { documents, bytes: documents * mean }, mean_bytes: mean }
+        Batch { size, expected: Amount { documents, bytes: documents * mean } }
     }
 
     /// Copies a part whole. What it counted in the progress is taken back where it fails.
@@ -167,48 +157,36 @@ impl Copier<'_> {
             placement.append_versions(&mut find, namespace);
         }
         // What opens the cursor brings the first batch.
-        let mut is_large = batch.mean_bytes >= LARGE_MEAN;
-        let mut place = self.place(is_large).await;
-        let first = self.pace.begin(batch.expected).await;
+        let first = self.begin(batch.expected).await;
         let mut cursor = self.source.batches(&namespace.db, find, batch.size).await.map_err(broken)?;
         let mut turn = Some(first);
         let mut is_whole = false;
-        // One batch is read while the one before is written.
-        let mut writing: Option<RawBatch> = None;
+        // One batch is read while the one before is written, which gives its share back whether or not the read has one yet.
+        let mut writing: Option<(RawBatch, Share)> = None;
         loop {
-            let write = async |batch: Option<&RawBatch>| match batch {
-                Some(batch) => self.write_batch(namespace, part, batch).await.map(Some),
+            let write = async |batch: Option<(RawBatch, Share)>| match batch {
+                Some((batch, _share)) => self.write_batch(namespace, part, &batch).await.map(Some),
                 None => Ok(None),
             };
             let mut read = async || {
                 if is_whole {
                     return None;
                 }
-                let turn = match turn.take() {
-                    Some(turn) => turn,
-                    None => self.pace.begin(batch.expected).await,
+                let (turn, mut share) = match turn.take() {
+                    Some(begun) => begun,
+                    None => self.begin(batch.expected).await,
                 };
-                let next = cursor.next().await;
-                if let Some(Ok(next)) = &next {
+                let next = cursor.next().await?;
+                Some(next.map(|next| {
                     is_whole = is_exhausted(next.as_raw_document());
-                    turn.end(self.amount_of(next));
-                }
-                next
+                    turn.end(self.amount_of(&next));
+                    // The last batch of a part is cut, which takes a copy of it.
+                    let copies = if part.until.is_some() { 2 } else { 1 };
+                    share.shrink(copies * next.as_raw_document().as_bytes().len());
+                    (next, share)
+                }))
             };
-            let (next, written) = if is_large {
-                // A large reply is written before the next is read, and few are held at once.
-                if place.is_none() {
-                    place = self.place(true).await;
-                }
-                let written = write(writing.take().as_ref()).await;
-                let is_over = written.as_ref().map_or(true, |written| written.as_ref().is_some_and(|written| written.was_last));
-                (if is_over { None } else { read().await }, written)
-            } else {
-                place = None;
-                tokio::join!(read(), write(writing.as_ref()))
-            };
-            is_large = batch.mean_bytes >= LARGE_MEAN
-                || matches!(&next, Some(Ok(next)) if next.as_raw_document().as_bytes().len() > self.tuning.large_batch_bytes);
+            let (next, written) = tokio::join!(read(), write(writing.take()));
             if let Some(written) = written? {
                 copied.documents += written.documents;
                 copied.bytes += written.bytes;
@@ -224,9 +202,12 @@ impl Copier<'_> {
         }
     }
 
-    /// A place among those who may hold a large reply, where it is one. Nobody waits for it who has one.
-    async fn place(&self, is_large: bool) -> Option<SemaphorePermit<'_>> {
-        if is_large { self.large.acquire().await.ok() } else { None }
+    /// Waits until a reply may be read, by the pace and by the memory.
+    async fn begin(&self, expected: Amount) -> (Turn<'_>, Share) {
+        let mut turn = self.pace.begin(expected).await;
+        let share = self.source.memory.reply().await;
+        turn.restart();
+        (turn, share)
     }
 
     /// What a batch has brought, as far as a rate is to be held.

@@ -13,11 +13,10 @@ use mongodb::bson::{RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
-use tokio::sync::Semaphore;
 
 use super::catalog::{self, CollectionInfo, Kind, NAMESPACE_NOT_FOUND};
 use super::checkpoint::Recopied;
-use super::copy::{Copier, LARGE_AT_ONCE};
+use super::copy::Copier;
 use super::distribute;
 use super::event::Definition;
 use super::index;
@@ -380,7 +379,6 @@ impl Tail {
         // Record ids are a member's own.
         let (source, _) = shard.deployment.pinned().await?;
         let pace = Pace::new(self.rate_limit, 1);
-        let large = Semaphore::new(LARGE_AT_ONCE);
         let copier = Copier {
             source: &source,
             entry: &self.source.entry,
@@ -389,7 +387,6 @@ impl Tail {
             doubled: &self.doubled,
             start: timestamp(start),
             pace: &pace,
-            large: &large,
             tuning: &self.tuning,
             placement,
         };

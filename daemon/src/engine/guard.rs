@@ -85,7 +85,8 @@ pub async fn make_user(destination: &Deployment, run: &RunId) -> Result<Option<L
     ]);
     if let (true, Some(privileges)) = (destination.is_sharded(), privileges.as_array_mut()) {
         privileges.push(mongodb::bson::bson!({ "resource": { "db": "", "collection": "" }, "actions": actions(&ON_SHARDED) }));
-        privileges.push(mongodb::bson::bson!({ "resource": { "cluster": true }, "actions": ["appendOplogNote"] }));
+        // A router shows what the shards are at for it to nobody else, not even a user's own writes.
+        privileges.push(mongodb::bson::bson!({ "resource": { "cluster": true }, "actions": ["appendOplogNote", "inprog"] }));
         // By what collections are sharded, and whether writes are blocked.
         privileges.push(mongodb::bson::bson!({ "resource": { "db": "config", "collection": "" }, "actions": ["find"] }));
     }

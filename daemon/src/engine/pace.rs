@@ -196,6 +196,11 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// The read begins only now: what it waited for was not the source.
+    pub fn restart(&mut self) {
+        self.began = Instant::now();
+    }
+
     /// The read has brought this.
     pub fn end(self, brought: Amount) {
         let took = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -22,6 +22,7 @@ use schemas::spec::{ExistingData, MigrationSpec};
 use super::catalog::{self, CollectionInfo, Kind};
 use super::guard::{self, Rival};
 use super::{Ours, users};
+use crate::memory::Memory;
 use crate::mongo::{Deployment, ServerVersion, Side, Topology, connect};
 
 /// The oldest server that is carried from and to.
@@ -128,23 +129,25 @@ pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Fi
     findings
 }
 
-/// Makes the checks and the forecast.
-pub async fn inspect(spec: &MigrationSpec, ours: &Ours) -> Inspection {
+/// Makes the checks and the forecast, whose sample of the documents is held within `memory`.
+pub async fn inspect(spec: &MigrationSpec, ours: &Ours, memory: &Memory) -> Inspection {
     let mut findings = check(spec, ours, None).await;
-    let forecast = match findings.source.clone() {
-        Some(source) => match forecast::forecast(&source, &findings.followed(), &findings.catalogue).await {
-            Ok(forecast) => {
-                forecast::oplog(&mut findings, &source, &forecast);
-                if let Some(destination) = findings.destination.clone() {
-                    surroundings::disk(&mut findings, &destination, forecast.bytes).await;
+    let forecast = match findings.source.clone().map(|source| source.within(memory)) {
+        Some(source) => {
+            match forecast::forecast(&source, &findings.followed(), &findings.catalogue, spec.copy.rate_limit).await {
+                Ok(forecast) => {
+                    forecast::oplog(&mut findings, &source, &forecast);
+                    if let Some(destination) = findings.destination.clone() {
+                        surroundings::disk(&mut findings, &destination, forecast.bytes).await;
+                    }
+                    Some(forecast)
                 }
-                Some(forecast)
+                Err(fault) => {
+                    findings.fail("forecast", &fault);
+                    None
+                }
             }
-            Err(fault) => {
-                findings.fail("forecast", &fault);
-                None
-            }
-        },
+        }
         None => None,
     };
     Inspection { checks: findings.checks, forecast, drops: findings.drops, destination_access_control: findings.access_control }

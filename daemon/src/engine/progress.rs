@@ -187,7 +187,8 @@ impl ShardCounters {
                 catch_up_eta_seconds: None,
             },
             lag_seconds: lag(&counters).map(f64::from),
-            optime_gap: OptimeGap { source: counters.source_optime, applied: counters.applied },
+            // The source is asked now and then, and has been as far as what was applied of it.
+            optime_gap: OptimeGap { source: counters.source_optime.max(counters.applied), applied: counters.applied },
             oplog_window_seconds: counters.oplog_window_seconds,
             error: counters.error.clone(),
         }
@@ -346,6 +347,7 @@ impl Progress {
             indexes: run.indexes,
             lag_seconds,
             shards,
+            error: run.error.clone(),
             created_namespaces: run.created.iter().cloned().collect(),
             deferred_settings: run.deferred.iter().cloned().collect(),
             // What is left to apply now; giving the settings back rebuilds nothing and adds little.

@@ -33,10 +33,11 @@ pub(super) struct Reporter {
 }
 
 impl Milestone {
-    pub(super) const fn report(self) -> SyncReport {
+    pub(super) fn report(self) -> SyncReport {
         match self {
             Self::Copied => SyncReport::CopyFinished,
             Self::Indexed => SyncReport::IndexesBuilt,
+            Self::ShardStopped(shard, fault) => SyncReport::ShardStopped { shard, fault },
         }
     }
 }
@@ -57,11 +58,20 @@ impl Reporter {
         loop {
             tokio::select! {
                 Some(milestone) = milestones.recv() => {
-                    match milestone {
-                        Milestone::Copied => copied = self.copied().await.ok().flatten(),
-                        Milestone::Indexed => indexed = true,
+                    let is_lasting = match milestone {
+                        Milestone::Copied => {
+                            copied = self.copied().await.ok().flatten();
+                            true
+                        }
+                        Milestone::Indexed => {
+                            indexed = true;
+                            true
+                        }
+                        Milestone::ShardStopped(..) => false,
+                    };
+                    if is_lasting {
+                        self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(milestone.clone());
                     }
-                    self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(milestone);
                     self.send(milestone.report()).await;
                 },
                 _ = ticks.tick() => {

@@ -13,14 +13,13 @@ use schemas::namespace::Namespace;
 use schemas::observed::{Finding, ForeignWrite, Inspection, Mismatch};
 use schemas::principal::Principal;
 use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
-use tokio::sync::{RwLock, Semaphore, mpsc};
+use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{self, CollectionInfo};
 use super::checkpoint::Checkpoints;
 use super::concurrent::{self, Piece};
-use super::copy::LARGE_AT_ONCE;
 use super::doubled::Doubled;
 use super::outlook::{self, Versions};
 use super::progress::Progress;
@@ -34,6 +33,7 @@ use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, distribute, fence,
     guard, index, membership, preflight, reconcile, users,
 };
+use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
 
 /// Between two looks at how far the tail has come, while a cutover waits for it.
@@ -51,11 +51,13 @@ const FINISHES: usize = 2;
 pub struct MongoEngine {
     /// The bounds that its runs work within.
     pub tuning: Tuning,
+    /// The large buffers of all its runs.
+    pub memory: Memory,
 }
 
 impl Engine for MongoEngine {
     fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a Ours) -> BoxFuture<'a, Inspection> {
-        Box::pin(preflight::inspect(spec, ours))
+        Box::pin(preflight::inspect(spec, ours, &self.memory))
     }
 
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault> {
@@ -74,6 +76,7 @@ impl Engine for MongoEngine {
             files: Mutex::new(connection_files::digest(&context.spec)),
             running: Mutex::new(None),
             tuning: self.tuning.clone(),
+            memory: self.memory.clone(),
             context,
         }))
     }
@@ -115,6 +118,7 @@ pub struct MongoRun {
     files: Mutex<Option<String>>,
     running: Mutex<Option<Running>>,
     tuning: Tuning,
+    memory: Memory,
 }
 
 impl MongoRun {
@@ -134,7 +138,7 @@ impl MongoRun {
         let mut kept = self.source.lock().await;
         if kept.is_none() {
             let (spec, tag) = (&self.context.spec, self.context.run.as_str());
-            *kept = Some(Arc::new(Source::connect(&spec.source.connection, tag).await?));
+            *kept = Some(Arc::new(Source::connect(&spec.source.connection, tag, &self.memory).await?));
         }
         kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
     }
@@ -143,7 +147,8 @@ impl MongoRun {
         let mut kept = self.destination.lock().await;
         if kept.is_none() {
             let (spec, tag) = (&self.context.spec, self.context.run.as_str());
-            *kept = Some(Arc::new(connect(Side::Destination, &spec.destination.connection, None, tag).await?));
+            let destination = connect(Side::Destination, &spec.destination.connection, None, tag).await?;
+            *kept = Some(Arc::new(destination.within(&self.memory)));
         }
         kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
     }
@@ -160,7 +165,8 @@ impl MongoRun {
                 Some(login) => {
                     let (spec, tag) = (&self.context.spec, self.context.run.as_str());
                     tracing::info!(user = login.username, "the run writes as a user of its own");
-                    Arc::new(connect(Side::Destination, &spec.destination.connection, Some(&login), tag).await?)
+                    let writer = connect(Side::Destination, &spec.destination.connection, Some(&login), tag).await?;
+                    Arc::new(writer.within(&self.memory))
                 }
             };
             *kept = Some(Arc::new(Deployment { observer: Some(self.verifier.observer()), ..(*writer).clone() }));
@@ -359,7 +365,6 @@ impl RunEngine for MongoRun {
                 verifier: Arc::clone(&self.verifier),
                 stop: stop.clone(),
                 tuning: self.tuning.clone(),
-                large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
                 milestones,
                 restarts: Arc::clone(&restarts),
             };

@@ -166,7 +166,6 @@ impl ShardCopy<'_> {
             doubled: &doubled,
             start: timestamp(row.start),
             pace: &pace,
-            large: &sync.large,
             tuning: &sync.tuning,
             placement: self.placement.as_ref(),
         };

@@ -326,6 +326,7 @@ impl Sync {
                         let shard = &shards[place];
                         tracing::warn!(shard = %shard.shard.name, code = %fault.code, error = %fault.message, "a shard's copy stopped");
                         shard.progress.set_error(Some(fault.clone()));
+                        let _ = self.milestones.send(Milestone::ShardStopped(shard.shard.name.clone(), fault.clone()));
                         let again_at = fault.retryable.then(|| Instant::now() + LATER);
                         stopped.insert(place, Stopped { fault, again_at });
                     }

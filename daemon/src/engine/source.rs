@@ -20,6 +20,7 @@ use schemas::spec::ConnectionSpec;
 use tokio::sync::Mutex;
 
 use super::topology::{self, Cluster};
+use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, Topology, connect};
 
 /// A cluster time of each shard.
@@ -49,8 +50,9 @@ pub struct Source {
 
 impl Source {
     /// Connects to what is declared, and to every shard behind it.
-    pub async fn connect(spec: &ConnectionSpec, tag: &str) -> Result<Self, Fault> {
-        Self::behind(Arc::new(connect(Side::Source, spec, None, tag).await?), spec).await
+    /// What is read there is held within `memory`.
+    pub async fn connect(spec: &ConnectionSpec, tag: &str, memory: &Memory) -> Result<Self, Fault> {
+        Self::behind(Arc::new(connect(Side::Source, spec, None, tag).await?.within(memory)), spec).await
     }
 
     /// Connects to every shard behind a deployment that was reached as `spec` says.
@@ -67,7 +69,8 @@ impl Source {
                 let cluster = Cluster::discover(&entry).await?;
                 let connections = cluster.shards.iter().map(|shard| async {
                     let connection = shard.connection(spec);
-                    let deployment = connect(Side::Source, &connection, None, &entry.tag).await.map(Arc::new)?;
+                    let deployment = connect(Side::Source, &connection, None, &entry.tag).await?;
+                    let deployment = Arc::new(deployment.within(&entry.memory));
                     Ok::<_, Fault>(ShardSource { name: shard.name.clone(), deployment })
                 });
                 (try_join_all(connections).await?, Some(Arc::new(cluster)))

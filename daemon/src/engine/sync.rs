@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
 use schemas::spec::MigrationSpec;
-use tokio::sync::{RwLock, Semaphore, mpsc};
+use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog;
@@ -56,21 +57,21 @@ pub struct Sync {
     pub stop: CancellationToken,
     /// Its bounds.
     pub tuning: Tuning,
-    /// Who may hold a large reply, of all shards together.
-    pub large: Arc<Semaphore>,
     /// Is told what it has reached.
     pub milestones: mpsc::UnboundedSender<Milestone>,
     /// Shards whose copy somebody wants to be begun again.
     pub restarts: Arc<Restarts>,
 }
 
-/// What a sync has reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a sync tells on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Milestone {
     /// All documents in scope were copied once.
     Copied,
     /// All indexes that do not wait for the cutover are built.
     Indexed,
+    /// The copy of one shard of several stopped; the others go on.
+    ShardStopped(ShardName, Fault),
 }
 
 impl Sync {

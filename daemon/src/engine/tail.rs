@@ -13,6 +13,7 @@
 //! never passes an event that is not. Before and after a definition it is synced to disk: a rename must not meet again what came
 //! before it.
 
+mod held;
 mod idle;
 mod position;
 
@@ -27,7 +28,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
 use schemas::spec::{RateLimit, ShardingSpec};
-use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Order};
@@ -44,7 +45,9 @@ use super::told::Told;
 use super::tuning::Tuning;
 use super::verify::Verifier;
 use super::{element, fold, key};
+use crate::memory::Share;
 use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
+use held::Held;
 use idle::Idle;
 use position::Position;
 
@@ -168,8 +171,17 @@ struct Batch {
     events: Vec<Event>,
     /// Everything up to this has been told.
     told: Option<Passed>,
-    /// Its place among what is read ahead.
-    _weight: Option<OwnedSemaphorePermit>,
+    /// What it holds of the memory.
+    share: Share,
+}
+
+/// What is applied at once.
+#[derive(Debug, Default)]
+struct Round {
+    events: Vec<(Lane, Event)>,
+    bytes: usize,
+    /// Of replies whose last event is in it.
+    shares: Vec<Share>,
 }
 
 /// Waits for the next reply of a shard that is wanted; `None`: there is no more of it.
@@ -191,9 +203,10 @@ impl Tail {
     pub async fn follow(&self, from: &[ShardRow]) -> Result<(), Fault> {
         let ahead = if from.len() > 1 { READ_AHEAD_OF_SEVERAL } else { READ_AHEAD };
         let (senders, mut arrived): (Vec<_>, Vec<_>) = from.iter().map(|_| mpsc::channel(ahead)).unzip();
-        let lanes = self.source.shards.iter().zip(from).zip(senders);
-        let read = try_join_all(lanes.map(|((shard, from), batches)| self.read(shard, from, batches)));
-        let apply = self.apply(from, &mut arrived);
+        let missing: Vec<Notify> = from.iter().map(|_| Notify::new()).collect();
+        let lanes = self.source.shards.iter().zip(from).zip(senders).zip(&missing);
+        let read = try_join_all(lanes.map(|(((shard, from), batches), missing)| self.read(shard, from, batches, missing)));
+        let apply = self.apply(from, &mut arrived, &missing);
         // The one ends when the other fails.
         tokio::pin!(read, apply);
         let ended = tokio::select! {
@@ -213,12 +226,18 @@ impl Tail {
             && (self.destination.version.major, self.destination.version.minor) >= (source.version.major, source.version.minor)
     }
 
-    async fn read(&self, shard: &ShardSource, from: &ShardRow, batches: mpsc::Sender<Batch>) -> Result<(), Fault> {
+    async fn read(
+        &self,
+        shard: &ShardSource,
+        from: &ShardRow,
+        batches: mpsc::Sender<Batch>,
+        missing: &Notify,
+    ) -> Result<(), Fault> {
         let source = &shard.deployment;
         let mut behind = from.token.clone();
         let mut lean = self.tuning.lean_stream;
         loop {
-            let fault = match self.read_stream(source, from, &mut behind, lean, &batches).await {
+            let fault = match self.read_stream(source, from, &mut behind, lean, &batches, missing).await {
                 Ok(Ended::Unwanted) => return Ok(()),
                 Ok(Ended::Passed) => {
                     lean = self.tuning.lean_stream;
@@ -249,6 +268,7 @@ impl Tail {
         behind: &mut Option<RawDocumentBuf>,
         lean: bool,
         batches: &mpsc::Sender<Batch>,
+        missing: &Notify,
     ) -> Result<Ended, Broken> {
         let mut options = rawdoc! { "allChangesForCluster": true };
         if source.version >= EXPANDED {
@@ -272,6 +292,9 @@ impl Tail {
         append(&mut open, "pipeline", &*pipeline);
         append(&mut open, "cursor", &*rawdoc! {});
         append(&mut open, "readConcern", &*rawdoc! { "level": "majority" });
+        // What opens the stream brings its first reply.
+        let mut last = 0;
+        let mut first = Some(self.share(source, last, missing).await);
         let mut cursor = source
             .client
             .database("admin")
@@ -281,10 +304,14 @@ impl Tail {
             .max_time(AWAIT)
             .batch()
             .await?;
-        let most_ahead = self.tuning.round_bytes / self.source.shards.len().max(1);
-        let ahead = Arc::new(Semaphore::new(most_ahead));
-        while let Some(reply) = cursor.next().await {
+        loop {
+            let mut share = match first.take() {
+                Some(share) => share,
+                None => self.share(source, last, missing).await,
+            };
+            let Some(reply) = cursor.next().await else { break };
             let reply = reply?;
+            last = reply.as_raw_document().as_bytes().len() as u64;
             let mut events = Vec::new();
             for value in reply.doc_slices()?.into_iter().flatten() {
                 if let Some(document) = value.as_document() {
@@ -305,10 +332,10 @@ impl Tail {
             let told = token.and_then(|token| token_time(&token).map(|time| Passed { token, time }));
             let bytes: usize = events.iter().map(|event| event.bytes).sum();
             drop(reply);
-            // One that weighs more than may be read ahead waits until nothing else is.
-            let weight = u32::try_from(bytes.min(most_ahead)).unwrap_or(u32::MAX);
-            let _weight = Arc::clone(&ahead).acquire_many_owned(weight).await.ok();
-            if batches.send(Batch { events, told, _weight }).await.is_err() {
+            // As events, and once more in the statements that are made of them.
+            share.shrink(2 * bytes);
+            share.grow(&source.memory, 2 * bytes);
+            if batches.send(Batch { events, told, share }).await.is_err() {
                 return Ok(Ended::Unwanted);
             }
             if lean && tells {
@@ -321,7 +348,22 @@ impl Tail {
         Err(fault.into())
     }
 
-    async fn apply(&self, from: &[ShardRow], arrived: &mut [mpsc::Receiver<Batch>]) -> Result<(), Fault> {
+    /// A share for the stream's next reply. Where the others' events wait for this one's it does not wait: they are given back only
+    /// once they are applied.
+    async fn share(&self, source: &Deployment, last: u64, missing: &Notify) -> Share {
+        tokio::select! {
+            biased;
+            share = source.memory.ahead(last) => share,
+            () = missing.notified(), if self.source.shards.len() > 1 => {
+                tracing::debug!(hosts = source.hosts, "the other shards' events wait for this one's; it reads beyond the memory bound");
+                source.memory.overdraw()
+            }
+        }
+    }
+
+    /// `missing`: is told for each lane that it holds up all others.
+    async fn apply(&self, from: &[ShardRow], arrived: &mut [mpsc::Receiver<Batch>], missing: &[Notify]) -> Result<(), Fault> {
+        let mut held = Held::nothing(from.len());
         let mut merge = Merge::new(from.iter().map(|row| row.applied.unwrap_or(row.start)));
         let mut position = Position::at(from);
         position.show(self);
@@ -330,6 +372,7 @@ impl Tail {
         let mut is_over = false;
         while !is_over {
             idle.look(&self.source, merge.holds_up());
+            merge.wanted().for_each(|lane| missing[lane].notify_one());
             let (lane, batch) = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
@@ -340,17 +383,21 @@ impl Tail {
                 }
             };
             match batch {
-                Some(batch) => merge.push(lane, batch.events, batch.told),
+                Some(batch) => {
+                    held.push(lane, batch.events.len(), batch.share);
+                    merge.push(lane, batch.events, batch.told);
+                }
                 None => is_over = true,
             }
             // All that can be applied of what has arrived.
             loop {
-                let (events, bytes) = self.take_round(&mut merge, arrived);
+                let Round { events, bytes, shares } = self.take_round(&mut merge, &mut held, arrived);
                 let is_last = events.len() < self.tuning.round_events && bytes < self.tuning.round_bytes;
                 let passed: Vec<(Lane, Passed)> =
                     (0..from.len()).filter_map(|lane| Some((lane, merge.take_told(lane)?))).collect();
                 let _round = self.gate.read().await;
                 self.apply_events(events, &mut position, &mut told).await?;
+                drop(shares);
                 for (lane, passed) in passed {
                     position.pass(lane, passed.token, passed.time);
                 }
@@ -369,31 +416,32 @@ impl Tail {
         self.store(&mut position, &mut told, false).await
     }
 
-    /// Takes what can be applied now, up to the bounds of a round. Gives its weight, too.
-    fn take_round(&self, merge: &mut Merge<Event>, arrived: &mut [mpsc::Receiver<Batch>]) -> (Vec<(Lane, Event)>, usize) {
-        let mut events = Vec::new();
-        let mut bytes = 0;
+    /// Takes what can be applied now, up to the bounds of a round.
+    fn take_round(&self, merge: &mut Merge<Event>, held: &mut Held, arrived: &mut [mpsc::Receiver<Batch>]) -> Round {
+        let mut round = Round::default();
+        let is_full = |round: &Round| round.events.len() >= self.tuning.round_events || round.bytes >= self.tuning.round_bytes;
         loop {
-            while events.len() < self.tuning.round_events
-                && bytes < self.tuning.round_bytes
+            while !is_full(&round)
                 && let Some((lane, event)) = merge.pop()
             {
-                bytes += event.bytes;
-                events.push((lane, event));
+                round.bytes += event.bytes;
+                round.events.push((lane, event));
+                round.shares.extend(held.pop(lane));
             }
-            if events.len() >= self.tuning.round_events || bytes >= self.tuning.round_bytes {
-                return (events, bytes);
+            if is_full(&round) {
+                return round;
             }
             let wanted: Vec<Lane> = merge.wanted().collect();
             let mut more = false;
             for lane in wanted {
                 if let Ok(batch) = arrived[lane].try_recv() {
                     more = true;
+                    held.push(lane, batch.events.len(), batch.share);
                     merge.push(lane, batch.events, batch.told);
                 }
             }
             if !more {
-                return (events, bytes);
+                return round;
             }
         }
     }

@@ -272,9 +272,9 @@ impl Verifier {
             told.map_err(|_| Fault::new(schemas::fault::FaultCode::Internal, "nobody follows the destination's changes"))?;
             self.recheck(sides, Until::Empty).await?;
         }
-        // What differed may have been given since: options are, and a collection is made capped, once nothing more is to be applied.
-        let differed = !self.definitions.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if self.look_at_definitions.swap(false, Ordering::AcqRel) || self.foreign_writes().open > 0 || differed {
+        // What differed when they were looked at may have been on its way.
+        let is_wanted = self.look_at_definitions.swap(false, Ordering::AcqRel) || self.has_differing_definitions();
+        if is_wanted || self.foreign_writes().open > 0 {
             self.compare_definitions(sides).await?;
         }
         self.count().await?;
@@ -396,11 +396,16 @@ impl Verifier {
                 tokio::time::sleep(IDLE).await;
             }
             let is_wanted = self.look_at_definitions.swap(false, Ordering::AcqRel);
-            if is_wanted || scanned.is_some() && definitions_at.elapsed() >= DEFINITIONS_EVERY {
+            let every = if self.has_differing_definitions() { REVISIT } else { DEFINITIONS_EVERY };
+            if is_wanted || scanned.is_some() && definitions_at.elapsed() >= every {
                 self.compare_definitions(sides).await?;
                 definitions_at = Instant::now();
             }
         }
+    }
+
+    fn has_differing_definitions(&self) -> bool {
+        !self.definitions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     async fn compare_definitions(self: &Arc<Self>, sides: &Sides) -> Result<(), Fault> {

@@ -138,6 +138,7 @@ fn halves(statements: &RawArray) -> Vec<(usize, RawArrayBuf)> {
 
 async fn send_one(destination: &Deployment, namespace: &Namespace, verb: Verb, statements: &RawArray) -> Result<Reply, Fault> {
     let (name, list) = verb.command();
+    let _share = destination.memory.command(statements.as_bytes().len()).await;
     let mark = format!("{}:{}:{};", destination.tag, std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
     let mut head = command(name, &namespace.collection);
     append(&mut head, "ordered", false);

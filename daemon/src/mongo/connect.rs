@@ -12,6 +12,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::spec::{ConnectionSpec, SecretRef};
 
 use super::{Deployment, ServerVersion, Side, Topology, primary};
+use crate::memory::Memory;
 
 /// How long one TCP connection may take: a host behind a firewall that drops packets answers never.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -181,6 +182,8 @@ pub async fn local_address(uri: &str) -> Option<std::net::IpAddr> {
 }
 
 /// Connects and reads what the deployment is. `tag` marks the writes of this run; `login` goes over the declared user.
+///
+/// It has an account of memory of its own, until it is put [`within`](Deployment::within) another: what only asks needs none.
 pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, tag: &str) -> Result<Deployment, Fault> {
     let options = client_options(side, spec, login).await?;
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -243,6 +246,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
         tag: tag.to_owned(),
         member: primary(),
         observer: None,
+        memory: Memory::default(),
         shard_keys,
     })
 }

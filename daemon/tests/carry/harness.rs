@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use daemon::engine::run::MongoEngine;
 use daemon::engine::tuning::Tuning;
 use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, ShardProgress, SyncReport, element};
+use daemon::memory::{MIN_BYTES, Memory};
 use mongodb::Client;
 use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 use rig::compare::{Report, Scope, compare};
@@ -68,8 +69,14 @@ impl Pair {
 }
 
 /// A migration of everything between two deployments.
+///
+/// A server whose fail point says that it is no primary is asked again within half a second. It has no news for those who wait for
+/// some, as a real election brings, and a driver waits ten seconds.
 pub(crate) fn spec(source: String, destination: String) -> MigrationSpec {
-    let connection = |uri| ConnectionSpec { uri, username: None, password: None, tls: None };
+    let connection = |uri: String| {
+        let joint = if uri.contains('?') { '&' } else { '?' };
+        ConnectionSpec { uri: format!("{uri}{joint}heartbeatFrequencyMS=500"), username: None, password: None, tls: None }
+    };
     MigrationSpec {
         name: MigrationName::new("carry").expect("a name"),
         generation: Generation(1),
@@ -199,7 +206,7 @@ impl Run {
                     self.blockers = blockers;
                 }
                 SyncReport::Failed(fault) => bail!("the sync failed: {fault}"),
-                SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+                SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
             }
         }
         Ok(())
@@ -282,7 +289,8 @@ pub(crate) fn at_rest(spec: &MigrationSpec, tuning: &Tuning, dir: &std::path::Pa
         run_dir: dir.to_owned(),
         replaces: Arc::from([]),
     };
-    Ok(MongoEngine { tuning: tuning.clone() }.open(context)?)
+    let memory = Memory::of(MIN_BYTES);
+    Ok(MongoEngine { tuning: tuning.clone(), memory }.open(context)?)
 }
 
 async fn open(

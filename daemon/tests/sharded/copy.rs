@@ -12,6 +12,7 @@ use daemon::engine::source::Source;
 use daemon::engine::sync::{Milestone, Sync};
 use daemon::engine::tuning::Tuning;
 use daemon::engine::verify::Verifier;
+use daemon::memory::Memory;
 use daemon::mongo::{Side, connect};
 use mongodb::bson::{Bson, Document, doc};
 use rig::compare::{Scope, compare};
@@ -19,7 +20,7 @@ use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{Generation, MigrationName, ShardName};
 use schemas::spec::*;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 pub(crate) const DOCUMENTS: i32 = 600;
 
@@ -54,7 +55,7 @@ impl Copy {
         let spec = Arc::new(spec(source, destination.uri()));
         let (sender, milestones) = mpsc::unbounded_channel();
         let sync = Sync {
-            source: Arc::new(Source::connect(&spec.source.connection, "orders-1-7").await?),
+            source: Arc::new(Source::connect(&spec.source.connection, "orders-1-7", &Memory::default()).await?),
             destination: Arc::new(connect(Side::Destination, &spec.destination.connection, None, "orders-1-7").await?),
             checkpoints: Checkpoints::open(dir)?,
             progress: Arc::new(Progress::new(VerifyMode::Off)),
@@ -63,7 +64,6 @@ impl Copy {
             stop: Default::default(),
             // Several parts of each collection, so that orphans lie at their bounds, too.
             tuning: Tuning { part_bytes: 8 << 10, ..Tuning::default() },
-            large: Arc::new(Semaphore::new(daemon::engine::copy::LARGE_AT_ONCE)),
             milestones: sender,
             restarts: Arc::default(),
             spec,

@@ -45,7 +45,10 @@ impl Driven {
                 match self.reports.recv().await.context("no report")? {
                     SyncReport::Health { caught_up: true, lag: Some(_), blockers } if blockers.is_empty() => return Ok(()),
                     SyncReport::Failed(fault) => bail!("failed: {fault}"),
-                    SyncReport::Health { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+                    SyncReport::Health { .. }
+                    | SyncReport::ShardStopped { .. }
+                    | SyncReport::CopyFinished
+                    | SyncReport::IndexesBuilt => {}
                 }
             }
         };

@@ -65,6 +65,7 @@ impl Bench {
             world: FakeWorld::new(),
             daemon: None,
             death: CancellationToken::new(),
+            http: None,
             watch: None,
         }
     }
@@ -88,6 +89,7 @@ impl Bench {
             tls_certificate_key_file: None,
             tls_client_ca_file: None,
             watch: self.watch.clone(),
+            memory_mb: daemon::memory::DEFAULT_BYTES >> 20,
             log: "info".to_owned(),
         }
     }

@@ -79,7 +79,7 @@ fn open(spec: MigrationSpec, tuning: Tuning, dir: &Path) -> Result<Arc<dyn RunEn
         run_dir: dir.to_owned(),
         replaces: Arc::from([]),
     };
-    Ok(MongoEngine { tuning }.open(context)?)
+    Ok(MongoEngine { tuning, ..MongoEngine::default() }.open(context)?)
 }
 
 /// A run, open and syncing.
@@ -99,7 +99,7 @@ impl Run {
                     return Ok(caught_up);
                 }
                 Some(SyncReport::Failed(fault)) => bail!("failed: {fault}"),
-                Some(SyncReport::CopyFinished | SyncReport::IndexesBuilt) => {}
+                Some(SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt) => {}
                 None => bail!("the run is gone"),
             }
         }

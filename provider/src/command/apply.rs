@@ -99,6 +99,12 @@ pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, 
 }
 
 async fn from_directory(request: &Apply, context: &Context) -> Result<Prepared, Failure> {
+    if !request.from.exists() {
+        let from = request.from.display();
+        let message = format!("{from} is not there, neither as a directory with HCL nor as a saved plan");
+        let remedy = "name a directory, or a file that `cutover plan --out` made";
+        return Err(Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy).into());
+    }
     let loaded = load::directory(&request.from, &request.variables)?;
     let client = context.connect(&loaded.declaration.reach).await?;
     let observed = observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref()).await?;

@@ -1,6 +1,9 @@
 //! `cutover preflight`: the live checks of declared migrations, without starting anything.
 
+use std::path::Path;
+
 use futures_util::{StreamExt as _, stream};
+use schemas::fault::{Fault, FaultCode};
 use schemas::id::MigrationName;
 use schemas::observed::{Inspection, Outcome};
 use serde::Serialize;
@@ -31,6 +34,12 @@ pub(super) async fn run(
     json: bool,
     context: &Context,
 ) -> Result<ExitCode, Failure> {
+    if name.is_none() && !request.dir.exists() && load::has_declaration(Path::new(".")) {
+        let dir = request.dir.display();
+        let remedy = format!("a migration's name comes behind the directory: cutover preflight . {dir}");
+        let fault = Fault::new(FaultCode::InvalidConfiguration, format!("there is no directory {dir}"));
+        return Err(fault.with_remedy(remedy).into());
+    }
     let mut declared = load::directory(&request.dir, &request.variables)?.declaration;
     context.tell(&declared.warnings);
     if let Some(name) = name {

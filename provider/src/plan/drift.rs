@@ -98,9 +98,10 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
         // A run that follows its source keeps the reason why an earlier cutover was given up, and is well otherwise: what it cannot
         // mend would have stopped it.
         Phase::Ready | Phase::CatchingUp => {}
-        // What the daemon goes on trying by itself is not drift; what it cannot mend is.
+        // What the daemon goes on trying by itself is not drift; what it cannot mend is. That of one shard is told with the shard.
         _ => {
-            if let Some(fault) = error.filter(|fault| !fault.retryable) {
+            let is_of_shard = status.shards.iter().any(|shard| shard.phase == Phase::Failed);
+            if let Some(fault) = error.filter(|fault| !fault.retryable && !is_of_shard) {
                 let message = format!("{name} is in trouble: {fault}; {}", fault.remedy);
                 add(DriftKind::Failed, "error", Value::Null, json!(fault.code), message);
             }

@@ -22,6 +22,9 @@ pub(super) fn of_create(wanted: &Declared, inspection: Option<&Inspection>) -> V
 fn of_copy(wanted: &Declared, inspection: Option<&Inspection>) -> Vec<String> {
     let spec = &wanted.spec;
     let mut effects = vec![reads(wanted, inspection.and_then(|found| found.forecast.as_ref()))];
+    if let Some(rate) = spec.copy.rate_limit.filter(|_| !is_sensitive(wanted, "copy.rate_limit")) {
+        effects.push(format!("reads no faster than {rate}, over all readers together"));
+    }
     effects.push(writes(wanted));
     effects.push(write_block(spec, inspection));
     effects.extend(sharding(spec));
@@ -48,6 +51,9 @@ pub(super) fn of_rerun(wanted: &Declared, existing: &Observed, inspection: Optio
             status.run,
             destination(&existing.spec, wanted)
         ));
+        if keeps_source(existing) {
+            effects.push(format!("opens {} to writes again, which that run has left blocked", source(&existing.spec, wanted)));
+        }
     } else if !matches!(status.phase, Phase::Cancelled | Phase::Failed | Phase::Expired) {
         effects.push(format!("stops run {}, which is {}, and throws its copy away", status.run, status.phase));
     }
@@ -259,28 +265,33 @@ fn source_after(spec: &MigrationSpec) -> String {
 /// What removing the block of a run that is not over does.
 pub(super) fn of_cancel(existing: &Observed) -> Vec<String> {
     let status = &existing.status;
-    let mut effects = vec![
+    vec![
         format!("stops run {}, which is {}, for good", status.run, status.phase),
         "leaves what was copied on the destination, and opens it to its users".to_owned(),
-        "leaves the source as it is".to_owned(),
-    ];
-    effects.extend(balancer_back(existing));
-    effects
+        match existing.balancer_held {
+            true => "leaves the source as it is, but for its balancer, which the run has stopped and now gives back".to_owned(),
+            false => "leaves the source as it is".to_owned(),
+        },
+    ]
 }
 
 /// What removing the block of a run that is over does.
 pub(super) fn of_forget(existing: &Observed) -> Vec<String> {
     let status = &existing.status;
     let mut effects = vec![format!("forgets run {}, which is {}; the data of both sides stays", status.run, status.phase)];
-    let cutover = &existing.spec.cutover;
-    if status.phase == Phase::Completed
-        && cutover.source_writes == SourceWrites::Block
-        && cutover.source_after == SourceAfter::Blocked
-    {
+    if keeps_source(existing) {
         effects
             .push("opens the source to writes again: what a forgotten writer writes there is lost to the destination".to_owned());
     }
     effects
+}
+
+/// Whether a run has left the source blocked behind it.
+fn keeps_source(existing: &Observed) -> bool {
+    let cutover = &existing.spec.cutover;
+    existing.status.phase == Phase::Completed
+        && cutover.source_writes == SourceWrites::Block
+        && cutover.source_after == SourceAfter::Blocked
 }
 
 /// What changed settings do to a run that goes on.

@@ -6,6 +6,7 @@ use schemas::spec::VerifyMode;
 use super::clean;
 use super::paint::Paint;
 use crate::daemon_client::Findings;
+use crate::units;
 
 /// What was found, or that there is nothing, and how far that can be said.
 #[must_use]
@@ -42,9 +43,9 @@ pub fn text(migration: &MigrationName, findings: &Findings, paint: Paint) -> Str
                 1 => "1 mismatch is".to_owned(),
                 some => format!("{some} mismatches are"),
             },
-            progress.documents_verified,
-            progress.documents_total,
-            progress.pending_rechecks,
+            units::count(progress.documents_verified),
+            units::count(progress.documents_total),
+            units::count(progress.pending_rechecks),
             progress.phase
         ),
     };

@@ -154,6 +154,15 @@ fn usage_errors_are_no_drift() {
 }
 
 #[test]
+fn a_name_in_the_place_of_a_directory_is_told() {
+    let place = Place::new();
+    place.declare(HCL);
+    place.run(&["preflight", "orders"]).is(1, &[], &["error[CUT0001]", "no directory orders", "cutover preflight . orders"]);
+    place.run(&["apply", "p.cutplan"]).is(1, &[], &["error[CUT0001]", "p.cutplan is not there", "plan --out"]);
+    place.run(&["plan", "orders"]).is(1, &[], &["error[CUT0001]", "the directory orders cannot be read"]);
+}
+
+#[test]
 fn a_daemon_that_cannot_be_reached_is_exit_code_3() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = folder.path().join("missing.sock");

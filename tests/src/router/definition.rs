@@ -46,18 +46,6 @@ impl Router {
         Err(Refusal::new(249, "StaleDbVersion", format!("the database {} keeps moving", command.db())))
     }
 
-    /// A router refuses this for a sharded collection; its primary shard would convert what it holds of it, and leave the rest.
-    async fn convert_to_capped(&self, command: &Command) -> Answer {
-        let _no_sharding = self.sharding.lock().await;
-        let namespace = command.namespace();
-        self.table.forget(&namespace);
-        let route = self.table.route(&self.shards, &namespace).await?;
-        if route.is_some_and(|route| route.map.is_some()) {
-            return Err(Refusal::new(20, "IllegalOperation", "You can't convertToCapped a sharded collection"));
-        }
-        self.on_primary(command, false, None).await
-    }
-
     async fn coordinated(&self, command: &Command, own: &str) -> Answer {
         let mut first = RawDocumentBuf::new();
         append(&mut first, own, command.collection());
@@ -73,6 +61,28 @@ impl Router {
         let reply = self.on_primary(command, false, Some(&rawdoc! { "_shardsvrDropDatabase": 1 })).await;
         self.table.forget_database(command.db());
         reply
+    }
+
+    /// A router refuses this for a sharded collection; its primary shard would convert what it holds of it, and leave the rest.
+    async fn convert_to_capped(&self, command: &Command) -> Answer {
+        let _no_sharding = self.sharding.lock().await;
+        let namespace = command.namespace();
+        self.table.forget(&namespace);
+        for _ in 0..STALE_TRIES {
+            let Some(route) = self.table.route(&self.shards, &namespace).await? else {
+                return Err(Refusal::new(26, "NamespaceNotFound", format!("there is no database {}", command.db())));
+            };
+            if route.map.is_some() {
+                return Err(Refusal::new(20, "IllegalOperation", format!("{namespace} is sharded, and cannot be capped")));
+            }
+            let primary = &route.database.primary;
+            let reply = self.send(primary, command.with(&[], &route.versions(primary))).await?;
+            self.table.forget(&namespace);
+            if !is_stale(&reply) {
+                return Ok(reply);
+            }
+        }
+        Err(Refusal::new(13388, "StaleConfig", format!("the chunks of {namespace} keep changing")))
     }
 
     /// Sizes: the sums of what the shards tell.

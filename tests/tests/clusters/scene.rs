@@ -13,33 +13,33 @@ use rig::{ClusterOptions, Cutover, Cutoverd, Declaration, Options, Output, Repli
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-pub const PATIENCE: Duration = Duration::from_secs(120);
-pub const POLL: Duration = Duration::from_millis(50);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// Where it goes.
 #[derive(Debug)]
-pub enum Destination {
+pub(crate) enum Destination {
     Set(Box<ReplicaSet>),
     Cluster(Box<ShardedCluster>),
 }
 
 impl Destination {
-    pub async fn set(options: Options) -> anyhow::Result<Self> {
+    pub(crate) async fn set(options: Options) -> anyhow::Result<Self> {
         Ok(Self::Set(Box::new(ReplicaSet::start(Options { name: "rs-destination".to_owned(), ..options }).await?)))
     }
 
-    pub async fn cluster(options: ClusterOptions) -> anyhow::Result<Self> {
+    pub(crate) async fn cluster(options: ClusterOptions) -> anyhow::Result<Self> {
         Ok(Self::Cluster(Box::new(ShardedCluster::start(options).await?)))
     }
 
-    pub fn uri(&self) -> String {
+    pub(crate) fn uri(&self) -> String {
         match self {
             Self::Set(set) => set.uri(),
             Self::Cluster(cluster) => cluster.uri(),
         }
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         match self {
             Self::Set(set) => set.client().await.unwrap(),
             Self::Cluster(cluster) => cluster.client().await.unwrap(),
@@ -47,14 +47,14 @@ impl Destination {
     }
 
     /// The replica sets that hold its data.
-    pub fn holders(&self) -> Vec<&ReplicaSet> {
+    pub(crate) fn holders(&self) -> Vec<&ReplicaSet> {
         match self {
             Self::Set(set) => vec![set],
             Self::Cluster(cluster) => cluster.shards().iter().collect(),
         }
     }
 
-    pub fn cluster_mut(&mut self) -> &mut ShardedCluster {
+    pub(crate) fn cluster_mut(&mut self) -> &mut ShardedCluster {
         match self {
             Self::Cluster(cluster) => cluster,
             Self::Set(_) => panic!("the destination is no cluster"),
@@ -62,15 +62,15 @@ impl Destination {
     }
 }
 
-pub struct Scene {
-    pub source: ShardedCluster,
-    pub destination: Destination,
-    pub daemon: Cutoverd,
-    pub cutover: Cutover,
+pub(crate) struct Scene {
+    pub(crate) source: ShardedCluster,
+    pub(crate) destination: Destination,
+    pub(crate) daemon: Cutoverd,
+    pub(crate) cutover: Cutover,
 }
 
 impl Scene {
-    pub async fn set(
+    pub(crate) async fn set(
         source: ClusterOptions,
         destination: impl Future<Output = anyhow::Result<Destination>>,
         daemon: cutoverd::Config,
@@ -83,13 +83,13 @@ impl Scene {
         Self { source, destination, daemon, cutover }
     }
 
-    pub fn declaration(&self) -> Declaration {
+    pub(crate) fn declaration(&self) -> Declaration {
         Declaration::new(MIGRATION, &self.source.uri(), &self.destination.uri())
     }
 
     /// A collection on every shard by the hash of its `_id`, with this many documents of this many bytes; one that is cut at keys; and
     /// one that is not sharded.
-    pub async fn fill(&self, documents: i32, bytes: usize) {
+    pub(crate) async fn fill(&self, documents: i32, bytes: usize) {
         let shards = self.source.shards().len();
         self.source.create_database("shop", shards - 1).await.unwrap();
         self.source
@@ -110,7 +110,7 @@ impl Scene {
         }
     }
 
-    pub async fn apply(&self, declaration: &Declaration) -> Output {
+    pub(crate) async fn apply(&self, declaration: &Declaration) -> Output {
         declaration.write(self.cutover.folder()).unwrap();
         let output = self.cutover.run(["apply", "--auto-approve"]).await.unwrap();
         assert_eq!(output.code, 0, "{output}\n{}", self.daemon.log_end());
@@ -118,7 +118,7 @@ impl Scene {
     }
 
     /// Asks for the status until something holds, and gives that status.
-    pub async fn status_where(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn status_where(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
             let status = self.cutover.status(MIGRATION).await.unwrap();
@@ -133,33 +133,33 @@ impl Scene {
         }
     }
 
-    pub async fn wait_for(&self, phase: &str) -> Value {
+    pub(crate) async fn wait_for(&self, phase: &str) -> Value {
         self.status_where(phase, |status| status["phase"] == phase).await
     }
 
     /// Waits until more than so many documents are copied.
-    pub async fn copied(&self, documents: u64) -> Value {
+    pub(crate) async fn copied(&self, documents: u64) -> Value {
         let status = self.status_where("copied", |status| status["copy"]["documents_copied"].as_u64() > Some(documents)).await;
         assert_eq!(status["phase"], "copying", "the copy ended too early: {status:#}");
         status
     }
 
     /// Acknowledges what is ready.
-    pub async fn acknowledge(&self, declaration: &Declaration) {
+    pub(crate) async fn acknowledge(&self, declaration: &Declaration) {
         let status = self.status_where("ready", |status| status["ready"]["value"] == true).await;
         let token = status["acknowledge_token"].as_str().unwrap();
         self.apply(&declaration.clone().text("cutover.acknowledge", token)).await;
     }
 
     /// Compares both sides.
-    pub async fn prove(&self) {
+    pub(crate) async fn prove(&self) {
         let report =
             compare(&self.source.client().await.unwrap(), &self.destination.client().await, &Scope::default()).await.unwrap();
         assert!(report.is_equal() && report.equal_documents > 0, "{report}\n{}", self.daemon.log_end());
     }
 
     /// Holds up what arrives on the destination, so that the copy lasts.
-    pub async fn slow_inserts(&self, slow: bool) {
+    pub(crate) async fn slow_inserts(&self, slow: bool) {
         let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 500 };
         for holder in self.destination.holders() {
             fail_point(&holder.client().await.unwrap(), if slow { "alwaysOn" } else { "off" }, data.clone()).await;
@@ -168,7 +168,7 @@ impl Scene {
 }
 
 /// Sets the server's fail point of commands, whatever election goes on.
-pub async fn fail_point(client: &Client, mode: &str, data: Document) {
+pub(crate) async fn fail_point(client: &Client, mode: &str, data: Document) {
     let start = Instant::now();
     let command = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
     while let Err(error) = client.database("admin").run_command(command.clone()).await {
@@ -178,13 +178,13 @@ pub async fn fail_point(client: &Client, mode: &str, data: Document) {
 }
 
 /// An application that writes to the source and lives through whatever happens to it.
-pub struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     task: JoinHandle<(u32, u32)>,
 }
 
 impl Load {
-    pub async fn start(source: &ShardedCluster) -> Self {
+    pub(crate) async fn start(source: &ShardedCluster) -> Self {
         let mut options = ClientOptions::parse(source.uri()).await.unwrap();
         options.server_selection_timeout = Some(Duration::from_secs(2));
         let client = Client::with_options(options).unwrap();
@@ -194,7 +194,7 @@ impl Load {
     }
 
     /// Ends it; tells how many of its writes went well, and how many did not.
-    pub async fn stop(self) -> (u32, u32) {
+    pub(crate) async fn stop(self) -> (u32, u32) {
         self.stop.store(true, Ordering::Release);
         self.task.await.unwrap()
     }

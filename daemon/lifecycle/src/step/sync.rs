@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::history::EntryKind;
-use schemas::id::RunId;
+use schemas::id::{RunId, ShardName};
 
 use super::Walk;
 use crate::effect::Effect;
@@ -93,6 +93,28 @@ impl Walk<'_> {
                 }
             }
             State::Ready
+            | State::Draining { .. }
+            | State::Validating { .. }
+            | State::Finalizing { .. }
+            | State::Completed { .. }
+            | State::Paused { .. }
+            | State::Cancelled { .. }
+            | State::Failed { .. }
+            | State::Expired { .. } => {}
+        }
+    }
+
+    /// It is told; where the run stands does not change by it.
+    pub(super) fn shard_stopped(&mut self, shard: &ShardName, fault: &Fault) {
+        match &self.run.state {
+            State::Copying { .. } => {
+                let again = if fault.retryable { "; it is tried again" } else { "" };
+                let message = format!("the copy of shard {shard} stopped: {fault}{again}");
+                self.note(EntryKind::Fault, message, None);
+            }
+            // From a sync that has been stopped meanwhile.
+            State::CatchingUp { .. }
+            | State::Ready
             | State::Draining { .. }
             | State::Validating { .. }
             | State::Finalizing { .. }

@@ -13,7 +13,14 @@ use crate::engine::{balancer, balancing};
 use crate::mongo::{Deployment, Side, Topology, append, command, connect};
 
 /// What a run does on each shard directly; a user of the cluster may have none of it there.
-const ON_SHARDS: [Action; 3] = [Action::Anywhere("find"), Action::Anywhere("changeStream"), Action::Cluster("appendOplogNote")];
+const ON_SHARDS: [Action; 6] = [
+    Action::Anywhere("find"),
+    Action::Anywhere("changeStream"),
+    Action::Anywhere("listCollections"),
+    Action::Anywhere("collStats"),
+    Action::Cluster("listDatabases"),
+    Action::Cluster("appendOplogNote"),
+];
 
 /// What stopping and starting the balancer needs, on `config.settings`.
 const ON_BALANCER: Action = Action::Settings("update");

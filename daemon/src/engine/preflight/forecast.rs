@@ -9,10 +9,11 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 use schemas::observed::{Forecast, Outcome, ShardForecast};
+use schemas::spec::RateLimit;
 use tokio::sync::Semaphore;
 
 use super::Findings;
-use crate::engine::catalog::{self, CollectionInfo, Kind};
+use crate::engine::catalog::{self, CollectionInfo};
 use crate::engine::concurrent::{self, Piece};
 use crate::mongo::{Deployment, append, command};
 
@@ -29,41 +30,54 @@ const WORTH_STOPPING: f64 = 60.0;
 /// An oplog that is this full drops its oldest entries for new ones.
 const FULL: f64 = 0.95;
 
-/// Sizes from the catalogue, and the copy's time from a measured sample of the source's reading speed.
+/// Sizes from the catalogue, and the copy's time from a measured sample of the source's reading speed; no less than what a declared
+/// rate makes of it.
 ///
 /// `followed`: the replica sets whose oplogs must span that time.
 pub(super) async fn forecast(
     source: &Deployment,
     followed: &[(ShardName, Deployment)],
     catalogue: &[CollectionInfo],
+    rate_limit: Option<RateLimit>,
 ) -> Result<Forecast, Fault> {
-    let collections: Vec<&CollectionInfo> = catalogue.iter().filter(|info| info.kind == Kind::Collection).collect();
-    let sizes = collections.into_iter().map(|info| -> Piece<'_, (&CollectionInfo, (u64, u64))> {
-        Box::pin(async move { Ok((info, catalog::size(source, &info.namespace).await?)) })
+    let sizes = catalogue.iter().filter(|info| info.has_documents()).map(|info| -> Piece<'_, (Namespace, (u64, u64))> {
+        Box::pin(async move {
+            let data = info.data();
+            let size = catalog::size(source, &data).await?;
+            Ok((data, size))
+        })
     });
     let sizes = concurrent::all(SIZED_AT_ONCE, sizes.collect()).await?;
     let mut forecast = Forecast::default();
-    let mut largest: Option<(u64, &Namespace)> = None;
-    for (info, (documents, bytes)) in sizes {
+    let mut largest: Option<(u64, Namespace)> = None;
+    for (data, (documents, bytes)) in sizes {
         forecast.collections += 1;
         forecast.documents += documents;
         forecast.bytes += bytes;
-        if largest.is_none_or(|(most, _)| bytes > most) {
-            largest = Some((bytes, &info.namespace));
+        if largest.as_ref().is_none_or(|(most, _)| bytes > *most) {
+            largest = Some((bytes, data));
         }
     }
-    forecast.copy_seconds = match largest {
+    let measured = match largest {
         None => Some(0.0),
-        Some((_, namespace)) => {
-            read_speed(source, namespace).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second)
-        }
+        Some((_, data)) => read_speed(source, &data).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second),
     };
+    forecast.copy_seconds = measured.map(|seconds| seconds.max(at_rate(rate_limit, forecast.documents, forecast.bytes)));
     let windows = join_all(followed.iter().map(|(_, shard)| oplog_window(shard))).await;
     for ((name, _), oplog_window_seconds) in followed.iter().zip(windows) {
         let fits = forecast.copy_seconds.zip(oplog_window_seconds).map(|(copy, window)| copy <= window as f64 * WELL_WITHIN);
         forecast.shards.push(ShardForecast { name: name.clone(), oplog_window_seconds, fits });
     }
     Ok(forecast)
+}
+
+/// How many seconds so much takes at a declared rate; 0 without one.
+fn at_rate(rate_limit: Option<RateLimit>, documents: u64, bytes: u64) -> f64 {
+    match rate_limit {
+        None => 0.0,
+        Some(RateLimit::Bytes(a_second)) => bytes as f64 / a_second as f64,
+        Some(RateLimit::Documents(a_second)) => documents as f64 / a_second as f64,
+    }
 }
 
 /// How many seconds of writes the oplog holds: what it spans, and where it is not full yet, what it will at the same rate.
@@ -133,6 +147,7 @@ async fn read_speed(source: &Deployment, namespace: &Namespace) -> Result<Option
     let mut find = command("find", &namespace.collection);
     append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
     let _alone = SAMPLING.acquire().await;
+    let _share = source.memory.reply().await;
     let began = Instant::now();
     let mut cursor = source.batches(&namespace.db, find, 2_000).await.map_err(fault)?;
     let mut bytes = 0_usize;
@@ -151,7 +166,16 @@ async fn read_speed(source: &Deployment, namespace: &Namespace) -> Result<Option
 mod tests {
     use mongodb::bson::doc;
 
-    use super::{fill, window};
+    use schemas::spec::RateLimit;
+
+    use super::{at_rate, fill, window};
+
+    #[test]
+    fn a_declared_rate_takes_its_time() {
+        assert_eq!(at_rate(Some(RateLimit::Documents(800)), 10_000, 1 << 30), 12.5);
+        assert_eq!(at_rate(Some(RateLimit::Bytes(1_000_000)), 1, 3_000_000), 3.0);
+        assert_eq!(at_rate(None, 10_000, 3_000_000), 0.0);
+    }
 
     #[test]
     fn an_oplog_that_is_not_full_will_hold_more() {

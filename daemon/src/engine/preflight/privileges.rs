@@ -9,12 +9,36 @@ use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
 use super::Findings;
 use crate::mongo::{Deployment, Side};
 
-/// An action on the cluster, on any database's collections, or on one collection of `admin`.
+/// An action on the cluster, on any database's collections, on one collection of `admin`, or on one of a sharded cluster's `config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needed {
     Cluster(&'static str),
     Anywhere(&'static str),
     Kept(PrincipalKind, &'static str),
+    Config(&'static str, &'static str),
+}
+
+/// What is read of a sharded cluster's own records: which it is, what lies where.
+const OF_CLUSTER: [&str; 5] = ["version", "shards", "databases", "collections", "chunks"];
+/// The same of what moves between its shards.
+const OF_BALANCER: [&str; 2] = ["settings", "migrations"];
+
+/// What the records of a sharded cluster need.
+fn needed_for_cluster(side: Side) -> Vec<Needed> {
+    let mut needed: Vec<Needed> = OF_CLUSTER.map(|records| Needed::Config(records, "find")).into();
+    match side {
+        Side::Source => {
+            // Stopping it is checked with the balancer itself.
+            needed.extend(OF_BALANCER.map(|records| Needed::Config(records, "find")));
+        }
+        Side::Destination => {
+            needed.push(Needed::Config("tags", "find"));
+            // A router shows what the shards are at for it to no other user, not even a user's own writes.
+            needed.push(Needed::Cluster("inprog"));
+            needed.extend(["enableSharding", "moveChunk", "splitChunk"].map(Needed::Anywhere));
+        }
+    }
+    needed
 }
 
 /// What carrying users and roles needs.
@@ -89,8 +113,8 @@ fn needed_for_data(side: Side, spec: &MigrationSpec) -> Vec<Needed> {
 /// Looks which of the actions that a side needs its user lacks.
 pub(super) async fn privileges(findings: &mut Findings, deployment: &Deployment, spec: &MigrationSpec) {
     let mut needed = needed(deployment.side, spec);
-    if deployment.side == Side::Destination && deployment.is_sharded() {
-        needed.extend(["enableSharding", "moveChunk", "splitChunk"].map(Needed::Anywhere));
+    if deployment.is_sharded() {
+        needed.extend(needed_for_cluster(deployment.side));
     }
     let side = deployment.side;
     let name = format!("{side}_privileges");
@@ -156,7 +180,7 @@ pub(super) async fn privileges(findings: &mut Findings, deployment: &Deployment,
 impl Needed {
     const fn action(self) -> &'static str {
         match self {
-            Self::Cluster(action) | Self::Anywhere(action) | Self::Kept(_, action) => action,
+            Self::Cluster(action) | Self::Anywhere(action) | Self::Kept(_, action) | Self::Config(_, action) => action,
         }
     }
 
@@ -164,6 +188,7 @@ impl Needed {
         match self {
             Self::Cluster(action) | Self::Anywhere(action) => action.to_owned(),
             Self::Kept(kind, action) => format!("{action} (on admin.{})", kind.collection()),
+            Self::Config(collection, action) => format!("{action} (on config.{collection})"),
         }
     }
 }
@@ -178,6 +203,10 @@ fn is_granted(granted: &[&Document], needed: Needed) -> bool {
             Needed::Kept(kind, _) => {
                 resource.get_str("db").is_ok_and(|db| matches!(db, "" | "admin"))
                     && resource.get_str("collection").is_ok_and(|collection| collection == kind.collection())
+            }
+            Needed::Config(records, _) => {
+                let of = (resource.get_str("db").ok(), resource.get_str("collection").ok());
+                of == (Some("config"), Some("")) || (matches!(of.0, Some("" | "config")) && of.1 == Some(records))
             }
         } || resource.get_bool("anyResource").unwrap_or(false);
         covers

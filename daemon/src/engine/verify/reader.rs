@@ -10,6 +10,7 @@ use schemas::namespace::Namespace;
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::catalog;
+use crate::memory::{Memory, Share};
 use crate::mongo::{Deployment, append, error};
 
 /// The server's code for a collection that is gone, or an index that is.
@@ -88,6 +89,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    fn has_ended(&self) -> bool {
+        self.front.is_none() && self.cursor.is_none()
+    }
+
+    fn held(&self) -> usize {
+        self.reply.as_ref().map_or(0, |reply| reply.as_raw_document().as_bytes().len())
+    }
+
     /// The document in front, as bytes.
     pub(super) fn front(&self) -> Option<&[u8]> {
         self.reply.as_ref()?.as_raw_document().as_bytes().get(self.front.clone()?)
@@ -96,6 +105,59 @@ impl<'a> Reader<'a> {
     /// Goes on to the next document of the reply.
     pub(super) fn pass(&mut self) {
         self.front = self.places.next();
+    }
+}
+
+/// The readers of both sides, within the memory that two replies take.
+///
+/// One side never waits for its next reply while the other holds one: two pairs would keep each other from theirs. So both are read
+/// again only once all of both is passed.
+pub(super) struct Pair<'a> {
+    pub(super) ours: Reader<'a>,
+    pub(super) theirs: Reader<'a>,
+    memory: &'a Memory,
+    /// Of the replies that are held.
+    share: Option<Share>,
+    /// Nothing was read but by opening.
+    is_opened: bool,
+}
+
+impl<'a> Pair<'a> {
+    /// `share`: for two replies, taken before the readers were opened, which has brought their first ones.
+    pub(super) const fn new(ours: Reader<'a>, theirs: Reader<'a>, memory: &'a Memory, share: Share) -> Self {
+        Self { ours, theirs, memory, share: Some(share), is_opened: true }
+    }
+
+    const fn is_passed(&self) -> bool {
+        self.ours.front.is_none() && self.theirs.front.is_none()
+    }
+
+    /// Gives back what has come, where all of it is passed. Answers whether it is: then nothing is held, and anything may be waited for.
+    pub(super) fn let_go(&mut self) -> bool {
+        let lets_go = !self.is_opened && self.is_passed();
+        if lets_go {
+            (self.ours.reply, self.theirs.reply, self.share) = (None, None, None);
+        }
+        lets_go
+    }
+
+    /// Reads on where all that has come is passed. Answers whether there is anything more.
+    pub(super) async fn fill(&mut self) -> Result<bool, Fault> {
+        if !self.let_go() && !self.is_opened {
+            return Ok(true);
+        }
+        if self.ours.has_ended() && self.theirs.has_ended() {
+            return Ok(false);
+        }
+        let mut share = match self.share.take() {
+            Some(share) => share,
+            None => self.memory.pair().await,
+        };
+        self.is_opened = false;
+        tokio::try_join!(self.ours.fill(), self.theirs.fill())?;
+        share.shrink(self.ours.held() + self.theirs.held());
+        self.share = Some(share);
+        Ok(!self.is_passed())
     }
 }
 

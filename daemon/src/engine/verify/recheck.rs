@@ -13,7 +13,7 @@ use schemas::namespace::Namespace;
 use schemas::observed::MismatchKind;
 use schemas::spec::VerifyMode;
 
-use super::reader::{Imprint, Reader, imprint, only_id};
+use super::reader::{Imprint, Pair, Reader, imprint, only_id};
 use super::store::{Failure, Queued};
 use super::{Sides, Until, Verifier, difference};
 use crate::engine::concurrent::{self, Piece};
@@ -30,8 +30,8 @@ const SNAPSHOT_GONE: [i32; 2] = [239, 246];
 const FAILURES: u32 = 2;
 /// The same where the source cannot be read as of the time that is applied, and so may only be ahead.
 const INEXACT_FAILURES: u32 = 10;
-/// Namespaces compared at once: each holds replies of both sides, up to 16 MB each, and two of them broke the bound on memory.
-const AT_ONCE: usize = 1;
+/// Namespaces compared at once: each is two small commands, mostly a wait; those of large documents take turns by the memory.
+const AT_ONCE: usize = 8;
 
 impl Verifier {
     /// Compares what is queued. Returns how many documents that were.
@@ -81,6 +81,9 @@ impl Verifier {
         let Some(applied) = sides.progress.applied() else { return Ok(()) };
         let ids = || queued.iter().map(|one| &*one.id);
         sides.source.introduce(applied).await?;
+        // What opens the readers brings their first replies.
+        let memory = &sides.source.entry.memory;
+        let share = memory.pair().await;
         let snapshot = rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) };
         let (ours, exact) = match source(sides, namespace, find(namespace, ids(), Some(&snapshot))).await? {
             Some(ours) => (ours, true),
@@ -92,7 +95,7 @@ impl Verifier {
             }
         };
         let theirs = Reader::open(&sides.destination, namespace, find(namespace, ids(), None), REPLY_DOCUMENTS).await?;
-        let mut found = pair(ours, theirs).await?;
+        let mut found = pair(Pair::new(ours, theirs, memory, share)).await?;
         let failures = if exact { FAILURES } else { INEXACT_FAILURES };
         let mut verdicts = Vec::with_capacity(queued.len());
         for one in queued {
@@ -133,20 +136,19 @@ async fn source<'a>(sides: &'a Sides, namespace: &'a Namespace, find: RawDocumen
 }
 
 /// Finds what two sides hold of the same documents: by their bytes where they come in step, and by imprints of them where not.
-async fn pair(mut ours: Reader<'_>, mut theirs: Reader<'_>) -> Result<HashMap<Vec<u8>, Verdict>, Fault> {
+async fn pair(mut pair: Pair<'_>) -> Result<HashMap<Vec<u8>, Verdict>, Fault> {
     let mut alone: [HashMap<Vec<u8>, Imprint>; 2] = [HashMap::new(), HashMap::new()];
     let mut found = HashMap::new();
-    loop {
-        tokio::try_join!(ours.fill(), theirs.fill())?;
+    while pair.fill().await? {
+        let Pair { ours, theirs, .. } = &mut pair;
         match (ours.front(), theirs.front()) {
-            (None, None) => break,
             (Some(mine), Some(other)) if mine == other => {
                 found.insert(only_id(mine).into_bytes(), Verdict::Equal);
                 ours.pass();
                 theirs.pass();
             }
             _ => {
-                for (side, reader) in [(0, &mut ours), (1, &mut theirs)] {
+                for (side, reader) in [(0, ours), (1, theirs)] {
                     let Some(document) = reader.front() else { continue };
                     let (id, print) = (only_id(document).into_bytes(), imprint(document));
                     reader.pass();
@@ -179,6 +181,7 @@ async fn paths(
         let found = deployment.collect(&namespace.db, find(namespace, [id], concern.as_ref())).await;
         found.map(|documents| documents.into_iter().next()).map_err(|e| deployment.fault(&format!("comparing {namespace}"), &e))
     };
+    let _share = sides.source.entry.memory.pair().await;
     let (ours, theirs) =
         tokio::try_join!(one(Arc::clone(&sides.source.entry), concern.cloned()), one(Arc::clone(&sides.destination), None))?;
     Ok(match (ours, theirs) {

@@ -11,7 +11,7 @@ use mongodb::bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
-use super::reader::{Imprint, Reader, imprint, only_id};
+use super::reader::{Imprint, Pair, Reader, imprint, only_id};
 use super::store::parts::Part;
 use super::{Sides, Verifier, YIELD_FOR, is_behind};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
@@ -107,23 +107,29 @@ fn find(deployment: &Deployment, namespace: &Namespace, part: &Part) -> RawDocum
 }
 
 async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace, part: &Part, size: u32) -> Result<(), Fault> {
-    let (mut ours, mut theirs) = tokio::try_join!(
+    yield_to_tail(sides).await;
+    // What opens the readers brings their first replies.
+    let memory = &sides.source.entry.memory;
+    let share = memory.pair().await;
+    let (ours, theirs) = tokio::try_join!(
         Reader::open(&sides.source.entry, namespace, find(&sides.source.entry, namespace, part), size),
         Reader::open(&sides.destination, namespace, find(&sides.destination, namespace, part), size)
     )?;
+    let mut pair = Pair::new(ours, theirs, memory, share);
     let mut documents = 0_u64;
     let mut counted = 0_u64;
     // Documents that were met on one side only, so far.
     let mut alone: [HashMap<Vec<u8>, Imprint>; 2] = [HashMap::new(), HashMap::new()];
     let mut unequal: Vec<RawDocumentBuf> = Vec::new();
     loop {
-        while is_behind(sides) {
-            tokio::time::sleep(YIELD_FOR).await;
+        if pair.let_go() {
+            // Nobody waits for the tail who holds what it may need.
+            yield_to_tail(sides).await;
         }
-        tokio::try_join!(ours.fill(), theirs.fill())?;
-        if ours.front().is_none() && theirs.front().is_none() {
+        if !pair.fill().await? {
             break;
         }
+        let Pair { ours, theirs, .. } = &mut pair;
         // In step, as nearly all are.
         while let (Some(mine), Some(other)) = (ours.front(), theirs.front())
             && mine == other
@@ -132,7 +138,7 @@ async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace,
             theirs.pass();
             documents += 1;
         }
-        for (side, reader) in [(0, &mut ours), (1, &mut theirs)] {
+        for (side, reader) in [(0, ours), (1, theirs)] {
             let Some(document) = reader.front() else { continue };
             let (id, print) = (only_id(document), imprint(document));
             reader.pass();
@@ -162,6 +168,13 @@ async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace,
     verifier.pending.fetch_add(unequal.len() as u64, Ordering::Relaxed);
     let spent = verifier.spent_scanning();
     verifier.store.store_compared(namespace, part.number, documents, unequal, spent).await
+}
+
+/// Waits while the tail is behind, which goes first.
+async fn yield_to_tail(sides: &Sides) {
+    while is_behind(sides) {
+        tokio::time::sleep(YIELD_FOR).await;
+    }
 }
 
 fn drained(alone: &mut [HashMap<Vec<u8>, Imprint>; 2]) -> Vec<RawDocumentBuf> {

@@ -1,0 +1,124 @@
+//! Health and metrics over HTTP, for probes and Prometheus: what may be read by whoever is on this machine, and nothing that acts.
+//!
+//! It has no TLS and asks nobody who they are, so that it listens on loopback alone and tells neither tokens nor addresses.
+
+use std::fmt::Write as _;
+use std::future::IntoFuture as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use schemas::fault::{Fault, FaultCode};
+use schemas::phase::Phase;
+use schemas::status::MigrationStatus;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::engines::Engines;
+use crate::registry::Registry;
+use crate::status::observed;
+
+/// Prometheus' text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A listener that takes connections, and does not answer yet.
+#[derive(Debug)]
+pub(crate) struct Http(TcpListener);
+
+#[derive(Clone)]
+struct Sources {
+    registry: Registry,
+    engines: Arc<Engines>,
+}
+
+impl Http {
+    /// Listens on a loopback address.
+    pub(crate) async fn listen(address: SocketAddr) -> Result<Self, Fault> {
+        if !address.ip().is_loopback() {
+            let message = format!("--http {address} can be reached from other machines, and HTTP is served without TLS");
+            let remedy = "listen on 127.0.0.1 or [::1], and put a proxy with TLS before it where others need it";
+            return Err(Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy));
+        }
+        TcpListener::bind(address).await.map(Self).map_err(|error| {
+            Fault::new(FaultCode::InvalidConfiguration, format!("failed to listen for HTTP on {address}: {error}"))
+                .with_remedy("name an address and a port of this machine that are free")
+        })
+    }
+
+    /// Where it listens: the port that the system chose, where 0 was asked for.
+    pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Answers until it is stopped.
+    pub(crate) async fn serve(self, registry: Registry, engines: Arc<Engines>, until: CancellationToken) -> std::io::Result<()> {
+        let router = Router::new()
+            .route("/healthz", get(async || "ok\n"))
+            .route("/metrics", get(metrics))
+            .with_state(Sources { registry, engines });
+        // A reader that lingers holds up no end.
+        tokio::select! {
+            served = axum::serve(self.0, router).into_future() => served,
+            () = until.cancelled() => Ok(()),
+        }
+    }
+}
+
+async fn metrics(State(sources): State<Sources>) -> Response {
+    match sources.registry.observe(None, None).await {
+        Ok(views) => {
+            let statuses = views.into_iter().map(|view| {
+                let progress = sources.engines.progress(&view.record.run.id);
+                observed(view, progress).status
+            });
+            ([(header::CONTENT_TYPE, METRICS)], text(&statuses.collect::<Vec<_>>())).into_response()
+        }
+        // It stops.
+        Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", fault.message)).into_response(),
+    }
+}
+
+/// A figure of each migration, or none where it is not known.
+type Figure = fn(&MigrationStatus) -> Option<f64>;
+
+/// The figures by name and meaning.
+const FIGURES: [(&str, &str, Figure); 9] = [
+    ("lag_seconds", "Seconds between the newest operation on the source and the newest one applied.", |one| one.lag_seconds),
+    ("ready", "Whether it may be cut over.", |one| Some(f64::from(u8::from(one.ready.value)))),
+    ("window_remaining_seconds", "Seconds until the cutover window closes.", |one| one.window.remaining_seconds),
+    ("copy_bytes", "Bytes of documents copied.", |one| Some(one.copy.bytes_copied as f64)),
+    ("copy_bytes_total", "Bytes of documents to copy.", |one| Some(one.copy.bytes_total as f64)),
+    ("events_applied", "Changes of the source applied by this process.", |one| Some(one.tail.events_applied as f64)),
+    ("mismatches", "Documents found to differ.", |one| Some(one.verification.mismatches as f64)),
+    ("destination_writable", "Whether the destination is open.", |one| Some(f64::from(u8::from(one.destination_writable)))),
+    ("in_trouble", "Whether an error is told.", |one| Some(f64::from(u8::from(one.error.is_some())))),
+];
+
+/// Statuses in Prometheus' text format. Names of workspaces and migrations need no escapes.
+fn text(statuses: &[MigrationStatus]) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail, here and below.
+    for (name, meaning, figure) in FIGURES {
+        let _ = writeln!(out, "# HELP cutover_{name} {meaning}\n# TYPE cutover_{name} gauge");
+        for one in statuses {
+            if let Some(figure) = figure(one) {
+                let _ = writeln!(out, "cutover_{name}{{{}}} {figure}", labels(one));
+            }
+        }
+    }
+    let _ = writeln!(out, "# HELP cutover_phase 1 for the phase that it is in.\n# TYPE cutover_phase gauge");
+    for one in statuses {
+        for phase in Phase::ALL {
+            let _ = writeln!(out, "cutover_phase{{{},phase=\"{phase}\"}} {}", labels(one), u8::from(one.phase == phase));
+        }
+    }
+    out
+}
+
+fn labels(one: &MigrationStatus) -> String {
+    format!("workspace=\"{}\",migration=\"{}\"", one.workspace, one.name)
+}
