@@ -376,6 +376,7 @@ impl Applier<'_> {
             // What opens the cursor brings the first reply.
             let mut share = source.memory.reply().await;
             let mut cursor = source.batches(&namespace.db, find, 101).await.map_err(|e| fault(&e))?;
+            let mut is_noted = false;
             while let Some(batch) = cursor.next().await {
                 let batch = batch.map_err(|e| fault(&e))?;
                 let documents = batch.doc_slices().map_err(|e| fault(&e))?;
@@ -390,6 +391,7 @@ impl Applier<'_> {
                 share.shrink(2 * batch.as_raw_document().as_bytes().len());
                 drop(batch);
                 self.tail.note_reread(namespace).await?;
+                is_noted = true;
                 if fresh.iter().filter_map(Write::document).any(|document| element::has_doubled_names(document)) {
                     self.tail.doubled.add(namespace).await?;
                 }
@@ -400,6 +402,10 @@ impl Applier<'_> {
                 share = source.memory.reply().await;
             }
             drop(share);
+            if !is_noted {
+                // What is not there may have gone with a rename.
+                self.tail.note_reread(namespace).await?;
+            }
             if is_sharded {
                 let gone = slice.iter().copied().filter(|write| !found.contains(&key::hash(&write.id, collated)));
                 self.delete(namespace, gone).await?;

@@ -48,9 +48,6 @@ fn is_face(options: &RawDocument) -> bool {
 impl Tail {
     /// Applies one change of a definition, committed at `time`.
     pub(super) async fn define(&self, definition: &Definition, time: ClusterTime) -> Result<(), Fault> {
-        if let Definition::Create(namespace, _) | Definition::Rename(_, namespace) | Definition::Shard(namespace) = definition {
-            self.source.entry.read_shard_key(namespace).await?;
-        }
         match definition {
             Definition::Create(namespace, options) => match catalog::owner_of(namespace) {
                 Some(owner) if self.scope.contains(&owner) => {

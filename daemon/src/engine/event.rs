@@ -95,7 +95,7 @@ pub struct Event {
     pub bytes: usize,
     /// Of a definition: the bytes that are the same on every shard that tells of it.
     pub kind: Vec<u8>,
-    /// Of a definition: the collection's UUID, where the server tells it.
+    /// Of a definition or a delete: the collection's UUID, where the server tells it.
     pub uuid: Option<Vec<u8>>,
 }
 
@@ -170,9 +170,11 @@ impl Event {
             "shardCollection" | "refineCollectionShardKey" => What::Definition(Definition::Shard(namespace(event, "ns")?)),
             other => What::Unknown(other.to_owned()),
         };
+        let uuid = || element::field(event, "collectionUUID").map(|uuid| uuid.value.to_vec());
         let (kind, uuid) = match &what {
-            What::Definition(_) => (kind_of(event), element::field(event, "collectionUUID").map(|uuid| uuid.value.to_vec())),
-            _ => (Vec::new(), None),
+            What::Definition(_) => (kind_of(event), uuid()),
+            What::Change(Change { op: Op::Delete | Op::DeleteKeyed(_), .. }) => (Vec::new(), uuid()),
+            What::Change(_) | What::Nothing | What::Unknown(_) => (Vec::new(), None),
         };
         Ok(Self { time, token, what, bytes: event.as_bytes().len(), kind, uuid })
     }

@@ -5,14 +5,15 @@
 //! and a time limit of the server's own, and what is still under way is ended before the block is lifted.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use mongodb::bson::{Bson, Document, doc};
 use schemas::fault::{Fault, FaultCode};
 
 use super::guard::{WRITE_BLOCK, is_granted, is_write_blocked};
-use super::source::Source;
+use super::source::{Reached, Source};
 use crate::mongo::{Deployment, error};
 
 /// The server's codes: not permitted; no such command.
@@ -74,27 +75,22 @@ pub async fn put_up(source: &Source, limit: Duration) -> Result<(), Fault> {
 /// Makes sure that the block is still up: what came before it was lifted may not have been the last.
 pub async fn check_up(source: &Source) -> Result<(), Fault> {
     // Without the privilege to look, the block that was acknowledged is taken to stand.
-    if let Some(shard) = blocked(source).await?.iter().find(|shard| shard.is_blocked == Some(false)) {
-        let message = format!("somebody has lifted the block of the source's writes ({}) during the cutover", shard.hosts);
+    let looks =
+        source.shards.iter().map(|shard| async { Ok::<_, Fault>((&shard.name, is_write_blocked(&shard.deployment).await?)) });
+    let blocked: Vec<_> = try_join_all(looks).await?;
+    if let Some((shard, _)) = blocked.iter().find(|(_, is_blocked)| *is_blocked == Some(false)) {
+        let message = format!("somebody has lifted the block of the source's writes ({shard}) during the cutover");
         return Err(Fault::new(FaultCode::WritesContinued, message)
             .with_remedy("keep others from setUserWriteBlockMode on the source, then acknowledge again"));
     }
     Ok(())
 }
 
-/// Whether a replica set blocks its users' writes; `None` where that may not be seen.
-struct Blocked<'a> {
-    hosts: &'a str,
-    is_blocked: Option<bool>,
-}
-
-/// Whether each shard blocks its users' writes: a router does not tell, and each keeps it by itself.
-async fn blocked(source: &Source) -> Result<Vec<Blocked<'_>>, Fault> {
-    try_join_all(source.shards.iter().map(|shard| async {
-        let is_blocked = is_write_blocked(&shard.deployment).await?;
-        Ok(Blocked { hosts: &shard.deployment.hosts, is_blocked })
-    }))
-    .await
+/// Whether what holds data blocks its users' writes: a router does not tell, and each shard keeps it by itself. `None` where that may
+/// not be seen.
+async fn look(holder: Result<Arc<Deployment>, Fault>) -> Result<Option<bool>, Fault> {
+    let holder = holder?;
+    in_time(&holder, ANSWER, is_write_blocked(&holder)).await?
 }
 
 /// The fault of writes that the block does not stop.
@@ -109,27 +105,38 @@ pub fn bypassed(source: &Deployment) -> Fault {
 }
 
 /// Lifts the block, and makes sure that it is lifted and stays so.
-pub async fn lift(source: &Source) -> Result<(), Fault> {
-    let entry = &*source.entry;
+///
+/// A shard that does not answer keeps the others from nothing: the router frees them at once, and that one when it is back, which is
+/// seen when this is tried again. `holders` are reached only then, since that takes its time.
+pub async fn lift(entry: &Deployment, holders: impl Future<Output = Result<Reached, Fault>>) -> Result<(), Fault> {
     if entry.version < WRITE_BLOCK {
         return Ok(());
     }
-    end_requests(entry).await?;
-    let lifted = in_time(entry, ANSWER, entry.command("admin", request(entry, false, ANSWER))).await?;
-    let shards = in_time(entry, ANSWER, blocked(source)).await??;
-    let still = shards.iter().find(|shard| shard.is_blocked == Some(true));
-    let is_seen_open = shards.iter().all(|shard| shard.is_blocked == Some(false));
-    match (lifted, still) {
-        (Ok(_), None) => Ok(()),
-        // Who may not lift it could not put it up.
-        (Err(e), None) if is_seen_open && matches!(error::code(&e), Some(UNAUTHORIZED | NO_SUCH_COMMAND)) => Ok(()),
-        (Err(e), _) => Err(entry.fault("unblocking the writes", &e)),
-        (Ok(_), Some(still)) => {
-            let mut fault =
-                Fault::new(FaultCode::SourceReadFailed, format!("the source ({}) still blocks its users' writes", still.hosts));
-            fault.retryable = true;
-            Err(fault)
+    let ended = end_requests(entry).await;
+    let lifted = in_time(entry, ANSWER, entry.command("admin", request(entry, false, ANSWER))).await;
+    let looks = holders.await?.into_iter().map(|(name, holder)| async { (name, look(holder).await) });
+    let mut is_seen_open = true;
+    let mut faults = Vec::new();
+    for (name, look) in join_all(looks).await {
+        is_seen_open &= matches!(look, Ok(Some(false)));
+        match look {
+            Ok(Some(true)) => faults.push(format!("{name} still blocks its users' writes")),
+            Ok(Some(false) | None) => {}
+            Err(fault) => faults.push(format!("it is not seen whether {name} still blocks its users' writes: {}", fault.message)),
         }
+    }
+    if !faults.is_empty() {
+        let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("the source ({}): {}", entry.hosts, faults.join("; ")));
+        fault.retryable = true;
+        return Err(fault);
+    }
+    // A request to block that is still under way could land later.
+    ended?;
+    match lifted? {
+        Ok(_) => Ok(()),
+        // Who may not lift it could not put it up.
+        Err(e) if is_seen_open && matches!(error::code(&e), Some(UNAUTHORIZED | NO_SUCH_COMMAND)) => Ok(()),
+        Err(e) => Err(entry.fault("unblocking the writes", &e)),
     }
 }
 

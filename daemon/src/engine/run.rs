@@ -25,7 +25,7 @@ use super::outlook::{self, Versions};
 use super::progress::Progress;
 use super::reporter::Reporter;
 use super::sharded::Restarts;
-use super::source::{Source, Times};
+use super::source::{self, Source, Times};
 use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
@@ -141,6 +141,16 @@ impl MongoRun {
             *kept = Some(Arc::new(Source::connect(&spec.source.connection, tag, &self.memory).await?));
         }
         kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
+    }
+
+    /// What answers for the whole source, also while a shard behind it does not.
+    async fn entry(&self) -> Result<Arc<Deployment>, Fault> {
+        // Whoever holds it may wait for a shard.
+        if let Some(source) = self.source.try_lock().ok().and_then(|kept| kept.clone()) {
+            return Ok(Arc::clone(&source.entry));
+        }
+        let (spec, tag) = (&self.context.spec, self.context.run.as_str());
+        connect(Side::Source, &spec.source.connection, None, tag).await.map(Arc::new)
     }
 
     async fn destination(&self) -> Result<Arc<Deployment>, Fault> {
@@ -427,7 +437,7 @@ impl RunEngine for MongoRun {
 
     fn restart_shard<'a>(&'a self, shard: &'a ShardName) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
-            let refuse = |why: String| Err(Fault::new(FaultCode::InvalidConfiguration, why));
+            let refuse = |why: String| Err(Fault::new(FaultCode::WrongState, why));
             let shards = self.progress.shards();
             let Some(counters) = shards.iter().find(|known| known.name() == shard) else {
                 let names: Vec<&str> = shards.iter().map(|known| known.name().0.as_str()).collect();
@@ -552,7 +562,8 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             self.verifier.set_source_stopped(false);
             // Whatever is declared by now: the lifecycle asks only where a block may be up.
-            fence::lift(&*self.source().await?).await
+            let entry = self.entry().await?;
+            fence::lift(&entry, source::holders(&entry, &self.context.spec.source.connection)).await
         })
     }
 
@@ -693,8 +704,7 @@ impl RunEngine for MongoRun {
     }
 
     fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
-        let router = async { self.source().await.map(|source| Arc::clone(&source.entry)) };
-        Box::pin(balancing::give_back(&self.context.run_dir, router))
+        Box::pin(balancing::give_back(&self.context.run_dir, self.entry()))
     }
 
     fn progress(&self) -> EngineProgress {

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
@@ -19,7 +19,7 @@ use schemas::namespace::Namespace;
 use schemas::spec::ConnectionSpec;
 use tokio::sync::Mutex;
 
-use super::topology::{self, Cluster};
+use super::topology::{self, Cluster, Shard};
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, Topology, connect};
 
@@ -33,6 +33,31 @@ pub struct ShardSource {
     pub name: ShardName,
     /// Its connection.
     pub deployment: Arc<Deployment>,
+}
+
+/// Each shard behind a router that was reached as `spec` says, or why it is not reached.
+pub type Reached = Vec<(ShardName, Result<Arc<Deployment>, Fault>)>;
+
+async fn reach(entry: &Deployment, shards: &[Shard], spec: &ConnectionSpec) -> Reached {
+    let connections = shards.iter().map(|shard| async {
+        let connection = shard.connection(spec);
+        (
+            shard.name.clone(),
+            connect(Side::Source, &connection, None, &entry.tag)
+                .await
+                .map(|deployment| Arc::new(deployment.within(&entry.memory))),
+        )
+    });
+    join_all(connections).await
+}
+
+/// What holds the data behind a deployment, as far as it is reached: of a replica set itself.
+pub async fn holders(entry: &Arc<Deployment>, spec: &ConnectionSpec) -> Result<Reached, Fault> {
+    match &entry.topology {
+        Topology::Sharded => Ok(reach(entry, &Cluster::shards_behind(entry).await?, spec).await),
+        Topology::ReplicaSet(name) => Ok(vec![(ShardName(name.clone()), Ok(Arc::clone(entry)))]),
+        Topology::Standalone => Ok(vec![(ShardName(entry.hosts.clone()), Ok(Arc::clone(entry)))]),
+    }
 }
 
 /// What a run reads from.
@@ -67,13 +92,9 @@ impl Source {
             }
             Topology::Sharded => {
                 let cluster = Cluster::discover(&entry).await?;
-                let connections = cluster.shards.iter().map(|shard| async {
-                    let connection = shard.connection(spec);
-                    let deployment = connect(Side::Source, &connection, None, &entry.tag).await?;
-                    let deployment = Arc::new(deployment.within(&entry.memory));
-                    Ok::<_, Fault>(ShardSource { name: shard.name.clone(), deployment })
-                });
-                (try_join_all(connections).await?, Some(Arc::new(cluster)))
+                let reached = reach(&entry, &cluster.shards, spec).await.into_iter();
+                let shards = reached.map(|(name, deployment)| deployment.map(|deployment| ShardSource { name, deployment }));
+                (shards.collect::<Result<_, Fault>>()?, Some(Arc::new(cluster)))
             }
         };
         Ok(Self { entry, shards, cluster, introduced: Mutex::default() })

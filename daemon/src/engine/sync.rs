@@ -209,7 +209,6 @@ impl Sync {
     async fn tail(&self, copied: &Times) -> Result<(), Fault> {
         self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
         self.destination.read_shard_keys().await?;
-        self.source.entry.read_shard_keys().await?;
         let traits: HashMap<_, _> = catalog::list(&self.destination, &self.spec.namespaces.scope)
             .await?
             .into_iter()

@@ -15,6 +15,7 @@
 
 mod held;
 mod idle;
+mod keys;
 mod position;
 
 use std::collections::{HashMap, HashSet};
@@ -49,6 +50,7 @@ use crate::memory::Share;
 use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
 use held::Held;
 use idle::Idle;
+use keys::Keys;
 use position::Position;
 
 /// Replies read ahead of what is being applied.
@@ -369,6 +371,7 @@ impl Tail {
         position.show(self);
         let mut told = self.told().await?;
         let mut idle = Idle::default();
+        let mut keys = Keys::default();
         let mut is_over = false;
         while !is_over {
             idle.look(&self.source, merge.holds_up());
@@ -396,7 +399,7 @@ impl Tail {
                 let passed: Vec<(Lane, Passed)> =
                     (0..from.len()).filter_map(|lane| Some((lane, merge.take_told(lane)?))).collect();
                 let _round = self.gate.read().await;
-                self.apply_events(events, &mut position, &mut told).await?;
+                self.apply_events(events, &mut position, &mut told, &mut keys).await?;
                 drop(shares);
                 for (lane, passed) in passed {
                     position.pass(lane, passed.token, passed.time);
@@ -467,17 +470,32 @@ impl Tail {
         Ok(())
     }
 
-    async fn apply_events(&self, events: Vec<(Lane, Event)>, position: &mut Position, told: &mut Told) -> Result<(), Fault> {
+    async fn apply_events(
+        &self,
+        events: Vec<(Lane, Event)>,
+        position: &mut Position,
+        told: &mut Told,
+        keys: &mut Keys,
+    ) -> Result<(), Fault> {
         let mut changes = Vec::new();
         for (lane, event) in events {
             match event.what {
                 What::Change(change) => {
-                    changes.push(change);
+                    let is_alone =
+                        !self.source.is_sharded() || keys.names_document(&self.source, &change, event.uuid.as_deref()).await?;
+                    if is_alone {
+                        changes.push(change);
+                    } else {
+                        let Change { namespace, id, .. } = change;
+                        changes.push(Change { namespace: namespace.clone(), id: id.clone(), op: Op::Delete });
+                        changes.push(Change { namespace, id, op: Op::Reread });
+                    }
                     position.pass(lane, event.token, event.time);
                     position.count(lane);
                 }
                 What::Definition(definition) => {
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
+                    keys.forget();
                     if self.source.is_sharded() && !told.is_new(lane, &event.kind, &definition, event.uuid.as_deref()) {
                         position.pass(lane, event.token, event.time);
                         position.count(lane);
@@ -525,7 +543,7 @@ impl Tail {
         let mut touched = Vec::new();
         let tracking = self.verifier.is_tracking();
         let mut changed: HashMap<Namespace, HashSet<Vec<u8>>> = HashMap::new();
-        for mut change in changes {
+        for change in changes {
             let traits = match seen.get(&change.namespace) {
                 Some(traits) => *traits,
                 None => {
@@ -537,9 +555,6 @@ impl Tail {
                 }
             };
             let Some(traits) = traits else { continue };
-            if self.is_told_by_half(&change) {
-                change.op = Op::Reread;
-            }
             if change.op.content().is_some_and(element::has_doubled_names) {
                 self.doubled.add(&change.namespace).await?;
             }
@@ -576,18 +591,6 @@ impl Tail {
             ids.into_iter().filter_map(move |id| Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?)))
         });
         self.verifier.changed(changed.collect()).await
-    }
-
-    /// Whether a deletion does not tell which of the documents with its `_id` it means, one that left its shard or one that came to
-    /// another, perhaps before: a field of the shard key that a document lacks, its event lacks too, and no filter stands for that
-    /// whatever the key was by then. What the source holds decides.
-    fn is_told_by_half(&self, change: &Change) -> bool {
-        let key = match &change.op {
-            Op::Delete => &change.id,
-            Op::DeleteKeyed(key) => key,
-            Op::Insert(_) | Op::Replace(_) | Op::Diff(_) | Op::Reread => return false,
-        };
-        self.source.entry.shard_key(&change.namespace).is_some_and(|placed| placed.is_lacking_in(key))
     }
 
     /// What a change of this namespace belongs to, if it is carried: a collection in scope, or one whose buckets these are. What

@@ -122,7 +122,11 @@ fn unreadable(router: &Deployment, what: &str) -> Fault {
 }
 
 /// All entries of a collection of the config database.
-pub(super) async fn entries(router: &Deployment, collection: &str, filter: &RawDocument) -> Result<Vec<RawDocumentBuf>, Fault> {
+pub(in crate::engine) async fn entries(
+    router: &Deployment,
+    collection: &str,
+    filter: &RawDocument,
+) -> Result<Vec<RawDocumentBuf>, Fault> {
     let mut find = command("find", collection);
     append(&mut find, "filter", filter);
     append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });

@@ -65,12 +65,6 @@ impl PlacedBy {
         })
     }
 
-    /// Whether the key of a document's event lacks a field of the shard key: the document had none such, or the collection another key.
-    #[must_use]
-    pub fn is_lacking_in(&self, document_key: &RawDocument) -> bool {
-        self.key.fields().any(|(path, _)| path != "_id" && element::field(document_key, path).is_none())
-    }
-
     /// A filter that a document alone meets, with its shard key: what an upsert must have.
     ///
     /// # Errors
@@ -135,14 +129,6 @@ impl Deployment {
         Ok(())
     }
 
-    /// The same of one collection.
-    pub async fn read_shard_key(&self, namespace: &Namespace) -> Result<(), Fault> {
-        if let Some(keys) = &self.shard_keys {
-            keys.set(namespace, self.sharded_by(namespace).await?);
-        }
-        Ok(())
-    }
-
     /// How one collection of a sharded cluster is sharded, as its router tells now; `None`: it is not.
     pub async fn sharded_by(&self, namespace: &Namespace) -> Result<Option<PlacedBy>, Fault> {
         let found = self.sharded_collections(&rawdoc! { "_id": namespace.to_string() }).await?;
@@ -197,16 +183,6 @@ mod tests {
             assert!(!touches(diff.clone()), "{diff:?}");
         }
         assert!(placed.is_touched_by(&rawdoc! { "$v": 3 }));
-    }
-
-    #[test]
-    fn a_document_without_a_field_of_the_key_is_known_by_its_event() {
-        let placed = placed(rawdoc! { "a.b": 1, "c": "hashed" });
-        assert!(!placed.is_lacking_in(&rawdoc! { "_id": 1, "a.b": RawBson::Null, "c": 1 }));
-        assert!(placed.is_lacking_in(&rawdoc! { "_id": 1, "c": 1 }));
-        assert!(placed.is_lacking_in(&rawdoc! { "_id": 1 }));
-        let by_id = PlacedBy::new(ShardKey::new(&rawdoc! { "_id": 1 }).expect("a key"), true);
-        assert!(!by_id.is_lacking_in(&rawdoc! { "_id": 1 }));
     }
 
     #[test]

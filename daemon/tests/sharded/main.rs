@@ -3,6 +3,7 @@
 mod balancing;
 mod copy;
 mod driven;
+mod fence;
 mod keys;
 mod run;
 mod topology;

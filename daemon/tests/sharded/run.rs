@@ -20,6 +20,11 @@ async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<i32> {
     while !stop.load(Ordering::Acquire) {
         rounds += 1;
         let n = rounds * 31 % DOCUMENTS;
+        // It goes over to another shard without a field of its key: what its old shard tells does not name it whole.
+        let ranged = db.collection::<Document>("ranged");
+        ranged.insert_one(doc! { "_id": 200_000 + rounds, "a": rounds % 600 }).await?;
+        let there = doc! { "_id": 200_000 + rounds, "a": rounds % 600, "b": null };
+        ranged.update_one(there, doc! { "$set": { "a": (rounds + 200) % 600 } }).await?;
         for name in ["hashed", "ranged", "plain"] {
             let collection = db.collection::<Document>(name);
             collection.insert_one(doc! { "_id": 100_000 + rounds, "a": rounds % 600, "b": "new" }).await?;

@@ -65,7 +65,6 @@ impl Bench {
             world: FakeWorld::new(),
             daemon: None,
             death: CancellationToken::new(),
-            http: None,
             watch: None,
         }
     }
@@ -88,6 +87,7 @@ impl Bench {
             listen_tls: None,
             tls_certificate_key_file: None,
             tls_client_ca_file: None,
+            http: None,
             watch: self.watch.clone(),
             memory_mb: daemon::memory::DEFAULT_BYTES >> 20,
             log: "info".to_owned(),

@@ -8,9 +8,9 @@ use schemas::observed::Outcome;
 use schemas::spec::{Balancer as Mode, ConnectionSpec, MigrationSpec, VerifyMode};
 
 use super::{Findings, OLDEST, surroundings};
-use crate::engine::topology::{Cluster, Shard};
+use crate::engine::topology::{self, Cluster, Shard};
 use crate::engine::{balancer, balancing};
-use crate::mongo::{Deployment, Side, Topology, append, command, connect};
+use crate::mongo::{Deployment, Side, Topology, connect};
 
 /// What a run does on each shard directly; a user of the cluster may have none of it there.
 const ON_SHARDS: [Action; 6] = [
@@ -250,20 +250,10 @@ async fn compatibility(findings: &mut Findings, destination: Option<&Deployment>
     }
 }
 
-async fn config(
-    router: &Deployment,
-    collection: &str,
-    filter: &RawDocument,
-) -> Result<Vec<mongodb::bson::RawDocumentBuf>, Fault> {
-    let mut find = command("find", collection);
-    append(&mut find, "filter", filter);
-    router.collect("config", find).await.map_err(|e| router.fault(&format!("reading config.{collection}"), &e))
-}
-
 /// Names the time-series collections in scope that are sharded.
 async fn time_series(findings: &mut Findings, router: &Deployment, spec: &MigrationSpec) {
     let name = "sharded_time_series";
-    let entries = match config(router, "collections", &rawdoc! { "timeseriesFields": { "$exists": true } }).await {
+    let entries = match topology::entries(router, "collections", &rawdoc! { "timeseriesFields": { "$exists": true } }).await {
         Ok(entries) => entries,
         Err(fault) => return findings.fail(name, &fault),
     };
@@ -291,10 +281,12 @@ async fn one_per_id(findings: &mut Findings, router: &Deployment, spec: &Migrati
     if spec.verify.mode == VerifyMode::Full {
         return findings.note(name, Outcome::Ok, "documents of one _id on two shards are found by the comparison");
     }
-    let sharded = match config(router, "collections", &rawdoc! { "key": { "$nin": [{ "_id": 1 }, { "_id": "hashed" }] } }).await {
-        Ok(sharded) => sharded,
-        Err(fault) => return findings.fail(name, &fault),
-    };
+    let sharded =
+        match topology::entries(router, "collections", &rawdoc! { "key": { "$nin": [{ "_id": 1 }, { "_id": "hashed" }] } }).await
+        {
+            Ok(sharded) => sharded,
+            Err(fault) => return findings.fail(name, &fault),
+        };
     let names = sharded.iter().filter_map(|entry| entry.get_str("_id").ok()?.parse::<Namespace>().ok());
     let carried: Vec<String> =
         names.filter(|namespace| spec.namespaces.scope.contains(namespace)).map(|namespace| namespace.to_string()).collect();
@@ -333,7 +325,7 @@ async fn still(findings: &mut Findings, router: &Deployment, spec: &MigrationSpe
         },
     }
     // By a round that is ending, or by hand: a run that stops the balancer waits for the first.
-    let moving = match config(router, "migrations", &rawdoc! {}).await {
+    let moving = match topology::entries(router, "migrations", &rawdoc! {}).await {
         Ok(moving) => moving,
         Err(fault) => return findings.fail("moving_chunks", &fault),
     };

@@ -1,0 +1,105 @@
+//! Whether a delete that a shard tells names the whole shard key of its document.
+//!
+//! A document whose shard key changes is deleted on one shard and inserted on another, in no sure order. So a delete removes what still
+//! has the key that it names. But a document need not have the fields of the key, and the server then leaves them out of what it
+//! tells: such a delete would meet the document that was inserted elsewhere, too. What becomes of it is read from the source.
+
+use std::collections::HashMap;
+
+use mongodb::bson::{RawDocument, rawdoc};
+use placement::ShardKey;
+use schemas::fault::Fault;
+use schemas::namespace::Namespace;
+
+use crate::engine::element;
+use crate::engine::event::{Change, Op};
+use crate::engine::source::Source;
+use crate::engine::topology;
+
+/// By what the source's collections are sharded, as far as it was asked for since the last definition.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    known: Option<Known>,
+}
+
+/// The paths of the keys, by the collections' UUIDs and by their names.
+#[derive(Debug, Default)]
+struct Known {
+    by_uuid: HashMap<Vec<u8>, Vec<String>>,
+    by_name: HashMap<Namespace, Vec<String>>,
+}
+
+impl Keys {
+    /// Forgets what is known: a definition is met in the streams.
+    pub(super) fn forget(&mut self) {
+        self.known = None;
+    }
+
+    /// Whether a change is told such that it can be applied alone.
+    pub(super) async fn names_document(&mut self, source: &Source, change: &Change, uuid: Option<&[u8]>) -> Result<bool, Fault> {
+        let empty = rawdoc! {};
+        let told: &RawDocument = match &change.op {
+            Op::Delete => &empty,
+            Op::DeleteKeyed(key) => key,
+            Op::Insert(_) | Op::Replace(_) | Op::Diff(_) | Op::Reread => return Ok(true),
+        };
+        let known = match &mut self.known {
+            Some(known) => known,
+            unknown => unknown.insert(Known::read(source).await?),
+        };
+        Ok(known.names_whole_key(told, &change.namespace, uuid))
+    }
+}
+
+impl Known {
+    async fn read(source: &Source) -> Result<Self, Fault> {
+        let mut known = Self::default();
+        for entry in topology::entries(&source.entry, "collections", &rawdoc! {}).await? {
+            let key = entry.get_document("key").ok().and_then(|key| ShardKey::new(key).ok());
+            let Some(key) = key else { continue };
+            known.add(&entry, key.fields().map(|(path, _)| path.to_owned()).collect());
+        }
+        Ok(known)
+    }
+
+    fn add(&mut self, entry: &RawDocument, paths: Vec<String>) {
+        if let Some(uuid) = element::field(entry, "uuid") {
+            self.by_uuid.insert(uuid.value.to_vec(), paths.clone());
+        }
+        if let Some(Ok(namespace)) = entry.get_str("_id").ok().map(str::parse) {
+            self.by_name.insert(namespace, paths);
+        }
+    }
+
+    /// What is not known is not sharded, or gone, and what made it go is further on in the streams.
+    fn names_whole_key(&self, told: &RawDocument, namespace: &Namespace, uuid: Option<&[u8]>) -> bool {
+        let paths = uuid.and_then(|uuid| self.by_uuid.get(uuid)).or_else(|| self.by_name.get(namespace));
+        let is_told = |path: &String| path == "_id" || element::field(told, path).is_some();
+        paths.is_none_or(|paths| paths.iter().all(is_told))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Known;
+    use mongodb::bson::rawdoc;
+    use mongodb::bson::spec::BinarySubtype;
+    use schemas::namespace::Namespace;
+
+    #[test]
+    fn a_delete_must_name_every_field_of_the_key() {
+        let mut known = Known::default();
+        let uuid = || mongodb::bson::Binary { subtype: BinarySubtype::Uuid, bytes: vec![7; 16] };
+        known.add(&rawdoc! { "_id": "shop.a", "uuid": uuid() }, vec!["n.x".to_owned(), "_id".to_owned()]);
+        known.add(&rawdoc! { "_id": "shop.b" }, vec!["_id".to_owned()]);
+        let [a, b, plain, renamed] = ["a", "b", "plain", "renamed"].map(|name| Namespace::new("shop", name));
+        assert!(known.names_whole_key(&rawdoc! { "n.x": 1, "_id": 1 }, &a, None));
+        assert!(!known.names_whole_key(&rawdoc! {}, &a, None));
+        assert!(known.names_whole_key(&rawdoc! {}, &b, None));
+        assert!(known.names_whole_key(&rawdoc! {}, &plain, None));
+        // By the name that it had then.
+        let entry = rawdoc! { "uuid": uuid() };
+        let uuid = crate::engine::element::field(&entry, "uuid").map(|field| field.value);
+        assert!(!known.names_whole_key(&rawdoc! { "_id": 1 }, &renamed, uuid));
+    }
+}
