@@ -65,6 +65,7 @@ impl Router {
 
     /// A router refuses this for a sharded collection; its primary shard would convert what it holds of it, and leave the rest.
     async fn convert_to_capped(&self, command: &Command) -> Answer {
+        let _no_sharding = self.sharding.lock().await;
         let namespace = command.namespace();
         self.table.forget(&namespace);
         for _ in 0..STALE_TRIES {
