@@ -44,7 +44,8 @@ const COPIES_OF_COMMAND: u64 = 3;
 const COMMAND: u64 = COPIES_OF_COMMAND * REPLY;
 /// Two replies that are read side by side: the most that anybody holds of replies.
 const FOR_READERS: u64 = 2 * READING;
-/// What the process takes without large buffers, at its height: 30 MB measured with one run, and blocks that the allocator keeps.
+/// What is set aside for the process without large buffers, and for what the allocator keeps of small ones: an estimate, held by the
+/// tests of memory, which see the whole process stay within its bound.
 const OUTSIDE: u64 = 44 * MB;
 /// A tail's next reply is expected to weigh no less: nearly all are this small where documents are.
 const LEAST_AHEAD: u64 = 512 * 1024;

@@ -1,8 +1,6 @@
 //! Health and metrics over HTTP: on loopback alone, for readers alone, without what would let anybody act.
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
-#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
-
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
