@@ -75,9 +75,10 @@ async fn a_shard_that_fails_is_seen_and_begun_again_alone() {
     assert!(drift.code == 2 && paths == ["shards.shard-1"], "{drift}");
 
     // Only what has stopped can be begun again.
-    for (name, words) in [("shard-9", "its shards are: shard-0, shard-1, shard-2"), ("shard-0", "are copied already")] {
+    let copying_or_copied = ["nothing is wrong with it", "are copied already"];
+    for (name, words) in [("shard-9", &["its shards are: shard-0, shard-1, shard-2"][..]), ("shard-0", &copying_or_copied)] {
         let refused = scene.cutover.run(["restart-shard", MIGRATION, name]).await.unwrap();
-        assert!(refused.code == 1 && format!("{refused}").contains(words), "{refused}");
+        assert!(refused.code == 1 && words.iter().any(|words| refused.stderr.contains(words)), "{refused}");
     }
     // Its trouble is still there: it fails again, and the others are not touched.
     let failures = |events: &str| events.matches("the copy of shard shard-1 stopped").count();
