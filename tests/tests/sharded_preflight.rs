@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 use mongodb::bson::{Document, doc};
-use mongodb::options::WriteConcern;
+use mongodb::options::{DatabaseOptions, WriteConcern};
 use rig::stage::MIGRATION;
 use rig::{ClusterOptions, Cutover, Cutoverd, Declaration, Options, ReplicaSet, ShardedCluster, cutoverd};
 use serde_json::Value;
@@ -92,7 +92,9 @@ async fn each_check_of_a_sharded_source_fails_for_its_own_reason() {
     scene.cluster.shard_collection("shop.orders", doc! { "_id": "hashed" }, Some(4)).await.unwrap();
     let client = scene.cluster.client().await.unwrap();
     client.database("shop").collection("orders").insert_many((0..50).map(|n| doc! { "_id": n })).await.unwrap();
-    let config = scene.cluster.config().client().await.unwrap().database("config");
+    // As the config server itself writes; and what is not held by a majority is not read.
+    let majority = DatabaseOptions::builder().write_concern(WriteConcern::majority()).build();
+    let config = scene.cluster.config().client().await.unwrap().database_with_options("config", majority);
 
     let all = scene.checks(&declaration).await;
     for (name, words) in [
@@ -138,10 +140,10 @@ async fn each_check_of_a_sharded_source_fails_for_its_own_reason() {
 
     let shards = config.collection::<Document>("shards");
     let draining = |on: bool| doc! { "$set": { "draining": on } };
-    shards.update_one(doc! { "_id": "shard-1" }, draining(true)).write_concern(WriteConcern::majority()).await.unwrap();
+    shards.update_one(doc! { "_id": "shard-1" }, draining(true)).await.unwrap();
     let all = scene.checks(&declaration).await;
     assert!(all.iter().any(|check| check.outcome == "warn" && check.message.contains("being drained")), "{all:#?}");
-    shards.update_one(doc! { "_id": "shard-1" }, draining(false)).write_concern(WriteConcern::majority()).await.unwrap();
+    shards.update_one(doc! { "_id": "shard-1" }, draining(false)).await.unwrap();
 
     let same = Declaration::new(MIGRATION, &scene.cluster.uri(), &scene.cluster.uri().replace("127.0.0.1", "localhost"));
     let all = scene.checks(&same).await;
