@@ -175,7 +175,9 @@ impl Cutover for Api {
         let tried_out = self.secrets.try_out(&mut spec, &request.secrets).map_err(refuse)?;
         // What earlier runs of this migration made there is dropped by a new one, and so is no obstacle to it.
         let views = self.registry.observe(workspace(request.workspace)?, Some(spec.name.clone())).await.map_err(refuse)?;
-        let mut ours = Ours::default();
+        let all = self.registry.observe(None, None).await.map_err(refuse)?;
+        let neighbours = all.into_iter().map(|view| view.record.run.id.clone()).collect();
+        let mut ours = Ours { neighbours, ..Ours::default() };
         for view in views {
             let run = view.record.run.id.clone();
             let progress = self.engines.progress(&run);

@@ -82,13 +82,15 @@ pub struct EngineContext {
     pub replaces: Arc<[Namespace]>,
 }
 
-/// What a migration's earlier runs have left on the destination, which is no obstacle to the next.
+/// What the daemon has on the destination that is no obstacle to a migration's next run, or is judged elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ours {
     /// What they made.
     pub namespaces: BTreeSet<Namespace>,
     /// The runs themselves.
     pub runs: BTreeSet<RunId>,
+    /// The runs of the daemon's other migrations. Whether they are in the way is judged when the plan is applied, which may cancel them.
+    pub neighbours: BTreeSet<RunId>,
 }
 
 /// Looks at deployments and opens runs.

@@ -320,7 +320,7 @@ async fn rival_in(
 
 async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) {
     let of_source = findings.catalogue.iter().map(|info| info.namespace.clone()).collect();
-    match rival_in(destination, spec, &ours.runs, of_source).await {
+    match rival_in(destination, spec, &(&ours.runs | &ours.neighbours), of_source).await {
         Ok(None) => {}
         Ok(Some(rival)) => return findings.fail("destination_empty", &rival.fault(destination)),
         Err(fault) => return findings.fail("destination_empty", &fault),

@@ -305,7 +305,7 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let mut ours = self.created().await?;
             ours.extend(self.context.replaces.iter().cloned());
-            let ours = Ours { namespaces: ours, runs: BTreeSet::from([self.context.run.clone()]) };
+            let ours = Ours { namespaces: ours, runs: BTreeSet::from([self.context.run.clone()]), ..Ours::default() };
             preflight::check(&self.context.spec, &ours, Some(&self.context.run)).await.first_failure()
         })
     }
