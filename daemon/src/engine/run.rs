@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mongodb::bson::RawDocumentBuf;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
@@ -23,15 +22,17 @@ use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
 use super::outlook::{self, Versions};
 use super::progress::Progress;
+use super::rehearsal::Rehearsal;
 use super::reporter::Reporter;
 use super::sharded::Restarts;
 use super::source::{self, Source, Times};
+use super::survey::Survey;
 use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, distribute, fence,
-    guard, index, membership, preflight, reconcile, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, fence, guard, index,
+    membership, preflight, reconcile, uneven, users,
 };
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
@@ -380,6 +381,7 @@ impl RunEngine for MongoRun {
             };
             let reporter = Reporter {
                 source: pair.source,
+                survey: Survey::of(Arc::clone(&sync.source), Arc::clone(&sync.destination), Arc::clone(&sync.spec)),
                 progress: Arc::clone(&self.progress),
                 checkpoints: self.checkpoints.clone(),
                 verifier: Arc::clone(&self.verifier),
@@ -518,24 +520,14 @@ impl RunEngine for MongoRun {
             // Now, too, so that what is wrong with them shows before the source is blocked.
             self.carry_users(&pair.source.entry).await?;
             let collections = self.collections(&pair).await?;
-            let listings = collections.into_iter().map(|info| -> Piece<'_, (Namespace, Vec<RawDocumentBuf>)> {
-                let source = Arc::clone(&pair.source);
-                Box::pin(async move { Ok((info.namespace.clone(), catalog::indexes(&source.entry, &info.namespace).await?)) })
-            });
-            let unique: Vec<(Namespace, RawDocumentBuf)> = concurrent::all(RESTORES, listings.collect())
-                .await?
-                .into_iter()
-                .flat_map(|(namespace, specs)| specs.into_iter().map(move |spec| (namespace.clone(), spec)))
-                .filter(|(_, spec)| index::is_unique(spec))
-                .collect();
-            for (namespace, spec) in &unique {
-                if let Some(placed) = pair.destination.shard_key(namespace) {
-                    let names: Vec<&str> = distribute::unfit_unique(&placed.key, std::slice::from_ref(spec)).collect();
-                    if !names.is_empty() {
-                        return Err(distribute::unique_fault(namespace, &placed.key, &names));
-                    }
-                }
+            let rehearsal = Rehearsal::of(&pair.source, &pair.destination, collections).await?;
+            rehearsal.fit_shard_keys()?;
+            let uneven = rehearsal.uneven().await?;
+            if !uneven.is_empty() {
+                return Err(uneven::fault(&uneven));
             }
+            let caught_up = async { self.applied_through(&pair.source.notes("cutover: prepared").await?).await };
+            rehearsal.build_missing(caught_up).await?;
             // What has changed lately is compared now, so that little is left to compare while the source is blocked.
             let sides = self.sides(&pair);
             self.verifier.cutover_begins().await?;
@@ -544,13 +536,7 @@ impl RunEngine for MongoRun {
                     break;
                 }
             }
-            for (namespace, spec) in &unique {
-                // Between two rounds the destination is what the source was at one moment, so that what is unique there is unique
-                // here. The tail goes on between two indexes, so that it does not fall behind by the time that all of them take.
-                let _standing_still = self.gate.write().await;
-                index::try_unique(&pair.destination, namespace, spec).await?;
-            }
-            Ok(())
+            rehearsal.try_unique(&self.gate).await
         })
     }
 

@@ -58,6 +58,27 @@ impl Driven {
         }
     }
 
+    /// Waits until something that is in the way of a cutover is told in these words.
+    pub(crate) async fn blocked_by(&mut self, words: &str) -> Result<()> {
+        let mut told = Vec::new();
+        let blocked = async {
+            loop {
+                match self.reports.recv().await.context("no report")? {
+                    SyncReport::Health { blockers, .. } if blockers.iter().any(|blocker| blocker.contains(words)) => {
+                        return Ok(());
+                    }
+                    SyncReport::Health { blockers, .. } => told = blockers,
+                    SyncReport::Failed(fault) => bail!("failed: {fault}"),
+                    SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, blocked).await {
+            Ok(blocked) => blocked,
+            Err(_) => bail!("it is not in the way: {told:?}"),
+        }
+    }
+
     /// Cuts over, and cleans up.
     pub(crate) async fn cut_over(&mut self) -> Result<()> {
         let engine = &self.engine;

@@ -7,3 +7,4 @@ mod fence;
 mod keys;
 mod run;
 mod topology;
+mod uneven;

@@ -1,0 +1,79 @@
+//! Looks again and again at what of a sharded source no stream tells, once the run follows its changes: what is in the way of a
+//! cutover shows before anybody asks for one.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use schemas::fault::Fault;
+use schemas::spec::MigrationSpec;
+use tokio::sync::Notify;
+
+use super::catalog::{self, CollectionInfo};
+use super::rehearsal::Rehearsal;
+use super::source::Source;
+use super::uneven;
+use crate::mongo::Deployment;
+
+/// Between two looks at least.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A look takes this part of the time at most: of a source with many collections it is many commands.
+const SHARE: u32 = 20;
+
+/// What looks.
+#[derive(Debug)]
+pub(super) struct Survey {
+    source: Arc<Source>,
+    destination: Arc<Deployment>,
+    spec: Arc<MigrationSpec>,
+    begun: Notify,
+    /// What was found, in words; `None` before the first look.
+    found: Mutex<Option<Vec<String>>>,
+}
+
+impl Survey {
+    /// Makes one that has not begun.
+    pub(super) fn of(source: Arc<Source>, destination: Arc<Deployment>, spec: Arc<MigrationSpec>) -> Self {
+        Self { source, destination, spec, begun: Notify::new(), found: Mutex::default() }
+    }
+
+    /// Lets it look from now on: all is copied, and the indexes are built.
+    pub(super) fn begin(&self) {
+        self.begun.notify_one();
+    }
+
+    /// Looks until it is dropped.
+    pub(super) async fn watch(&self) -> Infallible {
+        self.begun.notified().await;
+        if !self.source.is_sharded() {
+            return std::future::pending().await;
+        }
+        loop {
+            let began = Instant::now();
+            let found = match self.look().await {
+                Ok(found) => found,
+                // What could not be looked at is not taken for good.
+                Err(fault) => vec![fault],
+            };
+            let words = found.iter().map(ToString::to_string).collect();
+            *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+            tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * SHARE)).await;
+        }
+    }
+
+    /// What keeps the run from being ready, in words.
+    pub(super) fn blockers(&self) -> Vec<String> {
+        if !self.source.is_sharded() {
+            return Vec::new();
+        }
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.clone().unwrap_or_else(|| vec!["the source's shards have not been held against each other yet".to_owned()])
+    }
+
+    async fn look(&self) -> Result<Vec<Fault>, Fault> {
+        let listed = catalog::list(&self.source.entry, &self.spec.namespaces.scope).await?;
+        let collections = listed.into_values().filter(CollectionInfo::has_documents).collect();
+        let uneven = Rehearsal::of(&self.source, &self.destination, collections).await?.uneven().await?;
+        Ok(if uneven.is_empty() { Vec::new() } else { vec![uneven::fault(&uneven)] })
+    }
+}
