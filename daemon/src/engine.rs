@@ -35,6 +35,7 @@ pub mod preflight;
 pub mod progress;
 pub mod reconcile;
 mod rehearsal;
+pub mod rekeyed;
 mod reporter;
 pub mod run;
 pub mod shard_copy;

@@ -32,7 +32,7 @@ use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
     DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, fence, guard, index,
-    membership, preflight, reconcile, uneven, users,
+    membership, preflight, reconcile, rekeyed, uneven, users,
 };
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
@@ -264,6 +264,13 @@ impl MongoRun {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         Ok(())
+    }
+
+    /// Sees that what is sharded on both sides is so by the same key.
+    async fn check_shard_keys(&self, pair: &Pair) -> Result<(), Fault> {
+        let (sharding, scope) = (self.context.spec.sharding.as_ref(), &self.context.spec.namespaces.scope);
+        let found = rekeyed::look(&pair.source.entry, &pair.destination, sharding, scope).await?;
+        found.into_iter().next().map_or(Ok(()), Err)
     }
 
     async fn created(&self) -> Result<BTreeSet<Namespace>, Fault> {
@@ -520,13 +527,18 @@ impl RunEngine for MongoRun {
             // Now, too, so that what is wrong with them shows before the source is blocked.
             self.carry_users(&pair.source.entry).await?;
             let collections = self.collections(&pair).await?;
+            let caught_up = async { self.applied_through(&pair.source.notes("cutover: prepared").await?).await };
+            if self.check_shard_keys(&pair).await.is_err() {
+                // The tail may be about to give it that key.
+                self.applied_through(&pair.source.notes("cutover: keys").await?).await?;
+                self.check_shard_keys(&pair).await?;
+            }
             let rehearsal = Rehearsal::of(&pair.source, &pair.destination, collections).await?;
             rehearsal.fit_shard_keys()?;
             let uneven = rehearsal.uneven().await?;
             if !uneven.is_empty() {
                 return Err(uneven::fault(&uneven));
             }
-            let caught_up = async { self.applied_through(&pair.source.notes("cutover: prepared").await?).await };
             rehearsal.build_missing(caught_up).await?;
             // What has changed lately is compared now, so that little is left to compare while the source is blocked.
             let sides = self.sides(&pair);
@@ -586,6 +598,7 @@ impl RunEngine for MongoRun {
             self.applied_through(&last).await?;
             let seen = self.progress.last_change();
             let scope = &self.context.spec.namespaces.scope;
+            self.check_shard_keys(&pair).await?;
             reconcile::catalogues(&pair.source.entry, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
             let doubled = Doubled::load(&self.checkpoints).await?;
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {

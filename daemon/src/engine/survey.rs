@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::catalog::{self, CollectionInfo};
 use super::rehearsal::Rehearsal;
 use super::source::Source;
-use super::uneven;
+use super::{rekeyed, uneven};
 use crate::mongo::Deployment;
 
 /// Between two looks at least.
@@ -74,6 +74,9 @@ impl Survey {
         let listed = catalog::list(&self.source.entry, &self.spec.namespaces.scope).await?;
         let collections = listed.into_values().filter(CollectionInfo::has_documents).collect();
         let uneven = Rehearsal::of(&self.source, &self.destination, collections).await?.uneven().await?;
-        Ok(if uneven.is_empty() { Vec::new() } else { vec![uneven::fault(&uneven)] })
+        let mut found = if uneven.is_empty() { Vec::new() } else { vec![uneven::fault(&uneven)] };
+        let (sharding, scope) = (self.spec.sharding.as_ref(), &self.spec.namespaces.scope);
+        found.extend(rekeyed::look(&self.source.entry, &self.destination, sharding, scope).await?);
+        Ok(found)
     }
 }

@@ -5,6 +5,7 @@ mod copy;
 mod driven;
 mod fence;
 mod keys;
+mod reshard;
 mod run;
 mod topology;
 mod uneven;
