@@ -26,11 +26,15 @@ use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
 
 use super::generate::cluster::{KEYED, Shape};
 use super::generate::{DATABASES, Event, Plan};
+use super::tally::{self, Tally};
 use super::{PACE, PATIENCE, history, operate};
 use crate::harness::{Run, drop_databases, run, spec};
 
-/// Seeds that a normal run tries of each shape.
-const QUICK: u64 = 3;
+/// Seeds that a normal run tries of each shape: together they draw every kind of operation and event.
+const QUICK: [u64; 2] = [37, 86];
+
+/// So many seeds bring everything about that can come about.
+const MANY: usize = 20;
 
 /// One side.
 enum Deployed {
@@ -107,9 +111,17 @@ impl Deployed {
         Ok(told)
     }
 
+    /// One of those that hold data elects a primary.
     async fn step_down(&self, nth: usize) -> Result<()> {
-        let all = self.electing();
+        let all = self.holders();
         all[nth % all.len()].step_down(1).await
+    }
+
+    async fn config_steps_down(&self) -> Result<()> {
+        match self {
+            Self::Set(_) => bail!("a replica set has no config server"),
+            Self::Cluster(cluster) => cluster.config().step_down(1).await,
+        }
     }
 }
 
@@ -207,10 +219,18 @@ impl Sides {
     }
 
     /// Runs a plan on sides that have nothing, and compares.
-    async fn hold(&self, plan: &Plan) -> Result<()> {
+    async fn hold(&self, plan: &Plan, tally: &Tally) -> Result<()> {
         let (from, to) = (self.source.client().await?, self.destination.client().await?);
         for operation in &plan.before {
             operate(&from, operation).await;
+        }
+        let mut shards = Vec::new();
+        for shard in self.source.holding().await? {
+            let since = history::now(&shard).await?;
+            shards.push((shard, since));
+        }
+        if self.shape.has_cluster_source() {
+            tally.look_for_orphans(shards.iter().map(|(shard, _)| shard)).await?;
         }
         if let Some(milliseconds) = plan.slow_copy {
             let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
@@ -221,7 +241,11 @@ impl Sides {
             let client = self.source.client().await?;
             for (pause, operation) in operations {
                 tokio::time::sleep(PACE.mul_f64(*pause)).await;
-                operate(&client, operation).await;
+                if operate(&client, operation).await
+                    && let Some(kind) = tally::kind(operation)
+                {
+                    tally.add(kind, 1);
+                }
             }
             Ok::<(), anyhow::Error>(())
         });
@@ -232,14 +256,19 @@ impl Sides {
                 match event {
                     Event::Restart => sync.restart().await?,
                     Event::Kill => sync.kill().await?,
-                    Event::SourceStepsDown => {
-                        self.source.step_down(place + plan.operations()).await.context("the source's step-down")?;
-                    }
+                    Event::SourceStepsDown => self.source.step_down(place + plan.operations()).await.context("the source")?,
                     Event::DestinationStepsDown => {
-                        self.destination.step_down(place + plan.operations()).await.context("the destination's step-down")?;
+                        self.destination.step_down(place + plan.operations()).await.context("the destination")?;
+                    }
+                    Event::SourceConfigStepsDown => {
+                        self.source.config_steps_down().await.context("the source's config server")?
+                    }
+                    Event::DestinationConfigStepsDown => {
+                        self.destination.config_steps_down().await.context("the destination's config server")?;
                     }
                     Event::Faults { .. } => bail!("a fault names a server, and not a cluster"),
                 }
+                tally.add(event.name(), 1);
             }
             Ok(())
         };
@@ -252,6 +281,10 @@ impl Sides {
         if plan.slow_copy.is_some() {
             run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
         }
+<<<<<<< HEAD
+=======
+        tally.look_at_writes(&shards).await?;
+>>>>>>> main
         if let Err(error) = sync.cut_over().await {
             ensure!(is_uneven(&error), "{error:#}");
             println!("  healed: {error:#}");
@@ -290,6 +323,7 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
     }
     let seeds = super::seeds(QUICK)?;
+    let tally = Tally::default();
     let mut sides = Sides::start(shape).await?;
     let mut failed = Vec::new();
     for seed in &seeds {
@@ -297,7 +331,7 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
         println!("{shape:?}, seed {seed}: {plan}");
         let began = Instant::now();
         let oplogs = sides.oplogs().await?;
-        let held = match tokio::time::timeout(PATIENCE, sides.hold(&plan)).await {
+        let held = match tokio::time::timeout(PATIENCE, sides.hold(&plan, &tally)).await {
             Ok(held) => held,
             Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
         };
@@ -317,6 +351,13 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
         sides.clear().await?;
     }
     ensure!(failed.is_empty(), "failed with CUTOVER_SHAPE={shape:?} CUTOVER_SEED={}", failed.join(", "));
+    println!("{shape:?}, {} seeds: {tally}", seeds.len());
+    if seeds.len() >= QUICK.len() {
+        tally.check_load(sides.source.holders().len())?;
+    }
+    if seeds.len() >= MANY {
+        tally.check_kinds(shape.has_cluster_source(), &shape.events())?;
+    }
     Ok(())
 }
 
@@ -324,11 +365,24 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
 async fn random_operations_on_sharded_clusters_lose_nothing() -> Result<()> {
     let shapes = match std::env::var("CUTOVER_SHAPE") {
         Ok(only) => Shape::ALL.into_iter().filter(|shape| format!("{shape:?}") == only).collect(),
-        Err(_) => vec![Shape::SetToCluster],
+        Err(_) => Shape::ALL.to_vec(),
     };
     ensure!(!shapes.is_empty(), "CUTOVER_SHAPE names none of {:?}", Shape::ALL);
     for shape in shapes {
         hold_seeds(shape).await?;
     }
     Ok(())
+}
+
+#[test]
+fn the_usual_seeds_draw_every_kind_of_operation_and_event() {
+    for shape in Shape::ALL {
+        let drawn = Tally::default();
+        for plan in QUICK.map(|seed| Plan::of_shape(seed, shape)) {
+            let operations = plan.clients.iter().flatten().map(|(_, operation)| operation);
+            operations.filter_map(tally::kind).for_each(|kind| drawn.add(kind, 1));
+            plan.events.iter().for_each(|(_, event)| drawn.add(event.name(), 1));
+        }
+        drawn.check_kinds(shape.has_cluster_source(), &shape.events()).expect("every kind");
+    }
 }
