@@ -23,6 +23,7 @@ pub mod event;
 pub mod fence;
 pub mod fold;
 pub mod guard;
+pub mod held;
 pub mod index;
 pub mod key;
 pub mod lane;

@@ -31,8 +31,8 @@ use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, fence, guard, index,
-    membership, preflight, reconcile, rekeyed, uneven, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, fence, guard, held,
+    index, membership, preflight, reconcile, rekeyed, uneven, users,
 };
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
@@ -499,22 +499,12 @@ impl RunEngine for MongoRun {
 
     fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
         Box::pin(async move {
-            let source = self.source().await?;
-            let mut held = Some(true);
-            for shard in &source.shards {
-                // A run that has stored no start point has nothing to lose.
-                let Some(row) = self.checkpoints.shard(&shard.name.0).await? else { continue };
-                match shard.deployment.oplog_start().await {
-                    Some(oldest) if oldest <= row.applied.unwrap_or(row.start) => {}
-                    Some(_) => {
-                        let message = format!("the oplog of {} no longer holds what comes after what was applied", shard.name);
-                        self.progress.shard(&shard.name).set_error(Some(Fault::new(FaultCode::ResumePointLost, message)));
-                        return Ok(Some(false));
-                    }
-                    None => held = None,
-                }
-            }
-            Ok(held)
+            let found = held::look(&*self.source().await?, &self.checkpoints, &self.progress).await?;
+            Ok(match found {
+                held::Found { lost, .. } if !lost.is_empty() => Some(false),
+                held::Found { is_unknown: true, .. } => None,
+                held::Found { .. } => Some(true),
+            })
         })
     }
 

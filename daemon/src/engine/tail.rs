@@ -220,7 +220,15 @@ impl Tail {
         // The readers are gone, and their channels end. What arrived before is applied all the same.
         read.set(try_join_all(Vec::new()));
         apply.await?;
-        if self.stop.is_cancelled() { Ok(()) } else { ended }
+        match ended {
+            _ if self.stop.is_cancelled() => Ok(()),
+            // The first shard to tell so need not be the only one.
+            Err(fault) if fault.code == FaultCode::ResumePointLost && self.source.is_sharded() => {
+                let found = super::held::look(&self.source, &self.checkpoints, &self.progress).await?;
+                Err(found.fault().unwrap_or(fault))
+            }
+            ended => ended,
+        }
     }
 
     fn uses_raw_deltas(&self, source: &Deployment) -> bool {

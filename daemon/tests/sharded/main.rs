@@ -6,6 +6,7 @@ mod driven;
 mod fence;
 mod keys;
 mod reshard;
+mod rollover;
 mod run;
 mod topology;
 mod uneven;

@@ -281,10 +281,7 @@ impl Sides {
         if plan.slow_copy.is_some() {
             run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
         }
-<<<<<<< HEAD
-=======
         tally.look_at_writes(&shards).await?;
->>>>>>> main
         if let Err(error) = sync.cut_over().await {
             ensure!(is_uneven(&error), "{error:#}");
             println!("  healed: {error:#}");
