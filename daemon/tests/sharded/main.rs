@@ -5,6 +5,7 @@ mod copy;
 mod driven;
 mod fence;
 mod keys;
+mod moves;
 mod reshard;
 mod rollover;
 mod run;
