@@ -6,6 +6,7 @@ use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 
+use super::element;
 use crate::mongo::{Deployment, ServerVersion, append, command, error, number};
 
 /// What kind of thing a namespace names.
@@ -67,6 +68,13 @@ impl CollectionInfo {
     #[must_use]
     pub fn has_documents(&self) -> bool {
         self.kind != Kind::View
+    }
+
+    /// The bytes of its UUID.
+    #[must_use]
+    pub fn uuid(&self) -> Option<Vec<u8>> {
+        let info = self.raw.get_document("info").ok()?;
+        element::field(info, "uuid").map(|uuid| uuid.value.to_vec())
     }
 
     /// Its options.
