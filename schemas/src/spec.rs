@@ -150,7 +150,7 @@ pub struct NamespacesSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CopySpec {
-    /// Readers and writers at work at once; `None`: chosen from the cores and the topology.
+    /// Readers and writers at work at once, to begin with and at most; `None`: chosen from the cores, the connections and the memory.
     pub parallelism: Option<u16>,
     /// When indexes are built.
     pub indexes: IndexBuild,
