@@ -162,6 +162,8 @@ catalogue! {
     BalancerOn = "CUT0061", false, "stop it with sh.stopBalancer(), or have the run do so: sharding { balancer = \"manage\" }";
     /// One shard, or the config server, of a sharded cluster is given as a deployment of its own.
     PartOfCluster = "CUT0062", false, "give the cluster's mongos in the URI";
+    /// Not all shards of a sharded source have the same indexes of a collection.
+    IndexUneven = "CUT0063", false, "build the index again through the source's mongos, so that every shard has it, or drop it there";
     /// A collection cannot be sharded by its key on the destination.
     ShardKeyUnfit = "CUT0070", false, "declare another key for the collection in the block `sharding`, and raise `generation` where a run has begun";
 }

@@ -197,11 +197,30 @@ async fn only_an_unsharded_collection_is_capped(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// A shard's time that no client of the router has seen: a ping that tells of it is enough for what is read as of it.
+async fn a_ping_tells_the_router_the_time(cluster: &ShardedCluster, client: &Client) -> Result<()> {
+    let shard = cluster.shards()[0].client().await?;
+    let mut session = shard.start_session().await?;
+    for _ in 0..3 {
+        let note = doc! { "appendOplogNote": 1, "data": { "msg": "unknown to the router" } };
+        shard.database("admin").run_command(note).session(&mut session).await?;
+    }
+    let told = session.cluster_time().context("a time")?.clone();
+    let mut telling = client.start_session().await?;
+    telling.advance_cluster_time(&told);
+    let pong = client.database("admin").run_command(doc! { "ping": 1 }).session(&mut telling).await?;
+    let known = pong.get_document("$clusterTime")?.get_timestamp("clusterTime")?;
+    let time = session.operation_time().context("a time")?;
+    ensure!(known >= time, "the router knows of {known}, and was told of {time}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn change_streams_are_one_over_all_shards() -> Result<()> {
     let (cluster, client) = cluster().await?;
     streams(&cluster, &client).await?;
     a_watched_collection(&cluster, &client).await?;
+    a_ping_tells_the_router_the_time(&cluster, &client).await?;
     only_an_unsharded_collection_is_capped(&client).await
 }
 

@@ -8,6 +8,7 @@ mod indexes;
 mod privileges;
 mod sharding;
 mod surroundings;
+mod uneven;
 mod write_block;
 
 use std::collections::BTreeSet;
@@ -112,6 +113,7 @@ pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Fi
         privileges::privileges(&mut findings, source, spec).await;
         if namespaces(&mut findings, source, spec).await {
             indexes::check(&mut findings, source).await;
+            uneven::check(&mut findings, source).await;
         }
         write_block::source(&mut findings, source, spec).await;
     }

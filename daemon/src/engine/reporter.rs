@@ -13,6 +13,7 @@ use super::balancing;
 use super::checkpoint::Checkpoints;
 use super::progress::Progress;
 use super::source::{Source, Times};
+use super::survey::Survey;
 use super::sync::Milestone;
 use super::verify::Verifier;
 
@@ -25,6 +26,7 @@ const OPLOG_EVERY: u32 = 60;
 #[derive(Debug)]
 pub(super) struct Reporter {
     pub(super) source: Arc<Source>,
+    pub(super) survey: Survey,
     pub(super) progress: Arc<Progress>,
     pub(super) checkpoints: Checkpoints,
     pub(super) verifier: Arc<Verifier>,
@@ -55,8 +57,10 @@ impl Reporter {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
         let mut balancer = balancing::Watch::default();
+        let mut survey = std::pin::pin!(self.survey.watch());
         loop {
             tokio::select! {
+                never = &mut survey => match never {},
                 Some(milestone) = milestones.recv() => {
                     let is_lasting = match milestone {
                         Milestone::Copied => {
@@ -65,6 +69,7 @@ impl Reporter {
                         }
                         Milestone::Indexed => {
                             indexed = true;
+                            self.survey.begin();
                             true
                         }
                         Milestone::ShardStopped(..) => false,
@@ -88,6 +93,7 @@ impl Reporter {
                         }
                     };
                     blockers.extend(self.progress.brakes());
+                    blockers.extend(self.survey.blockers());
                     blockers.extend(balancer.blocker(&self.source.entry).await);
                     blockers.extend(self.progress.error().map(|fault| fault.to_string()));
                     let of_shards = self.progress.shards();

@@ -8,6 +8,8 @@ mod cluster;
 mod generate;
 mod history;
 mod shrink;
+mod tally;
+mod uneven;
 
 use std::time::{Duration, Instant};
 
@@ -34,30 +36,36 @@ async fn client(pair: &Pair) -> Result<Client> {
     Ok(Client::with_options(options)?)
 }
 
-/// Does one operation. What the server refuses did not happen, and is no error.
-async fn operate(client: &Client, operation: &Operation) {
+/// Does one operation; whether it did anything. What the server refuses did not happen, and is no error.
+async fn operate(client: &Client, operation: &Operation) -> bool {
     match operation {
         Operation::Command { db, command } => {
-            let _ = client.database(db).run_command(command.clone()).await;
+            client.database(db).run_command(command.clone()).await.is_ok_and(|reply| has_effect(&reply))
         }
-        Operation::Transaction { commands, commits } => {
-            let _ = transact(client, commands, *commits).await;
-        }
+        Operation::Transaction { commands, commits } => transact(client, commands, *commits).await.unwrap_or(false),
     }
 }
 
-async fn transact(client: &Client, commands: &[(String, Document)], commits: bool) -> Result<()> {
+/// Whether a command that was carried out has changed something; of what does not tell, it is taken to.
+fn has_effect(reply: &Document) -> bool {
+    let changed = reply.get_i32("nModified").or_else(|_| reply.get_i32("n"));
+    !reply.contains_key("writeErrors") && changed.unwrap_or(1) > 0
+}
+
+async fn transact(client: &Client, commands: &[(String, Document)], commits: bool) -> Result<bool> {
     let mut session = client.start_session().await?;
     session.start_transaction().await?;
+    let mut is_changed = false;
     for (db, command) in commands {
-        client.database(db).run_command(command.clone()).session(&mut session).await?;
+        let reply = client.database(db).run_command(command.clone()).session(&mut session).await?;
+        is_changed |= has_effect(&reply);
     }
     if commits {
         session.commit_transaction().await?
     } else {
         session.abort_transaction().await?
     }
-    Ok(())
+    Ok(commits && is_changed)
 }
 
 /// Runs a plan on a pair of replica sets that has nothing, and compares.
@@ -93,6 +101,7 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
                 Event::Kill => sync.kill().await?,
                 Event::SourceStepsDown => pair.source.step_down(1).await.context("the source's step-down")?,
                 Event::DestinationStepsDown => pair.destination.step_down(1).await.context("the destination's step-down")?,
+                Event::SourceConfigStepsDown | Event::DestinationConfigStepsDown => bail!("a replica set has no config server"),
             }
         }
         Ok(())
@@ -108,13 +117,14 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn seeds(quick: u64) -> Result<Vec<u64>> {
+/// The seeds that are asked for, else the usual ones.
+fn seeds(usual: impl IntoIterator<Item = u64>) -> Result<Vec<u64>> {
     let number = |text: &str| text.parse::<u64>().with_context(|| format!("{text} is no seed"));
     if let Ok(seed) = std::env::var("CUTOVER_SEED") {
         return Ok(vec![number(&seed)?]);
     }
     match std::env::var("CUTOVER_SEEDS") {
-        Err(_) => Ok((1..=quick).collect()),
+        Err(_) => Ok(usual.into_iter().collect()),
         Ok(seeds) => match seeds.split_once('-') {
             Some((first, last)) => Ok((number(first)?..=number(last)?).collect()),
             None => Ok((1..=number(&seeds)?).collect()),
@@ -127,7 +137,7 @@ async fn random_operations_lose_nothing() -> Result<()> {
     if let Ok(filter) = std::env::var("CUTOVER_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     }
-    let seeds = seeds(QUICK)?;
+    let seeds = seeds(1..=QUICK)?;
     let mut pair = Pair::start().await?;
     let mut failed = Vec::new();
     let (mut operations, began) = (0, Instant::now());

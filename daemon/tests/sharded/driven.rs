@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use daemon::engine::run::MongoEngine;
 use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport};
+use schemas::fault::Fault;
 use schemas::id::{RunId, Workspace};
 use schemas::spec::MigrationSpec;
 use tempfile::TempDir;
@@ -38,6 +39,30 @@ impl Driven {
         Ok(Self { engine, reports, _folder: folder })
     }
 
+    /// Stops the sync; what it holds is shown all the same.
+    pub(crate) async fn stop(&self) {
+        self.engine.stop_sync().await;
+    }
+
+    /// Starts the sync again.
+    pub(crate) async fn start_again(&mut self) -> Result<()> {
+        let (sender, reports) = mpsc::channel(1_000);
+        self.reports = reports;
+        Ok(self.engine.start_sync(sender).await?)
+    }
+
+    /// Waits for the fault that the sync ends with.
+    pub(crate) async fn end(&mut self) -> Result<Fault> {
+        let end = async {
+            loop {
+                if let SyncReport::Failed(fault) = self.reports.recv().await.context("no report")? {
+                    return Ok(fault);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.context("the sync goes on")?
+    }
+
     /// Waits until nothing is in the way of a cutover.
     pub(crate) async fn ready(&mut self) -> Result<()> {
         let ready = async {
@@ -55,6 +80,27 @@ impl Driven {
         match tokio::time::timeout(PATIENCE, ready).await {
             Ok(ready) => ready,
             Err(_) => bail!("not ready: {:?} {:?}", self.engine.progress(), self.engine.mismatches(5).await),
+        }
+    }
+
+    /// Waits until something that is in the way of a cutover is told in these words.
+    pub(crate) async fn blocked_by(&mut self, words: &str) -> Result<()> {
+        let mut told = Vec::new();
+        let blocked = async {
+            loop {
+                match self.reports.recv().await.context("no report")? {
+                    SyncReport::Health { blockers, .. } if blockers.iter().any(|blocker| blocker.contains(words)) => {
+                        return Ok(());
+                    }
+                    SyncReport::Health { blockers, .. } => told = blockers,
+                    SyncReport::Failed(fault) => bail!("failed: {fault}"),
+                    SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, blocked).await {
+            Ok(blocked) => blocked,
+            Err(_) => bail!("it is not in the way: {told:?}"),
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) async fn serve(router: Arc<Router>, mut stream: TcpStream) {
     // A client that is gone, or speaks something else, ends its connection.
     let mut login = Login::default();
     while let Ok(Some(message)) = wire::read(&mut stream).await {
+        // Whatever it is that is asked, and whoever answers it.
+        router.shards.note_newest(&message.command.body);
         let reply = router.admit(&message.command, &mut login).await.unwrap_or_else(|refusal| refusal.reply());
         let reply = router.with_times(reply);
         if message.wants_answer && wire::answer(&mut stream, &message, &reply).await.is_err() {

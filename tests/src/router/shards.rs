@@ -149,7 +149,8 @@ impl Shards {
         Router::lock(&self.newest).clone()
     }
 
-    fn note_newest(&self, from: &RawDocument) {
+    /// Takes note of the time that somebody tells.
+    pub(super) fn note_newest(&self, from: &RawDocument) {
         let Ok(told) = from.get_document("$clusterTime") else { return };
         let mut newest = Router::lock(&self.newest);
         if newest.as_ref().is_none_or(|known| time_of(known) < time_of(told)) {

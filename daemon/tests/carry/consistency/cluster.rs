@@ -22,11 +22,21 @@ use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
 
 use super::generate::cluster::{KEYED, Shape};
 use super::generate::{DATABASES, Event, Plan};
-use super::{PACE, PATIENCE, history, operate};
+use super::tally::{self, Tally};
+use super::{PACE, PATIENCE, history, operate, uneven};
 use crate::harness::{Run, drop_databases, run, spec};
 
-/// Seeds that a normal run tries of each shape.
-const QUICK: u64 = 3;
+/// Seeds that a normal run tries of each shape, which together draw every kind of operation and event.
+const fn quick(shape: Shape) -> [u64; 2] {
+    match shape {
+        Shape::ClusterToSet => [12, 78],
+        Shape::ClusterToCluster => [12, 47],
+        Shape::SetToCluster => [37, 71],
+    }
+}
+
+/// So many seeds bring everything about that can come about.
+const MANY: usize = 20;
 
 /// One side.
 enum Deployed {
@@ -103,9 +113,17 @@ impl Deployed {
         Ok(told)
     }
 
+    /// One of those that hold data elects a primary.
     async fn step_down(&self, nth: usize) -> Result<()> {
-        let all = self.electing();
+        let all = self.holders();
         all[nth % all.len()].step_down(1).await
+    }
+
+    async fn config_steps_down(&self) -> Result<()> {
+        match self {
+            Self::Set(_) => bail!("a replica set has no config server"),
+            Self::Cluster(cluster) => cluster.config().step_down(1).await,
+        }
     }
 }
 
@@ -185,10 +203,18 @@ impl Sides {
     }
 
     /// Runs a plan on sides that have nothing, and compares.
-    async fn hold(&self, plan: &Plan) -> Result<()> {
+    async fn hold(&self, plan: &Plan, tally: &Tally) -> Result<()> {
         let (from, to) = (self.source.client().await?, self.destination.client().await?);
         for operation in &plan.before {
             operate(&from, operation).await;
+        }
+        let mut shards = Vec::new();
+        for shard in self.source.holding().await? {
+            let since = history::now(&shard).await?;
+            shards.push((shard, since));
+        }
+        if self.shape.has_cluster_source() {
+            tally.look_for_orphans(shards.iter().map(|(shard, _)| shard)).await?;
         }
         if let Some(milliseconds) = plan.slow_copy {
             let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
@@ -199,7 +225,11 @@ impl Sides {
             let client = self.source.client().await?;
             for (pause, operation) in operations {
                 tokio::time::sleep(PACE.mul_f64(*pause)).await;
-                operate(&client, operation).await;
+                if operate(&client, operation).await
+                    && let Some(kind) = tally::kind(operation)
+                {
+                    tally.add(kind, 1);
+                }
             }
             Ok::<(), anyhow::Error>(())
         });
@@ -210,14 +240,19 @@ impl Sides {
                 match event {
                     Event::Restart => sync.restart().await?,
                     Event::Kill => sync.kill().await?,
-                    Event::SourceStepsDown => {
-                        self.source.step_down(place + plan.operations()).await.context("the source's step-down")?;
-                    }
+                    Event::SourceStepsDown => self.source.step_down(place + plan.operations()).await.context("the source")?,
                     Event::DestinationStepsDown => {
-                        self.destination.step_down(place + plan.operations()).await.context("the destination's step-down")?;
+                        self.destination.step_down(place + plan.operations()).await.context("the destination")?;
+                    }
+                    Event::SourceConfigStepsDown => {
+                        self.source.config_steps_down().await.context("the source's config server")?
+                    }
+                    Event::DestinationConfigStepsDown => {
+                        self.destination.config_steps_down().await.context("the destination's config server")?;
                     }
                     Event::Faults { .. } => bail!("a fault names a server, and not a cluster"),
                 }
+                tally.add(event.name(), 1);
             }
             Ok(())
         };
@@ -229,6 +264,10 @@ impl Sides {
         }
         if plan.slow_copy.is_some() {
             run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+        }
+        tally.look_at_writes(&shards).await?;
+        if let Deployed::Cluster(source) = &self.source {
+            tally.add("index of some shards only", uneven::heal(source).await?);
         }
         sync.cut_over().await?;
         let report = compare(&from, &to, &Scope::default()).await?;
@@ -257,7 +296,8 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
     if let Ok(filter) = std::env::var("CUTOVER_LOG") {
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
     }
-    let seeds = super::seeds(QUICK)?;
+    let seeds = super::seeds(quick(shape))?;
+    let tally = Tally::default();
     let mut sides = Sides::start(shape).await?;
     let mut failed = Vec::new();
     for seed in &seeds {
@@ -265,7 +305,7 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
         println!("{shape:?}, seed {seed}: {plan}");
         let began = Instant::now();
         let oplogs = sides.oplogs().await?;
-        let held = match tokio::time::timeout(PATIENCE, sides.hold(&plan)).await {
+        let held = match tokio::time::timeout(PATIENCE, sides.hold(&plan, &tally)).await {
             Ok(held) => held,
             Err(_) => Err(anyhow::anyhow!("it takes longer than {PATIENCE:?}")),
         };
@@ -285,6 +325,13 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
         sides.clear().await?;
     }
     ensure!(failed.is_empty(), "failed with CUTOVER_SHAPE={shape:?} CUTOVER_SEED={}", failed.join(", "));
+    println!("{shape:?}, {} seeds: {tally}", seeds.len());
+    if seeds.len() > 1 {
+        tally.check_load(sides.source.holders().len())?;
+    }
+    if seeds.len() >= MANY {
+        tally.check_kinds(shape)?;
+    }
     Ok(())
 }
 
@@ -292,11 +339,24 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
 async fn random_operations_on_sharded_clusters_lose_nothing() -> Result<()> {
     let shapes = match std::env::var("CUTOVER_SHAPE") {
         Ok(only) => Shape::ALL.into_iter().filter(|shape| format!("{shape:?}") == only).collect(),
-        Err(_) => vec![Shape::SetToCluster],
+        Err(_) => Shape::ALL.to_vec(),
     };
     ensure!(!shapes.is_empty(), "CUTOVER_SHAPE names none of {:?}", Shape::ALL);
     for shape in shapes {
         hold_seeds(shape).await?;
     }
     Ok(())
+}
+
+#[test]
+fn the_usual_seeds_draw_every_kind_of_operation_and_event() {
+    for shape in Shape::ALL {
+        let drawn = Tally::default();
+        for plan in quick(shape).map(|seed| Plan::of_shape(seed, shape)) {
+            let operations = plan.clients.iter().flatten().map(|(_, operation)| operation);
+            operations.filter_map(tally::kind).for_each(|kind| drawn.add(kind, 1));
+            plan.events.iter().for_each(|(_, event)| drawn.add(event.name(), 1));
+        }
+        drawn.check_kinds(shape).expect("every kind");
+    }
 }

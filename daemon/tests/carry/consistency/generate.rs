@@ -32,8 +32,12 @@ pub(crate) enum Event {
     },
     Restart,
     Kill,
+    /// A replica set, or a shard.
     SourceStepsDown,
     DestinationStepsDown,
+    /// A cluster's config server.
+    SourceConfigStepsDown,
+    DestinationConfigStepsDown,
 }
 
 /// A run of the test.
@@ -50,17 +54,25 @@ pub(crate) struct Plan {
     pub(crate) events: Vec<(u64, Event)>,
 }
 
+impl Event {
+    /// What it is, in words.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Faults { on_source: true, .. } => "source fails",
+            Self::Faults { on_source: false, .. } => "destination fails",
+            Self::Restart => "restart",
+            Self::Kill => "kill",
+            Self::SourceStepsDown => "source steps down",
+            Self::DestinationStepsDown => "destination steps down",
+            Self::SourceConfigStepsDown => "source's config server steps down",
+            Self::DestinationConfigStepsDown => "destination's config server steps down",
+        }
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |event: &Event| match event {
-            Event::Faults { on_source: true, .. } => "source fails",
-            Event::Faults { on_source: false, .. } => "destination fails",
-            Event::Restart => "restart",
-            Event::Kill => "kill",
-            Event::SourceStepsDown => "source steps down",
-            Event::DestinationStepsDown => "destination steps down",
-        };
-        let events = self.events.iter().map(|(_, event)| name(event)).collect::<Vec<_>>().join(", ");
+        let events = self.events.iter().map(|(_, event)| event.name()).collect::<Vec<_>>().join(", ");
         write!(
             f,
             "{} operations before, {} of {} clients; {}; {events}",

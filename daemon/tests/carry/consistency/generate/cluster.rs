@@ -32,8 +32,24 @@ pub(crate) enum Shape {
 impl Shape {
     pub(crate) const ALL: [Self; 3] = [Self::ClusterToSet, Self::ClusterToCluster, Self::SetToCluster];
 
+    /// The names of what happens to its deployments, and to the run between them.
+    pub(crate) fn events(self) -> Vec<&'static str> {
+        let mut events = vec![Event::Restart, Event::Kill, Event::SourceStepsDown, Event::DestinationStepsDown];
+        if self.has_cluster_source() {
+            events.push(Event::SourceConfigStepsDown);
+        }
+        if self.has_cluster_destination() {
+            events.push(Event::DestinationConfigStepsDown);
+        }
+        events.iter().map(Event::name).collect()
+    }
+
     pub(crate) fn has_cluster_source(self) -> bool {
         self != Self::SetToCluster
+    }
+
+    pub(crate) fn has_cluster_destination(self) -> bool {
+        self != Self::ClusterToSet
     }
 }
 
@@ -45,6 +61,11 @@ fn key_of(fields: &[(&str, bool)]) -> Document {
         .collect()
 }
 
+/// The longer key that `k1` can get.
+fn refined() -> Document {
+    doc! { "a": 1, "b": 1, "_id": 1 }
+}
+
 fn admin(command: Document) -> Operation {
     Operation::Command { db: "admin".to_owned(), command }
 }
@@ -54,17 +75,17 @@ impl Plan {
     pub(crate) fn of_shape(seed: u64, shape: Shape) -> Self {
         let mut hand = Hand { rng: StdRng::seed_from_u64(seed), series: Series::default(), collections: &FREE };
         let mut before = if shape.has_cluster_source() { hand.sharded() } else { hand.unsharded() };
-        before.extend((0..50).map(|_| hand.cluster_operation(0)));
+        before.extend((0..50).map(|_| hand.cluster_operation(0, shape)));
         if shape.has_cluster_source() {
             before.extend(hand.orphans());
         }
         let clients = (1..=hand.rng.random_range(2..=4))
             .map(|client| {
-                (0..hand.rng.random_range(30..70)).map(|_| (hand.rng.random(), hand.cluster_operation(client))).collect()
+                (0..hand.rng.random_range(30..70)).map(|_| (hand.rng.random(), hand.cluster_operation(client, shape))).collect()
             })
             .collect();
         let count = hand.rng.random_range(0..=4);
-        let events = (0..count).map(|_| (hand.rng.random_range(50..600), hand.cluster_event())).collect();
+        let events = (0..count).map(|_| (hand.rng.random_range(50..600), hand.cluster_event(shape))).collect();
         let slow_copy = (shape == Shape::ClusterToSet && hand.one_in(2)).then(|| hand.rng.random_range(5..40));
         Self { tuning: hand.tuning(), declared: hand.declared(), slow_copy, before, clients, events }
     }
@@ -85,6 +106,9 @@ impl Hand {
                 let namespace = format!("{db}.{name}");
                 made.push(admin(doc! { "shardCollection": &namespace, "key": key_of(key) }));
                 if name == "k1" {
+                    if self.one_in(2) {
+                        made.push(Self::index_of_refined(db));
+                    }
                     let at = [doc! { "a": 4, "b": Bson::MinKey }, doc! { "a": 4, "b": 6 }, doc! { "a": 9, "b": Bson::MinKey }];
                     made.extend(Self::dealt_out(&namespace, &at));
                 }
@@ -135,18 +159,23 @@ impl Hand {
         moves
     }
 
-    fn cluster_event(&mut self) -> Event {
-        match self.rng.random_range(0..10) {
-            0..3 => Event::Restart,
-            3..6 => Event::Kill,
-            6..9 => Event::SourceStepsDown,
-            _ => Event::DestinationStepsDown,
+    fn cluster_event(&mut self, shape: Shape) -> Event {
+        let source_config = if shape.has_cluster_source() { Event::SourceConfigStepsDown } else { Event::SourceStepsDown };
+        let destination_config =
+            if shape.has_cluster_destination() { Event::DestinationConfigStepsDown } else { Event::DestinationStepsDown };
+        match self.rng.random_range(0..12) {
+            0..2 => Event::Restart,
+            2..5 => Event::Kill,
+            5..7 => Event::SourceStepsDown,
+            7..9 => source_config,
+            9 => Event::DestinationStepsDown,
+            _ => destination_config,
         }
     }
 
     /// An `_id` that only this client puts into keyed collections.
     fn own_id(&mut self, client: u32) -> Bson {
-        let n = self.rng.random_range(0..10_i32);
+        let n = self.rng.random_range(0..4_i32);
         if client.is_multiple_of(2) {
             format!("{client}-{n}").into()
         } else {
@@ -236,7 +265,37 @@ impl Hand {
         }
     }
 
-    fn keyed_definition(&mut self) -> Operation {
+    /// A chunk of `k1` goes to another shard, with or without its documents being deleted where they were.
+    fn chunk_move(&mut self) -> Operation {
+        let namespace = format!("{}.k1", self.db());
+        let min = self.of(&[(Some(4), None), (Some(4), Some(6)), (Some(9), None), (None, None)]);
+        let bound = |of: Option<i32>| of.map_or(Bson::MinKey, Bson::from);
+        let to = self.of(&["shard-0", "shard-1", "shard-2"]);
+        let deletes = !self.one_in(4);
+        let min = doc! { "a": bound(min.0), "b": bound(min.1) };
+        admin(doc! { "moveRange": namespace, "min": min, "toShard": to, "waitForDelete": deletes })
+    }
+
+    /// A key gets longer by `_id`, or the index that it needs then is made.
+    fn refinement(&mut self) -> Operation {
+        let db = self.db();
+        if self.one_in(3) {
+            return Self::index_of_refined(&db);
+        }
+        admin(doc! { "refineCollectionShardKey": format!("{db}.k1"), "key": refined() })
+    }
+
+    fn index_of_refined(db: &str) -> Operation {
+        let index = doc! { "key": refined(), "name": "refined" };
+        Operation::Command { db: db.to_owned(), command: doc! { "createIndexes": "k1", "indexes": [index] } }
+    }
+
+    fn keyed_definition(&mut self, client: u32, shape: Shape) -> Operation {
+        if shape.has_cluster_source() && self.one_in(4) {
+            // A server of 6.0 tells nobody of it: a sharded destination gets the key that there is when the collection is copied.
+            let refines = client == 0 || !shape.has_cluster_destination();
+            return if refines && self.one_in(2) { self.refinement() } else { self.chunk_move() };
+        }
         let (db, (name, key)) = (self.db(), self.of(&KEYED));
         let namespace = format!("{db}.{name}");
         let command = match self.rng.random_range(0..10) {
@@ -267,10 +326,10 @@ impl Hand {
         Operation::Command { db, command }
     }
 
-    fn cluster_operation(&mut self, client: u32) -> Operation {
+    fn cluster_operation(&mut self, client: u32, shape: Shape) -> Operation {
         match self.rng.random_range(0..20) {
             0..9 => self.keyed(client),
-            9 => self.keyed_definition(),
+            9 => self.keyed_definition(client, shape),
             10..12 => loop {
                 let (db, command) = self.definition();
                 // What a pipeline writes comes from one shard's view of things; the rig's router does not spread it.

@@ -1,0 +1,153 @@
+//! Indexes that not all shards of a collection have alike.
+//!
+//! A router builds an index on every shard that owns some of a collection. What fails on one of them, where a document does not fit,
+//! stays on the others; and indexes can be built shard by shard, by hand. A router then tells of the indexes of one shard only, so
+//! that what the source has is a matter of whom one asks: a destination may be unable to build an index that the router tells of,
+//! or never be told of one. Both would show when the settings are given back, with the source blocked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mongodb::bson::{RawDocument, RawDocumentBuf};
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
+use schemas::namespace::Namespace;
+
+use super::catalog;
+use super::concurrent::{self, Piece};
+use super::index;
+use super::topology::Cluster;
+use crate::mongo::Deployment;
+
+/// Listings at once.
+const AT_ONCE: usize = 8;
+/// Fields of an index that say nothing of what it holds.
+const ASIDE: [&str; 3] = ["v", "ns", "background"];
+
+/// An index that not all shards of its collection have alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uneven {
+    /// The collection.
+    pub namespace: Namespace,
+    /// The index's name.
+    pub index: String,
+    /// The shards that have it.
+    pub having: Vec<ShardName>,
+    /// The shards with some of the collection that do not.
+    pub lacking: Vec<ShardName>,
+    /// Those that have it do not have the same under that name.
+    pub differs: bool,
+}
+
+impl std::fmt::Display for Uneven {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = |shards: &[ShardName]| shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        write!(f, "index {} of {}", self.index, self.namespace)?;
+        if self.differs {
+            write!(f, " is not the same on the shards {}", names(&self.having))?;
+        } else {
+            write!(f, " is on {}", names(&self.having))?;
+        }
+        if self.lacking.is_empty() { Ok(()) } else { write!(f, ", and not on {}", names(&self.lacking)) }
+    }
+}
+
+/// What is said of such indexes where they are in the way of a cutover.
+#[must_use]
+pub fn fault(found: &[Uneven]) -> Fault {
+    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+    Fault::new(FaultCode::IndexUneven, told.join("; "))
+}
+
+/// Finds them among these collections, where they are sharded. Shards that are not given are left out.
+pub async fn look(
+    cluster: &Cluster,
+    shards: &[(&ShardName, &Deployment)],
+    namespaces: impl Iterator<Item = &Namespace>,
+) -> Result<Vec<Uneven>, Fault> {
+    let mut listings: Vec<Piece<'_, (&Namespace, ShardName, Vec<RawDocumentBuf>)>> = Vec::new();
+    for namespace in namespaces.filter(|namespace| cluster.collections.contains_key(*namespace)) {
+        for holder in cluster.holders(namespace) {
+            let Some((_, deployment)) = shards.iter().find(|(name, _)| **name == holder) else { continue };
+            listings.push(Box::pin(async move {
+                let specs = catalog::indexes(deployment, namespace).await?;
+                Ok((namespace, holder, specs))
+            }));
+        }
+    }
+    let mut of_collections: BTreeMap<&Namespace, Vec<(ShardName, Vec<RawDocumentBuf>)>> = BTreeMap::new();
+    for (namespace, shard, specs) in concurrent::all(AT_ONCE, listings).await? {
+        of_collections.entry(namespace).or_default().push((shard, specs));
+    }
+    Ok(of_collections.into_iter().flat_map(|(namespace, of_shards)| uneven(namespace, of_shards)).collect())
+}
+
+fn uneven(namespace: &Namespace, mut of_shards: Vec<(ShardName, Vec<RawDocumentBuf>)>) -> Vec<Uneven> {
+    of_shards.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0));
+    let names: BTreeSet<&str> = of_shards.iter().flat_map(|(_, specs)| specs.iter().map(|spec| index::name(spec))).collect();
+    let mut found = Vec::new();
+    for name in names {
+        let (mut having, mut lacking, mut forms) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (shard, specs) in &of_shards {
+            match specs.iter().find(|spec| index::name(spec) == name) {
+                Some(spec) => {
+                    having.push(shard.clone());
+                    forms.insert(form(spec));
+                }
+                None => lacking.push(shard.clone()),
+            }
+        }
+        let differs = forms.len() > 1;
+        if differs || !lacking.is_empty() {
+            found.push(Uneven { namespace: namespace.clone(), index: name.to_owned(), having, lacking, differs });
+        }
+    }
+    found
+}
+
+/// What an index is, whatever the order in which it was said.
+fn form(spec: &RawDocument) -> Vec<u8> {
+    let fields: BTreeMap<&str, RawDocumentBuf> = spec
+        .iter()
+        .flatten()
+        .filter(|(name, _)| !ASIDE.contains(&name.as_str()))
+        .map(|(name, value)| {
+            let mut field = RawDocumentBuf::new();
+            crate::mongo::append(&mut field, name.as_str(), value);
+            (name.as_str(), field)
+        })
+        .collect();
+    fields.into_values().flat_map(RawDocumentBuf::into_bytes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uneven;
+    use mongodb::bson::rawdoc;
+    use schemas::id::ShardName;
+    use schemas::namespace::Namespace;
+
+    #[test]
+    fn what_one_shard_lacks_or_has_otherwise_is_found() {
+        let namespace = Namespace::new("shop", "orders");
+        let plain = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1" };
+        let hashed = rawdoc! { "v": 2, "key": { "b": "hashed" }, "name": "b" };
+        let otherwise = rawdoc! { "name": "a_1", "key": { "a": 1 }, "v": 2, "unique": true };
+        let turned = rawdoc! { "name": "a_1", "key": { "a": 1 }, "v": 1 };
+        let of = |lists: Vec<Vec<mongodb::bson::RawDocumentBuf>>| {
+            let shards = lists.into_iter().enumerate().rev();
+            uneven(&namespace, shards.map(|(place, specs)| (ShardName(format!("s{place}")), specs)).collect())
+        };
+        assert_eq!(of(vec![vec![plain.clone()], vec![turned], vec![plain.clone()]]), []);
+        let told: Vec<String> = of(vec![vec![plain.clone(), hashed.clone()], vec![otherwise], vec![hashed, plain]])
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "index a_1 of shop.orders is not the same on the shards s0, s1, s2",
+                "index b of shop.orders is on s0, s2, and not on s1",
+            ]
+        );
+    }
+}
