@@ -177,7 +177,7 @@ impl Sides {
     /// Drops every index that not all shards of the source have alike, as an operator would.
     async fn even_out(&self) -> Result<()> {
         let Deployed::Cluster(cluster) = &self.source else { bail!("the source is no cluster") };
-        let source = Source::connect(&self.spec()?.source.connection, "heal", &Memory::default()).await?;
+        let source = Source::connect(&self.spec()?.source.connection, "heal", &Memory::default(), None).await?;
         let scope = schemas::namespace::Scope::default();
         let listed = catalog::list(&source.entry, &scope).await?;
         let shards: Vec<_> = source.shards.iter().map(|shard| (&shard.name, &*shard.deployment)).collect();
