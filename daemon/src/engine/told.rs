@@ -1,8 +1,12 @@
 //! Definitions that several shards tell of, each applied once.
 //!
 //! A collection's definition changes on every shard that holds it, at times of their own, and each shard's stream tells of it. The
-//! server's coordinator lets nothing else happen to the collection between the first and the last. So the first to tell is the one
-//! that counts, and the n-th time that a shard tells the same is the n-th time that it happened.
+//! server's coordinator lets no other definition of the collection come between the first and the last. So the first to tell is the
+//! one that counts, and the n-th time that a shard tells the same is the n-th time that it happened.
+//!
+//! That a collection was dropped counts each time, like a database: while one shard has dropped it another still takes writes, a
+//! transaction's that it had prepared for one, and by them it is made anew on the destination. The database's primary shard drops it
+//! last, so that a collection which takes its name is told of after all of them.
 //!
 //! A rename over a collection is told as one by the shards that have some of what is renamed. Those that have only some of what it
 //! replaces tell that this one was dropped, before or after the others tell of the rename: by its name it would be the wrong one that
@@ -51,14 +55,13 @@ impl Told {
 
     /// Notes that a shard tells a definition, with its bytes and the UUID of its collection; whether it is to be applied.
     pub fn is_new(&mut self, lane: Lane, kind: &[u8], definition: &Definition, uuid: Option<&[u8]>) -> bool {
-        let is_first = self.is_first(lane, kind);
         match definition {
             Definition::DropDatabase(_) => true,
             Definition::Drop(namespace) => {
                 let named = self.identities.get(namespace).map(Vec::as_slice);
-                is_first && (named.is_none() || uuid.is_none() || named == uuid)
+                named.is_none() || uuid.is_none() || named == uuid
             }
-            _ => is_first,
+            _ => self.is_first(lane, kind),
         }
     }
 
@@ -155,6 +158,19 @@ mod tests {
         // It is made again, and dropped.
         again.note(&Definition::Create(old, Default::default()), Some(b"3".to_vec()));
         assert!(again.is_new(1, b"drop 3", &drop, Some(b"3")));
+    }
+
+    #[test]
+    fn that_a_collection_was_dropped_counts_each_time_until_another_has_its_name() {
+        let name = Namespace::new("shop", "a");
+        let drop = Definition::Drop(name.clone());
+        let mut told = Told::default();
+        assert!(told.is_new(0, b"drop 1", &drop, Some(b"1")));
+        told.note(&drop, Some(b"1".to_vec()));
+        // What this shard was told to write before is applied by now, and made the collection anew.
+        assert!(told.is_new(1, b"drop 1", &drop, Some(b"1")));
+        told.note(&Definition::Create(name, Default::default()), Some(b"2".to_vec()));
+        assert!(!told.is_new(2, b"drop 1", &drop, Some(b"1")));
     }
 
     #[test]

@@ -9,7 +9,6 @@ mod generate;
 mod history;
 mod shrink;
 mod tally;
-mod uneven;
 
 use std::time::{Duration, Instant};
 

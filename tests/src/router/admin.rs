@@ -96,8 +96,8 @@ impl Router {
             "split" => self.split(command).await,
             "moveChunk" | "moveRange" => self.move_range(command).await,
             "movePrimary" => self.move_primary(command).await,
-            "refineCollectionShardKey" => self.change_key(command, "_shardsvrRefineCollectionShardKey", "newShardKey").await,
-            "reshardCollection" => self.change_key(command, "_shardsvrReshardCollection", "key").await,
+            "refineCollectionShardKey" => self.refine_key(command).await,
+            "reshardCollection" => self.reshard(command).await,
             "renameCollection" => self.rename(command).await,
             _ => self.shards.ask(CONFIG, command).await,
         }
@@ -234,17 +234,33 @@ impl Router {
         reply
     }
 
-    /// Gives a collection another shard key, by what its database's primary shard does for that.
-    async fn change_key(&self, command: &Command, order: &str, field: &str) -> Answer {
+    /// Adds fields to a collection's shard key, by what its database's primary shard does for that.
+    async fn refine_key(&self, command: &Command) -> Answer {
         let namespace = command.collection().to_owned();
         let (db, collection) = split_name(&namespace)?;
         let route = self.table.route_or_create(&self.shards, &namespace).await?;
-        let mut body = RawDocumentBuf::new();
-        append(&mut body, order, collection);
-        append(&mut body, field, command.body.get_document("key").map_err(|_| missing("key"))?);
-        append(&mut body, "databaseVersion", &*route.database.version);
-        append(&mut body, "$db", db);
-        let reply = self.shards.ask(&route.database.primary, &Command::new(joined(&body, &majority()))).await;
+        let order = rawdoc! {
+            "_shardsvrRefineCollectionShardKey": collection,
+            "newShardKey": command.body.get_document("key").map_err(|_| missing("key"))?.to_owned(),
+            "databaseVersion": route.database.version.clone(), "$db": db,
+        };
+        let reply = self.shards.ask(&route.database.primary, &Command::new(joined(&order, &majority()))).await;
+        self.table.forget(&namespace);
+        reply
+    }
+
+    /// Gives a collection another shard key, by what its database's primary shard does for that: it is copied beside itself.
+    async fn reshard(&self, command: &Command) -> Answer {
+        let namespace = command.collection().to_owned();
+        let route = self.table.route_or_create(&self.shards, &namespace).await?;
+        let mut order = rawdoc! { "_shardsvrReshardCollection": namespace.as_str(), "$db": "admin" };
+        for field in ["key", "unique", "collation", "numInitialChunks", "zones", "_presetReshardedChunks"] {
+            if let Some(value) = value(&command.body, field) {
+                append(&mut order, field, value);
+            }
+        }
+        append(&mut order, "databaseVersion", &*route.database.version);
+        let reply = self.shards.ask(&route.database.primary, &Command::new(joined(&order, &majority()))).await;
         self.table.forget(&namespace);
         reply
     }
