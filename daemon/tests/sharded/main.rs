@@ -3,8 +3,10 @@
 mod balancing;
 mod copy;
 mod driven;
+mod dropped;
 mod fence;
 mod keys;
+mod reshard;
 mod run;
 mod topology;
 mod uneven;
