@@ -9,4 +9,5 @@ mod keys;
 mod reshard;
 mod run;
 mod topology;
+mod transactions;
 mod uneven;
