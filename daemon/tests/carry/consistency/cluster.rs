@@ -9,10 +9,6 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use daemon::engine::source::Source;
-use daemon::engine::topology::Cluster;
-use daemon::engine::{catalog, uneven};
-use daemon::memory::Memory;
 use futures_util::TryStreamExt as _;
 use mongodb::Client;
 use mongodb::bson::{Document, Timestamp, doc};
@@ -27,7 +23,7 @@ use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
 use super::generate::cluster::{KEYED, Shape};
 use super::generate::{DATABASES, Event, Plan};
 use super::tally::{self, Tally};
-use super::{PACE, PATIENCE, history, operate};
+use super::{PACE, PATIENCE, history, operate, uneven};
 use crate::harness::{Run, drop_databases, run, spec};
 
 /// Seeds that a normal run tries of each shape, which together draw every kind of operation and event.
@@ -180,24 +176,6 @@ impl Sides {
         report.total_differences == report.differences.iter().filter(expected).count() as u64
     }
 
-    /// Drops every index that not all shards of the source have alike, as an operator would.
-    async fn even_out(&self) -> Result<()> {
-        let Deployed::Cluster(cluster) = &self.source else { bail!("the source is no cluster") };
-        let source = Source::connect(&self.spec()?.source.connection, "heal", &Memory::default()).await?;
-        let scope = schemas::namespace::Scope::default();
-        let listed = catalog::list(&source.entry, &scope).await?;
-        let shards: Vec<_> = source.shards.iter().map(|shard| (&shard.name, &*shard.deployment)).collect();
-        let found = uneven::look(&Cluster::discover(&source.entry).await?, &shards, listed.keys()).await?;
-        ensure!(!found.is_empty(), "every shard has the same indexes");
-        for uneven in found {
-            for shard in cluster.shards().iter().filter(|shard| uneven.having.iter().any(|name| name.0 == shard.name())) {
-                let drop = doc! { "dropIndexes": &uneven.namespace.collection, "index": &uneven.index };
-                run(&shard.client().await?, &uneven.namespace.db, drop).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Drops what a run left on both sides.
     async fn clear(&self) -> Result<()> {
         for side in [&self.source, &self.destination] {
@@ -288,13 +266,10 @@ impl Sides {
             run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
         }
         tally.look_at_writes(&shards).await?;
-        if let Err(error) = sync.cut_over().await {
-            ensure!(is_uneven(&error), "{error:#}");
-            println!("  healed: {error:#}");
-            tally.add("index of some shards only", 1);
-            self.even_out().await?;
-            sync.cut_over().await.context("it was healed")?;
+        if let Deployed::Cluster(source) = &self.source {
+            tally.add("index of some shards only", uneven::heal(source).await?);
         }
+        sync.cut_over().await?;
         let report = compare(&from, &to, &Scope::default()).await?;
         if !self.is_equal(&report) {
             let mut message = report.to_string();
@@ -309,11 +284,6 @@ impl Sides {
         println!("  {} collections, {} indexes, {} documents", report.collections, report.indexes, report.source_documents);
         Ok(())
     }
-}
-
-/// Whether a run is not cut over because shards of its source do not have the same indexes.
-fn is_uneven(error: &anyhow::Error) -> bool {
-    format!("{error:#}").contains(&FaultCode::IndexUneven.to_string())
 }
 
 /// Whether a run ended because no sharded destination can keep what a plan made on its source, and the engine says so.
