@@ -263,7 +263,7 @@ impl Tail {
                 Err(Broken::Server(e)) => source.fault("following the changes", &e),
                 Err(Broken::Fault(fault)) => fault,
             };
-            if !self.source.is_sharded() {
+            if !self.source.tells_shards_apart() {
                 return Err(fault);
             }
             let fault = Fault { message: format!("shard {}: {}", shard.name, fault.message), ..fault };
@@ -464,7 +464,8 @@ impl Tail {
         let rows = self.checkpoints.told().await?;
         let lane = |name| self.source.names().position(|shard| shard == name);
         let told = rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)));
-        Ok(Told::stored(told, self.checkpoints.identities().await?))
+        let told = Told::stored(told, self.checkpoints.identities().await?);
+        Ok(if self.source.is_behind_router() { told.in_one_stream() } else { told })
     }
 
     async fn store(&self, position: &mut Position, told: &mut Told, durable: bool) -> Result<(), Fault> {
@@ -506,7 +507,7 @@ impl Tail {
                 What::Definition(definition) => {
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
                     keys.forget();
-                    if self.source.is_sharded() && !told.is_new(lane, &event.kind, &definition) {
+                    if self.source.is_sharded() && !told.is_new(lane, &event.kind, &definition, event.uuid.as_deref()) {
                         position.pass(lane, event.token, event.time);
                         position.count(lane);
                         continue;
