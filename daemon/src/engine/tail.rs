@@ -488,11 +488,12 @@ impl Tail {
         keys: &mut Keys,
     ) -> Result<(), Fault> {
         let mut changes = Vec::new();
+        let newest = events.iter().map(|(_, event)| event.time).max().unwrap_or(position.time);
         for (lane, event) in events {
             match event.what {
                 What::Change(change) => {
-                    let is_alone =
-                        !self.source.is_sharded() || keys.names_document(&self.source, &change, event.uuid.as_deref()).await?;
+                    let is_alone = !self.source.is_sharded()
+                        || keys.names_document(&self.source, &change, event.uuid.as_deref(), newest).await?;
                     if is_alone {
                         changes.push(change);
                     } else {
