@@ -15,6 +15,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod concurrent;
 pub mod copy;
+pub mod crew;
 pub mod define;
 pub mod delta;
 pub mod distribute;
@@ -22,6 +23,7 @@ pub mod doubled;
 pub mod event;
 pub mod fence;
 pub mod fold;
+pub mod gate;
 pub mod guard;
 pub mod held;
 pub mod index;
@@ -51,6 +53,7 @@ pub mod tuning;
 pub mod uneven;
 pub mod users;
 pub mod verify;
+pub mod width;
 pub mod write;
 
 pub use placement::element;
@@ -271,6 +274,8 @@ pub struct EngineProgress {
     pub expected_downtime_seconds: Option<f64>,
     /// Whether the run holds the source's balancer stopped.
     pub balancer_held: bool,
+    /// How many readers and writers the copy has, all shards together; `None`: nothing is copied.
+    pub copy_workers: Option<width::Widths>,
 }
 
 impl EngineProgress {
@@ -302,6 +307,7 @@ impl EngineProgress {
             deferred_settings: Vec::new(),
             expected_downtime_seconds: None,
             balancer_held: false,
+            copy_workers: None,
         }
     }
 }

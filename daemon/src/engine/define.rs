@@ -17,6 +17,7 @@ use schemas::namespace::Namespace;
 use super::catalog::{self, CollectionInfo, Kind, NAMESPACE_NOT_FOUND};
 use super::checkpoint::Recopied;
 use super::copy::Copier;
+use super::crew::Crew;
 use super::distribute;
 use super::event::Definition;
 use super::index;
@@ -366,7 +367,7 @@ impl Tail {
         let (documents, bytes) = catalog::size(&shard.deployment, &info.data()).await?;
         // Record ids are a member's own.
         let (source, _) = shard.deployment.pinned().await?;
-        let pace = Pace::new(self.rate_limit, 1);
+        let (pace, crew) = (Pace::new(self.rate_limit, 1), Crew::of_one());
         let copier = Copier {
             source: &source,
             entry: &self.source.entry,
@@ -375,6 +376,7 @@ impl Tail {
             doubled: &self.doubled,
             start: timestamp(start),
             pace: &pace,
+            crew: &crew,
             tuning: &self.tuning,
             placement,
         };

@@ -663,7 +663,7 @@ impl RunEngine for MongoRun {
             // Lifting it twice does no harm, taking it for lifted does: where this run says that it blocks, what is seen does not count.
             // Where it does not and the destination is open there is nothing to do, and no user to be made for it.
             let is_ours = guard::says_that_it_blocks(&destination, &self.context.run).await?;
-            if (is_ours || blocked != Some(false)) && self.blocks_destination(&destination).await? {
+            if is_ours || (blocked != Some(false) && self.blocks_destination(&destination).await?) {
                 let writer = self.writer().await?;
                 guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
                 // A run whose window has closed leaves it behind, and must not be taken for one that keeps others out.

@@ -14,7 +14,7 @@ use rig::compare::{Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
-use schemas::id::{Generation, MigrationName, RunId, Workspace};
+use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::spec::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -73,26 +73,9 @@ impl Pair {
 /// A server whose fail point says that it is no primary is asked again within half a second. It has no news for those who wait for
 /// some, as a real election brings, and a driver waits ten seconds.
 pub(crate) fn spec(source: String, destination: String) -> MigrationSpec {
-    let connection = |uri: String| {
-        let joint = if uri.contains('?') { '&' } else { '?' };
-        ConnectionSpec { uri: format!("{uri}{joint}heartbeatFrequencyMS=500"), username: None, password: None, tls: None }
-    };
-    MigrationSpec {
-        name: MigrationName::new("carry").expect("a name"),
-        generation: Generation(1),
-        paused: false,
-        source: SourceSpec { connection: connection(source) },
-        destination: DestinationSpec {
-            connection: connection(destination),
-            existing_data: ExistingData::Refuse,
-            block_writes: None,
-        },
-        namespaces: NamespacesSpec::default(),
-        copy: CopySpec::default(),
-        sharding: None,
-        verify: VerifySpec { mode: VerifyMode::Off },
-        cutover: CutoverSpec::default(),
-    }
+    let own = |uri: String| format!("{uri}{}heartbeatFrequencyMS=500", if uri.contains('?') { '&' } else { '?' });
+    let spec = MigrationSpec::between(MigrationName::new("carry").expect("a name"), own(source), own(destination));
+    MigrationSpec { verify: VerifySpec { mode: VerifyMode::Off }, ..spec }
 }
 
 /// The same with its indexes built then.

@@ -41,6 +41,11 @@ impl Ours {
         Ok(Self { daemon, cutover, declaration })
     }
 
+    /// The same with one more setting declared.
+    pub(crate) fn declare(self, path: &str, expression: impl std::fmt::Display) -> Self {
+        Self { declaration: self.declaration.set(path, expression), ..self }
+    }
+
     /// Declares the migration; it begins.
     pub(crate) async fn apply(&self) -> Result<()> {
         self.declaration.write(self.cutover.folder())?;
@@ -73,19 +78,24 @@ impl Ours {
     /// have been well for a while before it is.
     pub(crate) async fn verified(&self) -> Result<(f64, f64)> {
         let began = Instant::now();
+        self.compared().await?;
+        let compared = began.elapsed().as_secs_f64();
+        self.ready().await?;
+        Ok((compared, began.elapsed().as_secs_f64()))
+    }
+
+    /// Waits until nothing is left to be compared.
+    pub(crate) async fn compared(&self) -> Result<()> {
         loop {
             let status = self.cutover.status(MIGRATION).await?;
             let verification = &status["verification"];
             let is_compared = verification["phase"] == "clean" || status["phase"] == "ready";
             if is_compared && verification["pending_rechecks"] == 0 {
-                break;
+                return Ok(());
             }
             ensure!(status["phase"] != "failed", "the run failed: {status:#}\n{}", self.daemon.log_end());
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        let compared = began.elapsed().as_secs_f64();
-        self.ready().await?;
-        Ok((compared, began.elapsed().as_secs_f64()))
     }
 
     /// Processor time and peak memory so far.
