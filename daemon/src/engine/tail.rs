@@ -493,12 +493,13 @@ impl Tail {
         moments: &mut Moments,
     ) -> Result<(), Fault> {
         let mut changes = Vec::new();
+        let newest = events.iter().map(|(_, event)| event.time).max().unwrap_or(position.time);
         for (lane, event) in events {
             match event.what {
                 What::Change(change) => {
                     let is_alone = !self.source.is_sharded()
                         || !moments.deletes_changed(lane, event.time, &change)
-                            && keys.names_document(&self.source, &change, event.uuid.as_deref()).await?;
+                            && keys.names_document(&self.source, &change, event.uuid.as_deref(), newest).await?;
                     if is_alone {
                         changes.push(change);
                     } else {
