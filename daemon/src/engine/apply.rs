@@ -25,7 +25,7 @@ use super::fold::{Content, Deletion, Write};
 use super::tail::Tail;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
-use super::{delta, element, index, key};
+use super::{delta, element, key, uneven};
 use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{append, cluster_time, command};
 
@@ -415,13 +415,14 @@ impl Applier<'_> {
         Ok(stuck)
     }
 
-    /// Deals with what the server refuses whichever way it is written: an index that the source no longer has cannot hold the
-    /// document's present content. Such indexes are dropped, as they are further on in the stream, and the documents read again.
+    /// Deals with what the server refuses whichever way it is written: an index that the source no longer has, or that one of its
+    /// shards never had, cannot hold the document's present content. Such indexes are dropped, and the documents read again.
     async fn settle(&self, namespace: &Namespace, stuck: &[(&Write, Why)]) -> Result<(), Fault> {
         let stuck: Vec<(&Write, Why)> = stuck.iter().filter(|(_, why)| !is_over(*why)).copied().collect();
         let Some((_, why)) = stuck.first() else { return Ok(()) };
         tracing::info!(%namespace, documents = stuck.len(), ?why, "documents that an index does not take");
-        index::drop_gone(&self.tail.source.entry, &self.tail.destination, namespace).await?;
+        let source = &self.tail.source;
+        uneven::drop_in_the_way(&source.entry, &source.shards, &self.tail.destination, namespace).await?;
         let writes: Vec<&Write> = stuck.iter().map(|(write, _)| *write).collect();
         match self.reread(namespace, &writes).await?.iter().find(|(_, why)| !is_over(*why)) {
             None => Ok(()),

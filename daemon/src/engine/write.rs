@@ -11,7 +11,7 @@ use mongodb::error::ErrorKind;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
-use super::{element, index};
+use super::{distribute, element, index};
 use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{Deployment, append, command, error};
 
@@ -25,8 +25,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const DUPLICATE_KEY: i32 = 11000;
 /// The server's code for a write to a view.
 const ON_VIEW: i32 = 166;
-/// The server's codes for a document that a sharded collection has no place for: an array in the shard key, or in a hashed index.
-const NO_PLACE: [i32; 2] = [61, 16766];
+/// The server's code for a document that a sharded collection has no place for: an array in the shard key.
+const NO_PLACE: i32 = 61;
+/// The server's code for an array in a field of a hashed index, which may be that of the shard key.
+const ARRAY_HASHED: i32 = 16766;
 
 /// Tells the writes of this process apart.
 static WRITES: AtomicU64 = AtomicU64::new(0);
@@ -105,7 +107,13 @@ pub async fn run(destination: &Deployment, namespace: &Namespace, verb: Verb, st
         match send_one(destination, namespace, verb, statements).await? {
             Reply::Read(reply) => {
                 outcome.matched += count(&reply);
-                outcome.refused.extend(refused(&reply).map(|refused| Refused { index: first + refused.index, ..refused }));
+                outcome.refused.extend(refused(&reply).map(|refused| Refused {
+                    index: first + refused.index,
+                    why: match refused.why {
+                        Why::Code(ARRAY_HASHED) if distribute::is_hashed(destination, namespace) => Why::NoPlace,
+                        why => why,
+                    },
+                }));
             }
             Reply::Unreadable => {
                 let mut halves = halves(statements);
@@ -253,7 +261,7 @@ fn refused(reply: &Document) -> impl Iterator<Item = Refused> {
             DUPLICATE_KEY if is_on_id(error) => Why::IdTaken,
             DUPLICATE_KEY => Why::KeyTaken,
             ON_VIEW => Why::View,
-            code if NO_PLACE.contains(&code) => Why::NoPlace,
+            NO_PLACE => Why::NoPlace,
             code => Why::Code(code),
         },
     })
