@@ -15,6 +15,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod concurrent;
 pub mod copy;
+pub mod crew;
 pub mod define;
 pub mod delta;
 pub mod distribute;
@@ -22,7 +23,9 @@ pub mod doubled;
 pub mod event;
 pub mod fence;
 pub mod fold;
+pub mod gate;
 pub mod guard;
+pub mod held;
 pub mod index;
 pub mod key;
 pub mod lane;
@@ -35,6 +38,7 @@ pub mod preflight;
 pub mod progress;
 pub mod reconcile;
 mod rehearsal;
+pub mod rekeyed;
 mod reporter;
 pub mod run;
 pub mod shard_copy;
@@ -49,6 +53,7 @@ pub mod tuning;
 pub mod uneven;
 pub mod users;
 pub mod verify;
+pub mod width;
 pub mod write;
 
 pub use placement::element;
@@ -269,6 +274,8 @@ pub struct EngineProgress {
     pub expected_downtime_seconds: Option<f64>,
     /// Whether the run holds the source's balancer stopped.
     pub balancer_held: bool,
+    /// How many readers and writers the copy has, all shards together; `None`: nothing is copied.
+    pub copy_workers: Option<width::Widths>,
 }
 
 impl EngineProgress {
@@ -300,6 +307,7 @@ impl EngineProgress {
             deferred_settings: Vec::new(),
             expected_downtime_seconds: None,
             balancer_held: false,
+            copy_workers: None,
         }
     }
 }

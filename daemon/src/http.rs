@@ -18,6 +18,7 @@ use schemas::status::MigrationStatus;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::width::Widths;
 use crate::engines::Engines;
 use crate::registry::Registry;
 use crate::status::observed;
@@ -71,47 +72,60 @@ impl Http {
 async fn metrics(State(sources): State<Sources>) -> Response {
     match sources.registry.observe(None, None).await {
         Ok(views) => {
-            let statuses = views.into_iter().map(|view| {
+            let seen = views.into_iter().map(|view| {
                 let progress = sources.engines.progress(&view.record.run.id);
-                observed(view, progress).status
+                let workers = progress.as_ref().and_then(|progress| progress.copy_workers);
+                Seen { status: observed(view, progress).status, workers }
             });
-            ([(header::CONTENT_TYPE, METRICS)], text(&statuses.collect::<Vec<_>>())).into_response()
+            ([(header::CONTENT_TYPE, METRICS)], text(&seen.collect::<Vec<_>>())).into_response()
         }
         // It stops.
         Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", fault.message)).into_response(),
     }
 }
 
+/// What is known of a migration.
+struct Seen {
+    status: MigrationStatus,
+    workers: Option<Widths>,
+}
+
 /// A figure of each migration, or none where it is not known.
-type Figure = fn(&MigrationStatus) -> Option<f64>;
+type Figure = fn(&Seen) -> Option<f64>;
 
 /// The figures by name and meaning.
-const FIGURES: [(&str, &str, Figure); 9] = [
-    ("lag_seconds", "Seconds between the newest operation on the source and the newest one applied.", |one| one.lag_seconds),
-    ("ready", "Whether it may be cut over.", |one| Some(f64::from(u8::from(one.ready.value)))),
-    ("window_remaining_seconds", "Seconds until the cutover window closes.", |one| one.window.remaining_seconds),
-    ("copy_bytes", "Bytes of documents copied.", |one| Some(one.copy.bytes_copied as f64)),
-    ("copy_bytes_total", "Bytes of documents to copy.", |one| Some(one.copy.bytes_total as f64)),
-    ("events_applied", "Changes of the source applied by this process.", |one| Some(one.tail.events_applied as f64)),
-    ("mismatches", "Documents found to differ.", |one| Some(one.verification.mismatches as f64)),
-    ("destination_writable", "Whether the destination is open.", |one| Some(f64::from(u8::from(one.destination_writable)))),
-    ("in_trouble", "Whether an error is told.", |one| Some(f64::from(u8::from(one.error.is_some())))),
+const FIGURES: [(&str, &str, Figure); 11] = [
+    ("lag_seconds", "Seconds between the newest operation on the source and the newest one applied.", |one| {
+        one.status.lag_seconds
+    }),
+    ("ready", "Whether it may be cut over.", |one| Some(f64::from(u8::from(one.status.ready.value)))),
+    ("window_remaining_seconds", "Seconds until the cutover window closes.", |one| one.status.window.remaining_seconds),
+    ("copy_bytes", "Bytes of documents copied.", |one| Some(one.status.copy.bytes_copied as f64)),
+    ("copy_bytes_total", "Bytes of documents to copy.", |one| Some(one.status.copy.bytes_total as f64)),
+    ("events_applied", "Changes of the source applied by this process.", |one| Some(one.status.tail.events_applied as f64)),
+    ("mismatches", "Documents found to differ.", |one| Some(one.status.verification.mismatches as f64)),
+    ("destination_writable", "Whether the destination is open.", |one| {
+        Some(f64::from(u8::from(one.status.destination_writable)))
+    }),
+    ("copy_readers", "Readers of the copy at once, at most.", |one| one.workers.map(|workers| workers.readers as f64)),
+    ("copy_writers", "Writers of the copy at once, at most.", |one| one.workers.map(|workers| workers.writers as f64)),
+    ("in_trouble", "Whether an error is told.", |one| Some(f64::from(u8::from(one.status.error.is_some())))),
 ];
 
 /// Statuses in Prometheus' text format. Names of workspaces and migrations need no escapes.
-fn text(statuses: &[MigrationStatus]) -> String {
+fn text(all: &[Seen]) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail, here and below.
     for (name, meaning, figure) in FIGURES {
         let _ = writeln!(out, "# HELP cutover_{name} {meaning}\n# TYPE cutover_{name} gauge");
-        for one in statuses {
+        for one in all {
             if let Some(figure) = figure(one) {
-                let _ = writeln!(out, "cutover_{name}{{{}}} {figure}", labels(one));
+                let _ = writeln!(out, "cutover_{name}{{{}}} {figure}", labels(&one.status));
             }
         }
     }
     let _ = writeln!(out, "# HELP cutover_phase 1 for the phase that it is in.\n# TYPE cutover_phase gauge");
-    for one in statuses {
+    for Seen { status: one, .. } in all {
         for phase in Phase::ALL {
             let _ = writeln!(out, "cutover_phase{{{},phase=\"{phase}\"}} {}", labels(one), u8::from(one.phase == phase));
         }

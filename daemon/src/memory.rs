@@ -14,8 +14,8 @@
 //! takes, and gives back all but what came ([`Share::shrink`]): many replies are held, few are on their way.
 //!
 //! **It cannot deadlock.** There are three kinds of shares, and a holder waits only for kinds further on in this list:
-//! 1. *ahead* ([`Memory::ahead`]): a tail's events, until they are applied. Its holder may wait for the gate between two rounds, for
-//!    replies, and for commands.
+//! 1. *ahead* ([`Memory::ahead`]): a tail's events, until they are applied, and those of the destination's own stream until they are
+//!    judged. Its holder may wait for the gate between two rounds, for replies, and for commands.
 //! 2. *replies* ([`Memory::reply`], [`Memory::pair`]): what a copy, a comparison, or a second look reads. Its holder waits for
 //!    commands only; never for the gate, for a tail, nor for another reply but where the one it holds is given back meanwhile whatever
 //!    becomes of the wait (the copy writes one batch while it reads the next).
@@ -66,6 +66,7 @@ struct Account {
     commands: Arc<Semaphore>,
     all_commands: u32,
     replies: Arc<Semaphore>,
+    all_replies: u32,
     /// What of the replies' the tails may hold.
     ahead: Arc<Semaphore>,
     all_ahead: u32,
@@ -101,11 +102,12 @@ impl Memory {
         // A third to the writers: a command weighs three times what a reply of the same documents does, and is held as long.
         let commands = (room / 3).max(COMMAND);
         let replies = room - commands;
-        let (all_commands, all_ahead) = (pieces(commands), pieces(replies - FOR_READERS));
+        let (all_commands, all_replies, all_ahead) = (pieces(commands), pieces(replies), pieces(replies - FOR_READERS));
         Self(Arc::new(Account {
             commands: pool(all_commands),
             all_commands,
-            replies: pool(pieces(replies)),
+            replies: pool(all_replies),
+            all_replies,
             ahead: pool(all_ahead),
             all_ahead,
             overdrawn: AtomicU64::new(0),
@@ -124,6 +126,18 @@ impl Memory {
             return Err(Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy));
         }
         Ok(Self::of(limit.saturating_mul(MB)))
+    }
+
+    /// How many replies may be on their way at once.
+    #[must_use]
+    pub fn replies_at_once(&self) -> usize {
+        (self.0.all_replies / pieces(READING)) as usize
+    }
+
+    /// How many commands of these bytes may be on their way at once.
+    #[must_use]
+    pub fn commands_at_once(&self, bytes: u64) -> usize {
+        (self.0.all_commands / pieces(bytes.saturating_mul(COPIES_OF_COMMAND)).max(1)).max(1) as usize
     }
 
     /// A share for one reply of whatever weight, while it is read; to be shrunk to what came.

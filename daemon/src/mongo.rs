@@ -103,6 +103,8 @@ pub struct Deployment {
     pub is_authenticated: bool,
     /// The hosts of the URI, for messages.
     pub hosts: String,
+    /// Connections that its client may have at once.
+    pub most_connections: u32,
     /// Marks this run's writes (`comment`), so that those still under way can be found.
     pub tag: String,
     /// Which member is spoken to: the primary, unless it is [`Self::pinned`].

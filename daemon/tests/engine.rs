@@ -10,28 +10,12 @@ use mongodb::bson::doc;
 use rig::compare::{Scope, compare};
 use rig::replica_set::{Auth, Options, ReplicaSet, User};
 use rig::workload::{FillOptions, Writer, WriterOptions, fill};
-use schemas::id::{Generation, MigrationName, RunId, Workspace};
+use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::spec::*;
 use tokio::sync::mpsc;
 
 fn spec(source: &ReplicaSet, destination: &ReplicaSet) -> MigrationSpec {
-    let connection = |set: &ReplicaSet| ConnectionSpec { uri: set.uri(), username: None, password: None, tls: None };
-    MigrationSpec {
-        name: MigrationName::new("orders").expect("a name"),
-        generation: Generation(1),
-        paused: false,
-        source: SourceSpec { connection: connection(source) },
-        destination: DestinationSpec {
-            connection: connection(destination),
-            existing_data: ExistingData::Refuse,
-            block_writes: None,
-        },
-        namespaces: NamespacesSpec::default(),
-        copy: CopySpec::default(),
-        sharding: None,
-        verify: VerifySpec { mode: VerifyMode::Full },
-        cutover: CutoverSpec::default(),
-    }
+    MigrationSpec::between(MigrationName::new("orders").expect("a name"), source.uri(), destination.uri())
 }
 
 fn open(spec: MigrationSpec, dir: &std::path::Path) -> Result<Arc<dyn RunEngine>> {

@@ -41,20 +41,22 @@ impl Bars {
                 head.finish_and_clear();
             }
         }
+        // Names of shards may differ at their ends alone: none is cut.
+        let widest = statuses.iter().flat_map(|one| &one.shards).map(|shard| clean(&shard.name.0).chars().count()).max();
+        let widest = widest.unwrap_or_default();
         for one in statuses {
             let (head, shards) = self.migrations.entry(key_of(one)).or_insert_with(|| {
                 let style = ProgressStyle::with_template("{msg}").expect("a fixed template");
                 (self.all.add(ProgressBar::no_length().with_style(style)), BTreeMap::new())
             });
-            head.set_message(status::line(one));
+            head.set_message(head_line(one));
             let mut above = head.clone();
             for shard in &one.shards {
                 let bar = shards.entry(shard.name.clone()).or_insert_with(|| {
-                    let style = ProgressStyle::with_template("  {prefix:16!} [{bar:30}] {msg}").expect("a fixed template");
-                    let bar = self.all.insert_after(&above, ProgressBar::new(0).with_style(style.progress_chars("=> ")));
-                    bar.set_prefix(clean(&shard.name.0));
-                    bar
+                    let style = ProgressStyle::with_template("  {prefix} [{bar:30}] {msg}").expect("a fixed template");
+                    self.all.insert_after(&above, ProgressBar::new(0).with_style(style.progress_chars("=> ")))
                 });
+                bar.set_prefix(format!("{:widest$}", clean(&shard.name.0)));
                 bar.set_length(shard.copy.bytes_total.max(1));
                 let done = shard.phase > Phase::Copying && shard.phase <= Phase::Completed;
                 bar.set_position(if done { shard.copy.bytes_total.max(1) } else { shard.copy.bytes_copied });
@@ -71,6 +73,14 @@ impl Bars {
             head.abandon();
         }
     }
+}
+
+/// The line of a migration; a shard's error stands with the shard.
+fn head_line(status: &MigrationStatus) -> String {
+    if status.shards.iter().all(|shard| shard.error.is_none()) {
+        return status::line(status);
+    }
+    status::line(&MigrationStatus { error: None, ..status.clone() })
 }
 
 fn shard_message(shard: &ShardStatus) -> String {

@@ -1,5 +1,6 @@
 //! Namespaces (`db.collection`) and the patterns that choose among them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -189,6 +190,19 @@ impl Scope {
             && db != OWN_DATABASE
             && (self.include.is_empty() || self.include.iter().any(|pattern| wildcard(&pattern.db, db)))
     }
+
+    /// The only databases that can hold namespaces in scope, where the patterns spell them out; `None` where a list of all databases
+    /// must tell.
+    #[must_use]
+    pub fn named_databases(&self) -> Option<BTreeSet<&str>> {
+        // What a server might not take as the name of a database is looked for among those that it has.
+        let is_spelled_out =
+            |db: &str| db.len() < 64 && db.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'));
+        if self.include.is_empty() || !self.include.iter().all(|pattern| is_spelled_out(&pattern.db)) {
+            return None;
+        }
+        Some(self.include.iter().map(|pattern| pattern.db.as_str()).filter(|db| self.has_database(db)).collect())
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +216,20 @@ mod tests {
 
     fn carries(scope: &Scope, namespace: &str) -> bool {
         scope.contains(&namespace.parse().expect("a namespace"))
+    }
+
+    #[test]
+    fn databases_are_named_where_all_patterns_spell_them_out() {
+        let named = |include: &[&str]| {
+            let scope = scope(include, &["shop.tmp_*"]);
+            scope.named_databases().map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert_eq!(named(&["shop.*", "b-2.orders", "shop.orders"]), Some(vec!["b-2".to_owned(), "shop".to_owned()]));
+        assert_eq!(named(&["admin.*", "cutover_internal.*", "config.x"]), Some(Vec::new()));
+        assert_eq!(named(&[]), None);
+        assert_eq!(named(&["shop.*", "s*.orders"]), None);
+        assert_eq!(named(&["sh$p.*"]), None);
+        assert_eq!(named(&[&format!("{}.*", "x".repeat(64))]), None);
     }
 
     #[test]

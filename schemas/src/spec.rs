@@ -39,6 +39,30 @@ pub struct MigrationSpec {
     pub cutover: CutoverSpec,
 }
 
+impl MigrationSpec {
+    /// The least that declares a migration: everything, between two deployments, with the defaults of all else.
+    #[must_use]
+    pub fn between(name: MigrationName, source: impl Into<String>, destination: impl Into<String>) -> Self {
+        let connection = |uri: String| ConnectionSpec { uri, username: None, password: None, tls: None };
+        Self {
+            name,
+            generation: Generation(1),
+            paused: false,
+            source: SourceSpec { connection: connection(source.into()) },
+            destination: DestinationSpec {
+                connection: connection(destination.into()),
+                existing_data: ExistingData::Refuse,
+                block_writes: None,
+            },
+            namespaces: NamespacesSpec::default(),
+            copy: CopySpec::default(),
+            sharding: None,
+            verify: VerifySpec { mode: VerifyMode::Full },
+            cutover: CutoverSpec::default(),
+        }
+    }
+}
+
 /// A deployment to read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,7 +150,7 @@ pub struct NamespacesSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CopySpec {
-    /// Readers and writers at work at once; `None`: chosen from the cores and the topology.
+    /// Readers and writers at work at once, to begin with and at most; `None`: chosen from the cores, the connections and the memory.
     pub parallelism: Option<u16>,
     /// When indexes are built.
     pub indexes: IndexBuild,

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cutoverd::Cutoverd;
 use crate::programs::programs;
+use crate::terminal::Terminal;
 
 /// How the command line is run.
 #[derive(Debug, Clone)]
@@ -82,6 +83,16 @@ impl Cutover {
             stdout: String::from_utf8(output.stdout).context("cutover printed what is not UTF-8")?,
             stderr: String::from_utf8(output.stderr).context("cutover printed what is not UTF-8")?,
         })
+    }
+
+    /// Starts a command on a terminal of 100 columns.
+    ///
+    /// # Errors
+    /// When the programs cannot be built, or the command cannot be started.
+    pub async fn on_terminal(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Terminal> {
+        let mut command = std::process::Command::new(&tokio::task::spawn_blocking(programs).await??.cutover);
+        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value))).current_dir(&self.folder);
+        Terminal::start(command, 100)
     }
 
     /// Runs a command that must end with exit code 0.

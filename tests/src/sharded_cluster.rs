@@ -5,7 +5,7 @@
 
 mod process;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, doc};
@@ -60,6 +60,12 @@ impl ClusterOptions {
     }
 }
 
+async fn add(config: &ReplicaSet, shard: &ReplicaSet) -> Result<()> {
+    let add = doc! { "_configsvrAddShard": shard.seed(), "name": shard.name(), "writeConcern": { "w": "majority" } };
+    config.client().await?.database("admin").run_command(add).await.with_context(|| format!("failed to add {}", shard.name()))?;
+    Ok(())
+}
+
 /// A running sharded cluster. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct ShardedCluster {
@@ -85,11 +91,10 @@ impl ShardedCluster {
             ReplicaSet::start(config),
             try_join_all((0..options.shards).map(|index| ReplicaSet::start(named(index)))),
         )?;
-        let admin = config.client().await?.database("admin");
         for shard in &shards {
-            let add = doc! { "_configsvrAddShard": shard.seed(), "name": shard.name(), "writeConcern": { "w": "majority" } };
-            admin.run_command(add).await.with_context(|| format!("failed to add {}", shard.name()))?;
+            add(&config, shard).await?;
         }
+        let admin = config.client().await?.database("admin");
         admin.run_command(doc! { "_configsvrBalancerStop": 1 }).await.context("failed to stop the balancer")?;
         let router = RouterProcess::start(program, &config.seed(), config.key_file(), options.proxied).await?;
         Ok(Self { router, config, shards })
@@ -129,6 +134,38 @@ impl ShardedCluster {
     /// A shard, to be stopped and started.
     pub fn shard_mut(&mut self, shard: usize) -> &mut ReplicaSet {
         &mut self.shards[shard]
+    }
+
+    /// Starts one more shard of one member, and adds it.
+    ///
+    /// # Errors
+    /// When it does not start, or is not taken.
+    pub async fn add_shard(&mut self) -> Result<()> {
+        let name = format!("shard-{}", self.shards.len());
+        let shard = ReplicaSet::start(Options { name, role: Role::Shard, ..Options::default() }).await?;
+        add(&self.config, &shard).await?;
+        self.shards.push(shard);
+        Ok(())
+    }
+
+    /// Removes the last shard, which holds nothing, and gives it, running still.
+    ///
+    /// # Errors
+    /// When it holds something, or the config server refuses.
+    pub async fn remove_shard(&mut self) -> Result<ReplicaSet> {
+        let shard = self.shards.pop().context("a cluster without shards")?;
+        let admin = self.config.client().await?.database("admin");
+        let remove = doc! { "_configsvrRemoveShard": shard.name(), "writeConcern": { "w": "majority" } };
+        // The first call begins it, and one that finds nothing left there ends it.
+        let mut state = String::new();
+        for _ in 0..3 {
+            let reply = admin.run_command(remove.clone()).await.with_context(|| format!("failed to remove {}", shard.name()))?;
+            state = reply.get_str("state").unwrap_or_default().to_owned();
+            if state == "completed" {
+                return Ok(shard);
+            }
+        }
+        bail!("{} is not removed: {state}", shard.name())
     }
 
     /// The proxy before the router, where it was started with `proxied`.

@@ -7,12 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mongodb::Client;
 use serde_json::Value;
 
 use crate::cutover::{Cutover, Output};
 use crate::cutoverd::{self, Cutoverd};
 use crate::declaration::Declaration;
 use crate::replica_set::{Options, ReplicaSet};
+use crate::sharded_cluster::ShardedCluster;
 
 /// How long a run may take from one phase to the next on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -21,13 +23,45 @@ const POLL: Duration = Duration::from_millis(100);
 /// The migration's label where a test does not care.
 pub const MIGRATION: &str = "orders";
 
-/// What is started. Dropping it stops and removes all of it.
+/// One side of a migration.
+pub trait Deployed {
+    /// Its connection string.
+    fn uri(&self) -> String;
+
+    /// A client of it that may do everything.
+    ///
+    /// # Errors
+    /// When the client cannot be made; it connects later.
+    fn client(&self) -> impl Future<Output = Result<Client>>;
+}
+
+impl Deployed for ReplicaSet {
+    fn uri(&self) -> String {
+        self.uri()
+    }
+
+    async fn client(&self) -> Result<Client> {
+        self.client().await
+    }
+}
+
+impl Deployed for ShardedCluster {
+    fn uri(&self) -> String {
+        self.uri()
+    }
+
+    async fn client(&self) -> Result<Client> {
+        self.client().await
+    }
+}
+
+/// What is started: replica sets where nothing else is said. Dropping it stops and removes all of it.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Stage<S = ReplicaSet, D = ReplicaSet> {
     /// Where the data is.
-    pub source: ReplicaSet,
+    pub source: S,
     /// Where it goes.
-    pub destination: ReplicaSet,
+    pub destination: D,
     /// The daemon.
     pub daemon: Cutoverd,
     /// The command line, run in the folder of the HCL.
@@ -35,18 +69,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts two deployments and a daemon.
+    /// Starts two replica sets and a daemon.
     ///
     /// # Errors
     /// When one of them does not start.
     pub async fn set(source: Options, destination: Options, daemon: cutoverd::Config) -> Result<Self> {
-        let (source, destination, daemon) =
-            tokio::try_join!(ReplicaSet::start(source), ReplicaSet::start(destination), Cutoverd::start(daemon))?;
-        // In the daemon's own folder, which goes with it however the test ends.
-        let folder = daemon.folder().join("hcl");
-        fs::create_dir(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        let cutover = Cutover::new(folder).daemon(&daemon);
-        Ok(Self { source, destination, daemon, cutover })
+        Self::between(ReplicaSet::start(source), ReplicaSet::start(destination), daemon).await
     }
 
     /// Starts two replica sets of one member without access control, and a daemon.
@@ -56,6 +84,25 @@ impl Stage {
     pub async fn plain() -> Result<Self> {
         let named = |name: &str| Options { name: name.to_owned(), ..Options::default() };
         Self::set(named("rs-source"), named("rs-destination"), cutoverd::Config::default()).await
+    }
+}
+
+impl<S: Deployed, D: Deployed> Stage<S, D> {
+    /// Starts two deployments and a daemon.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn between(
+        source: impl Future<Output = Result<S>>,
+        destination: impl Future<Output = Result<D>>,
+        daemon: cutoverd::Config,
+    ) -> Result<Self> {
+        let (source, destination, daemon) = tokio::try_join!(source, destination, Cutoverd::start(daemon))?;
+        // In the daemon's own folder, which goes with it however the test ends.
+        let folder = daemon.folder().join("hcl");
+        fs::create_dir(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        let cutover = Cutover::new(folder).daemon(&daemon);
+        Ok(Self { source, destination, daemon, cutover })
     }
 
     /// The folder of the HCL.

@@ -12,6 +12,7 @@ use schemas::namespace::Namespace;
 
 use super::catalog::{self, CollectionInfo};
 use super::copy::Copier;
+use super::crew::Crew;
 use super::doubled::Doubled;
 use super::pace::Pace;
 use super::progress::ShardCounters;
@@ -43,9 +44,19 @@ pub async fn mend(
     catalog::create(destination, &namespace.db, info.create_command()).await?;
     let (documents, bytes) = catalog::size(source, namespace).await?;
     // The source takes no writes meanwhile, and its users wait.
-    let pace = Pace::new(None, 1);
-    let copier =
-        Copier { source, entry: source, destination, progress, doubled, start: as_of, pace: &pace, tuning, placement: None };
+    let (pace, crew) = (Pace::new(None, 1), Crew::of_one());
+    let copier = Copier {
+        source,
+        entry: source,
+        destination,
+        progress,
+        doubled,
+        start: as_of,
+        pace: &pace,
+        crew: &crew,
+        tuning,
+        placement: None,
+    };
     for part in partition::split(source, info, bytes, None, tuning).await? {
         copier.copy(namespace, &part, copier.batch(documents, bytes, 1)).await?;
     }

@@ -6,6 +6,7 @@ use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 
+use super::element;
 use crate::mongo::{Deployment, ServerVersion, append, command, error, number};
 
 /// What kind of thing a namespace names.
@@ -67,6 +68,13 @@ impl CollectionInfo {
     #[must_use]
     pub fn has_documents(&self) -> bool {
         self.kind != Kind::View
+    }
+
+    /// The bytes of its UUID.
+    #[must_use]
+    pub fn uuid(&self) -> Option<Vec<u8>> {
+        let info = self.raw.get_document("info").ok()?;
+        element::field(info, "uuid").map(|uuid| uuid.value.to_vec())
     }
 
     /// Its options.
@@ -216,6 +224,11 @@ async fn in_scope(
 
 /// The databases that can hold what is in scope.
 async fn databases(deployment: &Deployment, scope: &Scope) -> Result<Vec<String>, Fault> {
+    // The server goes through all of its databases for a list: with hundreds of migrations, each of one database, that is most of what
+    // a look around them costs.
+    if let Some(named) = scope.named_databases() {
+        return Ok(named.into_iter().map(str::to_owned).collect());
+    }
     let reply = deployment
         .command("admin", doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false })
         .await

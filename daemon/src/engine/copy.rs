@@ -13,6 +13,7 @@ use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
 use super::checkpoint::Part;
+use super::crew::Crew;
 use super::doubled::Doubled;
 use super::pace::{Amount, Pace, Turn};
 use super::progress::ShardCounters;
@@ -70,6 +71,8 @@ pub struct Copier<'a> {
     pub start: Timestamp,
     /// How fast all copiers may read.
     pub pace: &'a Pace,
+    /// How many copy.
+    pub crew: &'a Crew,
     /// The bounds on memory.
     pub tuning: &'a Tuning,
     /// Where the source is a shard: what it owns is read, and no orphan.
@@ -88,6 +91,7 @@ impl Copier<'_> {
 
     /// Copies a part whole. What it counted in the progress is taken back where it fails.
     pub async fn copy(&self, namespace: &Namespace, part: &Part, batch: Batch) -> Result<Copied, Fault> {
+        let _place = self.crew.begin_part().await;
         let mut copied = Copied::default();
         let mut after = part.after;
         let mut scans = 0;
@@ -240,6 +244,7 @@ impl Copier<'_> {
             if !self.doubled.contains(namespace) && has_doubled(documents) {
                 self.doubled.add(namespace).await?;
             }
+            let writing = self.crew.begin_write().await;
             if count > 1 && documents.as_bytes().len() > self.tuning.large_batch_bytes {
                 for piece in pieces(documents, self.tuning.batch_bytes) {
                     self.insert(namespace, &piece).await?;
@@ -247,6 +252,7 @@ impl Copier<'_> {
             } else {
                 self.insert(namespace, documents).await?;
             }
+            writing.end(count, bytes);
             self.progress.add_copied(count, bytes);
         }
         Ok(Written { documents: count, bytes, was_last })

@@ -17,15 +17,15 @@ use schemas::namespace::Namespace;
 use super::catalog::{self, CollectionInfo, Kind, NAMESPACE_NOT_FOUND};
 use super::checkpoint::Recopied;
 use super::copy::Copier;
+use super::crew::Crew;
 use super::distribute;
 use super::event::Definition;
 use super::index;
-use super::merge::Lane;
 use super::pace::Pace;
 use super::partition;
 use super::source::ShardSource;
 use super::tail::{Nature, Tail, Traits};
-use super::topology::{self, Cluster, Placement};
+use super::topology::{Cluster, Placement};
 use crate::mongo::{append, command, error, timestamp};
 
 /// Options of `collMod` that are carried as they come; expiry and what is an index's are given back at the end.
@@ -83,36 +83,10 @@ impl Tail {
             }
             Definition::Modify(namespace, change) => self.modify(namespace, change).await,
             Definition::Shard(namespace) => match self.carried(namespace) {
-                Some((owner, _)) => self.shard(&owner).await,
+                Some((owner, _)) => self.place(&owner).await,
                 None => Ok(()),
             },
         }
-    }
-
-    /// Refuses what a shard tells of a database whose primary shard has moved: `movePrimary` makes the collections there and drops
-    /// them here, and that looks as if a user had done it. A database that was dropped and made anew may well be elsewhere.
-    pub(super) async fn check_home(&self, lane: Lane, definition: &Definition) -> Result<(), Fault> {
-        let Definition::Drop(namespace) = definition else { return Ok(()) };
-        if !self.source.is_sharded() || self.carried(namespace).is_none() {
-            return Ok(());
-        }
-        let shard = &self.source.shards[lane].name;
-        let Some(home) = topology::home(&self.source.entry, &namespace.db).await? else { return Ok(()) };
-        let place = home.place(&namespace.db);
-        let Some(before) = self.checkpoints.places().await?.remove(&place) else {
-            return self.checkpoints.store_places([(place, home.primary.0)].into()).await;
-        };
-        let primary = home.primary;
-        // Of a sharded collection every shard that had some of it tells that it is gone, and then it is.
-        if primary.0 != before && primary != *shard && catalog::find(&self.source.entry, namespace).await?.is_some() {
-            return Err(Fault::new(
-                FaultCode::ChunksMoved,
-                format!(
-                    "{shard} tells that {namespace} was dropped, and it is there on {primary}, the primary shard of its database by now"
-                ),
-            ));
-        }
-        Ok(())
     }
 
     /// Shards a collection on a sharded destination as is wanted, where it is there.
@@ -124,6 +98,24 @@ impl Tail {
             Some(info) => distribute::shard(&self.source.entry, &self.destination, self.sharding.as_ref(), &info).await,
             None => Ok(()),
         }
+    }
+
+    /// Gives a collection the place that it has on the source by now, where that is told: one that has another shard key there is copied
+    /// again under that.
+    async fn place(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let is_resharded =
+            self.destination.shard_key(namespace).is_some() && self.is_placed_otherwise(namespace, namespace).await?;
+        if !is_resharded {
+            return self.shard(namespace).await;
+        }
+        tracing::info!(%namespace, "it has another shard key");
+        self.copy_anew(namespace).await
+    }
+
+    /// Drops what there is of a collection and copies it as it is on the source now.
+    pub(super) async fn copy_anew(&self, namespace: &Namespace) -> Result<(), Fault> {
+        self.drop(namespace).await?;
+        self.copy_again(namespace).await
     }
 
     /// Whether a collection that is renamed would have another shard key under its new name, or another database, which a cluster's
@@ -315,14 +307,14 @@ impl Tail {
     /// Copies one namespace whole, as it is on the source now.
     async fn copy_again(&self, namespace: &Namespace) -> Result<(), Fault> {
         let Some(info) = catalog::find(&self.source.entry, namespace).await? else {
-            tracing::info!(%namespace, "renamed and gone again; what made it go is further on");
+            tracing::info!(%namespace, "gone again; what made it go is further on");
             let time = self.source.newest_optime().await?;
             return self.set_recopied(namespace, Some(Recopied { whole: false, time })).await;
         };
         if let Some(fault) = catalog::unsupported(&info, self.source.entry.version) {
             return Err(fault);
         }
-        tracing::info!(%namespace, "renamed while it was read; copying it again");
+        tracing::info!(%namespace, "copying it again");
         self.note_created(vec![namespace.clone()]).await?;
         catalog::create(&self.destination, &namespace.db, info.create_command()).await?;
         distribute::shard(&self.source.entry, &self.destination, self.sharding.as_ref(), &info).await?;
@@ -375,7 +367,7 @@ impl Tail {
         let (documents, bytes) = catalog::size(&shard.deployment, &info.data()).await?;
         // Record ids are a member's own.
         let (source, _) = shard.deployment.pinned().await?;
-        let pace = Pace::new(self.rate_limit, 1);
+        let (pace, crew) = (Pace::new(self.rate_limit, 1), Crew::of_one());
         let copier = Copier {
             source: &source,
             entry: &self.source.entry,
@@ -384,6 +376,7 @@ impl Tail {
             doubled: &self.doubled,
             start: timestamp(start),
             pace: &pace,
+            crew: &crew,
             tuning: &self.tuning,
             placement,
         };

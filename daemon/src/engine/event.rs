@@ -65,7 +65,7 @@ pub enum Definition {
     DropIndexes(Namespace, Vec<String>),
     /// `collMod`, with what it changed.
     Modify(Namespace, RawDocumentBuf),
-    /// It was sharded.
+    /// It was sharded, or is sharded by another key.
     Shard(Namespace),
 }
 
@@ -167,7 +167,9 @@ impl Event {
             }
             kind if WITHOUT_CHANGE.contains(&kind) => What::Nothing,
             "modify" => What::Definition(Definition::Modify(namespace(event, "ns")?, description(event))),
-            "shardCollection" | "refineCollectionShardKey" => What::Definition(Definition::Shard(namespace(event, "ns")?)),
+            "shardCollection" | "refineCollectionShardKey" | "reshardCollection" => {
+                What::Definition(Definition::Shard(namespace(event, "ns")?))
+            }
             other => What::Unknown(other.to_owned()),
         };
         let uuid = || element::field(event, "collectionUUID").map(|uuid| uuid.value.to_vec());
@@ -220,15 +222,28 @@ pub fn token_time(token: &RawDocument) -> Option<ClusterTime> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Event, Op, What, token_time};
+    use super::{Definition, Event, Op, What, token_time};
     use mongodb::bson::{Timestamp, rawdoc};
     use schemas::cluster_time::ClusterTime;
+    use schemas::namespace::Namespace;
 
     #[test]
     fn a_token_carries_its_time() {
         let token = rawdoc! { "_data": "8265F0A1B2000000012B0229296E04" };
         assert_eq!(token_time(&token), Some(ClusterTime { t: 0x65f0_a1b2, i: 1 }));
         assert_eq!(token_time(&rawdoc! { "_data": "xx" }), None);
+    }
+
+    #[test]
+    fn another_shard_key_is_a_definition() {
+        for operation in ["shardCollection", "refineCollectionShardKey", "reshardCollection"] {
+            let event = rawdoc! {
+                "_id": { "_data": "82" }, "operationType": operation, "clusterTime": Timestamp { time: 5, increment: 1 },
+                "ns": { "db": "a", "coll": "b" }, "operationDescription": { "shardKey": { "b": 1 } },
+            };
+            let what = Event::read(&event).expect("an event").what;
+            assert_eq!(what, What::Definition(Definition::Shard(Namespace::new("a", "b"))));
+        }
     }
 
     #[test]

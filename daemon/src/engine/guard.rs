@@ -229,11 +229,11 @@ pub async fn is_write_blocked(deployment: &Deployment) -> Result<Option<bool>, F
     }
 }
 
-/// The same of a sharded cluster. A router has no such status; the config server keeps what the block is made of for as long as it
-/// is up, and is told of it before the shards are and released after them.
+/// The same of a sharded cluster. A router has no such status. The config server writes down a block before the first shard refuses a
+/// write and removes it once the last one takes them again; what it says of users' writes lags behind the shards both ways, so that any
+/// entry counts: a cluster that is blocked in part is blocked.
 async fn is_cluster_blocked(router: &Deployment) -> Result<Option<bool>, Fault> {
     let mut find = crate::mongo::command("find", "user_writes_critical_sections");
-    append(&mut find, "filter", &*rawdoc! { "blockUserWrites": true });
     append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
     match router.collect("config", find).await {
         Ok(found) => Ok(Some(!found.is_empty())),

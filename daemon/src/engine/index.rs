@@ -315,7 +315,8 @@ async fn modify(destination: &Deployment, namespace: &Namespace, change: RawDocu
     modify_alone(destination, namespace, modify).await
 }
 
-/// Runs a `collMod`. On a sharded cluster another one of the collection, such as a daemon that died had asked for, is waited for.
+/// Runs a `collMod`, again where an election has ended it: what is prepared for a trial must not stay so. On a sharded cluster another
+/// one of the collection, such as a daemon that died had asked for, is waited for.
 async fn modify_alone(
     destination: &Deployment,
     namespace: &Namespace,
@@ -324,7 +325,9 @@ async fn modify_alone(
     let began = Instant::now();
     loop {
         match destination.raw_command(&namespace.db, modify.clone()).await {
-            Err(e) if error::code(&e) == Some(ANOTHER_UNDER_WAY) && began.elapsed() < LONGEST_OTHER => {
+            Err(e)
+                if (error::code(&e) == Some(ANOTHER_UNDER_WAY) || error::is_transient(&e)) && began.elapsed() < LONGEST_OTHER =>
+            {
                 tokio::time::sleep(BETWEEN_TRIES).await;
             }
             ended => return ended.map(drop),

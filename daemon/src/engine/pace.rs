@@ -31,11 +31,13 @@ pub struct Amount {
 /// The time line of a rate, and the places of those who read by it. It reads no clock.
 #[derive(Debug)]
 struct Line {
+    /// Readers there are: no more read at once.
+    readers: usize,
     /// When the next read may begin, by the rate.
     next: Instant,
     /// Reads that have begun and not ended.
     reading: usize,
-    /// Reads at once, at most.
+    /// Reads at once, at most: fewer than there are readers while the source is spared.
     width: usize,
     /// Between two reads, while only one may go on.
     pause: Duration,
@@ -44,7 +46,7 @@ struct Line {
 
 impl Line {
     const fn new(now: Instant, width: usize) -> Self {
-        Self { next: now, reading: 0, width, pause: Duration::ZERO, last_began: now }
+        Self { readers: width, next: now, reading: 0, width, pause: Duration::ZERO, last_began: now }
     }
 
     /// Takes a place among the readers, if there is one.
@@ -70,6 +72,15 @@ impl Line {
         self.next = if actual > reserved { self.next + (actual - reserved) } else { self.next - (reserved - actual) };
     }
 
+    const fn is_slowed(&self) -> bool {
+        self.width < self.readers || !self.pause.is_zero()
+    }
+
+    fn set_readers(&mut self, readers: usize) {
+        self.width = if self.is_slowed() { self.width.min(readers) } else { readers };
+        self.readers = readers;
+    }
+
     fn slow_down(&mut self) {
         if self.width > 1 {
             self.width /= 2;
@@ -78,13 +89,13 @@ impl Line {
         }
     }
 
-    fn speed_up(&mut self, readers: usize) {
+    fn speed_up(&mut self) {
         if self.pause > FIRST_PAUSE {
             self.pause /= 2;
         } else if self.pause > Duration::ZERO {
             self.pause = Duration::ZERO;
         } else {
-            self.width = (self.width + 1).min(readers);
+            self.width = (self.width + 1).min(self.readers);
         }
     }
 }
@@ -93,20 +104,20 @@ impl Line {
 #[derive(Debug)]
 pub struct Pace {
     rate: Option<RateLimit>,
-    readers: usize,
     line: Mutex<Line>,
     changed: Notify,
     /// The longest that a read has taken since this was last asked, in microseconds.
     slowest: AtomicU64,
+    /// How long all reads together have taken, in microseconds.
+    reading: AtomicU64,
 }
 
 impl Pace {
     /// A pace for so many readers.
     #[must_use]
     pub fn new(rate: Option<RateLimit>, readers: usize) -> Self {
-        let readers = readers.max(1);
-        let line = Mutex::new(Line::new(Instant::now(), readers));
-        Self { rate, readers, line, changed: Notify::new(), slowest: AtomicU64::new(0) }
+        let line = Mutex::new(Line::new(Instant::now(), readers.max(1)));
+        Self { rate, line, changed: Notify::new(), slowest: AtomicU64::new(0), reading: AtomicU64::new(0) }
     }
 
     /// Whether a rate was declared.
@@ -166,12 +177,30 @@ impl Pace {
         if slower {
             line.slow_down();
         } else {
-            line.speed_up(self.readers);
+            line.speed_up();
         }
-        let is_slowed = line.width < self.readers;
+        let is_slowed = line.is_slowed();
         drop(line);
         self.changed.notify_waiters();
         is_slowed
+    }
+
+    /// Sets how many readers there are. A source that is spared is read by no more than before.
+    pub fn set_readers(&self, readers: usize) {
+        self.line().set_readers(readers.max(1));
+        self.changed.notify_waiters();
+    }
+
+    /// Whether it is slower than declared, for the source's sake.
+    #[must_use]
+    pub fn is_slowed(&self) -> bool {
+        self.line().is_slowed()
+    }
+
+    /// How long all reads together have taken.
+    #[must_use]
+    pub fn reading(&self) -> Duration {
+        Duration::from_micros(self.reading.load(Ordering::Relaxed))
     }
 
     /// Readers at once, at most, and the pause between two reads.
@@ -205,6 +234,7 @@ impl Turn<'_> {
     pub fn end(self, brought: Amount) {
         let took = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.pace.slowest.fetch_max(took, Ordering::Relaxed);
+        self.pace.reading.fetch_add(took, Ordering::Relaxed);
         let (expected, actual) = (self.pace.length(self.expected), self.pace.length(brought));
         self.pace.line().correct(expected, actual);
     }
@@ -301,6 +331,21 @@ mod tests {
         let steps = (1..).find(|_| !pace.step(false));
         assert_eq!((steps, pace.now()), (Some(12), (8, Duration::ZERO)));
         assert_eq!(at_once(), 8);
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_the_source_is_spared_waits_until_it_is_not() {
+        let pace = Pace::new(None, 4);
+        pace.set_readers(6);
+        assert_eq!(pace.now().0, 6);
+        assert!(pace.step(true));
+        pace.set_readers(9);
+        assert_eq!((pace.now().0, pace.is_slowed()), (3, true));
+        while pace.step(false) {}
+        assert_eq!(pace.now().0, 9);
+        pace.step(true);
+        pace.set_readers(2);
+        assert_eq!((pace.now().0, pace.is_slowed()), (2, false));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use schemas::spec::VerifyMode;
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress};
 
 use super::source::Times;
+use super::width::Widths;
 use crate::engine::{EngineProgress, ShardProgress};
 
 /// Speeds are taken over this long: shorter jumps with every batch, longer lags behind what happens.
@@ -54,6 +55,7 @@ struct OfShard {
     oplog_window_seconds: Option<u64>,
     error: Option<Fault>,
     brake: Option<String>,
+    workers: Option<Widths>,
 }
 
 /// The counters of one shard.
@@ -160,6 +162,11 @@ impl ShardCounters {
     /// Sets why it is read more slowly than was declared, in words.
     pub fn set_brake(&self, why: Option<String>) {
         locked(&self.counters).brake = why;
+    }
+
+    /// Sets how many copy it; `None`: nobody does.
+    pub fn set_workers(&self, workers: Option<Widths>) {
+        locked(&self.counters).workers = workers;
     }
 
     /// The newest operation of it that is applied.
@@ -339,6 +346,8 @@ impl Progress {
             events_per_second: shards.iter().map(|shard| shard.tail.events_per_second).sum(),
             catch_up_eta_seconds: None,
         };
+        let workers = self.shards().into_iter().filter_map(|shard| locked(&shard.counters).workers);
+        let copy_workers = workers.reduce(|a, b| Widths { readers: a.readers + b.readers, writers: a.writers + b.writers });
         let lags: Option<Vec<f64>> = shards.iter().map(|shard| shard.lag_seconds).collect();
         let lag_seconds = lags.and_then(|lags| lags.into_iter().reduce(f64::max));
         EngineProgress {
@@ -352,6 +361,7 @@ impl Progress {
             deferred_settings: run.deferred.iter().cloned().collect(),
             // What is left to apply now; giving the settings back rebuilds nothing and adds little.
             expected_downtime_seconds: lag_seconds,
+            copy_workers,
             ..EngineProgress::none(self.verify)
         }
     }

@@ -32,8 +32,8 @@ use super::sync::{Milestone, Sync};
 use super::tuning::Tuning;
 use super::verify::{Sides, Until, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, fence, guard, index,
-    membership, preflight, reconcile, uneven, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, capped, fence, guard, held,
+    index, membership, preflight, reconcile, rekeyed, uneven, users,
 };
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, connect, connection_files, timestamp};
@@ -285,6 +285,13 @@ impl MongoRun {
         Ok(())
     }
 
+    /// Sees that what is sharded on both sides is so by the same key.
+    async fn check_shard_keys(&self, pair: &Pair) -> Result<(), Fault> {
+        let (sharding, scope) = (self.context.spec.sharding.as_ref(), &self.context.spec.namespaces.scope);
+        let found = rekeyed::look(&pair.source.entry, &pair.destination, sharding, scope).await?;
+        found.into_iter().next().map_or(Ok(()), Err)
+    }
+
     async fn created(&self) -> Result<BTreeSet<Namespace>, Fault> {
         Ok(self.checkpoints.created().await?.into_iter().collect())
     }
@@ -514,22 +521,12 @@ impl RunEngine for MongoRun {
 
     fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
         Box::pin(async move {
-            let source = self.source().await?;
-            let mut held = Some(true);
-            for shard in &source.shards {
-                // A run that has stored no start point has nothing to lose.
-                let Some(row) = self.checkpoints.shard(&shard.name.0).await? else { continue };
-                match shard.deployment.oplog_start().await {
-                    Some(oldest) if oldest <= row.applied.unwrap_or(row.start) => {}
-                    Some(_) => {
-                        let message = format!("the oplog of {} no longer holds what comes after what was applied", shard.name);
-                        self.progress.shard(&shard.name).set_error(Some(Fault::new(FaultCode::ResumePointLost, message)));
-                        return Ok(Some(false));
-                    }
-                    None => held = None,
-                }
-            }
-            Ok(held)
+            let found = held::look(&*self.source().await?, &self.checkpoints, &self.progress).await?;
+            Ok(match found {
+                held::Found { lost, .. } if !lost.is_empty() => Some(false),
+                held::Found { is_unknown: true, .. } => None,
+                held::Found { .. } => Some(true),
+            })
         })
     }
 
@@ -542,13 +539,18 @@ impl RunEngine for MongoRun {
             // Now, too, so that what is wrong with them shows before the source is blocked.
             self.carry_users(&pair.source.entry).await?;
             let collections = self.collections(&pair).await?;
+            let caught_up = async { self.applied_through(&pair.source.notes("cutover: prepared").await?).await };
+            if self.check_shard_keys(&pair).await.is_err() {
+                // The tail may be about to give it that key.
+                self.applied_through(&pair.source.notes("cutover: keys").await?).await?;
+                self.check_shard_keys(&pair).await?;
+            }
             let rehearsal = Rehearsal::of(&pair.source, &pair.destination, collections).await?;
             rehearsal.fit_shard_keys()?;
             let uneven = rehearsal.uneven().await?;
             if !uneven.is_empty() {
                 return Err(uneven::fault(&uneven));
             }
-            let caught_up = async { self.applied_through(&pair.source.notes("cutover: prepared").await?).await };
             rehearsal.build_missing(caught_up).await?;
             // What has changed lately is compared now, so that little is left to compare while the source is blocked.
             let sides = self.sides(&pair);
@@ -608,6 +610,7 @@ impl RunEngine for MongoRun {
             self.applied_through(&last).await?;
             let seen = self.progress.last_change();
             let scope = &self.context.spec.namespaces.scope;
+            self.check_shard_keys(&pair).await?;
             reconcile::catalogues(&pair.source.entry, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
             let doubled = Doubled::load(&self.checkpoints).await?;
             for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
@@ -675,7 +678,7 @@ impl RunEngine for MongoRun {
             // Lifting it twice does no harm, taking it for lifted does: where this run says that it blocks, what is seen does not count.
             // Where it does not and the destination is open there is nothing to do, and no user to be made for it.
             let is_ours = guard::says_that_it_blocks(&destination, &self.context.run).await?;
-            if (is_ours || blocked != Some(false)) && self.blocks_destination(&destination).await? {
+            if is_ours || (blocked != Some(false) && self.blocks_destination(&destination).await?) {
                 let writer = self.writer().await?;
                 guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
                 // A run whose window has closed leaves it behind, and must not be taken for one that keeps others out.

@@ -14,6 +14,7 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{CollectionRow, Part, ShardRow, Stage};
 use super::concurrent::{self, Piece};
 use super::copy::{Copied, Copier};
+use super::crew::Crew;
 use super::distribute;
 use super::doubled::Doubled;
 use super::pace::Pace;
@@ -22,6 +23,7 @@ use super::progress::ShardCounters;
 use super::source::ShardSource;
 use super::sync::{SMALL_COMMANDS, Sync};
 use super::topology::Placement;
+use super::width::Widths;
 use crate::mongo::{Deployment, timestamp};
 
 /// The copy of one shard.
@@ -156,8 +158,9 @@ impl ShardCopy<'_> {
     async fn copy_parts(&self, row: &ShardRow, source: &Deployment, catalogue: &[Work], whole: Whole<'_>) -> Result<(), Fault> {
         let sync = self.sync;
         let doubled = Doubled::load(&sync.checkpoints).await?;
-        let readers = self.readers();
-        let pace = Pace::new(self.rate_limit(), readers);
+        let (start, most) = (self.share(self.sync.workers()), self.most_workers(source));
+        let pace = Pace::new(self.rate_limit(), start.min(most.readers));
+        let crew = Crew::new(Widths { readers: start, writers: start }, most);
         let copier = Copier {
             source,
             entry: &sync.source.entry,
@@ -166,6 +169,7 @@ impl ShardCopy<'_> {
             doubled: &doubled,
             start: timestamp(row.start),
             pace: &pace,
+            crew: &crew,
             tuning: &sync.tuning,
             placement: self.placement.as_ref(),
         };
@@ -189,10 +193,12 @@ impl ShardCopy<'_> {
             }
         }
         let copied = tokio::select! {
-            copied = concurrent::all(readers, parts) => copied,
+            copied = concurrent::all(crew.most_parts(), parts) => copied,
+            () = crew.adapt(&pace, &self.progress, sync.tuning.crew_stretch) => Ok(Vec::new()),
             () = brake::watch(source, &pace, &self.progress, &sync.tuning) => Ok(Vec::new()),
         };
         self.progress.set_brake(None);
+        self.progress.set_workers(None);
         copied.map(drop)
     }
 
@@ -201,7 +207,7 @@ impl ShardCopy<'_> {
         if self.is_refused(namespace) {
             return Ok(());
         }
-        let batch = copier.batch(work.row.documents, work.row.bytes, self.sync.readers());
+        let batch = copier.batch(work.row.documents, work.row.bytes, self.sync.workers());
         let copied = match copier.copy(&work.info.data(), part, batch).await {
             Err(fault) if fault.code == FaultCode::ChunksMoved => {
                 self.refuse(namespace, &fault);
@@ -228,9 +234,22 @@ impl ShardCopy<'_> {
         Ok(catalog::find(&self.sync.source.entry, &info.namespace).await?.is_none_or(|now| now.kind != info.kind))
     }
 
-    /// Readers of this shard: all shards share what is declared.
-    fn readers(&self) -> usize {
-        self.sync.readers().div_ceil(self.sync.source.shards.len().max(1))
+    /// What this shard has of something that all shards share.
+    fn share(&self, all: usize) -> usize {
+        all.div_ceil(self.sync.source.shards.len().max(1))
+    }
+
+    /// How many may copy this shard: as many as are declared, or as there are connections to either side and memory for.
+    fn most_workers(&self, source: &Deployment) -> Widths {
+        let (tuning, memory, destination) = (&self.sync.tuning, &source.memory, &self.sync.destination);
+        let declared = self.sync.spec.copy.parallelism.map(usize::from);
+        let of_all = |by_memory: usize| declared.unwrap_or_else(|| tuning.most_workers.min(by_memory).max(self.sync.workers()));
+        // Some are left for what is asked beside the copy.
+        let connections = |deployment: &Deployment| (deployment.most_connections as usize * 3 / 4).max(1);
+        Widths {
+            readers: self.share(of_all(memory.replies_at_once())).min(connections(source)),
+            writers: self.share(of_all(memory.commands_at_once(tuning.batch_bytes)).min(connections(destination))),
+        }
     }
 
     /// This shard's share of the declared rate.

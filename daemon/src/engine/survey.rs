@@ -5,14 +5,15 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use schemas::fault::Fault;
+use schemas::fault::{Fault, FaultCode};
 use schemas::spec::MigrationSpec;
 use tokio::sync::Notify;
 
 use super::catalog::{self, CollectionInfo};
 use super::rehearsal::Rehearsal;
 use super::source::Source;
-use super::uneven;
+use super::topology::Cluster;
+use super::{rekeyed, uneven};
 use crate::mongo::Deployment;
 
 /// Between two looks at least.
@@ -74,6 +75,21 @@ impl Survey {
         let listed = catalog::list(&self.source.entry, &self.spec.namespaces.scope).await?;
         let collections = listed.into_values().filter(CollectionInfo::has_documents).collect();
         let uneven = Rehearsal::of(&self.source, &self.destination, collections).await?.uneven().await?;
-        Ok(if uneven.is_empty() { Vec::new() } else { vec![uneven::fault(&uneven)] })
+        let mut found: Vec<Fault> = Cluster::shards_behind(&self.source.entry)
+            .await?
+            .into_iter()
+            .filter(|shard| shard.is_draining)
+            .map(|shard| {
+                let message = format!("the source's shard {} is being drained, to be removed", shard.name);
+                let remedy = "keep the shard until the cutover, or raise `generation` once it is gone";
+                Fault::new(FaultCode::ChunksMoved, message).with_remedy(remedy)
+            })
+            .collect();
+        if !uneven.is_empty() {
+            found.push(uneven::fault(&uneven));
+        }
+        let (sharding, scope) = (self.spec.sharding.as_ref(), &self.spec.namespaces.scope);
+        found.extend(rekeyed::look(&self.source.entry, &self.destination, sharding, scope).await?);
+        Ok(found)
     }
 }

@@ -24,9 +24,9 @@ use crate::mongo::Deployment;
 
 /// Collections created, listed or sized at once: small commands, each mostly a wait.
 pub(super) const SMALL_COMMANDS: usize = 8;
-/// Readers, each with its writer, unless the declaration says otherwise: two for each core, since a pair mostly waits for its
-/// servers, between bounds that fit the memory bound.
-const READERS: std::ops::RangeInclusive<usize> = 4..=8;
+/// Readers, each with its writer, that a copy begins with unless the declaration says otherwise: two for each core, since a pair mostly
+/// waits for its servers, between bounds that fit the memory bound. How many there are then is found by trying.
+const WORKERS: std::ops::RangeInclusive<usize> = 4..=8;
 
 /// How long errors that may pass are waited out before the run is said to have failed: longer than an election.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -195,13 +195,13 @@ impl Sync {
         }
     }
 
-    /// Readers at once, of all shards together.
-    pub(super) fn readers(&self) -> usize {
+    /// Readers and writers that a copy begins with, of all shards together.
+    pub(super) fn workers(&self) -> usize {
         match self.spec.copy.parallelism {
             Some(parallelism) => usize::from(parallelism),
             None => {
                 let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-                (cores * 2).clamp(*READERS.start(), *READERS.end())
+                (cores * 2).clamp(*WORKERS.start(), *WORKERS.end())
             }
         }
     }

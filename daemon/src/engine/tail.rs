@@ -13,6 +13,7 @@
 //! never passes an event that is not. Before and after a definition it is synced to disk: a rename must not meet again what came
 //! before it.
 
+mod dropped;
 mod held;
 mod idle;
 mod keys;
@@ -48,6 +49,7 @@ use super::verify::Verifier;
 use super::{element, fold, key};
 use crate::memory::Share;
 use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
+use dropped::Dropped;
 use held::Held;
 use idle::Idle;
 use keys::Keys;
@@ -218,7 +220,15 @@ impl Tail {
         // The readers are gone, and their channels end. What arrived before is applied all the same.
         read.set(try_join_all(Vec::new()));
         apply.await?;
-        if self.stop.is_cancelled() { Ok(()) } else { ended }
+        match ended {
+            _ if self.stop.is_cancelled() => Ok(()),
+            // The first shard to tell so need not be the only one.
+            Err(fault) if fault.code == FaultCode::ResumePointLost && self.source.is_sharded() => {
+                let found = super::held::look(&self.source, &self.checkpoints, &self.progress).await?;
+                Err(found.fault().unwrap_or(fault))
+            }
+            ended => ended,
+        }
     }
 
     fn uses_raw_deltas(&self, source: &Deployment) -> bool {
@@ -503,8 +513,22 @@ impl Tail {
                         continue;
                     }
                     self.store(position, told, true).await?;
-                    self.check_home(lane, &definition).await?;
-                    match self.define(&definition, event.time).await {
+                    let judged = match &definition {
+                        Definition::Drop(namespace) if self.source.is_sharded() => {
+                            self.dropped(lane, namespace, event.uuid.as_deref(), told.identity(namespace)).await?
+                        }
+                        _ => Dropped::Gone,
+                    };
+                    let defined = match (judged, &definition) {
+                        (Dropped::Replaced, _) => {
+                            position.pass(lane, event.token, event.time);
+                            position.count(lane);
+                            continue;
+                        }
+                        (Dropped::Doubtful, Definition::Drop(namespace)) => self.copy_anew(namespace).await,
+                        (Dropped::Gone | Dropped::Doubtful, definition) => self.define(definition, event.time).await,
+                    };
+                    match defined {
                         // Documents of a shard that has yet to tell of the index, or that could not build it, need not fit it.
                         Err(fault)
                             if self.source.is_sharded()

@@ -27,7 +27,7 @@ use super::merge::Lane;
 pub struct Told {
     counts: HashMap<Vec<u8>, Count>,
     changed: HashSet<(Vec<u8>, Lane)>,
-    /// Of collections that were made or renamed: which one has the name.
+    /// Of collections that were renamed: which one has the name.
     identities: HashMap<Namespace, Vec<u8>>,
     /// Where one stream tells of all shards: how many definitions were told, which is the number of the last one.
     in_one: Option<u64>,
@@ -89,14 +89,13 @@ impl Told {
             None => self.is_first(lane, kind),
             Some(last) => self.is_first_in_one(last, kind, definition, uuid),
         };
-        match definition {
-            Definition::DropDatabase(_) => true,
-            Definition::Drop(namespace) => {
-                let named = self.identities.get(namespace).map(Vec::as_slice);
-                is_first && (named.is_none() || uuid.is_none() || named == uuid)
-            }
-            _ => is_first,
-        }
+        is_first || matches!(definition, Definition::DropDatabase(_))
+    }
+
+    /// The UUID of the collection that has a name since a rename.
+    #[must_use]
+    pub fn identity(&self, namespace: &Namespace) -> Option<&[u8]> {
+        self.identities.get(namespace).map(Vec::as_slice)
     }
 
     /// Notes that a definition that was new could not be applied: the next shard that tells of it is the first one then.
@@ -112,18 +111,18 @@ impl Told {
     /// Notes which collection has which name after a definition was applied. Gives what has changed, to be stored.
     pub fn note(&mut self, definition: &Definition, uuid: Option<Vec<u8>>) -> Vec<(Namespace, Option<Vec<u8>>)> {
         let changed = match definition {
-            Definition::Create(namespace, _) => vec![(namespace.clone(), uuid)],
+            // One that is sharded by another key is another one from then on.
+            Definition::Create(namespace, _) | Definition::Drop(namespace) | Definition::Shard(namespace) => {
+                vec![(namespace.clone(), None)]
+            }
             Definition::Rename(from, to) => vec![(from.clone(), None), (to.clone(), uuid)],
-            Definition::Drop(namespace) => vec![(namespace.clone(), None)],
             Definition::DropDatabase(db) => self
                 .identities
                 .keys()
                 .filter(|namespace| namespace.db == *db)
                 .map(|namespace| (namespace.clone(), None))
                 .collect(),
-            Definition::CreateIndexes(..) | Definition::DropIndexes(..) | Definition::Modify(..) | Definition::Shard(_) => {
-                Vec::new()
-            }
+            Definition::CreateIndexes(..) | Definition::DropIndexes(..) | Definition::Modify(..) => Vec::new(),
         };
         for (namespace, uuid) in &changed {
             match uuid {
@@ -178,23 +177,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rename_replaced_is_not_dropped_again_by_its_name() {
+    fn which_collection_a_rename_gave_a_name_is_known_until_it_is_another() {
         let (old, new) = (Namespace::new("shop", "old"), Namespace::new("shop", "new"));
         let rename = Definition::Rename(new.clone(), old.clone());
-        let drop = Definition::Drop(old.clone());
         let mut told = Told::default();
-        assert!(told.is_new(0, b"rename", &rename, Some(b"2")));
+        assert!(told.is_new(0, b"rename", &rename, None));
         let stored = told.note(&rename, Some(b"2".to_vec()));
         assert_eq!(stored, [(new, None), (old.clone(), Some(b"2".to_vec()))]);
-        // By a shard that had some of what was replaced, and none of what replaces it.
-        assert!(!told.is_new(1, b"drop 1", &drop, Some(b"1")));
-        let mut again = Told::stored([], stored.into_iter().filter_map(|(namespace, uuid)| Some((namespace, uuid?))));
-        assert!(!again.is_new(1, b"drop 1", &drop, Some(b"1")));
-        assert!(again.is_new(1, b"drop 2", &drop, Some(b"2")));
-        again.note(&drop, Some(b"2".to_vec()));
-        // It is made again, and dropped.
-        again.note(&Definition::Create(old, Default::default()), Some(b"3".to_vec()));
-        assert!(again.is_new(1, b"drop 3", &drop, Some(b"3")));
+        let stored = stored.into_iter().filter_map(|(namespace, uuid)| Some((namespace, uuid?)));
+        for ends in
+            [Definition::Drop(old.clone()), Definition::Create(old.clone(), Default::default()), Definition::Shard(old.clone())]
+        {
+            let mut again = Told::stored([], stored.clone());
+            assert_eq!(again.identity(&old), Some(b"2".as_slice()));
+            assert_eq!(again.note(&ends, Some(b"3".to_vec())), [(old.clone(), None)]);
+            assert_eq!(again.identity(&old), None);
+        }
     }
 
     #[test]

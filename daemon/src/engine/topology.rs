@@ -178,6 +178,11 @@ pub async fn home(router: &Deployment, db: &str) -> Result<Option<Home>, Fault> 
     Ok(found.first().and_then(|entry| Home::read(entry)).map(|(_, home)| home))
 }
 
+/// Whether a collection is sharded now.
+pub async fn is_sharded(router: &Deployment, namespace: &Namespace) -> Result<bool, Fault> {
+    Ok(!entries(router, "collections", &rawdoc! { "_id": namespace.to_string() }).await?.is_empty())
+}
+
 /// The chunks of one collection; `None`: it is not sharded.
 pub async fn map_of(router: &Deployment, namespace: &Namespace) -> Result<Option<ChunkMap>, Fault> {
     match entries(router, "collections", &rawdoc! { "_id": namespace.to_string() }).await?.pop() {

@@ -54,6 +54,11 @@ pub struct Tuning {
     pub source_write_latency: Duration,
     /// How long a batch of the copy's own may take until they do.
     pub source_read_latency: Duration,
+    /// Readers, and writers, of a copy at most where the declaration does not say: more than that is no matter of waiting any more.
+    pub most_workers: usize,
+    /// How long a copy is measured until it is said whether it has too few or too many of them: shorter is a matter of which documents
+    /// came, longer gets there late.
+    pub crew_stretch: Duration,
     /// How often progress of the tail is stored: more often costs a write each, less often is applied twice after a crash.
     pub checkpoint_every: Duration,
 }
@@ -82,6 +87,8 @@ impl Default for Tuning {
             source_queue: 32,
             source_write_latency: Duration::from_millis(100),
             source_read_latency: Duration::from_secs(5),
+            most_workers: 16,
+            crew_stretch: Duration::from_secs(2),
             checkpoint_every: Duration::from_millis(250),
         }
     }

@@ -189,6 +189,8 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     probe(side, &options.hosts).await?;
     let with_tls = matches!(options.tls, Some(Tls::Enabled(_)));
+    // 0 in a URI is a driver's word for no bound.
+    let most_connections = options.max_pool_size.filter(|most| *most > 0).unwrap_or(MOST_CONNECTIONS);
     let client = mongodb::Client::with_options(options).map_err(|error| match &*error.kind {
         ErrorKind::InvalidTlsConfig { .. } => {
             Fault::new(FaultCode::TlsFailed, format!("the {side}'s TLS settings: {}", super::error::words(&error)))
@@ -243,6 +245,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
         client,
         side,
         hosts,
+        most_connections,
         tag: tag.to_owned(),
         member: primary(),
         observer: None,

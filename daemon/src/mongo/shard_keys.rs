@@ -135,6 +135,11 @@ impl Deployment {
         Ok(found.into_iter().next().map(|(_, placed)| placed))
     }
 
+    /// How the collections of a sharded cluster are sharded, as its router tells now.
+    pub async fn all_sharded(&self) -> Result<Vec<(Namespace, PlacedBy)>, Fault> {
+        self.sharded_collections(&rawdoc! {}).await
+    }
+
     async fn sharded_collections(&self, filter: &RawDocument) -> Result<Vec<(Namespace, PlacedBy)>, Fault> {
         let mut find = command("find", "collections");
         append(&mut find, "filter", filter);

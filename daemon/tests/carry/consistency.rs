@@ -9,6 +9,7 @@ mod generate;
 mod history;
 mod shrink;
 mod tally;
+mod uneven;
 
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use daemon::engine::run::MongoEngine;
+use daemon::engine::source::behind_router::Manner;
 use daemon::engine::tuning::Tuning;
 use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, ShardProgress, SyncReport, element};
 use daemon::memory::{MIN_BYTES, Memory};
@@ -14,7 +15,7 @@ use rig::compare::{Report, Scope, compare};
 use rig::replica_set::{Options, ReplicaSet};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
-use schemas::id::{Generation, MigrationName, RunId, Workspace};
+use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::spec::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -73,26 +74,9 @@ impl Pair {
 /// A server whose fail point says that it is no primary is asked again within half a second. It has no news for those who wait for
 /// some, as a real election brings, and a driver waits ten seconds.
 pub(crate) fn spec(source: String, destination: String) -> MigrationSpec {
-    let connection = |uri: String| {
-        let joint = if uri.contains('?') { '&' } else { '?' };
-        ConnectionSpec { uri: format!("{uri}{joint}heartbeatFrequencyMS=500"), username: None, password: None, tls: None }
-    };
-    MigrationSpec {
-        name: MigrationName::new("carry").expect("a name"),
-        generation: Generation(1),
-        paused: false,
-        source: SourceSpec { connection: connection(source) },
-        destination: DestinationSpec {
-            connection: connection(destination),
-            existing_data: ExistingData::Refuse,
-            block_writes: None,
-        },
-        namespaces: NamespacesSpec::default(),
-        copy: CopySpec::default(),
-        sharding: None,
-        verify: VerifySpec { mode: VerifyMode::Off },
-        cutover: CutoverSpec::default(),
-    }
+    let own = |uri: String| format!("{uri}{}heartbeatFrequencyMS=500", if uri.contains('?') { '&' } else { '?' });
+    let spec = MigrationSpec::between(MigrationName::new("carry").expect("a name"), own(source), own(destination));
+    MigrationSpec { verify: VerifySpec { mode: VerifyMode::Off }, ..spec }
 }
 
 /// The same with its indexes built then.
@@ -138,12 +122,17 @@ impl Run {
     }
 
     pub(crate) async fn start_with(pair: &Pair, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
-        Self::begin(vec![pair.from.clone()], spec, tuning).await
+        Self::begin(vec![pair.from.clone()], spec, tuning, None).await
     }
 
     /// Starts one from a source whose shards, or which itself, these are.
-    pub(crate) async fn begin(source: Vec<Client>, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
+    ///
+    /// `manner`: how it reads a sharded source, in place of how it would choose.
+    pub(crate) async fn begin(source: Vec<Client>, spec: MigrationSpec, tuning: Tuning, manner: Option<Manner>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
+        if let Some(manner) = manner {
+            manner.keep(dir.path())?;
+        }
         let (runtime, engine, reports) = open(&spec, &tuning, dir.path()).await?;
         Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false, blockers: Vec::new() })
     }

@@ -11,28 +11,13 @@ use mongodb::bson::doc;
 use mongodb::options::WriteConcern;
 use rig::{ClusterOptions, ShardedCluster};
 use schemas::fault::FaultCode;
-use schemas::id::{Generation, MigrationName};
+use schemas::id::MigrationName;
 use schemas::observed::FindingKind;
 use schemas::spec::*;
 
 fn spec(uri: String, sharding: Option<ShardingSpec>) -> MigrationSpec {
-    let connection = |uri: String| ConnectionSpec { uri, username: None, password: None, tls: None };
-    MigrationSpec {
-        name: MigrationName::new("orders").expect("a name"),
-        generation: Generation(1),
-        paused: false,
-        source: SourceSpec { connection: connection(uri) },
-        destination: DestinationSpec {
-            connection: connection("mongodb://127.0.0.1:1/".to_owned()),
-            existing_data: ExistingData::Refuse,
-            block_writes: None,
-        },
-        namespaces: NamespacesSpec::default(),
-        copy: CopySpec::default(),
-        sharding,
-        verify: VerifySpec { mode: VerifyMode::Full },
-        cutover: CutoverSpec::default(),
-    }
+    let spec = MigrationSpec::between(MigrationName::new("orders").expect("a name"), uri, "mongodb://127.0.0.1:1/");
+    MigrationSpec { sharding, ..spec }
 }
 
 async fn is_on(router: &Deployment) -> Result<bool> {

@@ -18,30 +18,15 @@ use mongodb::bson::{Bson, Document, doc};
 use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
 use schemas::fault::{Fault, FaultCode};
-use schemas::id::{Generation, MigrationName, ShardName};
+use schemas::id::{MigrationName, ShardName};
 use schemas::spec::*;
 use tokio::sync::mpsc;
 
 pub(crate) const DOCUMENTS: i32 = 600;
 
 pub(crate) fn spec(source: &ShardedCluster, destination: String) -> MigrationSpec {
-    let connection = |uri: String| ConnectionSpec { uri, username: None, password: None, tls: None };
-    MigrationSpec {
-        name: MigrationName::new("orders").expect("a name"),
-        generation: Generation(1),
-        paused: false,
-        source: SourceSpec { connection: connection(source.uri()) },
-        destination: DestinationSpec {
-            connection: connection(destination),
-            existing_data: ExistingData::Refuse,
-            block_writes: None,
-        },
-        namespaces: NamespacesSpec::default(),
-        copy: CopySpec::default(),
-        sharding: None,
-        verify: VerifySpec { mode: VerifyMode::Off },
-        cutover: CutoverSpec::default(),
-    }
+    let spec = MigrationSpec::between(MigrationName::new("orders").expect("a name"), source.uri(), destination);
+    MigrationSpec { verify: VerifySpec { mode: VerifyMode::Off }, ..spec }
 }
 
 /// What a test copies with, and where it is told how far that has come.

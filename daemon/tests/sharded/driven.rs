@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use daemon::engine::run::MongoEngine;
 use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport};
+use schemas::fault::Fault;
 use schemas::id::{RunId, Workspace};
 use schemas::spec::MigrationSpec;
 use tempfile::TempDir;
@@ -36,6 +37,30 @@ impl Driven {
         let (sender, reports) = mpsc::channel(1_000);
         engine.start_sync(sender).await?;
         Ok(Self { engine, reports, _folder: folder })
+    }
+
+    /// Stops the sync; what it holds is shown all the same.
+    pub(crate) async fn stop(&self) {
+        self.engine.stop_sync().await;
+    }
+
+    /// Starts the sync again.
+    pub(crate) async fn start_again(&mut self) -> Result<()> {
+        let (sender, reports) = mpsc::channel(1_000);
+        self.reports = reports;
+        Ok(self.engine.start_sync(sender).await?)
+    }
+
+    /// Waits for the fault that the sync ends with.
+    pub(crate) async fn end(&mut self) -> Result<Fault> {
+        let end = async {
+            loop {
+                if let SyncReport::Failed(fault) = self.reports.recv().await.context("no report")? {
+                    return Ok(fault);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.context("the sync goes on")?
     }
 
     /// Waits until nothing is in the way of a cutover.

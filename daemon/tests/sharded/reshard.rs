@@ -1,44 +1,66 @@
-//! Collections that get another shard key while their changes are followed.
+//! Collections that get another shard key while their changes are followed: what they hold arrives, whatever the streams tell, and a
+//! sharded destination does not stay under the old key unnoticed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use anyhow::{Context as _, Result};
-use futures_util::StreamExt as _;
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, doc};
 use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
-use schemas::spec::{SourceWrites, VerifyMode};
+use schemas::fault::FaultCode;
+use schemas::spec::{MigrationSpec, SourceWrites, VerifyMode};
 
 use crate::copy::{fill, spec};
 use crate::driven::Driven;
 
-/// Gives `shop.ranged` another shard key, with all of it on one shard.
-async fn reshard(source: &ShardedCluster, key: Document, chunks: &[(Document, Document, usize)]) -> Result<()> {
-    // They wait five minutes otherwise, for the sake of other clients.
+/// Gives a collection another shard key, of a text, and two shards to lie on: what is below `"3"` on the first.
+async fn reshard(source: &ShardedCluster, namespace: &str, field: &str) -> Result<()> {
+    // It waits five minutes otherwise, for the sake of other clients.
     let quick = doc! { "setParameter": 1, "reshardingMinimumOperationDurationMillis": 0 };
     source.config().client().await?.database("admin").run_command(quick).await?;
-    let chunks: Vec<Document> = chunks
-        .iter()
-        .map(|(min, max, shard)| doc! { "recipientShardId": source.shards()[*shard].name(), "min": min, "max": max })
+    let at = |value: Bson| doc! { field: value };
+    let bounds = [Bson::MinKey, Bson::from("3"), Bson::MaxKey];
+    let chunks: Vec<Document> = (0..2)
+        .map(|n| {
+            let (min, max) = (at(bounds[n].clone()), at(bounds[n + 1].clone()));
+            doc! { "recipientShardId": source.shards()[n].name(), "min": min, "max": max }
+        })
         .collect();
-    source.admin(doc! { "reshardCollection": "shop.ranged", "key": key, "_presetReshardedChunks": chunks }).await?;
+    source.admin(doc! { "reshardCollection": namespace, "key": { field: 1 }, "_presetReshardedChunks": chunks }).await?;
     Ok(())
 }
 
-/// Writes until it is told to stop.
-async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<i32> {
+/// Writes to every shard until it is dropped. Counts what was written: while a collection is resharded, writes to it fail for a moment.
+async fn write(client: Client, written: Arc<AtomicI32>) -> Result<()> {
     let ranged = client.database("shop").collection::<Document>("ranged");
-    let mut rounds = 0;
-    while !stop.load(Ordering::Acquire) {
-        rounds += 1;
-        let _ = ranged.insert_one(doc! { "_id": 300_000 + rounds, "a": rounds % 600, "b": "new" }).await;
-        let _ = ranged.update_one(doc! { "_id": rounds % 500 }, doc! { "$set": { "seen": rounds } }).await;
-        let _ = ranged.delete_one(doc! { "_id": 500 + rounds % 100 }).await;
+    for n in 1.. {
+        let tries = [
+            ranged.insert_one(doc! { "_id": 300_000 + n, "a": n % 600, "b": "new" }).await.is_ok(),
+            ranged.update_one(doc! { "_id": n % 500 }, doc! { "$set": { "seen": n } }).await.is_ok(),
+            ranged.delete_one(doc! { "_id": 500 + n % 100 }).await.is_ok(),
+        ];
+        if tries == [true; 3] {
+            written.fetch_add(1, Ordering::AcqRel);
+        }
     }
-    Ok(rounds)
+    Ok(())
+}
+
+/// Waits until so many more rounds were written.
+async fn more(written: &AtomicI32) {
+    let until = written.load(Ordering::Acquire) + 20;
+    while written.load(Ordering::Acquire) < until {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+fn whole(source: &ShardedCluster, destination: String) -> MigrationSpec {
+    let mut spec = spec(source, destination);
+    spec.verify.mode = VerifyMode::Full;
+    spec.cutover.source_writes = SourceWrites::Block;
+    spec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,50 +69,61 @@ async fn a_collection_that_is_resharded_loses_nothing() -> Result<()> {
         tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let client = source.client().await?;
-    let mut spec = spec(&source, destination.uri());
-    spec.verify.mode = VerifyMode::Full;
-    spec.cutover.source_writes = SourceWrites::Block;
-    let mut run = Driven::start(spec).await?;
+    let db = client.database("shop");
+    let mut run = Driven::start(whole(&source, destination.uri())).await?;
     run.ready().await?;
-    for shard in source.shards() {
-        let admin = shard.client().await?.database("admin");
-        let name = shard.name().to_owned();
-        let pipeline = vec![
-            doc! { "$changeStream": { "allChangesForCluster": true, "showExpandedEvents": true, "showSystemEvents": true } },
-        ];
-        let mut events = admin.run_cursor_command(doc! { "aggregate": 1, "pipeline": pipeline, "cursor": {} }).await?;
-        tokio::spawn(async move {
-            while let Some(Ok(event)) = events.next().await {
-                if !["insert", "update", "delete", "replace"].contains(&event.get_str("operationType").unwrap_or("?")) {
-                    println!("EVENT {name} {event}");
-                } else {
-                    println!(
-                        "EV {name} {} {:?} {:?}",
-                        event.get_str("operationType")?,
-                        event.get("ns"),
-                        event.get("documentKey")
-                    );
-                }
-            }
-            Ok::<_, anyhow::Error>(())
-        });
+    let written = Arc::new(AtomicI32::new(0));
+    let writer = tokio::spawn(write(client.clone(), Arc::clone(&written)));
+    more(&written).await;
+    reshard(&source, "shop.ranged", "b").await?;
+    more(&written).await;
+    writer.abort();
+
+    // Made, resharded, dropped and made again; and the same of one that was renamed between.
+    let fresh = |kind: &str| (0..40).map(|n| doc! { "_id": n, "b": format!("{n}"), "kind": kind }).collect::<Vec<_>>();
+    for name in ["late", "later"] {
+        source.shard_collection("shop.late", doc! { "_id": "hashed" }, Some(6)).await?;
+        db.collection("late").insert_many(fresh("old")).await?;
+        db.run_command(doc! { "createIndexes": "late", "indexes": [{ "key": { "b": 1 }, "name": "b_1" }] }).await?;
+        let namespace = format!("shop.{name}");
+        if name == "later" {
+            source.admin(doc! { "renameCollection": "shop.late", "to": &namespace }).await?;
+        }
+        reshard(&source, &namespace, "b").await?;
+        db.collection(name).insert_one(doc! { "_id": "resharded", "b": "5" }).await?;
+        db.collection::<Document>(name).drop().await?;
+        db.collection(name).insert_many(fresh("new").into_iter().take(7)).await?;
+        if name == "late" {
+            db.collection::<Document>(name).drop().await?;
+        }
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn(write(client.clone(), Arc::clone(&stop)));
-    let all = |value: Bson| doc! { "b": value };
-    let began = std::time::Instant::now();
-    let resharded = reshard(
-        &source,
-        doc! { "b": 1 },
-        &[(all(Bson::MinKey), doc! { "b": "3" }, 0), (doc! { "b": "3" }, all(Bson::MaxKey), 1)],
-    )
-    .await;
-    println!("RESHARDED {resharded:?} {:?}", began.elapsed());
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    stop.store(true, Ordering::Release);
-    println!("{:?}", writer.await?);
     run.cut_over().await?;
-    let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
+    let theirs = destination.client().await?;
+    let report = compare(&client, &theirs, &Scope::default()).await?;
     assert!(report.is_equal(), "{report}");
+    assert_eq!(theirs.database("shop").collection::<Document>("later").count_documents(doc! {}).await?, 7);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sharded_destination_does_not_stay_under_the_old_key_unnoticed() -> Result<()> {
+    let (source, destination) =
+        tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ShardedCluster::start(ClusterOptions::shards(2)))?;
+    fill(&source).await?;
+    let client = source.client().await?;
+    let mut run = Driven::start(whole(&source, destination.uri())).await?;
+    run.ready().await?;
+    // No stream of 6.0.5 tells either, and the documents arrive all the same.
+    let finer = doc! { "a": 1, "b": 1, "_id": 1 };
+    let index = doc! { "key": &finer, "name": "finer" };
+    client.database("shop").run_command(doc! { "createIndexes": "ranged", "indexes": [index] }).await?;
+    source.admin(doc! { "refineCollectionShardKey": "shop.ranged", "key": &finer }).await?;
+    run.blocked_by("CUT0070: shop.ranged is sharded by {a: 1, b: 1, _id: 1} by now, and on the destination by {a: 1, b: 1}")
+        .await?;
+    reshard(&source, "shop.ranged", "b").await?;
+    client.database("shop").collection("ranged").insert_one(doc! { "_id": -1, "a": 7, "b": "late" }).await?;
+    run.blocked_by("CUT0070: shop.ranged is sharded by {b: 1} by now, and on the destination by {a: 1, b: 1}").await?;
+    let fault = run.engine.prepare_cutover().await.err().context("it is noticed")?;
+    assert_eq!(fault.code, FaultCode::ShardKeyUnfit, "{fault}");
     Ok(())
 }

@@ -9,13 +9,10 @@ use daemon::crash_point::CrashPoint;
 use daemon::daemon::{Daemon, TestHooks};
 use schemas::fault::{Fault, FaultCode};
 use schemas::history::Entry;
-use schemas::id::{Generation, MigrationName};
+use schemas::id::MigrationName;
 use schemas::observed::Observed;
 use schemas::phase::Phase;
-use schemas::spec::{
-    ConnectionSpec, CopySpec, CutoverSpec, DestinationSpec, ExistingData, MigrationSpec, NamespacesSpec, SourceSpec, VerifyMode,
-    VerifySpec,
-};
+use schemas::spec::{ExistingData, MigrationSpec};
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_client::CutoverClient;
 use schemas::wire::v1::{ActRequest, Actor, ApplyRequest, Change, EventsRequest, ObserveRequest};
@@ -38,24 +35,8 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn spec(name: &str) -> MigrationSpec {
-    let connection =
-        |host: String| ConnectionSpec { uri: format!("mongodb://{host}:27017"), username: None, password: None, tls: None };
-    MigrationSpec {
-        name: MigrationName::new(name).expect("a name"),
-        generation: Generation(1),
-        paused: false,
-        source: SourceSpec { connection: connection(format!("{name}-a")) },
-        destination: DestinationSpec {
-            connection: connection(format!("{name}-b")),
-            existing_data: ExistingData::Refuse,
-            block_writes: None,
-        },
-        namespaces: NamespacesSpec::default(),
-        copy: CopySpec::default(),
-        sharding: None,
-        verify: VerifySpec { mode: VerifyMode::Full },
-        cutover: CutoverSpec::default(),
-    }
+    let uri = |side: char| format!("mongodb://{name}-{side}:27017");
+    MigrationSpec::between(MigrationName::new(name).expect("a name"), uri('a'), uri('b'))
 }
 
 impl Bench {

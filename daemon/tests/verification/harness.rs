@@ -10,7 +10,7 @@ use daemon::engine::tuning::Tuning;
 use daemon::engine::{Engine as _, EngineContext, RunEngine, SyncReport};
 use mongodb::Client;
 use rig::replica_set::{Options, ReplicaSet};
-use schemas::id::{Generation, MigrationName, RunId, Workspace};
+use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::observed::Mismatch;
 use schemas::spec::*;
 use tempfile::TempDir;
@@ -38,23 +38,7 @@ impl Pair {
     }
 
     fn spec(&self) -> MigrationSpec {
-        let connection = |set: &ReplicaSet| ConnectionSpec { uri: set.uri(), username: None, password: None, tls: None };
-        MigrationSpec {
-            name: MigrationName::new("proved").expect("a name"),
-            generation: Generation(1),
-            paused: false,
-            source: SourceSpec { connection: connection(&self.source) },
-            destination: DestinationSpec {
-                connection: connection(&self.destination),
-                existing_data: ExistingData::Refuse,
-                block_writes: None,
-            },
-            namespaces: NamespacesSpec::default(),
-            copy: CopySpec::default(),
-            sharding: None,
-            verify: VerifySpec { mode: VerifyMode::Full },
-            cutover: CutoverSpec::default(),
-        }
+        MigrationSpec::between(MigrationName::new("proved").expect("a name"), self.source.uri(), self.destination.uri())
     }
 
     /// Opens the run where it was left, and starts it.

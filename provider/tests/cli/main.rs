@@ -666,6 +666,10 @@ fn watching_on_a_terminal_shows_a_bar_a_shard() {
         step += 1;
         for one in observed {
             let status = &mut one.status;
+            if status.shards.len() == 1 {
+                let name = schemas::id::ShardName("atlas-1a2b3c-shard-01".to_owned());
+                status.shards.push(schemas::status::ShardStatus { name, ..status.shards[0].clone() });
+            }
             status.shards[0].copy.bytes_copied += 500_000;
             if step == 2 {
                 status.phase = Phase::CatchingUp;
@@ -681,7 +685,15 @@ fn watching_on_a_terminal_shows_a_bar_a_shard() {
     command.env("TERM", "xterm");
     let (code, shown) = terminal::run(command);
     assert_eq!(code, 0, "{shown}");
-    for text in ["rs0", "[=", "500 kB of 2.0 MB", "1.0 MB of 2.0 MB", "lag 3 s", "orders: completed"] {
+    for text in [
+        "rs0                   [",
+        "atlas-1a2b3c-shard-01 [",
+        "[=",
+        "500 kB of 2.0 MB",
+        "1.0 MB of 2.0 MB",
+        "lag 3 s",
+        "orders: completed",
+    ] {
         assert!(shown.contains(text), "{text:?} should show: {shown}");
     }
 }

@@ -193,7 +193,7 @@ const COPY: BlockSchema = BlockSchema {
             "parallelism",
             Kind::Whole { least: 1, most: 256 },
             None,
-            "Readers and writers at work at once; chosen from the cores and the topology, where absent.",
+            "Readers and writers at work at once, to begin with and at most; chosen from the cores, the connections and the memory, where absent.",
         ),
         optional(
             "indexes",

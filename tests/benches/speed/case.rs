@@ -4,7 +4,10 @@ pub(crate) mod copy;
 pub(crate) mod drain;
 pub(crate) mod load;
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rig::fault_proxy::Faults;
 use rig::{Options as ServerOptions, ReplicaSet};
 
 use crate::measured::{Measured, Row};
@@ -15,6 +18,10 @@ use crate::options::Options;
 pub(crate) enum Contender {
     Floor,
     Ours,
+    /// The same, held to as many readers and writers as it begins with.
+    Fixed,
+    /// The same, with every document compared meanwhile.
+    Verified,
     Dump,
     Pcsm,
 }
@@ -24,6 +31,8 @@ impl Contender {
         match self {
             Self::Floor => "floor",
             Self::Ours => "cutover",
+            Self::Fixed => "cutover, 4 writers",
+            Self::Verified => "cutover, verified",
             Self::Dump => "mongodump | mongorestore",
             Self::Pcsm => "pcsm",
         }
@@ -80,12 +89,23 @@ impl Runs {
 
 /// Starts a server.
 pub(crate) async fn server(name: &str, options: &Options) -> Result<ReplicaSet> {
-    let server = ServerOptions {
+    ReplicaSet::start(of(name, options)).await
+}
+
+/// Starts a server that is reached over a way on which every 64 KB of a connection take so long, there and back.
+pub(crate) async fn far_server(name: &str, delay: Duration, options: &Options) -> Result<ReplicaSet> {
+    let server = ReplicaSet::start(ServerOptions { proxied: true, ..of(name, options) }).await?;
+    let proxy = server.proxy(0).context("the server has no proxy")?;
+    proxy.set(Faults { delay, ..Faults::default() });
+    Ok(server)
+}
+
+fn of(name: &str, options: &Options) -> ServerOptions {
+    ServerOptions {
         name: name.to_owned(),
         oplog_mb: 4096,
         cache_gb: options.cache_gb,
         // Thousands of collections are thousands of files.
         ..ServerOptions::default()
-    };
-    ReplicaSet::start(server).await
+    }
 }

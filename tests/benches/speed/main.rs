@@ -52,6 +52,7 @@ async fn main() -> Result<()> {
 async fn measure(case: CaseName, options: &Options) -> Result<Vec<Row>> {
     match case {
         CaseName::Copy => case::copy::shapes("copy", options.gigabytes, options).await,
+        CaseName::Far => case::copy::far(options).await,
         CaseName::Many => case::copy::many(options).await,
         CaseName::Verify => case::copy::verify(options).await,
         CaseName::Saturated => case::load::run("saturated", None, options).await,

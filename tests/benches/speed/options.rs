@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Data of the smallest copy of the case `growth`, in GB.
     #[arg(long, default_value_t = 0.1)]
     pub(crate) growth_gigabytes: f64,
+    /// Data of the copy of the case `far`, in GB.
+    #[arg(long, default_value_t = 0.4)]
+    pub(crate) far_gigabytes: f64,
     /// Events of each backlog.
     #[arg(long, default_value_t = 400_000)]
     pub(crate) events: u64,
@@ -103,6 +106,8 @@ pub(crate) enum CaseName {
     Many,
     /// The copy at 1, 4 and 16 times a size.
     Growth,
+    /// The copy to a destination that is far away.
+    Far,
 }
 
 /// What a backlog is made of.
@@ -130,6 +135,7 @@ impl Options {
             self.events = self.events.min(40_000);
             self.collections = self.collections.min(200);
             self.load_seconds = self.load_seconds.min(4);
+            self.far_gigabytes = self.far_gigabytes.min(0.06);
             self.growth_gigabytes = self.growth_gigabytes.min(0.01);
             self.rounds = 1;
             if self.backlogs.is_empty() {

@@ -41,6 +41,11 @@ impl Ours {
         Ok(Self { daemon, cutover, declaration })
     }
 
+    /// The same with one more setting declared.
+    pub(crate) fn declare(self, path: &str, expression: impl std::fmt::Display) -> Self {
+        Self { declaration: self.declaration.set(path, expression), ..self }
+    }
+
     /// Declares the migration; it begins.
     pub(crate) async fn apply(&self) -> Result<()> {
         self.declaration.write(self.cutover.folder())?;

@@ -270,7 +270,8 @@ impl Router {
     pub(super) async fn list_collections(&self, command: &Command) -> Answer {
         for _ in 0..STALE_TRIES {
             let Some(database) = self.table.database(&self.shards, command.db()).await? else {
-                return self.first_batch(command, Merged::of_documents(command, Vec::new()), &[]).await;
+                let namespace = format!("{}.$cmd.listCollections", command.db());
+                return Ok(rawdoc! { "cursor": { "id": 0_i64, "ns": namespace, "firstBatch": [] }, "ok": 1.0 });
             };
             let versions = rawdoc! { "databaseVersion": database.version.clone() };
             let reply = self.send(&database.primary, command.with(&[], &versions)).await?;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::Stage;
+use super::{Deployed, Stage};
 
 /// How long something may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
-impl Stage {
+impl<S: Deployed, D: Deployed> Stage<S, D> {
     /// The plan of what the folder declares, with its exit code under `--detailed-exitcode`.
     ///
     /// # Errors

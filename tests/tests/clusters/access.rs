@@ -1,12 +1,16 @@
 //! Access control on both clusters: exactly the privileges that preflight names suffice, and a shard that does not know the user is told.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
+use mongodb::options::{ClientOptions, Credential};
 use rig::replica_set::{ROOT_PASSWORD, ROOT_USER};
+use rig::stage::Deployed as _;
 use rig::{Auth, ClusterOptions, Declaration, cutoverd};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::scene::{Destination, PATIENCE, Scene};
 
@@ -58,13 +62,60 @@ fn told(failed: &[Value], name: &str, after: &str) -> BTreeSet<String> {
     actions.split(", ").map(str::to_owned).collect()
 }
 
+/// What a cutover may keep an application from writing. A shard without writes tells of itself every ten seconds by itself.
+const LONGEST_DOWNTIME: Duration = Duration::from_secs(5);
+
+/// An application that writes to the source until that refuses, and then to the destination as soon as that takes it.
+struct Application {
+    source: Client,
+    destination: Client,
+}
+
+impl Application {
+    async fn of(scene: &Scene) -> Self {
+        let mut clients = Vec::new();
+        for (root, uri) in [
+            (scene.source.client().await.unwrap(), scene.source.uri()),
+            (scene.destination.client().await.unwrap(), scene.destination.uri()),
+        ] {
+            let user = doc! { "createUser": "application", "pwd": PASSWORD, "roles": ["readWriteAnyDatabase"], "mechanisms": ["SCRAM-SHA-256"] };
+            root.database("admin").run_command(user).await.unwrap();
+            let mut options = ClientOptions::parse(uri).await.unwrap();
+            options.credential =
+                Some(Credential::builder().username("application".to_owned()).password(PASSWORD.to_owned()).build());
+            clients.push(Client::with_options(options).unwrap());
+        }
+        let destination = clients.pop().unwrap();
+        Self { source: clients.pop().unwrap(), destination }
+    }
+
+    /// How many documents it wrote on both sides, and how long none was taken.
+    fn write(self) -> JoinHandle<(u64, Duration)> {
+        tokio::spawn(async move {
+            let [source, destination] =
+                [&self.source, &self.destination].map(|client| client.database("more").collection::<Document>("things"));
+            let (mut written, mut last) = (0, Instant::now());
+            let next = |written: u64| doc! { "_id": format!("written {written}") };
+            while source.insert_one(next(written)).await.is_ok() {
+                (written, last) = (written + 1, Instant::now());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            while let Err(error) = destination.insert_one(next(written)).await {
+                assert!(last.elapsed() < PATIENCE, "{error}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            (written + 1, last.elapsed())
+        })
+    }
+}
+
 #[tokio::test]
 async fn what_preflight_names_suffices_on_routers_and_shards() {
     let protected = || ClusterOptions::shards(2).auth(Auth::default());
     let environment = cutoverd::Config::default().env("PASSWORD", PASSWORD).env("ROOT", ROOT_PASSWORD);
     let scene = Scene::set(protected(), Destination::cluster(protected()), environment).await;
     scene.fill(300, 200).await;
-    let (source, destination) = (scene.source.client().await.unwrap(), scene.destination.client().await);
+    let (source, destination) = (scene.source.client().await.unwrap(), scene.destination.client().await.unwrap());
     let mut shards = Vec::new();
     for shard in scene.source.shards() {
         shards.push(shard.client().await.unwrap());
@@ -120,6 +171,7 @@ async fn what_preflight_names_suffices_on_routers_and_shards() {
     // One that may make users has the run write as a user of its own, which may do no less.
     scene.source.admin(doc! { "setUserWriteBlockMode": 1, "global": false }).await.unwrap();
     source.database("more").collection("things").insert_many((0..50).map(|n| doc! { "_id": n })).await.unwrap();
+    let application = Application::of(&scene).await;
     let more = Declaration::new("more", &scene.source.uri(), &scene.destination.uri())
         .user("source", "least", "PASSWORD")
         .user("destination", ROOT_USER, "ROOT")
@@ -129,8 +181,17 @@ async fn what_preflight_names_suffices_on_routers_and_shards() {
     let status = scene.cutover.wait_for_phase("more", "ready", PATIENCE).await.unwrap();
     assert!(scene.daemon.log().contains("the run writes as a user of its own"), "{}", scene.daemon.log_end());
     let token = status["acknowledge_token"].as_str().unwrap();
+    // The other shard is idle, and must not hold up what follows.
+    let writing = application.write();
     scene.apply(&more.text("cutover.acknowledge", token)).await;
-    scene.cutover.wait_for_phase("more", "completed", PATIENCE).await.unwrap();
+    let completed = scene.cutover.wait_for_phase("more", "completed", PATIENCE).await.unwrap();
+    let (written, downtime) = writing.await.unwrap();
+    println!(
+        "the application waited {:.2} s, the daemon says {}",
+        downtime.as_secs_f64(),
+        completed["cutover"]["downtime_seconds"]
+    );
+    assert!(downtime < LONGEST_DOWNTIME, "{downtime:?}: {completed:#}");
     let things = destination.database("more").collection::<Document>("things");
-    assert_eq!(things.count_documents(doc! {}).await.unwrap(), 50);
+    assert_eq!(things.count_documents(doc! {}).await.unwrap(), 50 + written);
 }

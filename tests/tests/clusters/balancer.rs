@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mongodb::bson::doc;
-use rig::stage::MIGRATION;
+use rig::stage::{Deployed as _, MIGRATION};
 use rig::{ClusterOptions, Declaration, Options, cutoverd};
 
 use crate::scene::{Destination, PATIENCE, POLL, Scene};
@@ -18,12 +18,29 @@ impl Scene {
 
     /// A migration of a database of its own.
     async fn lay(&self, name: &str) -> Declaration {
+        self.source.create_database(name, 0).await.unwrap();
         let db = self.source.client().await.unwrap().database(name);
         db.collection("things").insert_many((0..20).map(|n| doc! { "_id": n })).await.unwrap();
         Declaration::new(name, &self.source.uri(), &self.destination.uri())
             .set("namespaces.include", format_args!("[\"{name}.*\"]"))
             .text("sharding.balancer", "manage")
             .text("cutover.source_after", "open")
+    }
+
+    /// Holds that there is drift of this kind about this.
+    async fn drifts(&self, kind: &str, path: &str) {
+        let drift = self.cutover.run(["drift", "--json"]).await.unwrap();
+        let json = drift.json().unwrap();
+        let found = json["drift"].as_array().unwrap();
+        assert!(drift.code == 2 && found.iter().any(|one| one["kind"] == kind && one["path"] == path), "{json:#}");
+        let text = self.cutover.run(["drift"]).await.unwrap();
+        assert!(text.code == 2 && text.stdout.contains(kind), "{text}");
+    }
+
+    /// Takes the block of a migration out, which cancels it.
+    async fn take_out(&self, name: &str) {
+        std::fs::remove_file(self.folder().join(format!("{name}.hcl"))).unwrap();
+        std::fs::write(self.folder().join("others.hcl"), "# nothing else\n").unwrap();
     }
 
     async fn phase_of(&self, name: &str, phase: &str) {
@@ -62,9 +79,14 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_stopped_balancer_is_given_back_whenever_the_daemon_dies() {
+async fn a_balancer_is_given_back_and_what_others_do_to_the_cluster_is_told() {
     let destination = Destination::set(Options::default());
     let mut scene = Scene::set(ClusterOptions::shards(1), destination, cutoverd::Config::default()).await;
+    what_changes_around_a_run_is_told(&mut scene).await;
+    a_stopped_balancer_is_given_back_whenever_the_daemon_dies(&mut scene).await;
+}
+
+async fn a_stopped_balancer_is_given_back_whenever_the_daemon_dies(scene: &mut Scene) {
     // Until it is there, and until the run is over: which of the two a place lies in does not matter.
     let places = ["before:start_sync", "after:start_sync", "after:drain", "after:clean_up"];
     for (number, place) in places.into_iter().enumerate() {
@@ -104,10 +126,7 @@ async fn a_stopped_balancer_is_given_back_whenever_the_daemon_dies() {
     }
 }
 
-#[tokio::test]
-async fn what_changes_around_a_run_is_told() {
-    let destination = Destination::set(Options::default());
-    let scene = Scene::set(ClusterOptions::shards(1), destination, cutoverd::Config::default()).await;
+async fn what_changes_around_a_run_is_told(scene: &mut Scene) {
     scene.source.admin(doc! { "balancerStart": 1 }).await.unwrap();
     let declaration = scene.lay(MIGRATION).await;
     // Declared to be off, and on.
@@ -130,14 +149,15 @@ async fn what_changes_around_a_run_is_told() {
     assert!(status["acknowledge_token"].is_null() || status["ready"]["value"] == false, "{status:#}");
     let drift = scene.cutover.run(["drift"]).await.unwrap();
     assert!(drift.code == 2 && drift.stdout.contains("sh.stopBalancer()"), "{drift}");
-    let json = scene.cutover.run(["drift", "--json"]).await.unwrap().json().unwrap();
-    assert_eq!(json["drift"][0]["kind"], "balancer_on", "{json:#}");
+    scene.drifts("balancer_on", "source.balancer").await;
     scene.source.admin(doc! { "balancerStop": 1 }).await.unwrap();
     scene.phase_of(MIGRATION, "ready").await;
 
+    scene.source.add_shard().await.unwrap();
+    scene.drifts("shard_added", "source.shards.shard-1").await;
+
     // What cancelling does is told before, and done.
-    std::fs::remove_file(scene.cutover.folder().join(format!("{MIGRATION}.hcl"))).unwrap();
-    std::fs::write(scene.cutover.folder().join("others.hcl"), "# nothing else\n").unwrap();
+    scene.take_out(MIGRATION).await;
     let plan = scene.cutover.run(["plan"]).await.unwrap();
     assert!(plan.stdout.contains("but for its balancer, which the run has stopped and now gives back"), "{plan}");
     scene.cutover.succeed(["apply", "--auto-approve"]).await.unwrap();
@@ -146,4 +166,15 @@ async fn what_changes_around_a_run_is_told() {
         assert!(start.elapsed() < PATIENCE, "{}", scene.daemon.log_end());
         tokio::time::sleep(POLL).await;
     }
+
+    // The next run begins with that shard, and it goes.
+    let later = scene.lay("later").await;
+    scene.apply_one(&later).await;
+    scene.phase_of("later", "ready").await;
+    let quiet = scene.cutover.run(["drift"]).await.unwrap();
+    assert_eq!(quiet.code, 0, "{quiet}");
+    let _gone = scene.source.remove_shard().await.unwrap();
+    scene.drifts("shard_removed", "source.shards.shard-1").await;
+    scene.take_out("later").await;
+    scene.cutover.succeed(["apply", "--auto-approve"]).await.unwrap();
 }

@@ -74,6 +74,30 @@ async fn a_shard_that_fails_is_seen_and_begun_again_alone() {
     let paths: Vec<&Value> = json["drift"].as_array().unwrap().iter().map(|one| &one["path"]).collect();
     assert!(drift.code == 2 && paths == ["shards.shard-1"], "{drift}");
 
+    // On a terminal a bar a shard, each on a line of its own.
+    let terminal = scene.cutover.on_terminal(["status", "--watch"]).await.unwrap();
+    let start = std::time::Instant::now();
+    let lines = loop {
+        let lines = terminal.lines();
+        if lines.len() >= 4 {
+            break lines;
+        }
+        assert!(start.elapsed() < crate::scene::PATIENCE, "{lines:#?}");
+        tokio::time::sleep(crate::scene::POLL).await;
+    };
+    drop(terminal);
+    println!("{}", lines.join("\n"));
+    assert!(lines[0].starts_with(&format!("{MIGRATION}: copying")) && !lines[0].contains("CUT0016"), "{lines:#?}");
+    for name in ["shard-0", "shard-1", "shard-2"] {
+        let line =
+            lines.iter().find(|line| line.starts_with(&format!("  {name} ["))).unwrap_or_else(|| panic!("{name}: {lines:#?}"));
+        if name == "shard-1" {
+            assert!(line.contains("CUT0016"), "{lines:#?}");
+        } else {
+            assert!(line.contains("[==============================]"), "{lines:#?}");
+        }
+    }
+
     // Only what has stopped can be begun again.
     let copying_or_copied = ["nothing is wrong with it", "are copied already"];
     for (name, words) in [("shard-9", &["its shards are: shard-0, shard-1, shard-2"][..]), ("shard-0", &copying_or_copied)] {

@@ -1,5 +1,6 @@
 //! A sharded source, whichever destination, a daemon, and the command line; and what is asked of them again and again.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,8 +9,8 @@ use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
 use mongodb::{Client, Collection};
 use rig::compare::{Scope, compare};
-use rig::stage::MIGRATION;
-use rig::{ClusterOptions, Cutover, Cutoverd, Declaration, Options, Output, ReplicaSet, ShardedCluster, cutoverd};
+use rig::stage::{Deployed, MIGRATION};
+use rig::{ClusterOptions, Declaration, Options, Output, ReplicaSet, ShardedCluster, Stage, cutoverd};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -32,25 +33,18 @@ impl Destination {
         Ok(Self::Cluster(Box::new(ShardedCluster::start(options).await?)))
     }
 
-    pub(crate) fn uri(&self) -> String {
-        match self {
-            Self::Set(set) => set.uri(),
-            Self::Cluster(cluster) => cluster.uri(),
-        }
-    }
-
-    pub(crate) async fn client(&self) -> Client {
-        match self {
-            Self::Set(set) => set.client().await.unwrap(),
-            Self::Cluster(cluster) => cluster.client().await.unwrap(),
-        }
-    }
-
     /// The replica sets that hold its data.
     pub(crate) fn holders(&self) -> Vec<&ReplicaSet> {
         match self {
             Self::Set(set) => vec![set],
             Self::Cluster(cluster) => cluster.shards().iter().collect(),
+        }
+    }
+
+    pub(crate) fn as_cluster(&self) -> &ShardedCluster {
+        match self {
+            Self::Cluster(cluster) => cluster,
+            Self::Set(_) => panic!("the destination is no cluster"),
         }
     }
 
@@ -62,11 +56,36 @@ impl Destination {
     }
 }
 
-pub(crate) struct Scene {
-    pub(crate) source: ShardedCluster,
-    pub(crate) destination: Destination,
-    pub(crate) daemon: Cutoverd,
-    pub(crate) cutover: Cutover,
+impl Deployed for Destination {
+    fn uri(&self) -> String {
+        match self {
+            Self::Set(set) => set.uri(),
+            Self::Cluster(cluster) => cluster.uri(),
+        }
+    }
+
+    async fn client(&self) -> anyhow::Result<Client> {
+        match self {
+            Self::Set(set) => set.client().await,
+            Self::Cluster(cluster) => cluster.client().await,
+        }
+    }
+}
+
+/// A stage whose trouble ends the test, told with all that is known.
+pub(crate) struct Scene(Stage<ShardedCluster, Destination>);
+
+impl Deref for Scene {
+    type Target = Stage<ShardedCluster, Destination>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Scene {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl Scene {
@@ -75,16 +94,7 @@ impl Scene {
         destination: impl Future<Output = anyhow::Result<Destination>>,
         daemon: cutoverd::Config,
     ) -> Self {
-        let (source, destination, daemon) =
-            tokio::try_join!(ShardedCluster::start(source), destination, Cutoverd::start(daemon)).unwrap();
-        let folder = daemon.folder().join("hcl");
-        std::fs::create_dir(&folder).unwrap();
-        let cutover = Cutover::new(folder).daemon(&daemon);
-        Self { source, destination, daemon, cutover }
-    }
-
-    pub(crate) fn declaration(&self) -> Declaration {
-        Declaration::new(MIGRATION, &self.source.uri(), &self.destination.uri())
+        Self(Stage::between(ShardedCluster::start(source), destination, daemon).await.unwrap())
     }
 
     /// A collection on every shard by the hash of its `_id`, with this many documents of this many bytes; one that is cut at keys; and
@@ -153,8 +163,9 @@ impl Scene {
 
     /// Compares both sides.
     pub(crate) async fn prove(&self) {
-        let report =
-            compare(&self.source.client().await.unwrap(), &self.destination.client().await, &Scope::default()).await.unwrap();
+        let report = compare(&self.source.client().await.unwrap(), &self.destination.client().await.unwrap(), &Scope::default())
+            .await
+            .unwrap();
         assert!(report.is_equal() && report.equal_documents > 0, "{report}\n{}", self.daemon.log_end());
     }
 
@@ -230,7 +241,23 @@ async fn write(client: Client, stop: Arc<AtomicBool>) -> (u32, u32) {
             Ok(_) => well += 1,
             Err(_) => ill += 1,
         }
+        match over_shards(&client, round).await {
+            Ok(()) => well += 1,
+            Err(_) => ill += 1,
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     (well, ill)
+}
+
+/// Two documents on two shards at once, and one that is there no more once they are.
+async fn over_shards(client: &Client, round: i32) -> mongodb::error::Result<()> {
+    let ranged: Collection<Document> = client.database("shop").collection("ranged");
+    let mut session = client.start_session().await?;
+    session.start_transaction().await?;
+    for (start, a) in [(200_000, 5), (300_000, 995)] {
+        ranged.insert_one(doc! { "_id": start + round, "a": a }).session(&mut session).await?;
+    }
+    ranged.delete_one(doc! { "_id": 200_000 + round - 7, "a": 5 }).session(&mut session).await?;
+    session.commit_transaction().await
 }

@@ -73,9 +73,14 @@ impl Known {
 
     /// What is not known is not sharded, or gone, and what made it go is further on in the streams.
     fn names_whole_key(&self, told: &RawDocument, namespace: &Namespace, uuid: Option<&[u8]>) -> bool {
-        let paths = uuid.and_then(|uuid| self.by_uuid.get(uuid)).or_else(|| self.by_name.get(namespace));
         let is_told = |path: &String| path == "_id" || element::field(told, path).is_some();
-        paths.is_none_or(|paths| paths.iter().all(is_told))
+        let by_name = self.by_name.get(namespace);
+        match uuid.map(|uuid| self.by_uuid.get(uuid)) {
+            Some(Some(paths)) => paths.iter().all(is_told),
+            // Of one that had the name before: by what that was sharded is not known any more.
+            Some(None) => by_name.is_none(),
+            None => by_name.is_none_or(|paths| paths.iter().all(is_told)),
+        }
     }
 }
 
@@ -97,6 +102,9 @@ mod tests {
         assert!(!known.names_whole_key(&rawdoc! {}, &a, None));
         assert!(known.names_whole_key(&rawdoc! {}, &b, None));
         assert!(known.names_whole_key(&rawdoc! {}, &plain, None));
+        // Of the collection that it was before it was resharded.
+        assert!(!known.names_whole_key(&rawdoc! { "n.x": 1, "_id": 1 }, &a, Some(b"before")));
+        assert!(known.names_whole_key(&rawdoc! {}, &plain, Some(b"any")));
         // By the name that it had then.
         let entry = rawdoc! { "uuid": uuid() };
         let uuid = crate::engine::element::field(&entry, "uuid").map(|field| field.value);

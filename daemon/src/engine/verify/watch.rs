@@ -142,6 +142,9 @@ impl<'a> Watch<'a> {
         append(&mut open, "pipeline", &*pipeline);
         append(&mut open, "cursor", &*rawdoc! {});
         append(&mut open, "readConcern", &*rawdoc! { "level": "majority" });
+        // What opens the stream brings its first reply.
+        let mut first = Some(destination.memory.ahead(0).await);
+        let mut last = 0;
         let mut cursor = destination
             .client
             .database("admin")
@@ -151,17 +154,27 @@ impl<'a> Watch<'a> {
             .max_time(AWAIT)
             .batch()
             .await?;
-        while let Some(reply) = cursor.next().await {
+        loop {
+            let mut share = match first.take() {
+                Some(share) => share,
+                None => destination.memory.ahead(last).await,
+            };
+            let Some(reply) = cursor.next().await else { return Ok(()) };
             let reply = reply?;
+            let bytes = reply.as_raw_document().as_bytes().len();
+            last = bytes as u64;
+            // As it came, and once more as what is read of it.
+            share.grow(&destination.memory, 2 * bytes);
             let mut events = Vec::new();
             for value in reply.doc_slices()? {
                 events.extend(value?.as_document().and_then(Seen::read));
             }
-            let cursor = reply.as_raw_document().get_document("cursor").ok();
-            let token = cursor.and_then(|cursor| cursor.get_document("postBatchResumeToken").ok()).map(RawDocument::to_owned);
+            let of_cursor = reply.as_raw_document().get_document("cursor").ok();
+            let token = of_cursor.and_then(|cursor| cursor.get_document("postBatchResumeToken").ok()).map(RawDocument::to_owned);
+            drop(reply);
+            share.shrink(2 * bytes);
             self.judge(events, token).await?;
         }
-        Ok(())
     }
 
     async fn judge(&mut self, events: Vec<Seen>, token: Option<RawDocumentBuf>) -> Result<(), Fault> {

@@ -10,6 +10,7 @@ use futures_util::TryStreamExt as _;
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, Timestamp, doc};
 
+use super::generate::cluster::Shape;
 use super::generate::{DATABASES, Operation};
 
 /// Commands that change definitions, or where documents lie.
@@ -148,11 +149,15 @@ impl Tally {
         Ok(())
     }
 
-    /// Fails where one kind of operation was never carried out, or one of these events never took place. `is_cluster`: the source.
-    pub(super) fn check_kinds(&self, is_cluster: bool, events: &[&str]) -> Result<()> {
-        let of_clusters = ["shardCollection", "refineCollectionShardKey", "moveRange"];
-        self.check(DEFINING.into_iter().filter(|kind| is_cluster || !of_clusters.contains(kind)))?;
-        self.check(events.iter().copied())
+    /// Fails where one kind of operation was never carried out, or one of these events never took place.
+    pub(super) fn check_kinds(&self, shape: Shape) -> Result<()> {
+        let occurs = |kind: &str| match kind {
+            "shardCollection" | "moveRange" => shape.has_cluster_source(),
+            "refineCollectionShardKey" => shape == Shape::ClusterToSet,
+            _ => true,
+        };
+        self.check(DEFINING.into_iter().filter(|kind| occurs(kind)))?;
+        self.check(shape.events())
     }
 
     fn check<'a>(&self, all: impl IntoIterator<Item = &'a str>) -> Result<()> {

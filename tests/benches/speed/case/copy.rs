@@ -1,14 +1,19 @@
 //! Copies: the three shapes at one size and at growing ones, many small collections, and the comparison after a copy.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use rig::ReplicaSet;
 
-use super::{Contender, Runs, server};
+use super::{Contender, Runs, far_server, server};
 use crate::measured::{Measured, Row};
 use crate::options::Options;
 use crate::ours::Ours;
 use crate::watch::Watch;
 use crate::{data, floor, foreign};
+
+/// What 64 KB of a connection take on a far way, in each direction: 3 MB/s for each connection.
+const FAR: Duration = Duration::from_millis(20);
 
 /// The three shapes, at this size.
 pub(crate) async fn shapes(case: &str, gigabytes: f64, options: &Options) -> Result<Vec<Row>> {
@@ -25,6 +30,30 @@ pub(crate) async fn many(options: &Options) -> Result<Vec<Row>> {
     data::fill_many(&source.client().await?, options.collections).await?;
     eprintln!("many: {} collections", options.collections);
     copies("many", None, &source, options).await
+}
+
+/// The three shapes to a destination that is far away: with as many writers as the copy finds to be best, and with four.
+pub(crate) async fn far(options: &Options) -> Result<Vec<Row>> {
+    let source = server("rs-source", options).await?;
+    let bytes = data::fill_shapes(&source.client().await?, options.far_gigabytes).await?;
+    let gigabytes = bytes as f64 / 1e9;
+    eprintln!("far: {gigabytes:.3} GB");
+    let mut runs = Runs::new(vec![Contender::Fixed, Contender::Ours]);
+    floor::run(&["floor-read", &source.uri(), &source.uri()]).await?;
+    for round in 0..options.rounds {
+        for contender in runs.order(round) {
+            let destination = far_server("rs-destination", FAR, options).await?;
+            let migration = Ours::start(&source, &destination, "off").await?;
+            let migration = match contender {
+                Contender::Fixed => migration.declare("copy.parallelism", 4),
+                _ => migration,
+            };
+            let measured = ours(migration, &source, &destination).await?;
+            data::ensure_equal(&source.client().await?, &destination.client().await?, data::DB, contender.name()).await?;
+            runs.add(contender, measured);
+        }
+    }
+    Ok(runs.rows("far", Some(gigabytes)))
 }
 
 async fn copies(case: &str, gigabytes: Option<f64>, source: &ReplicaSet, options: &Options) -> Result<Vec<Row>> {
@@ -46,7 +75,9 @@ async fn copies(case: &str, gigabytes: Option<f64>, source: &ReplicaSet, options
                     let watch = Watch::start(source, &destination).await?;
                     watch.end(floor::run(&["floor-copy", &source.uri(), &destination.uri()]).await?).await?
                 }
-                Contender::Ours => ours(source, &destination).await?,
+                Contender::Ours | Contender::Fixed | Contender::Verified => {
+                    ours(Ours::start(source, &destination, "off").await?, source, &destination).await?
+                }
                 Contender::Dump => {
                     let watch = Watch::start(source, &destination).await?;
                     watch.end(foreign::dump(source, &destination).await?).await?
@@ -74,8 +105,7 @@ async fn copies(case: &str, gigabytes: Option<f64>, source: &ReplicaSet, options
     Ok(runs.rows(case, gigabytes))
 }
 
-async fn ours(source: &ReplicaSet, destination: &ReplicaSet) -> Result<Measured> {
-    let ours = Ours::start(source, destination, "off").await?;
+async fn ours(ours: Ours, source: &ReplicaSet, destination: &ReplicaSet) -> Result<Measured> {
     let watch = Watch::start(source, destination).await?;
     let (before, _) = ours.cost()?;
     ours.apply().await?;

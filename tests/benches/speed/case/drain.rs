@@ -19,7 +19,7 @@ use crate::{data, floor, foreign};
 pub(crate) async fn run(kind: Backlog, options: &Options) -> Result<Vec<Row>> {
     let case = format!("drain {}", kind.name());
     eprintln!("{case}: {} writes", options.events);
-    let mut contenders = vec![Contender::Floor, Contender::Ours];
+    let mut contenders = vec![Contender::Floor, Contender::Ours, Contender::Verified];
     if foreign::find("pcsm").is_some() {
         contenders.push(Contender::Pcsm);
     }
@@ -34,6 +34,12 @@ pub(crate) async fn run(kind: Backlog, options: &Options) -> Result<Vec<Row>> {
         ours.apply().await?;
         ours.ready().await?;
         ours.pause().await?;
+        // What others write is watched for there, and what changes is compared again.
+        let for_verified = server("rs-verified", options).await?;
+        let verified = Ours::start(&source, &for_verified, "full").await?;
+        verified.apply().await?;
+        verified.ready().await?;
+        verified.pause().await?;
         let pcsm = match foreign::find("pcsm") {
             None => None,
             Some(_) => {
@@ -64,7 +70,8 @@ pub(crate) async fn run(kind: Backlog, options: &Options) -> Result<Vec<Row>> {
                     let (pcsm, destination) = pcsm.as_ref().context("pcsm was found before")?;
                     (destination, drain_pcsm(pcsm, &source, destination).await?)
                 }
-                Contender::Dump => continue,
+                Contender::Verified => (&for_verified, drain_ours(&verified, &source, &for_verified).await?),
+                Contender::Dump | Contender::Fixed => continue,
             };
             data::ensure_equal(&client, &destination.client().await?, DB, contender.name()).await?;
             done.push((contender, measured));
