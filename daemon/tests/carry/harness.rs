@@ -220,7 +220,12 @@ impl Run {
             self.look()?;
             let shards = self.engine.progress().shards;
             let is_applied = |(shard, now): (&ShardProgress, &ClusterTime)| shard.optime_gap.applied >= Some(*now);
-            if self.caught_up && shards.len() == now.len() && shards.iter().zip(&now).all(is_applied) {
+            let is_all_applied = match &shards[..] {
+                // One stream may tell of all shards.
+                [one] => one.optime_gap.applied >= now.iter().max().copied(),
+                shards => shards.len() == now.len() && shards.iter().zip(&now).all(is_applied),
+            };
+            if self.caught_up && is_all_applied {
                 return Ok(());
             }
             ensure!(began.elapsed() < PATIENCE, "not caught up: {:?}", self.engine.progress());
