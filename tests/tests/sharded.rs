@@ -38,8 +38,12 @@ impl DerefMut for Play {
 impl Play {
     /// Three shards with data and orphans, a replica set, and a daemon.
     async fn set() -> Result<Self> {
+        Self::of(ClusterOptions::shards(3)).await
+    }
+
+    async fn of(source: ClusterOptions) -> Result<Self> {
         let destination = Options { name: "rs-destination".to_owned(), ..Options::default() };
-        let (source, destination) = (ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(destination));
+        let (source, destination) = (ShardedCluster::start(source), ReplicaSet::start(destination));
         let play = Self(Stage::between(source, destination, cutoverd::Config::default()).await?);
         play.fill().await?;
         Ok(play)
@@ -135,9 +139,8 @@ async fn move_over(client: &Client, key: Document, change: Document) -> Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn three_shards_under_load_arrive_in_one_replica_set() {
-    let mut stage = Play::set().await.unwrap();
+/// Migrates three shards under load through definitions and the daemon's death. `names`: what is read.
+async fn carry(mut stage: Play, names: &[&str]) {
     let client = stage.source.client().await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn(write(client.clone(), Arc::clone(&stop)));
@@ -147,8 +150,8 @@ async fn three_shards_under_load_arrive_in_one_replica_set() {
     stage.daemon.kill9().await.unwrap();
     stage.daemon.restart().await.unwrap();
     let ready = stage.wait_for("ready").await.unwrap();
-    let names: Vec<&str> = ready["shards"].as_array().unwrap().iter().map(|shard| shard["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["shard-0", "shard-1", "shard-2"], "{ready:#}");
+    let told: Vec<&str> = ready["shards"].as_array().unwrap().iter().map(|shard| shard["name"].as_str().unwrap()).collect();
+    assert_eq!(told, names, "{ready:#}");
     assert!(
         ready["shards"].as_array().unwrap().iter().all(|shard| shard["copy"]["documents_copied"].as_u64() > Some(0)),
         "{ready:#}"
@@ -176,6 +179,27 @@ async fn three_shards_under_load_arrive_in_one_replica_set() {
     println!("the cutover took {downtime:.2} s");
     assert!(downtime < LONGEST_DOWNTIME, "{completed:#}");
     stage.prove_without_orphans().await.unwrap();
+}
+
+#[tokio::test]
+async fn three_shards_under_load_arrive_in_one_replica_set() {
+    carry(Play::set().await.unwrap(), &["shard-0", "shard-1", "shard-2"]).await;
+}
+
+#[tokio::test]
+async fn shards_that_cannot_be_reached_are_read_through_their_router_and_that_is_said() {
+    const NAME: &str = "all shards, through the router";
+    let hidden = ClusterOptions { hides_shards: true, ..ClusterOptions::shards(3) };
+    let stage = Play::of(hidden).await.unwrap();
+    stage.declaration().write(stage.cutover.folder()).unwrap();
+    let checks = stage.cutover.run(["preflight"]).await.unwrap();
+    for name in ["shard-0", "shard-1", "shard-2"] {
+        let is_told = |line: &str| line.contains(&format!("shard {name}: cannot connect")) && line.contains("through the router");
+        assert!(checks.stdout.lines().any(is_told), "{checks}");
+    }
+    let plan = stage.cutover.run(["plan"]).await.unwrap();
+    assert!(plan.stdout.contains("shard shard-1: cannot connect") && plan.stdout.contains("oplogs cannot be read"), "{plan}");
+    carry(stage, &[NAME]).await;
 }
 
 #[tokio::test]

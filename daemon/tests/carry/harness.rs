@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use daemon::engine::run::MongoEngine;
+use daemon::engine::source::behind_router::Manner;
 use daemon::engine::tuning::Tuning;
 use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, ShardProgress, SyncReport, element};
 use daemon::memory::{MIN_BYTES, Memory};
@@ -121,12 +122,17 @@ impl Run {
     }
 
     pub(crate) async fn start_with(pair: &Pair, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
-        Self::begin(vec![pair.from.clone()], spec, tuning).await
+        Self::begin(vec![pair.from.clone()], spec, tuning, None).await
     }
 
     /// Starts one from a source whose shards, or which itself, these are.
-    pub(crate) async fn begin(source: Vec<Client>, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
+    ///
+    /// `manner`: how it reads a sharded source, in place of how it would choose.
+    pub(crate) async fn begin(source: Vec<Client>, spec: MigrationSpec, tuning: Tuning, manner: Option<Manner>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
+        if let Some(manner) = manner {
+            manner.keep(dir.path())?;
+        }
         let (runtime, engine, reports) = open(&spec, &tuning, dir.path()).await?;
         Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false, blockers: Vec::new() })
     }
@@ -214,7 +220,12 @@ impl Run {
             self.look()?;
             let shards = self.engine.progress().shards;
             let is_applied = |(shard, now): (&ShardProgress, &ClusterTime)| shard.optime_gap.applied >= Some(*now);
-            if self.caught_up && shards.len() == now.len() && shards.iter().zip(&now).all(is_applied) {
+            let is_all_applied = match &shards[..] {
+                // One stream may tell of all shards.
+                [one] => one.optime_gap.applied >= now.iter().max().copied(),
+                shards => shards.len() == now.len() && shards.iter().zip(&now).all(is_applied),
+            };
+            if self.caught_up && is_all_applied {
                 return Ok(());
             }
             ensure!(began.elapsed() < PATIENCE, "not caught up: {:?}", self.engine.progress());

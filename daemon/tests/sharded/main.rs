@@ -9,6 +9,7 @@ mod keys;
 mod moves;
 mod reshard;
 mod rollover;
+mod router;
 mod run;
 mod topology;
 mod transactions;

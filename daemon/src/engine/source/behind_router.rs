@@ -12,7 +12,7 @@
 //!
 //! **Reads.** A router leaves orphans out, and scans one state of a collection: it opens its cursors on the shards under one version of
 //! the chunk map, or begins again, and each cursor goes on with what its shard owned then (ranges are deleted behind open cursors). It
-//! takes no resume token of a scan (`mongos_does_not_support_resume`, jstests), so that a collection is one part. Chunks may
+//! takes no resume token of a scan (its own tests hold it to that), so that a collection is one part. Chunks may
 //! move meanwhile; only `movePrimary` may not, whose clones look like a user's collections (`check_home`).
 //!
 //! **Time.** A router tells no optime of a shard. What it answers carries the newest time that it knows of, so that nothing that it has
@@ -29,6 +29,7 @@
 //! shows in the stream.
 
 use std::path::Path;
+use std::time::Duration;
 
 use mongodb::bson::doc;
 use schemas::fault::{Fault, FaultCode};
@@ -43,6 +44,9 @@ pub const NAME: &str = "all shards, through the router";
 
 /// The first version whose routers write notes on all shards.
 const NOTES: ServerVersion = ServerVersion::new(6, 0, 0);
+
+/// How long the router may take to ask every shard: it waits for one that is away, as long as for an election.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where a run keeps how it reads its source.
 const FILE: &str = "manner.json";
@@ -78,7 +82,14 @@ pub async fn asks_all(router: &Deployment) -> Result<(), Fault> {
     }
     // Every shard has to answer this.
     let ask = doc! { "listDatabases": 1, "nameOnly": true };
-    router.command("admin", ask).await.map(drop).map_err(|e| router.fault("asking every shard through the router", &e))
+    match tokio::time::timeout(ANSWER, router.command("admin", ask)).await {
+        Ok(answer) => answer.map(drop).map_err(|e| router.fault("asking every shard through the router", &e)),
+        Err(_) => {
+            let seconds = ANSWER.as_secs();
+            let message = format!("the router at {} gets no answer of every shard within {seconds} s", router.hosts);
+            Err(Fault::new(FaultCode::Unreachable, message))
+        }
+    }
 }
 
 impl Manner {

@@ -220,7 +220,9 @@ impl Sides {
             let data = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": milliseconds };
             run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 60 }, "data": data }).await?;
         }
-        let mut sync = Run::begin(self.source.holding().await?, plan.declared.apply(self.spec()?), plan.tuning.clone()).await?;
+        let spec = plan.declared.apply(self.spec()?);
+        let manner = plan.declared.manner();
+        let mut sync = Run::begin(self.source.holding().await?, spec, plan.tuning.clone(), manner).await?;
         let working = plan.clients.iter().map(|operations| async move {
             let client = self.source.client().await?;
             for (pause, operation) in operations {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use daemon::engine::source::behind_router::Manner;
 use daemon::engine::tuning::Tuning;
 use rand::Rng as _;
 use schemas::spec::{IndexBuild, MigrationSpec, RateLimit, VerifyMode};
@@ -16,9 +17,15 @@ pub(crate) struct Declared {
     rate_limit: Option<RateLimit>,
     verify: VerifyMode,
     indexes: IndexBuild,
+    through_router: bool,
 }
 
 impl Declared {
+    /// How a sharded source is read, where that is not left to whether its shards are reached.
+    pub(crate) fn manner(&self) -> Option<Manner> {
+        self.through_router.then(|| Manner::ThroughRouter { unreached: Vec::new() })
+    }
+
     pub(crate) fn apply(&self, mut spec: MigrationSpec) -> MigrationSpec {
         spec.copy.parallelism = self.parallelism;
         spec.copy.rate_limit = self.rate_limit;
@@ -34,6 +41,7 @@ impl Plan {
         let ways = [
             (self.declared.verify == VerifyMode::Full, "verified"),
             (self.declared.rate_limit.is_some(), "at a rate"),
+            (self.declared.through_router, "a sharded source through its router"),
             (self.slow_copy.is_some(), "slow copy"),
             (!self.tuning.raw_deltas, "no deltas"),
             (self.tuning.lean_stream, "lean stream"),
@@ -77,6 +85,7 @@ impl Hand {
             rate_limit: self.one_in(6).then(|| RateLimit::Documents(self.rng.random_range(100..1_000))),
             verify: self.of(&[VerifyMode::Off, VerifyMode::Full]),
             indexes: self.of(&[IndexBuild::AfterCopy, IndexBuild::AfterCopy, IndexBuild::BeforeCopy]),
+            through_router: self.one_in(3),
         }
     }
 }
@@ -124,5 +133,6 @@ mod tests {
         assert!(plans.iter().any(|plan| plan.declared.indexes == IndexBuild::BeforeCopy));
         assert!(plans.iter().any(|plan| plan.declared.rate_limit.is_some()));
         assert!(plans.iter().any(|plan| plan.slow_copy.is_some()));
+        assert!(plans.iter().any(|plan| plan.declared.through_router));
     }
 }
