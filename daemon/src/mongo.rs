@@ -132,8 +132,11 @@ impl Deployment {
 
     /// The same, but everything goes to the member that is the primary now, also when it is none any more; and that member's name.
     ///
-    /// Record ids are a member's own: what begins with them on one member must go on there.
+    /// Record ids are a member's own: what begins with them on one member must go on there. A router knows of none, and is its own.
     pub async fn pinned(&self) -> Result<(Self, String), Fault> {
+        if self.is_sharded() {
+            return Ok((self.clone(), "router".to_owned()));
+        }
         let chosen: OnceLock<ServerAddress> = OnceLock::new();
         let is_chosen = move |server: &ServerInfo<'_>| match chosen.get() {
             Some(address) => address == server.address(),

@@ -55,6 +55,8 @@ struct Router {
     transactions: Mutex<HashMap<Vec<u8>, transaction::Transaction>>,
     /// Held while a collection is sharded, or capped: the servers' own locks for that do not keep the two apart.
     sharding: tokio::sync::Mutex<()>,
+    /// Clients are told addresses of the shards at which nobody is, as where shards are named inside of a cluster's network alone.
+    hides_shards: bool,
 }
 
 impl Router {
@@ -66,11 +68,11 @@ impl Router {
 /// Serves clients until the process ends.
 ///
 /// `config` is the config server as `mongos` takes it: `SET/HOST:PORT[,HOST:PORT]`; `key` what the key file of a cluster with access
-/// control holds.
+/// control holds. `hides_shards`: clients cannot reach the shards by what `config.shards` tells them.
 ///
 /// # Errors
 /// When the config server cannot be named so, or no connection can be taken any more.
-pub async fn serve(listener: TcpListener, config: &str, key: Option<&str>) -> Result<()> {
+pub async fn serve(listener: TcpListener, config: &str, key: Option<&str>, hides_shards: bool) -> Result<()> {
     let (_, hosts) = config.split_once('/').context("--configdb wants SET/HOST:PORT[,HOST:PORT]")?;
     let shards = Shards::new(hosts, key.map(scram::Key::new));
     let router = Arc::new(Router {
@@ -79,6 +81,7 @@ pub async fn serve(listener: TcpListener, config: &str, key: Option<&str>) -> Re
         cursors: Mutex::default(),
         transactions: Mutex::default(),
         sharding: tokio::sync::Mutex::default(),
+        hides_shards,
     });
     router.shards.primary(CONFIG).await.map_err(|refusal| anyhow::anyhow!("the config server: {}", refusal.message))?;
     loop {

@@ -27,11 +27,20 @@ pub struct ClusterOptions {
     pub config: Options,
     /// The router is reached through a [`FaultProxy`].
     pub proxied: bool,
+    /// The router tells its clients addresses of the shards at which nobody is. Takes the stand-in, whatever `mongos` there is.
+    pub hides_shards: bool,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { shards: 3, first_members: 1, shard: Options::default(), config: Options::default(), proxied: false }
+        Self {
+            shards: 3,
+            first_members: 1,
+            shard: Options::default(),
+            config: Options::default(),
+            proxied: false,
+            hides_shards: false,
+        }
     }
 }
 
@@ -72,7 +81,7 @@ impl ShardedCluster {
     /// When a server does not start.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         ensure!(options.shards > 0, "a sharded cluster has at least one shard");
-        let program = RouterProcess::program().await?;
+        let program = RouterProcess::program(options.hides_shards).await?;
         let config = Options { name: "config".to_owned(), role: Role::ConfigServer, ..options.config };
         let named = |index| {
             let members = if index == 0 { options.first_members.max(options.shard.members) } else { options.shard.members };

@@ -7,9 +7,10 @@
 //! to. There every whole content is put anew, after its `_id` was deleted on every shard, and a delta that changes the shard key is
 //! read again; other deltas find their document by its `_id` on whichever shard it is.
 //!
-//! A router hands the server's stage on unread (the server's own `jstests/change_streams` of 6.0 apply raw descriptions with it, and run
-//! against `mongos` too). That is no promise: where a router refuses the command, the documents are read again and written whole, by
-//! commands that every router takes.
+//! A router hands the server's stage on unread: the server's own test of it (`jstests/change_streams/show_raw_update_description.js`)
+//! applies raw descriptions so, and is among those that its suite `change_streams_mongos_passthrough` runs against a `mongos`. That
+//! is no promise: where a router refuses the command, the documents are read again and written whole, by commands that every router
+//! takes.
 
 use std::collections::HashSet;
 use std::iter::Peekable;

@@ -150,7 +150,10 @@ impl Copier<'_> {
         };
         let mut find = command("find", &namespace.collection);
         append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
-        append(&mut find, "$_requestResumeToken", true);
+        if !self.source.is_sharded() {
+            // No router takes it.
+            append(&mut find, "$_requestResumeToken", true);
+        }
         if let Some(record) = after {
             append(&mut find, "$_resumeAfter", &*rawdoc! { "$recordId": record });
         }

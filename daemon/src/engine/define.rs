@@ -349,7 +349,7 @@ impl Tail {
 
     /// Copies what every shard owns of a collection in one state of the cluster, or fails with `ChunksMoved`.
     async fn copy_from_all(&self, info: &CollectionInfo) -> Result<(), Fault> {
-        let cluster = match self.source.is_sharded() {
+        let cluster = match self.source.tells_shards_apart() {
             true => Some(Arc::new(Cluster::discover(&self.source.entry).await?)),
             false => None,
         };

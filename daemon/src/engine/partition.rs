@@ -4,6 +4,8 @@
 //! order has no types to bracket by, so that mixed `_id`s, NaN and collations need no care. Capped collections keep their order
 //! and so are one part; clustered ones, as buckets are, have no numeric record ids.
 //!
+//! A router takes no resume token of a scan, and what is read through one is one part.
+//!
 //! Record ids are a member's own: another member, or the same one synced anew, has the same documents in another order. Parts hold
 //! on the member that they were drawn on, alone.
 
@@ -52,7 +54,7 @@ pub async fn split(
     tuning: &Tuning,
 ) -> Result<Vec<Part>, Fault> {
     let parts = part_count(bytes, tuning);
-    if parts < 2 || info.is_capped() || info.is_clustered() || info.kind == Kind::TimeSeries {
+    if parts < 2 || source.is_sharded() || info.is_capped() || info.is_clustered() || info.kind == Kind::TimeSeries {
         return Ok(join(&[], 1));
     }
     let samples = sample(source, &info.namespace, parts * SAMPLES_PER_PART, placement).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use mongodb::bson::doc;
+use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use tokio::sync::mpsc;
 
@@ -57,6 +58,7 @@ impl Reporter {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
         let mut balancer = balancing::Watch::default();
+        let mut noted = None;
         let mut survey = std::pin::pin!(self.survey.watch());
         loop {
             tokio::select! {
@@ -85,7 +87,7 @@ impl Reporter {
                     }
                     count = count.wrapping_add(1);
                     let mut blockers = self.verifier.blockers();
-                    let lag = match self.look_at_optimes().await.as_slice() {
+                    let lag = match self.look_at_optimes(&mut noted).await.as_slice() {
                         [] => self.progress.lag(),
                         silent => {
                             blockers.extend(silent.iter().cloned());
@@ -126,7 +128,21 @@ impl Reporter {
     }
 
     /// Asks every server that the run needs where it stands. Gives what does not answer, in words.
-    async fn look_at_optimes(&self) -> Vec<String> {
+    ///
+    /// Through a router that is a note on every shard, whose stream passes it once the next one is written: what is shown is the time of
+    /// the one `before`.
+    async fn look_at_optimes(&self, before: &mut Option<ClusterTime>) -> Vec<String> {
+        if self.source.is_behind_router() {
+            let name = self.source.names().next().cloned();
+            return match (name, self.source.entry.oplog_note("cutover: how far").await) {
+                (Some(name), Ok(now)) => {
+                    self.progress.shard(&name).set_source(before.replace(now).unwrap_or(now));
+                    Vec::new()
+                }
+                (_, Err(fault)) => vec![format!("the source does not answer through its router: {}", fault.message)],
+                (None, Ok(_)) => vec!["the source has no shard".to_owned()],
+            };
+        }
         let looks = self.source.shards.iter().map(|shard| async {
             match shard.deployment.majority_optime().await {
                 Ok(optime) => {

@@ -25,6 +25,7 @@ use super::progress::Progress;
 use super::rehearsal::Rehearsal;
 use super::reporter::Reporter;
 use super::sharded::Restarts;
+use super::source::behind_router::Manner;
 use super::source::{self, Source, Times};
 use super::survey::Survey;
 use super::sync::{Milestone, Sync};
@@ -139,9 +140,27 @@ impl MongoRun {
         let mut kept = self.source.lock().await;
         if kept.is_none() {
             let (spec, tag) = (&self.context.spec, self.context.run.as_str());
-            *kept = Some(Arc::new(Source::connect(&spec.source.connection, tag, &self.memory).await?));
+            let manner = self.manner()?;
+            let source = Source::connect(&spec.source.connection, tag, &self.memory, manner.clone()).await?;
+            if source.is_sharded() && manner.is_none() {
+                if let Manner::ThroughRouter { unreached } = &source.manner {
+                    for (shard, why) in unreached {
+                        tracing::warn!(%shard, why, "not reached; the run reads all shards through the router");
+                    }
+                }
+                source.manner.keep(&self.context.run_dir)?;
+            }
+            *kept = Some(Arc::new(source));
         }
         kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
+    }
+
+    /// How the run reads a sharded source; `None`: it has not chosen.
+    fn manner(&self) -> Result<Option<Manner>, Fault> {
+        let kept = Manner::kept(&self.context.run_dir)?;
+        // A run of a version that knew of no other.
+        let has_begun = || !self.progress.shards().is_empty();
+        Ok(kept.or_else(|| has_begun().then_some(Manner::Direct)))
     }
 
     /// What answers for the whole source, also while a shard behind it does not.
@@ -364,7 +383,9 @@ impl RunEngine for MongoRun {
             let files = self.renew_connections().await;
             let pair = self.pair().await?;
             Versions::of(&pair.source.entry, &pair.destination).keep(&self.context.run_dir)?;
-            membership::keep(&pair.source.entry, &self.context.run_dir).await?;
+            if pair.source.tells_shards_apart() {
+                membership::keep(&pair.source.entry, &self.context.run_dir).await?;
+            }
             balancing::ensure_still(&pair.source.entry, &self.context.spec, &self.context.run_dir).await?;
             self.guard_destination(&pair.source.entry, &pair.destination).await?;
             self.carry_users(&pair.source.entry).await?;
@@ -388,7 +409,12 @@ impl RunEngine for MongoRun {
             };
             let reporter = Reporter {
                 source: pair.source,
-                survey: Survey::of(Arc::clone(&sync.source), Arc::clone(&sync.destination), Arc::clone(&sync.spec)),
+                survey: Survey::of(
+                    Arc::clone(&sync.source),
+                    Arc::clone(&sync.destination),
+                    Arc::clone(&sync.spec),
+                    Arc::clone(&sync.gate),
+                ),
                 progress: Arc::clone(&self.progress),
                 checkpoints: self.checkpoints.clone(),
                 verifier: Arc::clone(&self.verifier),
@@ -489,7 +515,8 @@ impl RunEngine for MongoRun {
                 && progress.copy.collections_copied == progress.copy.collections_total
                 && progress.indexes.built == progress.indexes.total;
             if let (Some(source), Some(destination), true) = (source, destination, is_made)
-                && let Ok(source) = Source::behind(source, &spec.source.connection).await.map(Arc::new)
+                && let Ok(manner) = self.manner()
+                && let Ok(source) = Source::behind(source, &spec.source.connection, manner).await.map(Arc::new)
             {
                 findings.extend(outlook::definitions(&self.sides(&Pair { source, destination })).await);
             }
@@ -521,6 +548,8 @@ impl RunEngine for MongoRun {
             if self.check_shard_keys(&pair).await.is_err() {
                 // The tail may be about to give it that key.
                 self.applied_through(&pair.source.notes("cutover: keys").await?).await?;
+                let (sharding, scope) = (self.context.spec.sharding.as_ref(), &self.context.spec.namespaces.scope);
+                rekeyed::refine(&pair.source.entry, &pair.destination, sharding, scope, &self.gate).await?;
                 self.check_shard_keys(&pair).await?;
             }
             let rehearsal = Rehearsal::of(&pair.source, &pair.destination, collections).await?;
@@ -551,7 +580,7 @@ impl RunEngine for MongoRun {
             self.verifier.set_source_stopped(false);
             // Whatever is declared by now: the lifecycle asks only where a block may be up.
             let entry = self.entry().await?;
-            fence::lift(&entry, source::holders(&entry, &self.context.spec.source.connection)).await
+            fence::lift(&entry, source::holders(&entry, &self.context.spec.source.connection, self.manner()?)).await
         })
     }
 

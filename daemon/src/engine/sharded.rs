@@ -117,6 +117,10 @@ impl Sync {
         let Some(before) = &self.source.cluster else { return Ok(None) };
         let router = &self.source.entry;
         let cluster = Arc::new(Cluster::discover(router).await?);
+        if self.source.is_behind_router() {
+            self.keep_homes(&cluster).await?;
+            return Ok(None);
+        }
         if cluster.shards != before.shards {
             return Err(moved(&cluster.changes_since(before)));
         }
@@ -134,6 +138,19 @@ impl Sync {
             self.copy_moved_anew(&cluster, &stored).await?;
         }
         Ok(Some(cluster))
+    }
+
+    /// Makes sure that no database's primary shard has moved: through a router that, alone of all moves, looks like a user's doing.
+    async fn keep_homes(&self, cluster: &Cluster) -> Result<(), Fault> {
+        let stored = self.checkpoints.places().await?;
+        if stored.is_empty() {
+            return self.checkpoints.store_places(cluster.places()).await;
+        }
+        if self.checkpoints.is_settled().await? {
+            return Ok(());
+        }
+        let moves = cluster.moved_from(&stored).into_iter();
+        self.refuse(moves.filter(|change| matches!(change, Change::HomeMoved(_))).collect())
     }
 
     /// Begins the copy of those collections anew that lie otherwise than when they were listed.

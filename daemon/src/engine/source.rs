@@ -7,6 +7,10 @@
 //! Servers of a cluster tell each other what time it is with every message that passes between them. Nothing passes between a shard
 //! that was just read from and one that is idle, or a router that did not carry the write: they may not have heard of a time that we
 //! know of, and refuse to read as of it. [`Source::introduce`] tells them.
+//!
+//! Where shards cannot be reached, the router stands for all of them: [`behind_router`].
+
+pub mod behind_router;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +26,7 @@ use tokio::sync::Mutex;
 use super::topology::{self, Cluster, Shard};
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, Topology, connect};
+use behind_router::Manner;
 
 /// A cluster time of each shard.
 pub type Times = BTreeMap<ShardName, ClusterTime>;
@@ -51,9 +56,13 @@ async fn reach(entry: &Deployment, shards: &[Shard], spec: &ConnectionSpec) -> R
     join_all(connections).await
 }
 
-/// What holds the data behind a deployment, as far as it is reached: of a replica set itself.
-pub async fn holders(entry: &Arc<Deployment>, spec: &ConnectionSpec) -> Result<Reached, Fault> {
+/// What is asked for the data behind a deployment, as far as it is reached: of a replica set itself. `manner`: how the run reads a
+/// cluster, once it has chosen.
+pub async fn holders(entry: &Arc<Deployment>, spec: &ConnectionSpec, manner: Option<Manner>) -> Result<Reached, Fault> {
     match &entry.topology {
+        Topology::Sharded if manner.is_some_and(|manner| manner.is_through_router()) => {
+            Ok(vec![(ShardName(behind_router::NAME.to_owned()), Ok(Arc::clone(entry)))])
+        }
         Topology::Sharded => Ok(reach(entry, &Cluster::shards_behind(entry).await?, spec).await),
         Topology::ReplicaSet(name) => Ok(vec![(ShardName(name.clone()), Ok(Arc::clone(entry)))]),
         Topology::Standalone => Ok(vec![(ShardName(entry.hosts.clone()), Ok(Arc::clone(entry)))]),
@@ -69,41 +78,76 @@ pub struct Source {
     pub shards: Vec<ShardSource>,
     /// What it is made of, as of when it was connected to; `None`: it is no cluster.
     pub cluster: Option<Arc<Cluster>>,
+    /// How its data is read, where it is one.
+    pub manner: Manner,
     /// The newest time that the entry has been told of.
     introduced: Mutex<Option<ClusterTime>>,
 }
 
 impl Source {
-    /// Connects to what is declared, and to every shard behind it.
+    /// Connects to what is declared, and to every shard behind it, or in the manner that a run has chosen.
     /// What is read there is held within `memory`.
-    pub async fn connect(spec: &ConnectionSpec, tag: &str, memory: &Memory) -> Result<Self, Fault> {
-        Self::behind(Arc::new(connect(Side::Source, spec, None, tag).await?.within(memory)), spec).await
+    pub async fn connect(spec: &ConnectionSpec, tag: &str, memory: &Memory, manner: Option<Manner>) -> Result<Self, Fault> {
+        Self::behind(Arc::new(connect(Side::Source, spec, None, tag).await?.within(memory)), spec, manner).await
     }
 
-    /// Connects to every shard behind a deployment that was reached as `spec` says.
-    pub async fn behind(entry: Arc<Deployment>, spec: &ConnectionSpec) -> Result<Self, Fault> {
-        let (shards, cluster) = match &entry.topology {
-            Topology::ReplicaSet(name) => {
-                (vec![ShardSource { name: ShardName(name.clone()), deployment: Arc::clone(&entry) }], None)
-            }
+    /// Connects to every shard behind a deployment that was reached as `spec` says, or in the manner that a run has chosen.
+    pub async fn behind(entry: Arc<Deployment>, spec: &ConnectionSpec, manner: Option<Manner>) -> Result<Self, Fault> {
+        let itself = |name: &str| vec![ShardSource { name: ShardName(name.to_owned()), deployment: Arc::clone(&entry) }];
+        let (shards, cluster, manner) = match &entry.topology {
+            Topology::ReplicaSet(name) => (itself(name), None, Manner::Direct),
             Topology::Standalone => {
                 let message = format!("the source at {} is a standalone server", entry.hosts);
                 return Err(Fault::new(FaultCode::StandaloneSource, message));
             }
             Topology::Sharded => {
                 let cluster = Cluster::discover(&entry).await?;
-                let reached = reach(&entry, &cluster.shards, spec).await.into_iter();
-                let shards = reached.map(|(name, deployment)| deployment.map(|deployment| ShardSource { name, deployment }));
-                (shards.collect::<Result<_, Fault>>()?, Some(Arc::new(cluster)))
+                let (reached, manner) = match manner {
+                    Some(Manner::ThroughRouter { unreached }) => (Vec::new(), Manner::ThroughRouter { unreached }),
+                    Some(Manner::Direct) => (reach(&entry, &cluster.shards, spec).await, Manner::Direct),
+                    None => {
+                        let reached = reach(&entry, &cluster.shards, spec).await;
+                        match Manner::choose(&entry, &reached).await? {
+                            Manner::Direct => (reached, Manner::Direct),
+                            // The choice is for good, and the router may have waited for an election.
+                            Manner::ThroughRouter { .. } => {
+                                let again = reach(&entry, &cluster.shards, spec).await;
+                                let manner = Manner::choose(&entry, &again).await?;
+                                (again, manner)
+                            }
+                        }
+                    }
+                };
+                let shards = match &manner {
+                    Manner::ThroughRouter { .. } => itself(behind_router::NAME),
+                    Manner::Direct => {
+                        let each = reached.into_iter();
+                        let each = each.map(|(name, reached)| reached.map(|deployment| ShardSource { name, deployment }));
+                        each.collect::<Result<_, Fault>>()?
+                    }
+                };
+                (shards, Some(Arc::new(cluster)), manner)
             }
         };
-        Ok(Self { entry, shards, cluster, introduced: Mutex::default() })
+        Ok(Self { entry, shards, cluster, manner, introduced: Mutex::default() })
     }
 
     /// Whether it is a sharded cluster.
     #[must_use]
     pub const fn is_sharded(&self) -> bool {
         self.cluster.is_some()
+    }
+
+    /// Whether it is a sharded cluster all of whose shards are read through its router.
+    #[must_use]
+    pub const fn is_behind_router(&self) -> bool {
+        self.manner.is_through_router()
+    }
+
+    /// Whether it is a sharded cluster each of whose shards is read by itself.
+    #[must_use]
+    pub const fn tells_shards_apart(&self) -> bool {
+        self.is_sharded() && !self.is_behind_router()
     }
 
     /// The shards' names, in their order.
@@ -119,7 +163,7 @@ impl Source {
 
     /// The shard that holds a collection that is not sharded.
     pub async fn home_of(&self, namespace: &Namespace) -> Result<&ShardSource, Fault> {
-        let home = match self.is_sharded() {
+        let home = match self.tells_shards_apart() {
             true => topology::home(&self.entry, &namespace.db).await?.and_then(|home| self.shard(&home.primary)),
             false => self.shards.first(),
         };
@@ -128,9 +172,9 @@ impl Source {
         })
     }
 
-    /// Makes sure that the source has the shards that it had.
+    /// Makes sure that the source has the shards that it had. A router reads whatever shards there are.
     pub async fn check_shards(&self) -> Result<(), Fault> {
-        if !self.is_sharded() {
+        if !self.tells_shards_apart() {
             return Ok(());
         }
         let now = topology::shard_names(&self.entry).await?;
@@ -144,17 +188,26 @@ impl Source {
         }
     }
 
-    /// Writes a note to every shard's oplog: what was acknowledged before the call is at or before its shard's time.
+    /// Writes a note to every shard's oplog: what was acknowledged before the call is at or before its shard's time, and the streams
+    /// will tell that they have come so far.
     pub async fn notes(&self, message: &str) -> Result<Times, Fault> {
         let notes = self
             .shards
             .iter()
             .map(|shard| async { Ok::<_, Fault>((shard.name.clone(), shard.deployment.oplog_note(message).await?)) });
-        Ok(try_join_all(notes).await?.into_iter().collect())
+        let notes = try_join_all(notes).await?.into_iter().collect();
+        if self.is_behind_router() {
+            // The shards wrote theirs at different times, of which the newest was told: the others come past it by this one.
+            self.entry.oplog_note(message).await?;
+        }
+        Ok(notes)
     }
 
-    /// The newest majority-committed operation of every shard.
+    /// The newest majority-committed operation of every shard. A router does not tell it: what it knows of may be newer.
     pub async fn majority_optimes(&self) -> Result<Times, Fault> {
+        if self.is_behind_router() {
+            return self.notes("cutover: how far").await;
+        }
         let looks = self
             .shards
             .iter()
@@ -164,6 +217,10 @@ impl Source {
 
     /// A time that nothing read before the call is newer than.
     pub async fn newest_optime(&self) -> Result<ClusterTime, Fault> {
+        if self.is_behind_router() {
+            // A router's own answer carries the newest time that any of its shards has told it.
+            return self.entry.operation_time().await;
+        }
         let optimes = self.majority_optimes().await?;
         optimes.into_values().max().ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
     }

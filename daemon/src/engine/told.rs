@@ -1,12 +1,19 @@
 //! Definitions that several shards tell of, each applied once.
 //!
 //! A collection's definition changes on every shard that holds it, at times of their own, and each shard's stream tells of it. The
-//! server's coordinator lets nothing else happen to the collection between the first and the last. So the first to tell is the one
-//! that counts, and the n-th time that a shard tells the same is the n-th time that it happened.
+//! server's coordinator lets no other definition of the collection come between the first and the last. So the first to tell is the
+//! one that counts, and the n-th time that a shard tells the same is the n-th time that it happened.
+//!
+//! That a collection was dropped counts each time, like a database: while one shard has dropped it another still takes writes, a
+//! transaction's that it had prepared for one, and by them it is made anew on the destination.
 //!
 //! A rename over a collection is told as one by the shards that have some of what is renamed. Those that have only some of what it
 //! replaces tell that this one was dropped, before or after the others tell of the rename: by its name it would be the wrong one that
 //! is dropped. Which collection has a name by now is known by its UUID.
+//!
+//! Where one stream tells of all shards, as a router's does, it does not say which shard tells. But what a coordinator keeps together is
+//! told together: the same as what was told last of a collection is a repetition, and anything else is not. Where no UUID says of which
+//! collection, whatever is told counts, and is told twice at worst: it is such that twice is as once, but for a rename.
 //!
 //! That a database was dropped counts each time: nothing is made in it before the last shard has told so, and a shard that had none of
 //! it tells nothing.
@@ -23,9 +30,14 @@ use super::merge::Lane;
 pub struct Told {
     counts: HashMap<Vec<u8>, Count>,
     changed: HashSet<(Vec<u8>, Lane)>,
-    /// Of collections that were renamed: which one has the name.
+    /// Of collections that were made or renamed: which one has the name.
     identities: HashMap<Namespace, Vec<u8>>,
+    /// Where one stream tells of all shards: how many definitions were told, which is the number of the last one.
+    in_one: Option<u64>,
 }
+
+/// What the entry begins with that counts for a collection in one stream, and not for a definition; those begin with the name of a field.
+const LAST_OF: u8 = 0xff;
 
 #[derive(Debug, Default)]
 struct Count {
@@ -49,12 +61,41 @@ impl Told {
         told
     }
 
-    /// Notes that a shard tells a definition, with its bytes; whether it is to be applied.
-    pub fn is_new(&mut self, lane: Lane, kind: &[u8], definition: &Definition) -> bool {
-        self.is_first(lane, kind) || matches!(definition, Definition::DropDatabase(_))
+    /// The same, of a stream that tells of all shards as one: every definition, and every collection's last one, has its number.
+    #[must_use]
+    pub fn in_one_stream(mut self) -> Self {
+        self.in_one = Some(self.counts.values().map(|count| count.applied).max().unwrap_or(0));
+        self
     }
 
-    /// The UUID of the collection that has a name since a rename.
+    fn set(&mut self, entry: Vec<u8>, number: u64) {
+        let count = self.counts.entry(entry.clone()).or_default();
+        count.applied = number;
+        count.by_lane.insert(0, number);
+        self.changed.insert((entry, 0));
+    }
+
+    /// Whether a definition is not the last one again that was told of its collection.
+    fn is_first_in_one(&mut self, last: u64, kind: &[u8], definition: &Definition, uuid: Option<&[u8]>) -> bool {
+        let of_collection = [&[LAST_OF], uuid.unwrap_or_default()].concat();
+        let number = |entry: &[u8]| self.counts.get(entry).map_or(0, |count| count.applied);
+        let is_again = number(kind) > 0 && number(kind) == number(&of_collection);
+        self.in_one = Some(last + 1);
+        self.set(kind.to_vec(), last + 1);
+        self.set(of_collection, last + 1);
+        !is_again || (uuid.is_none() && !matches!(definition, Definition::Rename(..)))
+    }
+
+    /// Notes that a shard tells a definition, with its bytes and the UUID of its collection; whether it is to be applied.
+    pub fn is_new(&mut self, lane: Lane, kind: &[u8], definition: &Definition, uuid: Option<&[u8]>) -> bool {
+        let is_first = match self.in_one {
+            None => self.is_first(lane, kind),
+            Some(last) => self.is_first_in_one(last, kind, definition, uuid),
+        };
+        is_first || matches!(definition, Definition::DropDatabase(_) | Definition::Drop(_))
+    }
+
+    /// The UUID of the collection that has a name since it was made or renamed.
     #[must_use]
     pub fn identity(&self, namespace: &Namespace) -> Option<&[u8]> {
         self.identities.get(namespace).map(Vec::as_slice)
@@ -62,7 +103,10 @@ impl Told {
 
     /// Notes that a definition that was new could not be applied: the next shard that tells of it is the first one then.
     pub fn take_back(&mut self, kind: &[u8]) {
-        if let Some(count) = self.counts.get_mut(kind) {
+        if self.in_one.is_some() {
+            // No number: it is the last one of no collection.
+            self.set(kind.to_vec(), 0);
+        } else if let Some(count) = self.counts.get_mut(kind) {
             count.applied = count.applied.saturating_sub(1);
         }
     }
@@ -71,9 +115,8 @@ impl Told {
     pub fn note(&mut self, definition: &Definition, uuid: Option<Vec<u8>>) -> Vec<(Namespace, Option<Vec<u8>>)> {
         let changed = match definition {
             // One that is sharded by another key is another one from then on.
-            Definition::Create(namespace, _) | Definition::Drop(namespace) | Definition::Shard(namespace) => {
-                vec![(namespace.clone(), None)]
-            }
+            Definition::Drop(namespace) | Definition::Shard(namespace) => vec![(namespace.clone(), None)],
+            Definition::Create(namespace, _) => vec![(namespace.clone(), uuid)],
             Definition::Rename(from, to) => vec![(from.clone(), None), (to.clone(), uuid)],
             Definition::DropDatabase(db) => self
                 .identities
@@ -140,13 +183,15 @@ mod tests {
         let (old, new) = (Namespace::new("shop", "old"), Namespace::new("shop", "new"));
         let rename = Definition::Rename(new.clone(), old.clone());
         let mut told = Told::default();
-        assert!(told.is_new(0, b"rename", &rename));
+        assert!(told.is_new(0, b"rename", &rename, None));
         let stored = told.note(&rename, Some(b"2".to_vec()));
         assert_eq!(stored, [(new, None), (old.clone(), Some(b"2".to_vec()))]);
         let stored = stored.into_iter().filter_map(|(namespace, uuid)| Some((namespace, uuid?)));
-        for ends in
-            [Definition::Drop(old.clone()), Definition::Create(old.clone(), Default::default()), Definition::Shard(old.clone())]
-        {
+        let made = Definition::Create(old.clone(), Default::default());
+        let mut again = Told::stored([], stored.clone());
+        again.note(&made, Some(b"3".to_vec()));
+        assert_eq!(again.identity(&old), Some(b"3".as_slice()));
+        for ends in [Definition::Drop(old.clone()), Definition::Shard(old.clone())] {
             let mut again = Told::stored([], stored.clone());
             assert_eq!(again.identity(&old), Some(b"2".as_slice()));
             assert_eq!(again.note(&ends, Some(b"3".to_vec())), [(old.clone(), None)]);
@@ -155,10 +200,36 @@ mod tests {
     }
 
     #[test]
-    fn that_a_database_was_dropped_counts_each_time() {
+    fn that_something_was_dropped_counts_each_time() {
+        let drop = Definition::Drop(Namespace::new("shop", "a"));
         let mut told = Told::default();
+        assert!(told.is_new(0, b"drop", &drop, None) && told.is_new(1, b"drop", &drop, None));
         let drop = Definition::DropDatabase("shop".to_owned());
-        assert!(told.is_new(0, b"drop", &drop) && told.is_new(1, b"drop", &drop));
+        assert!(told.is_new(0, b"drop", &drop, None) && told.is_new(1, b"drop", &drop, None));
+    }
+
+    #[test]
+    fn in_one_stream_a_repetition_of_the_last_counts_once() {
+        let (a, b) = (Namespace::new("shop", "a"), Namespace::new("shop", "b"));
+        let (there, back) = (Definition::Rename(a.clone(), b.clone()), Definition::Rename(b, a.clone()));
+        let drop = Definition::Drop(a);
+        let mut told = Told::default().in_one_stream();
+        assert!(told.is_new(0, b"there", &there, Some(b"1")));
+        // Another collection's come between.
+        assert!(told.is_new(0, b"drop 2", &drop, Some(b"2")));
+        assert!(!told.is_new(0, b"there", &there, Some(b"1")));
+        assert!(told.is_new(0, b"back", &back, Some(b"1")));
+        assert!(!told.is_new(0, b"back", &back, Some(b"1")));
+        let stored = told.take_changed();
+        let mut again = Told::stored(stored, []).in_one_stream();
+        assert!(!again.is_new(0, b"back", &back, Some(b"1")));
+        assert!(again.is_new(0, b"drop 2", &drop, Some(b"2")), "a drop counts each time");
+        // It happened again.
+        assert!(again.is_new(0, b"there", &there, Some(b"1")));
+        again.take_back(b"there");
+        assert!(again.is_new(0, b"there", &there, Some(b"1")));
+        // Of nobody knows which collection.
+        assert!(again.is_new(0, b"drop", &drop, None) && again.is_new(0, b"drop", &drop, None));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mongodb::bson::{RawDocument, RawDocumentBuf};
+use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use schemas::namespace::Namespace;
@@ -16,7 +16,7 @@ use super::catalog;
 use super::concurrent::{self, Piece};
 use super::index;
 use super::topology::Cluster;
-use crate::mongo::Deployment;
+use crate::mongo::{Deployment, append, command};
 
 /// Listings at once.
 const AT_ONCE: usize = 8;
@@ -58,14 +58,55 @@ pub fn fault(found: &[Uneven]) -> Fault {
     Fault::new(FaultCode::IndexUneven, told.join("; "))
 }
 
-/// Finds them among these collections, where they are sharded. Shards that are not given are left out.
+/// The indexes of a collection on every shard that has some of it, as the shards tell them through their router.
+async fn listed_through(
+    router: &Deployment,
+    cluster: &Cluster,
+    namespace: &Namespace,
+) -> Result<Vec<(ShardName, Vec<RawDocumentBuf>)>, Fault> {
+    let mut ask = command("aggregate", &namespace.collection);
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(&*rawdoc! { "$indexStats": {} });
+    append(&mut ask, "pipeline", &*pipeline);
+    append(&mut ask, "cursor", &*rawdoc! {});
+    let told = router.collect(&namespace.db, ask).await;
+    let told = told.map_err(|e| router.fault(&format!("reading the indexes of {namespace} on its shards"), &e))?;
+    let mut of_shards: BTreeMap<String, Vec<RawDocumentBuf>> = BTreeMap::new();
+    for entry in told {
+        if let (Ok(shard), Ok(spec)) = (entry.get_str("shard"), entry.get_document("spec")) {
+            of_shards.entry(shard.to_owned()).or_default().push(spec.to_owned());
+        }
+    }
+    let holders = cluster.holders(namespace);
+    if let Some(silent) = holders.iter().find(|holder| !of_shards.contains_key(&holder.0)) {
+        // Every shard that has some of it has the index on `_id`.
+        let message = format!("shard {silent} does not tell its indexes of {namespace} through the router at {}", router.hosts);
+        let mut fault = Fault::new(FaultCode::SourceReadFailed, message);
+        fault.retryable = true;
+        return Err(fault);
+    }
+    Ok(of_shards
+        .into_iter()
+        .map(|(shard, specs)| (ShardName(shard), specs))
+        .filter(|(shard, _)| holders.contains(shard))
+        .collect())
+}
+
+/// Finds them among these collections, where they are sharded. Shards that are not given are left out; of a router all are asked.
 pub async fn look(
     cluster: &Cluster,
     shards: &[(&ShardName, &Deployment)],
     namespaces: impl Iterator<Item = &Namespace>,
 ) -> Result<Vec<Uneven>, Fault> {
+    let sharded = namespaces.filter(|namespace| cluster.collections.contains_key(*namespace));
+    if let Some((_, router)) = shards.iter().find(|(_, deployment)| deployment.is_sharded()) {
+        let listings = sharded.map(|namespace| -> Piece<'_, Vec<Uneven>> {
+            Box::pin(async move { Ok(uneven(namespace, listed_through(router, cluster, namespace).await?)) })
+        });
+        return Ok(concurrent::all(AT_ONCE, listings.collect()).await?.into_iter().flatten().collect());
+    }
     let mut listings: Vec<Piece<'_, (&Namespace, ShardName, Vec<RawDocumentBuf>)>> = Vec::new();
-    for namespace in namespaces.filter(|namespace| cluster.collections.contains_key(*namespace)) {
+    for namespace in sharded {
         for holder in cluster.holders(namespace) {
             let Some((_, deployment)) = shards.iter().find(|(name, _)| **name == holder) else { continue };
             listings.push(Box::pin(async move {

@@ -40,7 +40,7 @@ impl Copy {
         let spec = Arc::new(spec(source, destination.uri()));
         let (sender, milestones) = mpsc::unbounded_channel();
         let sync = Sync {
-            source: Arc::new(Source::connect(&spec.source.connection, "orders-1-7", &Memory::default()).await?),
+            source: Arc::new(Source::connect(&spec.source.connection, "orders-1-7", &Memory::default(), None).await?),
             destination: Arc::new(connect(Side::Destination, &spec.destination.connection, None, "orders-1-7").await?),
             checkpoints: Checkpoints::open(dir)?,
             progress: Arc::new(Progress::new(VerifyMode::Off)),

@@ -3,6 +3,7 @@
 mod balancing;
 mod copy;
 mod driven;
+mod dropped;
 mod fence;
 mod keys;
 mod moves;
@@ -10,4 +11,5 @@ mod reshard;
 mod rollover;
 mod run;
 mod topology;
+mod transactions;
 mod uneven;

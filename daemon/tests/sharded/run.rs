@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use daemon::engine::source::behind_router;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use rig::compare::{Scope, compare};
@@ -41,10 +42,9 @@ async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<i32> {
     Ok(rounds)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_shards_under_load_arrive_in_a_replica_set() -> Result<()> {
-    let (source, destination) =
-        tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
+/// Migrates three shards under load, their definitions changing, and compares. Gives the names of what was read.
+async fn carry(options: ClusterOptions) -> Result<Vec<String>> {
+    let (source, destination) = tokio::try_join!(ShardedCluster::start(options), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let client = source.client().await?;
     let mut spec = spec(&source, destination.uri());
@@ -64,11 +64,24 @@ async fn three_shards_under_load_arrive_in_a_replica_set() -> Result<()> {
     stop.store(true, Ordering::Release);
     assert!(writer.await?? > 0);
     run.cut_over().await?;
-    assert_eq!(run.engine.progress().shards.len(), 3);
+    let names = run.engine.progress().shards.into_iter().map(|shard| shard.name.0).collect();
     let theirs = destination.client().await?;
     let report = compare(&client, &theirs, &Scope::default()).await?;
     assert!(report.is_equal(), "{report}");
     let orphans = theirs.database("shop").collection::<Document>("ranged").count_documents(doc! { "b": "orphan" }).await?;
     assert_eq!(orphans, 0);
+    Ok(names)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_shards_under_load_arrive_in_a_replica_set() -> Result<()> {
+    assert_eq!(carry(ClusterOptions::shards(3)).await?, ["shard-0", "shard-1", "shard-2"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_shards_that_nobody_reaches_arrive_through_their_router() -> Result<()> {
+    let hidden = ClusterOptions { hides_shards: true, ..ClusterOptions::shards(3) };
+    assert_eq!(carry(hidden).await?, [behind_router::NAME]);
     Ok(())
 }

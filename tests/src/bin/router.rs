@@ -4,8 +4,13 @@ use anyhow::{Context as _, Result, bail};
 
 fn main() -> Result<()> {
     let (mut config, mut key, mut port, mut address) = (None, None, None, "127.0.0.1".to_owned());
+    let mut hides_shards = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
+        if name == "--hideShards" {
+            hides_shards = true;
+            continue;
+        }
         let value = arguments.next().with_context(|| format!("{name} wants a value"))?;
         match name.as_str() {
             "--configdb" => config = Some(value),
@@ -13,7 +18,8 @@ fn main() -> Result<()> {
             "--bind_ip" => address = value,
             "--keyFile" => key = Some(std::fs::read_to_string(&value).context("--keyFile")?),
             _ => bail!(
-                "{name} is not known: usage: router --configdb SET/HOST:PORT --port PORT [--bind_ip ADDRESS] [--keyFile FILE]"
+                "{name} is not known: usage: router --configdb SET/HOST:PORT --port PORT [--bind_ip ADDRESS] [--keyFile FILE] \
+                 [--hideShards]"
             ),
         }
     }
@@ -25,6 +31,6 @@ fn main() -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => std::process::exit(rig::router::EXIT_ADDRESS_IN_USE),
             listener => listener.context("failed to listen")?,
         };
-        rig::router::serve(listener, &config, key.as_deref()).await
+        rig::router::serve(listener, &config, key.as_deref(), hides_shards).await
     })
 }

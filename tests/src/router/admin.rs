@@ -283,6 +283,21 @@ impl Router {
     }
 }
 
+/// Where nobody listens: the lowest port, which only an administrator could take.
+const NOWHERE: &str = "127.0.0.1:1";
+
+/// A reply with entries of `config.shards`, each under its own name and at an address where nobody is.
+pub(super) fn with_hidden_hosts(reply: &RawDocument) -> RawDocumentBuf {
+    let Ok(cursor) = reply.get_document("cursor") else { return reply.to_owned() };
+    let mut entries = RawArrayBuf::new();
+    for entry in command::documents_in(cursor, "firstBatch") {
+        let set = entry.get_str("host").ok().and_then(|host| host.split_once('/')).map_or("", |(set, _)| set).to_owned();
+        entries.push(&*command::with(&entry, &["host"], &rawdoc! { "host": format!("{set}/{NOWHERE}") }));
+    }
+    let cursor = command::with(cursor, &["firstBatch"], &rawdoc! { "firstBatch": entries });
+    command::with(reply, &["cursor"], &rawdoc! { "cursor": cursor })
+}
+
 /// The reply to a command that went to several shards: an error of one, or that it went well with the newest times.
 pub(super) fn all_of(replies: Vec<RawDocumentBuf>) -> Answer {
     if let Some(failed) = replies.iter().find(|reply| !is_ok(reply)) {

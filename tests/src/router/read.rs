@@ -163,8 +163,13 @@ impl Router {
         } else {
             (pipeline.clone(), Ok(Merge::Concatenate { order: None, skip: 0, limit: None }))
         };
+        let is_of_indexes = pipeline.first().is_some_and(|first| value(first, "$indexStats").is_some());
         let found = self
             .ask_targets(command, &filter, |several| {
+                if is_of_indexes {
+                    // Shards then name themselves.
+                    return Ok(command.with(&["fromMongos"], &rawdoc! { "fromMongos": true }));
+                }
                 if !several {
                     return Ok(command.clone());
                 }

@@ -87,6 +87,9 @@ impl Router {
             _ => {}
         }
         match command.db() {
+            "config" if self.hides_shards && command.collection() == "shards" => {
+                Ok(super::admin::with_hidden_hosts(&self.shards.ask(CONFIG, command).await?))
+            }
             "config" => self.shards.ask(CONFIG, command).await,
             "local" => Err(Refusal::unsupported("the database local")),
             "admin" => self.run_on_admin(&name, command).await,

@@ -23,8 +23,8 @@ use super::{Answer, Router, wire};
 
 /// How long a `getMore` waits for events where it names no time, as a server has it.
 const AWAIT: Duration = Duration::from_secs(1);
-/// How long a shard is asked to wait; a stream that nobody reads any more is noticed after that.
-const SHARD_AWAIT_MS: i64 = 500;
+/// How long a shard is asked to wait: so often one without events tells how far it has come. A `mongos` hands on what its client says.
+const SHARD_AWAIT_MS: i64 = 100;
 /// A reply stays under the largest document.
 const BATCH_BYTES: usize = 15 << 20;
 const RESUMABLE: &str = "ResumableChangeStreamError";

@@ -19,6 +19,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     path: PathBuf,
+    hides_shards: bool,
 }
 
 /// A running router.
@@ -35,17 +36,24 @@ pub(super) struct RouterProcess {
 }
 
 impl RouterProcess {
-    /// What stands in for the router here; the rig's own is built where there is no `mongos`.
-    pub(super) async fn program() -> Result<Program> {
+    /// What stands in for the router here; the rig's own is built where there is no `mongos`, or where it has to hide the shards.
+    pub(super) async fn program(hides_shards: bool) -> Result<Program> {
+        if hides_shards {
+            return Self::stand_in(true).await;
+        }
         if let Some(named) = std::env::var_os("CUTOVER_MONGOS").filter(|value| !value.is_empty()) {
-            return Ok(Program { path: named.into() });
+            return Ok(Program { path: named.into(), hides_shards });
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
         if let Some(found) = std::env::split_paths(&path).map(|folder| folder.join("mongos")).find(|path| path.is_file()) {
-            return Ok(Program { path: found });
+            return Ok(Program { path: found, hides_shards });
         }
+        Self::stand_in(hides_shards).await
+    }
+
+    async fn stand_in(hides_shards: bool) -> Result<Program> {
         let built = tokio::task::spawn_blocking(programs::programs).await??;
-        Ok(Program { path: built.router.clone() })
+        Ok(Program { path: built.router.clone(), hides_shards })
     }
 
     pub(super) async fn start(program: Program, config: &str, key: Option<PathBuf>, proxied: bool) -> Result<Self> {
@@ -118,6 +126,7 @@ fn launch(program: &Program, config: &str, key: Option<&Path>, folder: &Path, po
         "--port",
         &port.to_string(),
     ]);
+    let launch = if program.hides_shards { launch.args(["--hideShards"]) } else { launch };
     let launch = match key {
         Some(key) => launch.args(["--keyFile"]).args([key]),
         None => launch,

@@ -3,20 +3,23 @@
 use futures_util::future::join_all;
 use mongodb::bson::{Bson, Document, RawDocument, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 use schemas::observed::Outcome;
 use schemas::spec::{Balancer as Mode, ConnectionSpec, MigrationSpec, VerifyMode};
 
 use super::{Findings, OLDEST, surroundings};
+use crate::engine::source::behind_router::{self, is_out_of_reach};
 use crate::engine::topology::{self, Cluster, Shard};
 use crate::engine::{balancer, balancing};
 use crate::mongo::{Deployment, Side, Topology, connect};
 
 /// What a run does on each shard directly; a user of the cluster may have none of it there.
-const ON_SHARDS: [Action; 6] = [
+const ON_SHARDS: [Action; 7] = [
     Action::Anywhere("find"),
     Action::Anywhere("changeStream"),
     Action::Anywhere("listCollections"),
+    Action::Anywhere("listIndexes"),
     Action::Anywhere("collStats"),
     Action::Cluster("listDatabases"),
     Action::Cluster("appendOplogNote"),
@@ -166,7 +169,7 @@ async fn whole(findings: &mut Findings, deployment: &Deployment) {
     }
 }
 
-/// Connects to every shard directly, and looks whether it can be read there.
+/// Connects to every shard directly, and looks whether it can be read there, or through the router where nobody gets there.
 async fn reach(findings: &mut Findings, router: &Deployment, connection: &ConnectionSpec) {
     let shards = match Cluster::shards_behind(router).await {
         Ok(shards) if shards.is_empty() => {
@@ -182,6 +185,15 @@ async fn reach(findings: &mut Findings, router: &Deployment, connection: &Connec
         Ok::<_, Fault>((deployment, missing))
     }))
     .await;
+    let faults = || reached.iter().filter_map(|reached| reached.as_ref().err());
+    if faults().next().is_some() && faults().all(is_out_of_reach) {
+        match behind_router::asks_all(router).await {
+            Ok(()) => return through_router(findings, router, &shards, &reached).await,
+            Err(fault) if fault.code == FaultCode::UnsupportedVersion => return findings.fail("source_shards", &fault),
+            // Out of the router's reach, too: each is told as what it is.
+            Err(_) => {}
+        }
+    }
     for (shard, reached) in shards.iter().zip(reached) {
         match reached
             .map_err(|fault| on_shard(shard, fault))
@@ -189,16 +201,54 @@ async fn reach(findings: &mut Findings, router: &Deployment, connection: &Connec
         {
             Ok(deployment) => {
                 let answers = format!("shard {} at {} answers, MongoDB {}", shard.name, shard.hosts, deployment.version);
-                if shard.is_draining {
-                    let remedy = "let the removal of the shard end first, or hold it up until the cutover";
-                    findings.warn("source_shards", format!("{answers}, and is being drained"), remedy);
-                } else {
-                    findings.note("source_shards", Outcome::Ok, answers);
-                }
+                note_shard(findings, shard, answers);
                 findings.shards.push((shard.name.clone(), deployment));
             }
             Err(fault) => findings.fail("source_shards", &fault),
         }
+    }
+}
+
+fn note_shard(findings: &mut Findings, shard: &Shard, answers: String) {
+    if shard.is_draining {
+        let remedy = "let the removal of the shard end first, or hold it up until the cutover";
+        findings.warn("source_shards", format!("{answers}, and is being drained"), remedy);
+    } else {
+        findings.note("source_shards", Outcome::Ok, answers);
+    }
+}
+
+/// Says that shards cannot be reached, and what it costs that the router is read in their place; and looks whether it can be.
+async fn through_router<T>(findings: &mut Findings, router: &Deployment, shards: &[Shard], reached: &[Result<T, Fault>]) {
+    for (shard, reached) in shards.iter().zip(reached) {
+        match reached {
+            Err(fault) => {
+                let fault = on_shard(shard, fault.clone());
+                let message = format!(
+                    "{}; a run that begins so reads all shards through the router to its end: more slowly, with one figure for all of \
+                     them, and without the windows of their oplogs",
+                    fault.message
+                );
+                findings.warn("source_shards", message, fault.remedy);
+            }
+            Ok(_) => {
+                note_shard(
+                    findings,
+                    shard,
+                    format!("shard {} at {} answers, and is read through the router", shard.name, shard.hosts),
+                );
+            }
+        }
+    }
+    match missing(router, &ON_SHARDS).await {
+        Ok(missing) if missing.is_empty() => {
+            findings.shards.push((ShardName(behind_router::NAME.to_owned()), router.clone()));
+        }
+        Ok(missing) => {
+            let message = format!("the user lacks, to read all shards through the router: {}", missing.join(", "));
+            findings.fail("source_shards", &Fault::new(FaultCode::MissingPrivileges, message));
+        }
+        Err(fault) => findings.fail("source_shards", &fault),
     }
 }
 

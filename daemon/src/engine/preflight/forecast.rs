@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::Findings;
 use crate::engine::catalog::{self, CollectionInfo};
 use crate::engine::concurrent::{self, Piece};
+use crate::engine::source::behind_router;
 use crate::mongo::{Deployment, append, command};
 
 /// How long the source's reading speed is measured for the forecast: a plan waits for it.
@@ -118,6 +119,14 @@ pub(super) fn oplog(findings: &mut Findings, source: &Deployment, forecast: &For
     for shard in &forecast.shards {
         let name_of = &shard.name.0;
         let Some(window) = shard.oplog_window_seconds else {
+            if *name_of == behind_router::NAME {
+                findings.warn(
+                    name,
+                    "the shards' oplogs cannot be read through the router: whether they hold what is written during the copy is not known",
+                    "let the daemon's machine reach the shards, or see to it on each shard that its oplog spans the copy",
+                );
+                continue;
+            }
             findings.warn(
                 name,
                 format!("the oplog of {name_of} (local.oplog.rs) may not be read, so that its window is not known"),
