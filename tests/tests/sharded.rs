@@ -198,7 +198,8 @@ async fn shards_that_cannot_be_reached_are_read_through_their_router_and_that_is
         assert!(checks.stdout.lines().any(is_told), "{checks}");
     }
     let plan = stage.cutover.run(["plan"]).await.unwrap();
-    assert!(plan.stdout.contains("shard shard-1: cannot connect") && plan.stdout.contains("oplogs cannot be read"), "{plan}");
+    assert!(plan.stderr.contains("shard shard-1: cannot connect") && plan.stderr.contains("oplogs cannot be read"), "{plan}");
+    assert!(plan.stdout.contains(NAME), "{plan}");
     carry(stage, &[NAME]).await;
 }
 
