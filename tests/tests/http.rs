@@ -42,6 +42,8 @@ async fn probes_and_metrics_are_answered_and_nothing_else() {
     ] {
         assert!(metrics.contains(&line), "{line} is not in {metrics}");
     }
+    // Only while it copies.
+    assert!(metrics.contains("TYPE cutover_copy_writers gauge") && !metrics.contains("cutover_copy_writers{"), "{metrics}");
     assert!(!metrics.contains(ready["acknowledge_token"].as_str().unwrap()), "{metrics}");
     for (request, status) in [("GET /", "404"), ("POST /metrics", "405"), ("GET /healthz/x", "404"), ("nonsense", "400")] {
         let answer = ask(number, request);

@@ -4,7 +4,8 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Bson, Document, Timestamp, Uuid, doc};
 use mongodb::options::{DatabaseOptions, WriteConcern};
 use rig::stage::MIGRATION;
 use rig::{ClusterOptions, Declaration, Options, ReplicaSet, ShardedCluster, Stage, cutoverd};
@@ -171,14 +172,24 @@ async fn each_check_of_a_sharded_source_fails_for_its_own_reason(scene: &mut Sce
     migrations.delete_many(doc! {}).await.unwrap();
 
     let collections = config.collection::<Document>("collections");
+    // As the config server has a sharded time-series collection.
+    let uuid = Uuid::new();
     let buckets = doc! {
-        "_id": "shop.system.buckets.measured", "uuid": mongodb::bson::Uuid::new(), "timeseriesFields": { "timeField": "t" }, "key": { "meta": 1 },
+        "_id": "shop.system.buckets.measured", "uuid": uuid, "lastmodEpoch": ObjectId::new(), "timestamp": Timestamp { time: 1, increment: 1 },
+        "key": { "meta": 1 }, "unique": false, "timeseriesFields": { "timeField": "t" },
     };
+    let chunk = doc! {
+        "_id": ObjectId::new(), "uuid": uuid, "min": { "meta": Bson::MinKey }, "max": { "meta": Bson::MaxKey }, "shard": "shard-0",
+        "lastmod": Timestamp { time: 1, increment: 0 },
+    };
+    let chunks = config.collection::<Document>("chunks");
+    chunks.insert_one(chunk).await.unwrap();
     collections.insert_one(buckets).await.unwrap();
     scene.fails(&declaration, "sharded_time_series", "CUT0021", &["shop.measured"]).await;
     let elsewhere = scene.declaration().set("namespaces.exclude", "[\"shop.measured\"]");
     assert!(scene.checks(&elsewhere).await.iter().all(|check| check.name != "sharded_time_series" || check.outcome == "ok"));
     collections.delete_one(doc! { "_id": "shop.system.buckets.measured" }).await.unwrap();
+    chunks.delete_one(doc! { "uuid": uuid }).await.unwrap();
 
     let shards = config.collection::<Document>("shards");
     let draining = |on: bool| doc! { "$set": { "draining": on } };

@@ -7,9 +7,10 @@
 //! to. There every whole content is put anew, after its `_id` was deleted on every shard, and a delta that changes the shard key is
 //! read again; other deltas find their document by its `_id` on whichever shard it is.
 //!
-//! A router hands the server's stage on unread (the server's own `jstests/change_streams` of 6.0 apply raw descriptions with it, and run
-//! against `mongos` too). That is no promise: where a router refuses the command, the documents are read again and written whole, by
-//! commands that every router takes.
+//! A router hands the server's stage on unread: the server's own test of it (`jstests/change_streams/show_raw_update_description.js`)
+//! applies raw descriptions so, and is among those that its suite `change_streams_mongos_passthrough` runs against a `mongos`. That
+//! is no promise: where a router refuses the command, the documents are read again and written whole, by commands that every router
+//! takes.
 
 use std::collections::HashSet;
 use std::iter::Peekable;
@@ -24,7 +25,7 @@ use super::fold::{Content, Deletion, Write};
 use super::tail::Tail;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
-use super::{delta, element, index, key};
+use super::{delta, element, key, uneven};
 use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{append, cluster_time, command};
 
@@ -414,13 +415,14 @@ impl Applier<'_> {
         Ok(stuck)
     }
 
-    /// Deals with what the server refuses whichever way it is written: an index that the source no longer has cannot hold the
-    /// document's present content. Such indexes are dropped, as they are further on in the stream, and the documents read again.
+    /// Deals with what the server refuses whichever way it is written: an index that the source no longer has, or that one of its
+    /// shards never had, cannot hold the document's present content. Such indexes are dropped, and the documents read again.
     async fn settle(&self, namespace: &Namespace, stuck: &[(&Write, Why)]) -> Result<(), Fault> {
         let stuck: Vec<(&Write, Why)> = stuck.iter().filter(|(_, why)| !is_over(*why)).copied().collect();
         let Some((_, why)) = stuck.first() else { return Ok(()) };
         tracing::info!(%namespace, documents = stuck.len(), ?why, "documents that an index does not take");
-        index::drop_gone(&self.tail.source.entry, &self.tail.destination, namespace).await?;
+        let source = &self.tail.source;
+        uneven::drop_in_the_way(&source.entry, &source.shards, &self.tail.destination, namespace).await?;
         let writes: Vec<&Write> = stuck.iter().map(|(write, _)| *write).collect();
         match self.reread(namespace, &writes).await?.iter().find(|(_, why)| !is_over(*why)) {
             None => Ok(()),

@@ -48,6 +48,7 @@ pub async fn mend(
     let copier = Copier {
         source,
         entry: source,
+        shards: &[],
         destination,
         progress,
         doubled,

@@ -17,10 +17,11 @@ use super::crew::Crew;
 use super::doubled::Doubled;
 use super::pace::{Amount, Pace, Turn};
 use super::progress::ShardCounters;
+use super::source::ShardSource;
 use super::topology::Placement;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Inserted, Verb, Why};
-use super::{element, index, partition};
+use super::{element, index, partition, uneven};
 use crate::memory::Share;
 use crate::mongo::{Deployment, append, command, error};
 
@@ -61,6 +62,8 @@ pub struct Copier<'a> {
     pub source: &'a Deployment,
     /// Where the source's indexes are listed: it, or the router before it.
     pub entry: &'a Deployment,
+    /// The shards that may not have them alike.
+    pub shards: &'a [ShardSource],
     /// Written to.
     pub destination: &'a Deployment,
     /// Where progress is counted.
@@ -260,15 +263,11 @@ impl Copier<'_> {
 
     async fn insert(&self, namespace: &Namespace, documents: &RawArray) -> Result<(), ScanError> {
         let mut inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
-        let is_unfit = |inserted: &Inserted| {
-            inserted
-                .refused
-                .first()
-                .is_some_and(|refused| matches!(refused.why, Why::Code(c) if index::tells_of_unfit_document(c)))
-        };
-        if is_unfit(&inserted) {
-            // Indexes that were built before the copy: the source may have dropped one since, and then it holds what it likes.
-            index::drop_gone(self.entry, self.destination, namespace).await?;
+        let why = |inserted: &Inserted| inserted.refused.first().map(|refused| refused.why);
+        let is_unfit = |inserted: &Inserted| matches!(why(inserted), Some(Why::Code(c)) if index::tells_of_unfit_document(c));
+        if is_unfit(&inserted) || why(&inserted) == Some(Why::NoPlace) {
+            // Indexes that were built before the copy: the source may have dropped one since, or never had it on each shard.
+            uneven::drop_in_the_way(self.entry, self.shards, self.destination, namespace).await?;
             inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
         }
         match inserted.refused.first() {

@@ -371,6 +371,7 @@ impl Tail {
         let copier = Copier {
             source: &source,
             entry: &self.source.entry,
+            shards: &self.source.shards,
             destination: &self.destination,
             progress: &self.progress.shard(&shard.name),
             doubled: &self.doubled,

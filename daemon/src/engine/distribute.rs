@@ -78,6 +78,12 @@ pub fn unfit_unique<'a>(key: &ShardKey, specs: &'a [RawDocumentBuf]) -> impl Ite
     specs.iter().filter(unfit).map(|spec| index::name(spec))
 }
 
+/// Whether a collection of the destination is sharded by a key with a hashed field.
+#[must_use]
+pub fn is_hashed(destination: &Deployment, namespace: &Namespace) -> bool {
+    destination.shard_key(namespace).is_some_and(|placed| has_hashed(&placed.key))
+}
+
 fn has_hashed(key: &ShardKey) -> bool {
     key.fields().any(|(_, part)| part == Part::Hashed)
 }

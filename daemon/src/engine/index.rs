@@ -207,6 +207,13 @@ pub fn tells_of_unfit_document(code: i32) -> bool {
     code == PARALLEL_ARRAYS || (code > LAST_NAMED_CODE && code != DUPLICATE_KEY && !error::is_transient_code(code))
 }
 
+/// Whether there are documents that an index cannot hold, were it not unique: one of a single field, in order, takes any value.
+#[must_use]
+pub fn asks_of_values(spec: &RawDocument) -> bool {
+    let key = spec.get_document("key").ok();
+    key.is_none_or(|key| key.iter().count() > 1 || key.iter().flatten().any(|(_, kind)| kind.as_str().is_some()))
+}
+
 fn is_conflict(error: &mongodb::error::Error) -> bool {
     error::code(error).is_some_and(|code| INDEX_CONFLICTS.contains(&code))
 }

@@ -409,7 +409,12 @@ impl RunEngine for MongoRun {
             };
             let reporter = Reporter {
                 source: pair.source,
-                survey: Survey::of(Arc::clone(&sync.source), Arc::clone(&sync.destination), Arc::clone(&sync.spec)),
+                survey: Survey::of(
+                    Arc::clone(&sync.source),
+                    Arc::clone(&sync.destination),
+                    Arc::clone(&sync.spec),
+                    Arc::clone(&sync.gate),
+                ),
                 progress: Arc::clone(&self.progress),
                 checkpoints: self.checkpoints.clone(),
                 verifier: Arc::clone(&self.verifier),
@@ -543,6 +548,8 @@ impl RunEngine for MongoRun {
             if self.check_shard_keys(&pair).await.is_err() {
                 // The tail may be about to give it that key.
                 self.applied_through(&pair.source.notes("cutover: keys").await?).await?;
+                let (sharding, scope) = (self.context.spec.sharding.as_ref(), &self.context.spec.namespaces.scope);
+                rekeyed::refine(&pair.source.entry, &pair.destination, sharding, scope, &self.gate).await?;
                 self.check_shard_keys(&pair).await?;
             }
             let rehearsal = Rehearsal::of(&pair.source, &pair.destination, collections).await?;

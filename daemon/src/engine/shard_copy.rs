@@ -164,6 +164,7 @@ impl ShardCopy<'_> {
         let copier = Copier {
             source,
             entry: &sync.source.entry,
+            shards: &sync.source.shards,
             destination: &sync.destination,
             progress: &self.progress,
             doubled: &doubled,

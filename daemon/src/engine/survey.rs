@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::spec::MigrationSpec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 
 use super::catalog::{self, CollectionInfo};
 use super::rehearsal::Rehearsal;
@@ -27,15 +27,16 @@ pub(super) struct Survey {
     source: Arc<Source>,
     destination: Arc<Deployment>,
     spec: Arc<MigrationSpec>,
+    gate: Arc<RwLock<()>>,
     begun: Notify,
     /// What was found, in words; `None` before the first look.
     found: Mutex<Option<Vec<String>>>,
 }
 
 impl Survey {
-    /// Makes one that has not begun.
-    pub(super) fn of(source: Arc<Source>, destination: Arc<Deployment>, spec: Arc<MigrationSpec>) -> Self {
-        Self { source, destination, spec, begun: Notify::new(), found: Mutex::default() }
+    /// Makes one that has not begun. `gate` stops the tail between two rounds.
+    pub(super) fn of(source: Arc<Source>, destination: Arc<Deployment>, spec: Arc<MigrationSpec>, gate: Arc<RwLock<()>>) -> Self {
+        Self { source, destination, spec, gate, begun: Notify::new(), found: Mutex::default() }
     }
 
     /// Lets it look from now on: all is copied, and the indexes are built.
@@ -89,6 +90,7 @@ impl Survey {
             found.push(uneven::fault(&uneven));
         }
         let (sharding, scope) = (self.spec.sharding.as_ref(), &self.spec.namespaces.scope);
+        rekeyed::refine(&self.source.entry, &self.destination, sharding, scope, &self.gate).await?;
         found.extend(rekeyed::look(&self.source.entry, &self.destination, sharding, scope).await?);
         Ok(found)
     }

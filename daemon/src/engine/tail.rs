@@ -17,6 +17,7 @@ mod dropped;
 mod held;
 mod idle;
 mod keys;
+mod moment;
 mod position;
 
 use std::collections::{HashMap, HashSet};
@@ -53,6 +54,7 @@ use dropped::Dropped;
 use held::Held;
 use idle::Idle;
 use keys::Keys;
+use moment::Moments;
 use position::Position;
 
 /// Replies read ahead of what is being applied.
@@ -382,6 +384,7 @@ impl Tail {
         let mut told = self.told().await?;
         let mut idle = Idle::default();
         let mut keys = Keys::default();
+        let mut moments = Moments::at(from);
         let mut is_over = false;
         while !is_over {
             idle.look(&self.source, merge.holds_up());
@@ -409,7 +412,7 @@ impl Tail {
                 let passed: Vec<(Lane, Passed)> =
                     (0..from.len()).filter_map(|lane| Some((lane, merge.take_told(lane)?))).collect();
                 let _round = self.gate.read().await;
-                self.apply_events(events, &mut position, &mut told, &mut keys).await?;
+                self.apply_events(events, &mut position, &mut told, &mut keys, &mut moments).await?;
                 drop(shares);
                 for (lane, passed) in passed {
                     position.pass(lane, passed.token, passed.time);
@@ -487,13 +490,16 @@ impl Tail {
         position: &mut Position,
         told: &mut Told,
         keys: &mut Keys,
+        moments: &mut Moments,
     ) -> Result<(), Fault> {
         let mut changes = Vec::new();
+        let newest = events.iter().map(|(_, event)| event.time).max().unwrap_or(position.time);
         for (lane, event) in events {
             match event.what {
                 What::Change(change) => {
-                    let is_alone =
-                        !self.source.is_sharded() || keys.names_document(&self.source, &change, event.uuid.as_deref()).await?;
+                    let is_alone = !self.source.is_sharded()
+                        || !moments.deletes_changed(lane, event.time, &change)
+                            && keys.names_document(&self.source, &change, event.uuid.as_deref(), newest).await?;
                     if is_alone {
                         changes.push(change);
                     } else {

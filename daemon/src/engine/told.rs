@@ -1,8 +1,11 @@
 //! Definitions that several shards tell of, each applied once.
 //!
 //! A collection's definition changes on every shard that holds it, at times of their own, and each shard's stream tells of it. The
-//! server's coordinator lets nothing else happen to the collection between the first and the last. So the first to tell is the one
-//! that counts, and the n-th time that a shard tells the same is the n-th time that it happened.
+//! server's coordinator lets no other definition of the collection come between the first and the last. So the first to tell is the
+//! one that counts, and the n-th time that a shard tells the same is the n-th time that it happened.
+//!
+//! That a collection was dropped counts each time, like a database: while one shard has dropped it another still takes writes, a
+//! transaction's that it had prepared for one, and by them it is made anew on the destination.
 //!
 //! A rename over a collection is told as one by the shards that have some of what is renamed. Those that have only some of what it
 //! replaces tell that this one was dropped, before or after the others tell of the rename: by its name it would be the wrong one that
@@ -27,7 +30,7 @@ use super::merge::Lane;
 pub struct Told {
     counts: HashMap<Vec<u8>, Count>,
     changed: HashSet<(Vec<u8>, Lane)>,
-    /// Of collections that were renamed: which one has the name.
+    /// Of collections that were made or renamed: which one has the name.
     identities: HashMap<Namespace, Vec<u8>>,
     /// Where one stream tells of all shards: how many definitions were told, which is the number of the last one.
     in_one: Option<u64>,
@@ -89,10 +92,10 @@ impl Told {
             None => self.is_first(lane, kind),
             Some(last) => self.is_first_in_one(last, kind, definition, uuid),
         };
-        is_first || matches!(definition, Definition::DropDatabase(_))
+        is_first || matches!(definition, Definition::DropDatabase(_) | Definition::Drop(_))
     }
 
-    /// The UUID of the collection that has a name since a rename.
+    /// The UUID of the collection that has a name since it was made or renamed.
     #[must_use]
     pub fn identity(&self, namespace: &Namespace) -> Option<&[u8]> {
         self.identities.get(namespace).map(Vec::as_slice)
@@ -112,9 +115,8 @@ impl Told {
     pub fn note(&mut self, definition: &Definition, uuid: Option<Vec<u8>>) -> Vec<(Namespace, Option<Vec<u8>>)> {
         let changed = match definition {
             // One that is sharded by another key is another one from then on.
-            Definition::Create(namespace, _) | Definition::Drop(namespace) | Definition::Shard(namespace) => {
-                vec![(namespace.clone(), None)]
-            }
+            Definition::Drop(namespace) | Definition::Shard(namespace) => vec![(namespace.clone(), None)],
+            Definition::Create(namespace, _) => vec![(namespace.clone(), uuid)],
             Definition::Rename(from, to) => vec![(from.clone(), None), (to.clone(), uuid)],
             Definition::DropDatabase(db) => self
                 .identities
@@ -185,9 +187,11 @@ mod tests {
         let stored = told.note(&rename, Some(b"2".to_vec()));
         assert_eq!(stored, [(new, None), (old.clone(), Some(b"2".to_vec()))]);
         let stored = stored.into_iter().filter_map(|(namespace, uuid)| Some((namespace, uuid?)));
-        for ends in
-            [Definition::Drop(old.clone()), Definition::Create(old.clone(), Default::default()), Definition::Shard(old.clone())]
-        {
+        let made = Definition::Create(old.clone(), Default::default());
+        let mut again = Told::stored([], stored.clone());
+        again.note(&made, Some(b"3".to_vec()));
+        assert_eq!(again.identity(&old), Some(b"3".as_slice()));
+        for ends in [Definition::Drop(old.clone()), Definition::Shard(old.clone())] {
             let mut again = Told::stored([], stored.clone());
             assert_eq!(again.identity(&old), Some(b"2".as_slice()));
             assert_eq!(again.note(&ends, Some(b"3".to_vec())), [(old.clone(), None)]);
@@ -196,8 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn that_a_database_was_dropped_counts_each_time() {
+    fn that_something_was_dropped_counts_each_time() {
+        let drop = Definition::Drop(Namespace::new("shop", "a"));
         let mut told = Told::default();
+        assert!(told.is_new(0, b"drop", &drop, None) && told.is_new(1, b"drop", &drop, None));
         let drop = Definition::DropDatabase("shop".to_owned());
         assert!(told.is_new(0, b"drop", &drop, None) && told.is_new(1, b"drop", &drop, None));
     }
@@ -217,7 +223,7 @@ mod tests {
         let stored = told.take_changed();
         let mut again = Told::stored(stored, []).in_one_stream();
         assert!(!again.is_new(0, b"back", &back, Some(b"1")));
-        assert!(!again.is_new(0, b"drop 2", &drop, Some(b"2")));
+        assert!(again.is_new(0, b"drop 2", &drop, Some(b"2")), "a drop counts each time");
         // It happened again.
         assert!(again.is_new(0, b"there", &there, Some(b"1")));
         again.take_back(b"there");

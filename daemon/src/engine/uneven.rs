@@ -15,6 +15,7 @@ use schemas::namespace::Namespace;
 use super::catalog;
 use super::concurrent::{self, Piece};
 use super::index;
+use super::source::ShardSource;
 use super::topology::Cluster;
 use crate::mongo::{Deployment, append, command};
 
@@ -120,6 +121,30 @@ pub async fn look(
         of_collections.entry(namespace).or_default().push((shard, specs));
     }
     Ok(of_collections.into_iter().flat_map(|(namespace, of_shards)| uneven(namespace, of_shards)).collect())
+}
+
+/// Drops the indexes of the destination that may refuse what the source holds: those that it no longer has, and those that not all of
+/// its shards have. What the shards have alike by the time of the cutover is built again before it.
+pub async fn drop_in_the_way(
+    entry: &Deployment,
+    shards: &[ShardSource],
+    destination: &Deployment,
+    namespace: &Namespace,
+) -> Result<(), Fault> {
+    index::drop_gone(entry, destination, namespace).await?;
+    if !entry.is_sharded() {
+        return Ok(());
+    }
+    let cluster = Cluster::discover(entry).await?;
+    let shards: Vec<_> = shards.iter().map(|shard| (&shard.name, &*shard.deployment)).collect();
+    let there = catalog::indexes(destination, namespace).await?;
+    for uneven in look(&cluster, &shards, std::iter::once(namespace)).await? {
+        if there.iter().any(|spec| index::name(spec) == uneven.index && index::asks_of_values(spec)) {
+            tracing::info!(%uneven, "not held on the destination meanwhile");
+            index::drop_one(destination, namespace, &uneven.index).await?;
+        }
+    }
+    Ok(())
 }
 
 fn uneven(namespace: &Namespace, mut of_shards: Vec<(ShardName, Vec<RawDocumentBuf>)>) -> Vec<Uneven> {

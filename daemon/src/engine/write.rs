@@ -11,7 +11,7 @@ use mongodb::error::ErrorKind;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
-use super::{element, index};
+use super::{distribute, element, index};
 use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{Deployment, append, command, error};
 
@@ -25,8 +25,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const DUPLICATE_KEY: i32 = 11000;
 /// The server's code for a write to a view.
 const ON_VIEW: i32 = 166;
-/// The server's codes for a document that a sharded collection has no place for: an array in the shard key, or in a hashed index.
-const NO_PLACE: [i32; 2] = [61, 16766];
+/// The server's code for a document that a sharded collection has no place for: an array in the shard key.
+const NO_PLACE: i32 = 61;
+/// The server's code for an array in a field of a hashed index, which may be that of the shard key.
+const ARRAY_HASHED: i32 = 16766;
+
+/// What an exact insertion has around its document and the `_id`, at most, but for a shard key.
+const EXACT_INSERTION: usize = 200;
 
 /// Tells the writes of this process apart.
 static WRITES: AtomicU64 = AtomicU64::new(0);
@@ -105,7 +110,13 @@ pub async fn run(destination: &Deployment, namespace: &Namespace, verb: Verb, st
         match send_one(destination, namespace, verb, statements).await? {
             Reply::Read(reply) => {
                 outcome.matched += count(&reply);
-                outcome.refused.extend(refused(&reply).map(|refused| Refused { index: first + refused.index, ..refused }));
+                outcome.refused.extend(refused(&reply).map(|refused| Refused {
+                    index: first + refused.index,
+                    why: match refused.why {
+                        Why::Code(ARRAY_HASHED) if distribute::is_hashed(destination, namespace) => Why::NoPlace,
+                        why => why,
+                    },
+                }));
             }
             Reply::Unreadable => {
                 let mut halves = halves(statements);
@@ -136,9 +147,35 @@ fn halves(statements: &RawArray) -> Vec<(usize, RawArrayBuf)> {
     vec![(0, part(&all[..middle])), (middle, part(&all[middle..]))]
 }
 
+/// As [`run`], with statements that are made for each try alone: held beside their command, they would weigh as much once more.
+async fn run_made(
+    destination: &Deployment,
+    namespace: &Namespace,
+    verb: Verb,
+    bytes: usize,
+    make: impl Fn() -> RawArrayBuf,
+) -> Result<Outcome, Fault> {
+    match send_made(destination, namespace, verb, bytes, |write, list| append(write, list, &*make())).await? {
+        Reply::Read(reply) => Ok(Outcome { matched: count(&reply), refused: refused(&reply).collect() }),
+        Reply::Unreadable => run(destination, namespace, verb, &make()).await,
+    }
+}
+
 async fn send_one(destination: &Deployment, namespace: &Namespace, verb: Verb, statements: &RawArray) -> Result<Reply, Fault> {
+    let bytes = statements.as_bytes().len();
+    send_made(destination, namespace, verb, bytes, |write, list| append(write, list, statements)).await
+}
+
+/// Sends a command of so many bytes, to which `put` adds its list of statements.
+async fn send_made(
+    destination: &Deployment,
+    namespace: &Namespace,
+    verb: Verb,
+    bytes: usize,
+    put: impl Fn(&mut RawDocumentBuf, &str),
+) -> Result<Reply, Fault> {
     let (name, list) = verb.command();
-    let _share = destination.memory.command(statements.as_bytes().len()).await;
+    let _share = destination.memory.command(bytes).await;
     let mark = format!("{}:{}:{};", destination.tag, std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
     let mut head = command(name, &namespace.collection);
     append(&mut head, "ordered", false);
@@ -150,7 +187,7 @@ async fn send_one(destination: &Deployment, namespace: &Namespace, verb: Verb, s
     // Made for each try: a copy that is kept for the next would be as large as all that is written, for nothing.
     let write = || {
         let mut write = head.clone();
-        append(&mut write, list, statements);
+        put(&mut write, list);
         write
     };
     until_passed(destination, namespace, verb.doing(), &mark, write).await
@@ -253,7 +290,7 @@ fn refused(reply: &Document) -> impl Iterator<Item = Refused> {
             DUPLICATE_KEY if is_on_id(error) => Why::IdTaken,
             DUPLICATE_KEY => Why::KeyTaken,
             ON_VIEW => Why::View,
-            code if NO_PLACE.contains(&code) => Why::NoPlace,
+            NO_PLACE => Why::NoPlace,
             code => Why::Code(code),
         },
     })
@@ -349,15 +386,24 @@ async fn insert_runs(destination: &Deployment, namespace: &Namespace, documents:
     let mut refused = Vec::new();
     let mut first = 0;
     for run_of in all.chunk_by(|a, b| element::has_zero_timestamp(a) == element::has_zero_timestamp(b)) {
-        let mut statements = RawArrayBuf::new();
         let verb = if element::has_zero_timestamp(run_of[0]) { Verb::Update } else { Verb::Insert };
-        for document in run_of {
-            match verb {
-                Verb::Update => statements.push(&*exact_insertion(document, placed.as_deref())),
-                Verb::Insert | Verb::Delete => statements.push(*document),
+        let of_id = |document: &RawDocument| element::id_of(document).map_or(0, |id| id.as_bytes().len());
+        let around = |document: &RawDocument| match verb {
+            Verb::Update => EXACT_INSERTION + of_id(document),
+            Verb::Insert | Verb::Delete => 0,
+        };
+        let bytes = run_of.iter().map(|document| document.as_bytes().len() + around(document)).sum();
+        let make = || {
+            let mut statements = RawArrayBuf::new();
+            for document in run_of {
+                match verb {
+                    Verb::Update => statements.push(&*exact_insertion(document, placed.as_deref())),
+                    Verb::Insert | Verb::Delete => statements.push(*document),
+                }
             }
-        }
-        let outcome = run(destination, namespace, verb, &statements).await?;
+            statements
+        };
+        let outcome = run_made(destination, namespace, verb, bytes, make).await?;
         refused.extend(outcome.refused.into_iter().map(|refused| Refused { index: first + refused.index, ..refused }));
         first += run_of.len();
     }

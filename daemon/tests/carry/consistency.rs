@@ -57,7 +57,13 @@ async fn transact(client: &Client, commands: &[(String, Document)], commits: boo
     session.start_transaction().await?;
     let mut is_changed = false;
     for (db, command) in commands {
-        let reply = client.database(db).run_command(command.clone()).session(&mut session).await?;
+        let database = client.database(db);
+        let mut command = command.clone();
+        if let Some((name, id)) = generate::cluster::changed_by_key(&command) {
+            let found = database.collection(name).find_one(doc! { "_id": id.clone() }).session(&mut session).await?;
+            generate::cluster::name_key(&mut command, &found.unwrap_or_default());
+        }
+        let reply = database.run_command(command).session(&mut session).await?;
         is_changed |= has_effect(&reply);
     }
     if commits {

@@ -6,6 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use daemon::engine::run::MongoEngine;
 use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport};
+use mongodb::bson::doc;
+use rig::ShardedCluster;
+use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::id::{RunId, Workspace};
 use schemas::spec::MigrationSpec;
@@ -81,6 +84,41 @@ impl Driven {
             Ok(ready) => ready,
             Err(_) => bail!("not ready: {:?} {:?}", self.engine.progress(), self.engine.mismatches(5).await),
         }
+    }
+
+    /// Waits until something holds, and nothing is in the way of a cutover then.
+    pub(crate) async fn ready_with(&mut self, what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result<()> {
+        let holding = async {
+            while !holds().await? {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        tokio::time::timeout(PATIENCE, holding).await.with_context(|| format!("{what} does not come to be so"))??;
+        self.ready().await
+    }
+
+    /// Waits until all that the source's shards hold now is applied.
+    pub(crate) async fn caught_up(&self, source: &ShardedCluster) -> Result<()> {
+        let mut now = Vec::new();
+        for shard in source.shards() {
+            let note = doc! { "appendOplogNote": 1, "data": { "msg": "now" } };
+            let time = shard.client().await?.database("admin").run_command(note).await?.get_timestamp("operationTime")?;
+            now.push((shard.name().to_owned(), Some(ClusterTime { t: time.time, i: time.increment })));
+        }
+        let applied = async {
+            loop {
+                let shards = self.engine.progress().shards;
+                let is_applied = |(name, now): &(String, Option<ClusterTime>)| {
+                    shards.iter().any(|shard| shard.name.0 == *name && shard.optime_gap.applied >= *now)
+                };
+                if now.iter().all(is_applied) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, applied).await.context("it does not catch up")
     }
 
     /// Waits until something that is in the way of a cutover is told in these words.

@@ -3,6 +3,7 @@
 mod balancing;
 mod copy;
 mod driven;
+mod dropped;
 mod fence;
 mod keys;
 mod moves;
@@ -11,4 +12,5 @@ mod rollover;
 mod router;
 mod run;
 mod topology;
+mod transactions;
 mod uneven;

@@ -118,11 +118,21 @@ async fn a_sharded_destination_does_not_stay_under_the_old_key_unnoticed() -> Re
     let index = doc! { "key": &finer, "name": "finer" };
     client.database("shop").run_command(doc! { "createIndexes": "ranged", "indexes": [index] }).await?;
     source.admin(doc! { "refineCollectionShardKey": "shop.ranged", "key": &finer }).await?;
-    run.blocked_by("CUT0070: shop.ranged is sharded by {a: 1, b: 1, _id: 1} by now, and on the destination by {a: 1, b: 1}")
-        .await?;
+    let collections = destination.client().await?.database("config").collection::<Document>("collections");
+    let wanted = doc! { "_id": "shop.ranged", "key": &finer };
+    run.ready_with("the key on the destination", async || Ok(collections.find_one(wanted.clone()).await?.is_some())).await?;
+    let ranged = client.database("shop").collection::<Document>("ranged");
+    for n in 0..40 {
+        ranged.insert_one(doc! { "_id": 400_000 + n, "a": n * 10, "b": "finer" }).await?;
+        ranged.update_one(doc! { "_id": n }, doc! { "$set": { "seen": n } }).await?;
+        ranged.delete_one(doc! { "_id": 100 + n }).await?;
+    }
+    run.caught_up(&source).await?;
+    let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
+    assert!(report.is_equal(), "{report}");
     reshard(&source, "shop.ranged", "b").await?;
     client.database("shop").collection("ranged").insert_one(doc! { "_id": -1, "a": 7, "b": "late" }).await?;
-    run.blocked_by("CUT0070: shop.ranged is sharded by {b: 1} by now, and on the destination by {a: 1, b: 1}").await?;
+    run.blocked_by("CUT0070: shop.ranged is sharded by {b: 1} by now, and on the destination by {a: 1, b: 1, _id: 1}").await?;
     let fault = run.engine.prepare_cutover().await.err().context("it is noticed")?;
     assert_eq!(fault.code, FaultCode::ShardKeyUnfit, "{fault}");
     Ok(())

@@ -9,7 +9,7 @@ use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
 use schemas::fault::FaultCode;
 use schemas::observed::{Check, Outcome};
-use schemas::spec::{MigrationSpec, SourceWrites};
+use schemas::spec::{IndexBuild, MigrationSpec, SourceWrites};
 
 use crate::copy::{fill, spec};
 use crate::driven::Driven;
@@ -24,6 +24,14 @@ async fn having(source: &ShardedCluster, index: &str) -> Result<Vec<String>> {
         }
     }
     Ok(having)
+}
+
+/// Drops the index that `shard-1` has refused.
+async fn even_out(source: &ShardedCluster) -> Result<()> {
+    for shard in source.shards().iter().filter(|shard| shard.name() != "shard-1") {
+        shard.client().await?.database("shop").run_command(doc! { "dropIndexes": "ranged", "index": "tags_hashed" }).await?;
+    }
+    Ok(())
 }
 
 async fn looked_at(spec: &MigrationSpec) -> Result<Check> {
@@ -61,9 +69,7 @@ async fn an_index_that_a_shard_refused_keeps_the_source_open() -> Result<()> {
     db.collection("plain").insert_one(doc! { "_id": "open" }).await.context("the source takes writes")?;
 
     // Mended as an operator would.
-    for shard in source.shards().iter().filter(|shard| shard.name() != "shard-1") {
-        shard.client().await?.database("shop").run_command(doc! { "dropIndexes": "ranged", "index": "tags_hashed" }).await?;
-    }
+    even_out(&source).await?;
     run.ready().await?;
     run.cut_over().await?;
     let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
@@ -93,8 +99,17 @@ async fn an_index_that_the_destination_has_may_be_lacking_on_a_shard() -> Result
     let check = looked_at(&spec).await?;
     assert_eq!((check.outcome, check.code), (Outcome::Fail, Some(FaultCode::IndexUneven)), "{check:?}");
     third.run_command(doc! { "dropIndexes": "ranged", "index": "b_1" }).await?;
+    // What a shard refused is held by no destination, also not where indexes are built before the copy.
+    let db = client.database("shop");
+    db.collection::<Document>("ranged").update_one(doc! { "a": 450, "b": "450" }, doc! { "$set": { "tags": [1, 2] } }).await?;
+    let index = doc! { "key": { "tags": "hashed" }, "name": "tags_hashed" };
+    let refused = db.run_command(doc! { "createIndexes": "ranged", "indexes": [index] }).await;
+    assert!(refused.is_err(), "{refused:?}");
+    spec.copy.indexes = IndexBuild::BeforeCopy;
 
     let mut run = Driven::start(spec).await?;
+    run.blocked_by("CUT0063: index tags_hashed of shop.ranged is on shard-0, shard-2, and not on shard-1").await?;
+    even_out(&source).await?;
     run.ready().await?;
     run.cut_over().await?;
     let report = compare(&client, &destination.client().await?, &Scope::default()).await?;

@@ -78,19 +78,24 @@ impl Ours {
     /// have been well for a while before it is.
     pub(crate) async fn verified(&self) -> Result<(f64, f64)> {
         let began = Instant::now();
+        self.compared().await?;
+        let compared = began.elapsed().as_secs_f64();
+        self.ready().await?;
+        Ok((compared, began.elapsed().as_secs_f64()))
+    }
+
+    /// Waits until nothing is left to be compared.
+    pub(crate) async fn compared(&self) -> Result<()> {
         loop {
             let status = self.cutover.status(MIGRATION).await?;
             let verification = &status["verification"];
             let is_compared = verification["phase"] == "clean" || status["phase"] == "ready";
             if is_compared && verification["pending_rechecks"] == 0 {
-                break;
+                return Ok(());
             }
             ensure!(status["phase"] != "failed", "the run failed: {status:#}\n{}", self.daemon.log_end());
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        let compared = began.elapsed().as_secs_f64();
-        self.ready().await?;
-        Ok((compared, began.elapsed().as_secs_f64()))
     }
 
     /// Processor time and peak memory so far.

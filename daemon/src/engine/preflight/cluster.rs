@@ -15,10 +15,11 @@ use crate::engine::{balancer, balancing};
 use crate::mongo::{Deployment, Side, Topology, connect};
 
 /// What a run does on each shard directly; a user of the cluster may have none of it there.
-const ON_SHARDS: [Action; 6] = [
+const ON_SHARDS: [Action; 7] = [
     Action::Anywhere("find"),
     Action::Anywhere("changeStream"),
     Action::Anywhere("listCollections"),
+    Action::Anywhere("listIndexes"),
     Action::Anywhere("collStats"),
     Action::Cluster("listDatabases"),
     Action::Cluster("appendOplogNote"),

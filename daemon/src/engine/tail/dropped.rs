@@ -89,6 +89,8 @@ mod tests {
     fn what_a_rename_replaced_is_not_dropped_again_by_its_name() {
         assert_eq!(judge(b"old", Some(b"new"), Some(b"new"), false), Dropped::Replaced);
         assert_eq!(judge(b"new", Some(b"new"), None, false), Dropped::Gone);
+        // Told by another shard, after what took its name was.
+        assert_eq!(judge(b"old", Some(b"next"), Some(b"next"), true), Dropped::Replaced);
         assert_eq!(judge(b"new", Some(b"new"), Some(b"next"), false), Dropped::Gone, "made again further on");
     }
 

@@ -329,7 +329,7 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
     ensure!(failed.is_empty(), "failed with CUTOVER_SHAPE={shape:?} CUTOVER_SEED={}", failed.join(", "));
     println!("{shape:?}, {} seeds: {tally}", seeds.len());
     if seeds.len() > 1 {
-        tally.check_load(sides.source.holders().len())?;
+        tally.check_load(sides.source.holders().len(), seeds.len() >= MANY)?;
     }
     if seeds.len() >= MANY {
         tally.check_kinds(shape)?;

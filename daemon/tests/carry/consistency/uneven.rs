@@ -9,9 +9,13 @@ use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
+use mongodb::error::{Error, ErrorKind};
 use rig::ShardedCluster;
 
 use super::generate::DATABASES;
+
+/// The server's code for an index that is not there.
+const INDEX_NOT_FOUND: i32 = 27;
 
 /// Drops every index that is not the same on all shards that own some of its collection. Returns how many.
 pub(super) async fn heal(cluster: &ShardedCluster) -> Result<u64> {
@@ -34,7 +38,10 @@ pub(super) async fn heal(cluster: &ShardedCluster) -> Result<u64> {
         for (index, found) in forms {
             if found.len() < holders.len() || found.iter().any(|one| *one != found[0]) {
                 println!("  {index} of {db}.{name} is not the same on all of {holders:?}, and is dropped");
-                router.database(db).run_command(doc! { "dropIndexes": name, "index": index }).await?;
+                let drop = router.database(db).run_command(doc! { "dropIndexes": name, "index": index }).await;
+                // A shard that lacks it is told of as an error, when the others have dropped it.
+                let is_over = |error: &Error| matches!(&*error.kind, ErrorKind::Command(error) if error.code == INDEX_NOT_FOUND);
+                drop.map(|_| ()).or_else(|error| if is_over(&error) { Ok(()) } else { Err(error) })?;
                 dropped += 1;
             }
         }

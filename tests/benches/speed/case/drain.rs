@@ -70,7 +70,13 @@ pub(crate) async fn run(kind: Backlog, options: &Options) -> Result<Vec<Row>> {
                     let (pcsm, destination) = pcsm.as_ref().context("pcsm was found before")?;
                     (destination, drain_pcsm(pcsm, &source, destination).await?)
                 }
-                Contender::Verified => (&for_verified, drain_ours(&verified, &source, &for_verified).await?),
+                Contender::Verified => {
+                    let mut measured = drain_ours(&verified, &source, &for_verified).await?;
+                    let after = Instant::now();
+                    verified.compared().await?;
+                    measured.more.push(("compared after s".to_owned(), after.elapsed().as_secs_f64()));
+                    (&for_verified, measured)
+                }
                 Contender::Dump | Contender::Fixed => continue,
             };
             data::ensure_equal(&client, &destination.client().await?, DB, contender.name()).await?;

@@ -70,6 +70,24 @@ fn admin(command: Document) -> Operation {
     Operation::Command { db: "admin".to_owned(), command }
 }
 
+/// The keyed collection and the `_id` of the one document that a command changes there.
+pub(crate) fn changed_by_key(command: &Document) -> Option<(&str, &Bson)> {
+    let name = command.get_str("update").ok().filter(|name| KEYED.iter().any(|(keyed, _)| keyed == name))?;
+    let [update] = command.get_array("updates").ok()?.as_slice() else { return None };
+    Some((name, update.as_document()?.get_document("q").ok()?.get("_id")?))
+}
+
+/// Has such a command name the shard key that its document has: a router changes it for nobody who does not.
+pub(crate) fn name_key(command: &mut Document, document: &Document) {
+    let Some((_, key)) = KEYED.iter().find(|(name, _)| command.get_str("update").ok() == Some(name)) else { return };
+    let update = command.get_array_mut("updates").ok().and_then(|updates| updates.first_mut()?.as_document_mut());
+    let Some(filter) = update.and_then(|update| update.get_document_mut("q").ok()) else { return };
+    for (path, _) in *key {
+        let value = path.split('.').try_fold(Bson::from(document.clone()), |at, name| at.as_document()?.get(name).cloned());
+        filter.insert(*path, doc! { "$eq": value.unwrap_or(Bson::Null) });
+    }
+}
+
 impl Plan {
     /// A plan for deployments of a shape.
     pub(crate) fn of_shape(seed: u64, shape: Shape) -> Self {

@@ -1,0 +1,57 @@
+//! What is written to one shard while a collection is being dropped on the others.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+use rig::compare::{Scope, compare};
+use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
+
+use crate::copy::{fill, spec};
+use crate::driven::Driven;
+
+async fn has_ranged(shard: &Client) -> Result<bool> {
+    Ok(shard.database("shop").list_collection_names().await?.iter().any(|name| name == "ranged"))
+}
+
+/// One shard's stream tells that the collection is gone, another's of a document that came afterwards, by a transaction that it waits
+/// for, and only then that it is gone there, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_shard_takes_before_it_drops_a_collection_goes_with_it() -> Result<()> {
+    let (source, destination) =
+        tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
+    fill(&source).await?;
+    let mut run = Driven::start(spec(&source, destination.uri())).await?;
+    run.ready().await?;
+    // Not the primary shard of its database, which is the last one.
+    let (early, late) = (source.shards()[0].client().await?, source.shards()[1].client().await?);
+    let mut session = late.start_session().await?;
+    session.start_transaction().await?;
+    let ranged = late.database("shop").collection::<Document>("ranged");
+    // Its own by the chunks.
+    ranged.insert_one(doc! { "_id": "late", "a": 450, "b": "late" }).session(&mut session).await?;
+    let shop = source.client().await?.database("shop");
+    let dropping = shop.clone();
+    let dropping = tokio::spawn(async move { dropping.run_command(doc! { "drop": "ranged" }).await });
+    let began = Instant::now();
+    while has_ranged(&early).await? {
+        ensure!(began.elapsed() < Duration::from_secs(60), "the first shard does not drop it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The shards' clocks are their own until somebody tells them of each other's.
+    let mut seen = early.start_session().await?;
+    early.database("admin").run_command(doc! { "ping": 1 }).session(&mut seen).await?;
+    session.advance_cluster_time(seen.cluster_time().context("a time")?);
+    session.commit_transaction().await?;
+    dropping.await??;
+    // What takes the name has nothing of what had it.
+    shop.collection::<Document>("ranged").insert_one(doc! { "_id": "new" }).await?;
+    run.cut_over().await?;
+    let to = destination.client().await?;
+    let report = compare(&source.client().await?, &to, &Scope::default()).await?;
+    ensure!(report.is_equal(), "{report}");
+    let carried = to.database("shop").collection::<Document>("ranged").count_documents(doc! {}).await?;
+    ensure!(carried == 1, "{carried} documents");
+    Ok(())
+}
