@@ -223,13 +223,16 @@ async fn through_router<T>(findings: &mut Findings, router: &Deployment, shards:
     for (shard, reached) in shards.iter().zip(reached) {
         match reached {
             Err(fault) => {
-                let fault = on_shard(shard, fault.clone());
                 let message = format!(
-                    "{}; a run that begins so reads all shards through the router to its end: more slowly, with one figure for all of \
+                    "shard {}: {}; a run that begins so reads all shards through the router to its end: more slowly, with one figure for all of \
                      them, and without the windows of their oplogs",
-                    fault.message
+                    shard.name, fault.message
                 );
-                findings.warn("source_shards", message, fault.remedy);
+                let remedy = format!(
+                    "let the daemon's machine resolve and reach {} before the run begins, so that each shard is read by itself",
+                    shard.hosts
+                );
+                findings.warn("source_shards", message, remedy);
             }
             Ok(_) => {
                 note_shard(
