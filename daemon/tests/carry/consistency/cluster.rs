@@ -31,7 +31,7 @@ const fn quick(shape: Shape) -> [u64; 2] {
     match shape {
         Shape::ClusterToSet => [12, 78],
         Shape::ClusterToCluster => [12, 47],
-        Shape::SetToCluster => [37, 71],
+        Shape::SetToCluster => [40, 77],
     }
 }
 
