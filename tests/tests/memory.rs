@@ -6,7 +6,7 @@ use mongodb::bson::{Document, doc};
 use rig::compare::{Scope, compare};
 use rig::stage::MIGRATION;
 use rig::workload::fill_uniform;
-use rig::{Options, Stage, Writer, WriterOptions, cutoverd};
+use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster, Stage, Writer, WriterOptions, cutoverd};
 
 use tokio::sync::Mutex;
 
@@ -85,6 +85,47 @@ async fn the_largest_documents_on_every_worker() {
     let mb = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!("{inserted} documents of 16 MB and as many in the tail: at most {:.1} MB, then {:.1} MB", mb(copied), mb(peak));
     assert!(peak < LEAST_MB << 20, "{copied} bytes, then {peak}");
+}
+
+/// Their events are merged, so that each shard's next one is held until the others' have come.
+#[tokio::test]
+async fn the_largest_documents_on_every_shard() {
+    const SHARDS: usize = 3;
+    const TEXT: usize = (16 << 20) - 64;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let shard = Options { cache_gb: 1.0, oplog_mb: 1024, ..Options::default() };
+    let source = ShardedCluster::start(ClusterOptions { shard: shard.clone(), ..ClusterOptions::shards(SHARDS) });
+    let destination = ReplicaSet::start(Options { name: "rs-destination".to_owned(), ..shard });
+    let stage = Stage::between(source, destination, cutoverd::Config::default()).await.unwrap();
+    stage.source.create_database("large", 0).await.unwrap();
+    stage.source.shard_collection("large.data", doc! { "_id": "hashed" }, Some(6)).await.unwrap();
+    let source = stage.source.client().await.unwrap();
+    let data = source.database("large").collection::<Document>("data");
+    let insert = async |numbers: std::ops::Range<i32>| {
+        for number in numbers {
+            data.insert_one(doc! { "_id": number, "text": "x".repeat(TEXT) }).await.unwrap();
+        }
+    };
+    insert(0..16).await;
+    stage.apply(&stage.declaration()).await.unwrap();
+    stage.wait_for("ready").await.unwrap();
+    let copied = stage.daemon.peak_rss_bytes().unwrap();
+    stage.cutover.succeed(["pause", MIGRATION]).await.unwrap();
+    stage.wait_for("paused").await.unwrap();
+    insert(16..32).await;
+    for shard in stage.source.shards() {
+        let of_shard = shard.client().await.unwrap().database("large").collection::<Document>("data");
+        assert!(of_shard.estimated_document_count().await.unwrap() > 3, "every shard has some");
+    }
+    stage.cutover.succeed(["resume", MIGRATION]).await.unwrap();
+    let pending = |status: &serde_json::Value| status["verification"]["pending_rechecks"].as_u64();
+    let applied = |status: &serde_json::Value| status["tail"]["events_applied"].as_u64();
+    let is_done = |status: &serde_json::Value| applied(status) >= Some(16) && pending(status) == Some(0);
+    stage.status_where(MIGRATION, "applied and compared", is_done).await.unwrap();
+    let peak = stage.daemon.peak_rss_bytes().unwrap();
+    let mb = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!("documents of 16 MB on {SHARDS} shards: at most {:.1} MB, then {:.1} MB", mb(copied), mb(peak));
+    assert!(peak < LIMIT_BYTES, "{copied} bytes, then {peak}");
 }
 
 /// What others set for a measurement at full size.
