@@ -69,13 +69,14 @@ impl Daemon {
         let state_dir = StateDir::take(&config.state_dir)?;
         let journal_path = state_dir.journal();
         let journal = blocking(move || Journal::open(&journal_path)).await?;
-        // Before anything is taken up: a daemon that cannot be reached must not begin to work.
-        let (listener, socket) = listen(&config.listen.path)?;
+        // Before anything is taken up: a daemon that cannot be reached must not begin to work. The socket comes last: who can connect
+        // to it finds a daemon that listens wherever it was told to.
         let remote = Remote::listen(config).await?;
         let http = match config.http {
             Some(address) => Some(Http::listen(address).await?),
             None => None,
         };
+        let (listener, socket) = listen(&config.listen.path)?;
         let mark = journal.mark().map_err(|error| error.fault())?;
         let clock = Arc::new(Clock::resume(mark.as_ref(), hooks.clock_offset_file));
         let engines = Arc::new(Engines::new(engine, config.state_dir.clone()));

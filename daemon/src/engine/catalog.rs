@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 
+use super::concurrent::{self, Piece};
 use super::element;
 use crate::mongo::{Deployment, ServerVersion, append, command, error, number};
+
+/// The servers' own catalogues can be read from this version on.
+const LIST_CATALOG: ServerVersion = ServerVersion::new(6, 0, 0);
+/// Collections whose options are asked for at once.
+const AT_ONCE: usize = 8;
 
 /// What kind of thing a namespace names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +87,17 @@ impl CollectionInfo {
     #[must_use]
     pub fn options(&self) -> Option<&RawDocument> {
         self.raw.get_document("options").ok()
+    }
+
+    fn set_options(&mut self, options: &RawDocument) {
+        let mut raw = RawDocumentBuf::new();
+        for (name, value) in self.raw.iter().flatten() {
+            match name.as_str() {
+                "options" => append(&mut raw, "options", options),
+                name => append(&mut raw, name, value),
+            }
+        }
+        self.raw = raw;
     }
 
     /// Whether it is capped: its documents then have an order to keep.
@@ -219,7 +236,54 @@ async fn in_scope(
             found.insert(info.namespace.clone(), info);
         }
     }
+    if deployment.is_sharded() && !found.is_empty() {
+        let sharded = deployment.all_sharded().await?;
+        let asks = sharded.iter().filter(|(namespace, _)| found.contains_key(namespace)).map(|(namespace, _)| -> Piece<'_, _> {
+            Box::pin(async move { Ok((namespace, options_where_held(deployment, namespace).await?)) })
+        });
+        for (namespace, held) in concurrent::all(AT_ONCE, asks.collect()).await? {
+            if let (Some(info), Some(options)) = (found.get_mut(namespace), held) {
+                info.set_options(&options);
+            }
+        }
+    }
     Ok(found)
+}
+
+/// The options of a sharded collection on the shards that hold it, which are those that are in force.
+///
+/// A router lists collections as the database's primary shard has them. `collMod` goes to the shards with chunks alone (tried on
+/// 6.0.5): a primary shard without any keeps telling what was before. `None`: the servers do not tell, or it is gone.
+async fn options_where_held(deployment: &Deployment, namespace: &Namespace) -> Result<Option<RawDocumentBuf>, Fault> {
+    if deployment.version < LIST_CATALOG {
+        return Ok(None);
+    }
+    let mut ask = command("aggregate", &namespace.collection);
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(&*rawdoc! { "$listCatalog": {} });
+    append(&mut ask, "pipeline", &*pipeline);
+    append(&mut ask, "cursor", &*rawdoc! {});
+    let told = match deployment.collect(&namespace.db, ask).await {
+        Ok(told) => told,
+        Err(e) if is_no_collection(&e) => return Ok(None),
+        Err(e) if error::is_transient(&e) => {
+            return Err(deployment.fault(&format!("reading the options of {namespace} on its shards"), &e));
+        }
+        Err(e) => {
+            let error = error::words(&e);
+            tracing::warn!(%namespace, error, "its options are taken as the router lists them: its shards do not tell theirs");
+            return Ok(None);
+        }
+    };
+    let first = told.iter().min_by_key(|entry| entry.get_str("shard").unwrap_or_default().to_owned());
+    let Some(of_shard) = first.and_then(|entry| entry.get_document("md").ok()?.get_document("options").ok()) else {
+        return Ok(None);
+    };
+    let mut options = RawDocumentBuf::new();
+    for (name, value) in of_shard.iter().flatten().filter(|(name, _)| name.as_str() != "uuid") {
+        append(&mut options, name.as_str(), value);
+    }
+    Ok(Some(options))
 }
 
 /// The databases that can hold what is in scope.
@@ -265,7 +329,14 @@ pub async fn find(deployment: &Deployment, namespace: &Namespace) -> Result<Opti
     let list = rawdoc! { "listCollections": 1, "filter": { "name": namespace.collection.as_str() } };
     let entries =
         deployment.collect(&namespace.db, list).await.map_err(|e| deployment.fault(&format!("looking for {namespace}"), &e))?;
-    Ok(entries.into_iter().find_map(|raw| CollectionInfo::new(&namespace.db, raw)))
+    let Some(mut info) = entries.into_iter().find_map(|raw| CollectionInfo::new(&namespace.db, raw)) else { return Ok(None) };
+    if deployment.is_sharded()
+        && deployment.sharded_by(namespace).await?.is_some()
+        && let Some(options) = options_where_held(deployment, namespace).await?
+    {
+        info.set_options(&options);
+    }
+    Ok(Some(info))
 }
 
 /// The indexes of a collection, less the one on `_id`; empty where the collection does not exist.

@@ -7,6 +7,7 @@ mod dropped;
 mod fence;
 mod keys;
 mod moves;
+mod options;
 mod reshard;
 mod rollover;
 mod router;

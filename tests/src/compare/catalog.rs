@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::{Client, Database};
@@ -51,7 +51,9 @@ pub(super) async fn read(client: &Client, scope: &Scope) -> Result<BTreeMap<Stri
             if (has_functions || !name.starts_with("system.")) && scope.contains(&db, name) {
                 let namespace = format!("{db}.{name}");
                 let collection =
-                    describe(&database, name, &entry).await.with_context(|| format!("failed to describe {namespace}"))?;
+                    async { describe(&database, name, &entry, options_of(client, &database, name, &entry).await?).await }
+                        .await
+                        .with_context(|| format!("failed to describe {namespace}"))?;
                 collections.insert(namespace, collection);
             }
         }
@@ -59,8 +61,29 @@ pub(super) async fn read(client: &Client, scope: &Scope) -> Result<BTreeMap<Stri
     Ok(collections)
 }
 
-async fn describe(database: &Database, name: &str, entry: &Document) -> Result<Collection> {
-    let options = entry.get_document("options").cloned().unwrap_or_default();
+/// The options of a collection that are in force. A router lists those of the database's primary shard, which need not hold any of a
+/// sharded collection, and is then not told what changes; the shards that do must agree.
+async fn options_of(client: &Client, database: &Database, name: &str, entry: &Document) -> Result<Document> {
+    let listed = entry.get_document("options").cloned().unwrap_or_default();
+    let namespace = format!("{}.{name}", database.name());
+    let sharded = client.database("config").collection::<Document>("collections");
+    let hello = client.database("admin").run_command(doc! { "hello": 1 }).await?;
+    if !hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") || sharded.find_one(doc! { "_id": &namespace }).await?.is_none() {
+        return Ok(listed);
+    }
+    let told: Vec<Document> =
+        database.collection::<Document>(name).aggregate([doc! { "$listCatalog": {} }]).await?.try_collect().await?;
+    let of_shards = told.iter().map(|entry| Ok(settings(entry.get_document("md")?.get_document("options")?, &["uuid"])));
+    let of_shards: Vec<BTreeMap<String, String>> = of_shards.collect::<Result<_>>()?;
+    ensure!(!of_shards.is_empty(), "no shard tells of {namespace}");
+    ensure!(
+        of_shards.iter().all(|options| *options == of_shards[0]),
+        "the shards differ in the options of {namespace}: {told:?}"
+    );
+    Ok(told[0].get_document("md")?.get_document("options")?.clone())
+}
+
+async fn describe(database: &Database, name: &str, entry: &Document, options: Document) -> Result<Collection> {
     let shape = match entry.get_str("type").unwrap_or("collection") {
         "view" => Shape::View,
         "timeseries" => Shape::TimeSeries,

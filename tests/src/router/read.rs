@@ -17,7 +17,7 @@ use super::table::Route;
 use super::{Answer, Router, STALE_TRIES, target};
 
 /// Stages that look at one document at a time: each shard runs them for itself.
-const PER_DOCUMENT: [&str; 12] = [
+const PER_DOCUMENT: [&str; 13] = [
     "$match",
     "$project",
     "$addFields",
@@ -29,6 +29,7 @@ const PER_DOCUMENT: [&str; 12] = [
     "$redact",
     "$collStats",
     "$indexStats",
+    "$listCatalog",
     "$lookup",
 ];
 /// Where a pipeline's shards put their sort key; a stage may not name a field as a `find` may.
@@ -163,10 +164,12 @@ impl Router {
         } else {
             (pipeline.clone(), Ok(Merge::Concatenate { order: None, skip: 0, limit: None }))
         };
-        let is_of_indexes = pipeline.first().is_some_and(|first| value(first, "$indexStats").is_some());
+        let is_of_shards = pipeline
+            .first()
+            .is_some_and(|first| ["$indexStats", "$listCatalog"].iter().any(|stage| value(first, stage).is_some()));
         let found = self
             .ask_targets(command, &filter, |several| {
-                if is_of_indexes {
+                if is_of_shards {
                     // Shards then name themselves.
                     return Ok(command.with(&["fromMongos"], &rawdoc! { "fromMongos": true }));
                 }
