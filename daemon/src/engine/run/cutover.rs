@@ -1,0 +1,229 @@
+//! What a cutover asks of a run, from the last look before the source is blocked to the indexes made unique behind its users' backs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemas::cluster_time::ClusterTime;
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::Namespace;
+use schemas::spec::{SourceWrites, VerifyMode};
+
+use super::{MongoRun, Pair};
+use crate::engine::catalog::{self, CollectionInfo};
+use crate::engine::concurrent::{self, Piece};
+use crate::engine::doubled::Doubled;
+use crate::engine::rehearsal::Rehearsal;
+use crate::engine::source::Times;
+use crate::engine::verify::Until;
+use crate::engine::{capped, fence, guard, index, reconcile, rekeyed, uneven, users};
+use crate::mongo::timestamp;
+
+/// Between two looks at how far the tail has come, while a cutover waits for it.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Slices of the queue that are rechecked before the source is blocked, at most, and what is few enough to be left for then.
+const RECHECK_PASSES: u32 = 200;
+const RECHECK_FEW: usize = 100;
+/// Collections whose settings are given back at once.
+const RESTORES: usize = 8;
+/// Indexes made unique at once behind its users' backs: each reads a whole index while they work.
+const FINISHES: usize = 2;
+
+impl MongoRun {
+    /// Does before the source is blocked whatever can fail or take long.
+    pub(super) async fn prepare(&self) -> Result<(), Fault> {
+        let pair = self.pair().await?;
+        if self.context.spec.cutover.source_writes == SourceWrites::Block {
+            fence::check_available(&pair.source.entry).await?;
+        }
+        // Now, too, so that what is wrong with them shows before the source is blocked.
+        self.carry_users(&pair.source.entry).await?;
+        let collections = self.collections(&pair).await?;
+        let caught_up = async { self.applied_through(&pair.source.notes("cutover: prepared").await?).await };
+        if self.check_shard_keys(&pair).await.is_err() {
+            // The tail may be about to give it that key.
+            self.applied_through(&pair.source.notes("cutover: keys").await?).await?;
+            let (sharding, scope) = (self.context.spec.sharding.as_ref(), &self.context.spec.namespaces.scope);
+            rekeyed::refine(&pair.source.entry, &pair.destination, sharding, scope, &self.gate).await?;
+            self.check_shard_keys(&pair).await?;
+        }
+        let rehearsal = Rehearsal::of(&pair.source, &pair.destination, collections).await?;
+        rehearsal.fit_shard_keys()?;
+        let uneven = rehearsal.uneven().await?;
+        if !uneven.is_empty() {
+            return Err(uneven::fault(&uneven));
+        }
+        rehearsal.build_missing(caught_up).await?;
+        // What has changed lately is compared now, so that little is left to compare while the source is blocked.
+        let sides = self.sides(&pair);
+        self.verifier.cutover_begins().await?;
+        for _ in 0..RECHECK_PASSES {
+            if self.verifier.recheck(&sides, Until::Slice).await? < RECHECK_FEW {
+                break;
+            }
+        }
+        rehearsal.try_unique(&self.gate).await
+    }
+
+    /// Applies and compares what is left once the source takes no more writes. Gives the time of its last one.
+    pub(super) async fn drain_source(&self) -> Result<ClusterTime, Fault> {
+        let pair = self.pair().await?;
+        if self.context.spec.cutover.source_writes == SourceWrites::Block {
+            // Once more: a failover to a member restored from a backup, or a person, can have lifted it since.
+            fence::put_up(&pair.source, self.context.spec.cutover.max_downtime.get()).await?;
+        }
+        pair.source.check_shards().await?;
+        let last = pair.source.notes("cutover: final").await?;
+        self.verifier.set_source_stopped(true);
+        self.applied_through(&last).await?;
+        let seen = self.progress.last_change();
+        let scope = &self.context.spec.namespaces.scope;
+        self.check_shard_keys(&pair).await?;
+        reconcile::catalogues(&pair.source.entry, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
+        let doubled = Doubled::load(&self.checkpoints).await?;
+        for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
+            let shard = pair.source.home_of(&info.namespace).await?;
+            let (counters, as_of) = (self.progress.shard(&shard.name), timestamp(last[&shard.name]));
+            let compared =
+                capped::mend(&shard.deployment, &pair.destination, &counters, &doubled, info, as_of, &self.tuning).await?;
+            self.verifier.compared_after_block(compared).await?;
+        }
+        let mark = match self.context.spec.verify.mode {
+            VerifyMode::Full => Some(guard::touch_marker(&pair.destination, &self.context.run).await?),
+            VerifyMode::Off => None,
+        };
+        self.verifier.finish(&self.sides(&pair), mark).await?;
+        self.carry_users(&pair.source.entry).await?;
+        // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
+        let after = pair.source.notes("cutover: after the final").await?;
+        self.applied_through(&after).await?;
+        if self.context.spec.namespaces.include_users {
+            users::compare(&pair.source.entry, &*self.destination().await?, scope).await?;
+        }
+        match self.context.spec.cutover.source_writes {
+            SourceWrites::Block => {
+                fence::check_up(&pair.source).await?;
+                if self.progress.last_change() > seen {
+                    return Err(fence::bypassed(&pair.source.entry));
+                }
+            }
+            SourceWrites::Observe if self.progress.last_change() > seen => {
+                return Err(Fault::new(
+                    FaultCode::WritesContinued,
+                    format!("a write reached the source ({}) after it was quiet", pair.source.entry.hosts),
+                ));
+            }
+            SourceWrites::Observe => {}
+        }
+        let newest = last.into_values().max();
+        newest.ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
+    }
+
+    /// Waits until no change has come for so long.
+    pub(super) async fn watch_quiet(&self, quiet_for: Duration) -> Result<(), Fault> {
+        let source = self.source().await?;
+        let mut quiet_since = tokio::time::Instant::now();
+        let mut last_change = self.progress.last_change();
+        loop {
+            let notes = source.notes("cutover: watching for writes").await?;
+            self.applied_through(&notes).await?;
+            let newest = self.progress.last_change();
+            if newest != last_change {
+                (last_change, quiet_since) = (newest, tokio::time::Instant::now());
+            }
+            if quiet_since.elapsed() >= quiet_for {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Gives indexes and expiry back what was held off during the sync.
+    pub(super) async fn restore(&self) -> Result<(), Fault> {
+        let pair = self.pair().await?;
+        let collections = self.collections(&pair).await?;
+        let restores = collections.into_iter().map(|info| -> Piece<'_, Vec<(Namespace, String)>> {
+            let pair = pair.clone();
+            Box::pin(async move {
+                let unfinished =
+                    index::restore(&pair.source.entry, &pair.destination, &info.namespace, info.has_collation()).await?;
+                reconcile::expiry(&pair.destination, &info).await?;
+                Ok(unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect())
+            })
+        });
+        let unfinished = concurrent::all(RESTORES, restores.collect()).await?;
+        self.checkpoints.store_unfinished_unique(unfinished.into_iter().flatten().collect()).await
+    }
+
+    /// Lets the destination's users write.
+    pub(super) async fn open(&self) -> Result<(), Fault> {
+        // The declared user may have been made for this; the run's own has it among its few privileges.
+        let destination = self.destination().await?;
+        let blocked = guard::is_write_blocked(&destination).await?;
+        // Lifting it twice does no harm, taking it for lifted does: where this run says that it blocks, what is seen does not count.
+        // Where it does not and the destination is open there is nothing to do, and no user to be made for it.
+        let is_ours = guard::says_that_it_blocks(&destination, &self.context.run).await?;
+        if is_ours || (blocked != Some(false) && self.blocks_destination(&destination).await?) {
+            let writer = self.writer().await?;
+            guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
+            // A run whose window has closed leaves it behind, and must not be taken for one that keeps others out.
+            guard::put_marker(&writer, &self.marker(false)).await?;
+        }
+        // Without the privilege to look, the writes that were applied are the proof.
+        if guard::is_write_blocked(&destination).await? == Some(true) {
+            let message = format!("the destination ({}) blocks its users' writes, which this run did not do", destination.hosts);
+            return Err(Fault::new(FaultCode::DestinationWriteFailed, message)
+                .with_remedy("lift it with setUserWriteBlockMode { global: false }"));
+        }
+        Ok(())
+    }
+
+    /// Waits until of every shard everything up to its time is applied.
+    pub(super) async fn applied_through(&self, times: &Times) -> Result<(), Fault> {
+        while !self.progress.has_applied(times) {
+            if !self.is_running() {
+                let mut fault = Fault::new(FaultCode::Internal, "the tail stopped before everything was applied");
+                fault.retryable = true;
+                return Err(fault);
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Sees that what is sharded on both sides is so by the same key.
+    pub(super) async fn check_shard_keys(&self, pair: &Pair) -> Result<(), Fault> {
+        let (sharding, scope) = (self.context.spec.sharding.as_ref(), &self.context.spec.namespaces.scope);
+        let found = rekeyed::look(&pair.source.entry, &pair.destination, sharding, scope).await?;
+        found.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Makes the indexes unique that only refuse duplicates so far, behind the back of the destination's users.
+    pub(super) async fn finish_indexes(&self) -> Result<(), Fault> {
+        let unfinished = self.checkpoints.unfinished_unique().await?;
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        let writer = &*self.writer().await?;
+        // On a sharded cluster one index of a collection is modified at a time.
+        let mut of_collections: BTreeMap<Namespace, Vec<String>> = BTreeMap::new();
+        for (namespace, index) in unfinished {
+            of_collections.entry(namespace).or_default().push(index);
+        }
+        let finishes = of_collections.into_iter().map(|(namespace, indexes)| -> Piece<'_, ()> {
+            Box::pin(async move {
+                for index in indexes {
+                    index::finish_unique(writer, &namespace, &index).await?;
+                    self.checkpoints.store_finished_unique(&namespace, &index).await?;
+                }
+                Ok(())
+            })
+        });
+        concurrent::all(FINISHES, finishes.collect()).await.map(drop)
+    }
+
+    /// The collections of the source in scope.
+    pub(super) async fn collections(&self, pair: &Pair) -> Result<Vec<CollectionInfo>, Fault> {
+        let listed = catalog::list(&pair.source.entry, &self.context.spec.namespaces.scope).await?;
+        Ok(listed.into_values().filter(CollectionInfo::has_documents).collect())
+    }
+}
