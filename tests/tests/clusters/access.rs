@@ -180,6 +180,8 @@ async fn what_preflight_names_suffices_on_routers_and_shards() {
     scene.apply(&more).await;
     let status = scene.cutover.wait_for_phase("more", "ready", PATIENCE).await.unwrap();
     assert!(scene.daemon.log().contains("the run writes as a user of its own"), "{}", scene.daemon.log_end());
+    // Each shard tells its options to who may list collections and indexes.
+    assert!(!scene.daemon.log().contains("its shards do not tell theirs"), "{}", scene.daemon.log_end());
     let token = status["acknowledge_token"].as_str().unwrap();
     // The other shard is idle, and must not hold up what follows.
     let writing = application.write();
