@@ -18,7 +18,7 @@ use std::ops::Deref;
 
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
-use schemas::fault::Fault;
+use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
 use super::fold::{Content, Deletion, Write};
@@ -381,12 +381,15 @@ impl Applier<'_> {
             while let Some(batch) = cursor.next().await {
                 let batch = batch.map_err(|e| fault(&e))?;
                 let documents = batch.doc_slices().map_err(|e| fault(&e))?;
-                let fresh: Vec<Write> = documents
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|value| value.as_document())
-                    .filter_map(|document| Some(Write::whole(element::id_of(document)?, document.to_owned())))
-                    .collect();
+                let fresh = documents.into_iter().map(|value| {
+                    let document = value.ok().and_then(|value| value.as_document());
+                    document.and_then(|document| Some(Write::whole(element::id_of(document)?, document.to_owned())))
+                });
+                // One that cannot be told by its `_id` would be taken for one that is gone.
+                let fresh: Vec<Write> = fresh.collect::<Option<_>>().ok_or_else(|| {
+                    let message = format!("{} tells of a document of {namespace} that has no _id", source.hosts);
+                    Fault::new(FaultCode::SourceReadFailed, message)
+                })?;
                 found.extend(fresh.iter().map(|write| key::hash(&write.id, collated)));
                 // As what is put in place, and once more in the statements that are made of it.
                 share.shrink(2 * batch.as_raw_document().as_bytes().len());

@@ -124,7 +124,7 @@ impl<'a> Watch<'a> {
         let destination = &self.sides.destination;
         let place = self.verifier.store.watched_to().await?;
         let mut options = rawdoc! { "allChangesForCluster": true };
-        if destination.version >= crate::engine::tail::EXPANDED {
+        if destination.version >= crate::engine::tail::stream::EXPANDED {
             append(&mut options, "showExpandedEvents", true);
             append(&mut options, "showSystemEvents", true);
         }

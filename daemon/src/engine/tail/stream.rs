@@ -1,0 +1,210 @@
+//! Reads a shard's change stream: opens it where it was left, and passes on what it tells, reply by reply.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use schemas::fault::{Fault, FaultCode};
+use tokio::sync::{Notify, mpsc};
+
+use super::Tail;
+use crate::engine::checkpoint::ShardRow;
+use crate::engine::event::{Event, token_time};
+use crate::engine::merge::Passed;
+use crate::engine::source::ShardSource;
+use crate::memory::Share;
+use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
+
+/// Events in one reply at most where their contents are left out, and read from the source one by one.
+const LEAN_EVENTS: u32 = 100;
+/// How long the server waits for an event before it answers with none: so often an idle stream tells how far it has come, and so
+/// long at most a drained cutover waits to learn that nothing is left.
+const AWAIT: Duration = Duration::from_millis(100);
+/// The server's code for a document that is too large, here an event: a document of 16 MiB with a long `_id` gives one.
+const TOO_LARGE: i32 = 10334;
+/// The first version whose change streams tell updates as the server's own deltas, and whose updates take them.
+const RAW_DELTAS: ServerVersion = ServerVersion::new(6, 0, 0);
+/// The first version whose change streams tell of definitions, and of the server's own collections.
+pub(in crate::engine) const EXPANDED: ServerVersion = ServerVersion::new(6, 0, 0);
+
+/// Why a stream broke.
+enum Broken {
+    Server(mongodb::error::Error),
+    Fault(Fault),
+}
+
+impl From<mongodb::error::Error> for Broken {
+    fn from(error: mongodb::error::Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Why a stream is no longer read.
+enum Ended {
+    /// Nobody takes its events any more.
+    Unwanted,
+    /// What made the contents be left out has passed.
+    Passed,
+}
+
+/// A reply of the stream.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) events: Vec<Event>,
+    /// Everything up to this has been told.
+    pub(super) told: Option<Passed>,
+    /// What it holds of the memory.
+    pub(super) share: Share,
+}
+
+impl Tail {
+    fn uses_raw_deltas(&self, source: &Deployment) -> bool {
+        // A delta of a newer server may hold what an older one does not know.
+        self.tuning.raw_deltas
+            && source.version >= RAW_DELTAS
+            && (self.destination.version.major, self.destination.version.minor) >= (source.version.major, source.version.minor)
+    }
+
+    pub(super) async fn read(
+        &self,
+        shard: &ShardSource,
+        from: &ShardRow,
+        batches: mpsc::Sender<Batch>,
+        missing: &Notify,
+    ) -> Result<(), Fault> {
+        let source = &shard.deployment;
+        let mut behind = from.token.clone();
+        let mut lean = self.tuning.lean_stream;
+        loop {
+            let fault = match self.read_stream(source, from, &mut behind, lean, &batches, missing).await {
+                Ok(Ended::Unwanted) => return Ok(()),
+                Ok(Ended::Passed) => {
+                    lean = self.tuning.lean_stream;
+                    continue;
+                }
+                Err(Broken::Server(e)) if error::code(&e) == Some(TOO_LARGE) && !lean => {
+                    tracing::info!("an event is too large to be told whole; its documents are read from the source");
+                    lean = true;
+                    continue;
+                }
+                Err(Broken::Server(e)) => source.fault("following the changes", &e),
+                Err(Broken::Fault(fault)) => fault,
+            };
+            if !self.source.tells_shards_apart() {
+                return Err(fault);
+            }
+            let fault = Fault { message: format!("shard {}: {}", shard.name, fault.message), ..fault };
+            self.progress.shard(&shard.name).set_error(Some(fault.clone()));
+            return Err(fault);
+        }
+    }
+
+    /// Opens the stream and passes on what it tells. `lean`: without the documents' contents, and until an event was told so.
+    async fn read_stream(
+        &self,
+        source: &Deployment,
+        from: &ShardRow,
+        behind: &mut Option<RawDocumentBuf>,
+        lean: bool,
+        batches: &mpsc::Sender<Batch>,
+        missing: &Notify,
+    ) -> Result<Ended, Broken> {
+        let mut options = rawdoc! { "allChangesForCluster": true };
+        if source.version >= EXPANDED {
+            append(&mut options, "showExpandedEvents", true);
+            // Buckets of time-series collections, and stored functions.
+            append(&mut options, "showSystemEvents", true);
+        }
+        if self.uses_raw_deltas(source) {
+            append(&mut options, "showRawUpdateDescription", true);
+        }
+        match behind {
+            Some(token) => append(&mut options, "resumeAfter", &**token),
+            None => append(&mut options, "startAtOperationTime", timestamp(from.start)),
+        }
+        let mut pipeline = RawArrayBuf::new();
+        pipeline.push(&*rawdoc! { "$changeStream": options });
+        if lean {
+            pipeline.push(&*rawdoc! { "$project": { "fullDocument": 0, "rawUpdateDescription": 0, "updateDescription": 0 } });
+        }
+        let mut open = rawdoc! { "aggregate": 1 };
+        append(&mut open, "pipeline", &*pipeline);
+        append(&mut open, "cursor", &*rawdoc! {});
+        append(&mut open, "readConcern", &*rawdoc! { "level": "majority" });
+        // What opens the stream brings its first reply.
+        let mut last = 0;
+        let mut first = Some(self.share(source, last, missing).await);
+        let mut cursor = source
+            .client
+            .database("admin")
+            .run_raw_cursor_command(open)
+            .selection_criteria(primary())
+            .batch_size(if lean { LEAN_EVENTS } else { self.tuning.reply_events })
+            .max_time(AWAIT)
+            .batch()
+            .await?;
+        loop {
+            let mut share = match first.take() {
+                Some(share) => share,
+                None => self.share(source, last, missing).await,
+            };
+            let Some(reply) = cursor.next().await else { break };
+            let reply = reply?;
+            last = reply.as_raw_document().as_bytes().len() as u64;
+            let mut events = Vec::new();
+            for value in reply.doc_slices()? {
+                let Some(event) = value.ok().and_then(|value| value.as_document()) else {
+                    let message = format!("the change stream of {} tells of something that is no event", source.hosts);
+                    return Err(Fault::new(FaultCode::SourceReadFailed, message).into());
+                };
+                events.push(Event::read(event)?);
+            }
+            let token = reply
+                .as_raw_document()
+                .get_document("cursor")
+                .ok()
+                .and_then(|cursor| cursor.get_document("postBatchResumeToken").ok())
+                .map(RawDocument::to_owned)
+                .or_else(|| events.last().map(|event| event.token.clone()));
+            if token.is_some() {
+                behind.clone_from(&token);
+            }
+            let tells = !events.is_empty();
+            let told = token.and_then(|token| token_time(&token).map(|time| Passed { token, time }));
+            let bytes: usize = events.iter().map(|event| event.bytes).sum();
+            drop(reply);
+            // As events, and once more in the statements that are made of them.
+            share.shrink(2 * bytes);
+            share.grow(&source.memory, 2 * bytes);
+            if batches.send(Batch { events, told, share }).await.is_err() {
+                return Ok(Ended::Unwanted);
+            }
+            if lean && tells {
+                return Ok(Ended::Passed);
+            }
+        }
+        // A stream over a whole deployment has no end of its own.
+        let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("the change stream of {} ended", source.hosts));
+        fault.retryable = true;
+        Err(fault.into())
+    }
+
+    /// A share for the stream's next reply. Where the others' events wait for this one's it does not wait: they are given back only
+    /// once they are applied.
+    async fn share(&self, source: &Deployment, last: u64, missing: &Notify) -> Share {
+        tokio::select! {
+            biased;
+            share = source.memory.ahead(last) => share,
+            () = missing.notified(), if self.source.shards.len() > 1 => {
+                tracing::debug!(hosts = source.hosts, "the other shards' events wait for this one's; it reads beyond the memory bound");
+                source.memory.overdraw()
+            }
+        }
+    }
+}
