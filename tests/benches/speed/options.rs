@@ -21,7 +21,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1.5)]
     pub(crate) gigabytes: f64,
     /// Data of the smallest copy of the case `growth`, in GB.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.25)]
     pub(crate) growth_gigabytes: f64,
     /// Data of the copy of the case `far`, in GB.
     #[arg(long, default_value_t = 0.4)]
