@@ -178,6 +178,29 @@ async fn tls_that_fails_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_set_without_a_primary_is_no_fault_of_tls() {
+    let named = |name: &str| Options { name: name.to_owned(), tls: Some(TlsMode::ServerCertificate), ..Options::default() };
+    let source = Options { members: 2, ..named("rs-source") };
+    let mut stage = Stage::set(source, named("rs-destination"), cutoverd::Config::default()).await.unwrap();
+    let mut declaration = stage.declaration();
+    for (side, set) in [("source", &stage.source), ("destination", &stage.destination)] {
+        declaration = declaration.text(&format!("{side}.tls.ca_file"), &set.tls().unwrap().ca_file.display().to_string());
+    }
+    // Of two members one elects nobody, and answers.
+    let primary = stage.source.primary().await.unwrap();
+    stage.source.kill_member(primary).await.unwrap();
+    let told = refusal(&stage, &declaration, "CUT0012").await;
+    assert!(told.contains("the source") && told.contains("no usable primary"), "{told}");
+    stage.source.restart_member(primary).await.unwrap();
+    stage.source.primary().await.unwrap();
+    // One that hangs takes connections, and says nothing.
+    stage.destination.freeze_member(0).unwrap();
+    let told = refusal(&stage, &declaration, "CUT0012").await;
+    assert!(told.contains("the destination"), "{told}");
+    stage.destination.thaw_member(0).unwrap();
+}
+
+#[tokio::test]
 async fn a_name_of_srv_records_that_does_not_resolve() {
     let stage = Stage::plain().await.unwrap();
     let uri = "mongodb+srv://orders.nowhere.invalid/?replicaSet=rs-source";

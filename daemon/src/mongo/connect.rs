@@ -3,10 +3,15 @@
 //! Names, ports, TLS and credentials are told apart, since each has another remedy. Host names and ports are tried before the
 //! driver is: it reports all of them as one failed server selection.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
 use mongodb::error::ErrorKind;
+use mongodb::event::EventHandler;
+use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{AuthMechanism, ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
 use schemas::fault::{Fault, FaultCode};
 use schemas::spec::{ConnectionSpec, SecretRef};
@@ -63,6 +68,43 @@ pub struct Login {
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What the driver's monitors have met, by which a server selection that failed is told apart: its own error is one text for all.
+#[derive(Debug, Default)]
+struct Handshakes {
+    /// A certificate, or the handshake itself, did not hold at some member.
+    is_refused: AtomicBool,
+    /// The last failure was a connection cut in the handshake, as by a member that speaks no TLS.
+    is_cut: AtomicBool,
+    /// Some member has answered.
+    is_answered: AtomicBool,
+}
+
+impl Handshakes {
+    fn note(&self, event: &SdamEvent) {
+        match event {
+            SdamEvent::ServerHeartbeatSucceeded(_) => self.is_answered.store(true, Ordering::Release),
+            SdamEvent::ServerHeartbeatFailed(failed) => {
+                let ErrorKind::Io(io) = &*failed.failure.kind else { return };
+                // The rest is below TLS: a port at which nobody is any more, a server that hangs.
+                let is_cut = matches!(io.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
+                self.is_cut.store(is_cut, Ordering::Release);
+                if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                    self.is_refused.store(true, Ordering::Release);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it is TLS that keeps the driver from every usable member. One that answers while another's certificate does not hold may
+    /// be no primary: that is TLS, too. Otherwise an election, or a server that is away, is got over by waiting.
+    fn is_tls_at_fault(&self) -> bool {
+        let [is_refused, is_cut, is_answered] =
+            [&self.is_refused, &self.is_cut, &self.is_answered].map(|flag| flag.load(Ordering::Acquire));
+        is_refused || (is_cut && !is_answered)
     }
 }
 
@@ -185,7 +227,10 @@ pub async fn local_address(uri: &str) -> Option<std::net::IpAddr> {
 ///
 /// It has an account of memory of its own, until it is put [`within`](Deployment::within) another: what only asks needs none.
 pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, tag: &str) -> Result<Deployment, Fault> {
-    let options = client_options(side, spec, login).await?;
+    let mut options = client_options(side, spec, login).await?;
+    let handshakes = Arc::new(Handshakes::default());
+    let noted = Arc::clone(&handshakes);
+    options.sdam_event_handler = Some(EventHandler::callback(move |event| noted.note(&event)));
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     probe(side, &options.hosts).await?;
     let with_tls = matches!(options.tls, Some(Tls::Enabled(_)));
@@ -199,8 +244,8 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
     })?;
     let hello = client.database("admin").run_command(doc! { "hello": 1 }).selection_criteria(primary()).await.map_err(|error| {
         match &*error.kind {
-            // The port answers and the driver finds no server: with TLS it is the handshake, without it most often its absence.
-            ErrorKind::ServerSelection { .. } if with_tls => {
+            // The port answers and the driver finds no server: without TLS most often for its absence.
+            ErrorKind::ServerSelection { .. } if with_tls && handshakes.is_tls_at_fault() => {
                 Fault::new(FaultCode::TlsFailed, format!("no TLS connection to the {side} at {hosts}: {}", super::error::words(&error)))
             }
             ErrorKind::ServerSelection { .. } => {

@@ -229,6 +229,11 @@ impl Rules<'_> {
                 "Anybody on the way can read and change what is carried, the password too. Name the authority in tls.ca_file.";
             self.add(Diagnostic::warning(format!("{option}=true switches the check of the server off"), detail), uri_place, side);
         }
+        if uri.names_invalid_hostnames() {
+            let detail = "The daemon always looks whether a certificate is of its host, also on every shard. Remove the option, and give \
+                          the servers certificates of the names that they are reached by.";
+            self.add(Diagnostic::error("the URI's option tlsAllowInvalidHostnames is not supported", detail), uri_place, side);
+        }
         if let Some(tls) = tls
             && uri.switches_tls_off()
         {

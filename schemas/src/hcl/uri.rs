@@ -118,9 +118,15 @@ impl MongoUri {
 
     /// Options that switch the checks of TLS off.
     pub fn unchecked_tls(&self) -> impl Iterator<Item = &'static str> {
-        ["tlsInsecure", "tlsAllowInvalidCertificates", "tlsAllowInvalidHostnames"]
+        ["tlsInsecure", "tlsAllowInvalidCertificates"]
             .into_iter()
             .filter(|name| self.option(&name.to_ascii_lowercase()) == Some("true"))
+    }
+
+    /// Whether it says if certificates of any host are taken: the daemon's driver knows no such option, and refuses the URI.
+    #[must_use]
+    pub fn names_invalid_hostnames(&self) -> bool {
+        self.option("tlsallowinvalidhostnames").is_some()
     }
 
     /// Whether its options switch TLS off.

@@ -230,6 +230,16 @@ fn warnings_do_not_stop_it() {
 }
 
 #[test]
+fn certificates_of_any_host_are_not_to_be_had() {
+    for value in ["true", "false"] {
+        let text = migration("").replace("mongodb://b", &format!("mongodb://b/?tlsAllowInvalidHostnames={value}"));
+        let (code, summary) = first_error(&text);
+        assert_eq!(code, FaultCode::InvalidConfiguration);
+        assert!(summary.contains("tlsAllowInvalidHostnames is not supported"), "{summary}");
+    }
+}
+
+#[test]
 fn same_deployments_have_their_own_code() {
     let text = migration("").replace("mongodb://b", "mongodb://A:27017/?x=y");
     assert_eq!(first_error(&text).0, FaultCode::SameDeployment);
