@@ -53,7 +53,11 @@ impl ReplicaSet {
         // Looking for mongod may take a download; it must not hold up the runtime's other tasks.
         tokio::task::spawn_blocking(mongod::path).await??;
         let folder = tempfile::Builder::new().prefix("cutover-rig-").tempdir().context("failed to create a folder")?;
-        let tls = options.tls.map(|_| TlsFiles::write(folder.path())).transpose()?;
+        let tls = match (options.tls, &options.certificates) {
+            (Some(_), Some(given)) => Some(given.clone()),
+            (Some(_), None) => Some(TlsFiles::write(folder.path())?),
+            (None, _) => None,
+        };
         if options.auth.is_some() && !options.standalone {
             let key = folder.path().join(KEY_FILE);
             fs::write(&key, "cutoverrigcutoverrigcutoverrig12")?;

@@ -16,6 +16,7 @@ mod admin;
 mod command;
 mod cursor;
 mod definition;
+mod link;
 mod login;
 mod read;
 mod scram;
@@ -35,6 +36,8 @@ use anyhow::{Context as _, Result};
 use mongodb::bson::RawDocumentBuf;
 use tokio::net::TcpListener;
 
+use link::Links;
+pub use link::RouterTls;
 use shards::{CONFIG, Shards};
 use table::Table;
 
@@ -68,13 +71,19 @@ impl Router {
 /// Serves clients until the process ends.
 ///
 /// `config` is the config server as `mongos` takes it: `SET/HOST:PORT[,HOST:PORT]`; `key` what the key file of a cluster with access
-/// control holds. `hides_shards`: clients cannot reach the shards by what `config.shards` tells them.
+/// control holds; `tls`: every connection is within TLS. `hides_shards`: clients cannot reach the shards by what `config.shards` tells them.
 ///
 /// # Errors
-/// When the config server cannot be named so, or no connection can be taken any more.
-pub async fn serve(listener: TcpListener, config: &str, key: Option<&str>, hides_shards: bool) -> Result<()> {
+/// When the config server cannot be named so, a file of TLS holds something else, or no connection can be taken any more.
+pub async fn serve(
+    listener: TcpListener,
+    config: &str,
+    key: Option<&str>,
+    tls: Option<&RouterTls>,
+    hides_shards: bool,
+) -> Result<()> {
     let (_, hosts) = config.split_once('/').context("--configdb wants SET/HOST:PORT[,HOST:PORT]")?;
-    let shards = Shards::new(hosts, key.map(scram::Key::new));
+    let shards = Shards::new(hosts, key.map(scram::Key::new), Links::new(tls)?);
     let router = Arc::new(Router {
         table: Table::default(),
         shards,
@@ -86,7 +95,12 @@ pub async fn serve(listener: TcpListener, config: &str, key: Option<&str>, hides
     router.shards.primary(CONFIG).await.map_err(|refusal| anyhow::anyhow!("the config server: {}", refusal.message))?;
     loop {
         let (stream, _) = listener.accept().await.context("failed to take a connection")?;
-        let _ = stream.set_nodelay(true);
-        tokio::spawn(session::serve(Arc::clone(&router), stream));
+        let router = Arc::clone(&router);
+        tokio::spawn(async move {
+            // Who does not get through the handshake is no client.
+            if let Ok(link) = router.shards.accept(stream).await {
+                session::serve(router, link).await;
+            }
+        });
     }
 }

@@ -9,10 +9,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, doc};
+use tempfile::TempDir;
 
 use crate::fault_proxy::FaultProxy;
-use crate::replica_set::{Auth, Options, ReplicaSet, Role};
-use process::RouterProcess;
+use crate::replica_set::{Auth, Options, ReplicaSet, Role, TlsMode};
+use crate::tls::{Certificate, TlsFiles};
+use process::{Access, RouterProcess};
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -25,6 +27,10 @@ pub struct ClusterOptions {
     pub shard: Options,
     /// What the config server is started with.
     pub config: Options,
+    /// TLS for every connection to the cluster and within it.
+    pub tls: Option<TlsMode>,
+    /// What each shard shows; those that are not named, and where nothing is, everybody: a proper one.
+    pub shard_certificates: Vec<Certificate>,
     /// The router is reached through a [`FaultProxy`].
     pub proxied: bool,
     /// The router tells its clients addresses of the shards at which nobody is. Takes the stand-in, whatever `mongos` there is.
@@ -38,6 +44,8 @@ impl Default for ClusterOptions {
             first_members: 1,
             shard: Options::default(),
             config: Options::default(),
+            tls: None,
+            shard_certificates: Vec::new(),
             proxied: false,
             hides_shards: false,
         }
@@ -60,6 +68,14 @@ impl ClusterOptions {
     }
 }
 
+impl ClusterOptions {
+    /// TLS for every connection to the cluster and within it.
+    #[must_use]
+    pub fn tls(self, mode: TlsMode) -> Self {
+        Self { tls: Some(mode), ..self }
+    }
+}
+
 async fn add(config: &ReplicaSet, shard: &ReplicaSet) -> Result<()> {
     let add = doc! { "_configsvrAddShard": shard.seed(), "name": shard.name(), "writeConcern": { "w": "majority" } };
     config.client().await?.database("admin").run_command(add).await.with_context(|| format!("failed to add {}", shard.name()))?;
@@ -72,6 +88,9 @@ pub struct ShardedCluster {
     router: RouterProcess,
     config: ReplicaSet,
     shards: Vec<ReplicaSet>,
+    tls: Option<TlsFiles>,
+    /// Where its certificates are.
+    _folder: Option<TempDir>,
 }
 
 impl ShardedCluster {
@@ -82,10 +101,31 @@ impl ShardedCluster {
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         ensure!(options.shards > 0, "a sharded cluster has at least one shard");
         let program = RouterProcess::program(options.hides_shards).await?;
-        let config = Options { name: "config".to_owned(), role: Role::ConfigServer, ..options.config };
+        let folder = options.tls.map(|_| tempfile::Builder::new().prefix("cutover-rig-").tempdir()).transpose()?;
+        let tls = folder.as_ref().map(|folder| TlsFiles::write(folder.path())).transpose()?;
+        let showing = |certificate| match &tls {
+            // The servers trust both authorities only where they have to.
+            Some(files) if !options.shard_certificates.is_empty() => Some(files.showing(certificate)),
+            files => files.clone(),
+        };
+        let proper = showing(Certificate::Proper);
+        let config = Options {
+            name: "config".to_owned(),
+            role: Role::ConfigServer,
+            tls: options.tls,
+            certificates: proper.clone(),
+            ..options.config
+        };
         let named = |index| {
             let members = if index == 0 { options.first_members.max(options.shard.members) } else { options.shard.members };
-            Options { name: format!("shard-{index}"), role: Role::Shard, members, ..options.shard.clone() }
+            Options {
+                name: format!("shard-{index}"),
+                role: Role::Shard,
+                members,
+                tls: options.tls,
+                certificates: showing(options.shard_certificates.get(index).copied().unwrap_or(Certificate::Proper)),
+                ..options.shard.clone()
+            }
         };
         let (config, shards) = tokio::try_join!(
             ReplicaSet::start(config),
@@ -96,8 +136,9 @@ impl ShardedCluster {
         }
         let admin = config.client().await?.database("admin");
         admin.run_command(doc! { "_configsvrBalancerStop": 1 }).await.context("failed to stop the balancer")?;
-        let router = RouterProcess::start(program, &config.seed(), config.key_file(), options.proxied).await?;
-        Ok(Self { router, config, shards })
+        let access = Access { key: config.key_file(), tls: options.tls.zip(proper) };
+        let router = RouterProcess::start(program, &config.seed(), access, options.proxied).await?;
+        Ok(Self { router, config, shards, tls, _folder: folder })
     }
 
     /// The connection string of the router.
@@ -112,6 +153,12 @@ impl ShardedCluster {
     /// When the client cannot be made; it connects later.
     pub async fn client(&self) -> Result<Client> {
         self.config.client_of(&self.uri()).await
+    }
+
+    /// The certificates for its clients, where it uses TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsFiles> {
+        self.tls.as_ref()
     }
 
     /// The config server.

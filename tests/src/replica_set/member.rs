@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::options::{Options, Role, TlsMode};
+use super::options::{Options, Role};
 use super::{PATIENCE, POLL};
 use crate::fault_proxy::FaultProxy;
 use crate::leash::{Launch, Leashed};
@@ -135,11 +135,7 @@ fn launch(options: &Options, tls: Option<&TlsFiles>, folder: &Path, port: u16) -
             if options.standalone { launch.args(["--auth"]) } else { launch.args(["--keyFile"]).args([set_folder.join("key")]) };
     }
     if let (Some(mode), Some(files)) = (options.tls, tls) {
-        launch = launch.args(["--tlsMode", "requireTLS", "--tlsCAFile"]).args([&files.ca_file]);
-        launch = launch.args(["--tlsCertificateKeyFile"]).args([&files.server_file]);
-        if mode == TlsMode::ServerCertificate {
-            launch = launch.args(["--tlsAllowConnectionsWithoutCertificates"]);
-        }
+        launch = launch.args(files.arguments(mode));
     }
     Leashed::start(launch.args(&options.arguments).envs(options.environment.iter().cloned()))
 }

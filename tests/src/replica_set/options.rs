@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mongodb::bson::{Bson, doc};
 
+use crate::tls::TlsFiles;
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -19,6 +21,8 @@ pub struct Options {
     pub auth: Option<Auth>,
     /// TLS for every connection.
     pub tls: Option<TlsMode>,
+    /// The certificates for that; `None`: those of an authority of its own.
+    pub certificates: Option<TlsFiles>,
     /// The oplog's size.
     pub oplog_mb: u32,
     /// Seconds between the no-ops that an idle primary writes; `None`: the server's default, 10.
@@ -44,6 +48,7 @@ impl Default for Options {
             role: Role::Alone,
             auth: None,
             tls: None,
+            certificates: None,
             oplog_mb: 1024,
             noop_interval_seconds: None,
             proxied: false,

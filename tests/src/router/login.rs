@@ -8,9 +8,9 @@
 use std::io;
 
 use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
-use tokio::net::TcpStream;
 
 use super::command::{Command, Refusal, append, documents_in, is_ok};
+use super::link::Link;
 use super::shards::{CLUSTER_TIME, CONFIG};
 use super::{Answer, Router, wire};
 
@@ -33,7 +33,7 @@ const OPEN: [&str; 12] = [
 /// A client's connection to the config server.
 #[derive(Default)]
 pub(super) struct Login {
-    stream: Option<TcpStream>,
+    stream: Option<Link>,
     /// Set once it is logged in.
     privileges: Option<Vec<RawDocumentBuf>>,
 }
@@ -107,7 +107,7 @@ impl Login {
     pub(super) async fn ask(&mut self, router: &Router, command: &Command) -> Answer {
         if self.stream.is_none() {
             let host = router.shards.primary(CONFIG).await?;
-            self.stream = Some(TcpStream::connect(&host).await.map_err(|error| lost(&error))?);
+            self.stream = Some(router.shards.connect(&host).await.map_err(|error| lost(&error))?);
         }
         let Some(stream) = &mut self.stream else { return Err(Refusal::new(18, "AuthenticationFailed", "no connection")) };
         // Servers do not sign the time for members of their cluster, and take an unsigned one from those alone.

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use sha2::{Digest as _, Sha256};
-use tokio::net::TcpStream;
 
+use super::link::Link;
 use super::{Router, wire};
 
 /// The user that every member of a cluster is.
@@ -90,7 +90,7 @@ impl Key {
     }
 
     /// Makes a new connection one of the cluster's own.
-    pub(super) async fn log_in(&self, stream: &mut TcpStream) -> io::Result<()> {
+    pub(super) async fn log_in(&self, stream: &mut Link) -> io::Result<()> {
         let nonce = to_base64(&rand::random::<[u8; 24]>());
         let bare = format!("n={USER},r={nonce}");
         let start = rawdoc! {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use mongodb::bson::{RawDocumentBuf, rawdoc};
-use tokio::net::TcpStream;
 
 use super::command::{Command, Refusal, append, documents_in, with};
+use super::link::Link;
 use super::login::Login;
 use super::shards::{CLUSTER_TIME, CONFIG};
 use super::{Answer, Router, stream, wire};
@@ -13,7 +13,7 @@ use super::{Answer, Router, stream, wire};
 /// The field of `hello` that names a user, and tells how it may log in.
 const SASL_MECHANISMS: &str = "saslSupportedMechs";
 
-pub(super) async fn serve(router: Arc<Router>, mut stream: TcpStream) {
+pub(super) async fn serve(router: Arc<Router>, mut stream: Link) {
     // A client that is gone, or speaks something else, ends its connection.
     let mut login = Login::default();
     while let Ok(Some(message)) = wire::read(&mut stream).await {

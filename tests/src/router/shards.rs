@@ -9,6 +9,7 @@ use mongodb::bson::{RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use tokio::net::TcpStream;
 
 use super::command::{self, Command, Refusal, number};
+use super::link::{Link, Links};
 use super::scram::Key;
 use super::{Router, wire};
 
@@ -29,11 +30,12 @@ const NOT_PRIMARY: [i32; 6] = [10107, 13435, 11600, 11602, 189, 91];
 pub(super) struct Shards {
     hosts: Mutex<HashMap<String, Vec<String>>>,
     primaries: Mutex<HashMap<String, String>>,
-    idle: Mutex<HashMap<String, Vec<TcpStream>>>,
+    idle: Mutex<HashMap<String, Vec<Link>>>,
     /// The newest `$clusterTime` that any server has told: each command carries it on, so that what one server was told of, all know.
     newest: Mutex<Option<RawDocumentBuf>>,
     /// By which the members of a cluster with access control know each other.
     key: Option<Key>,
+    links: Links,
 }
 
 fn unreachable(message: String) -> Refusal {
@@ -42,10 +44,20 @@ fn unreachable(message: String) -> Refusal {
 
 impl Shards {
     /// Knows the config server's members, and learns of the others there.
-    pub(super) fn new(config_hosts: &str, key: Option<Key>) -> Self {
-        let shards = Self { key, ..Self::default() };
+    pub(super) fn new(config_hosts: &str, key: Option<Key>, links: Links) -> Self {
+        let shards = Self { key, links, ..Self::default() };
         shards.add(CONFIG, config_hosts);
         shards
+    }
+
+    /// Takes a client's connection.
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Link> {
+        self.links.accept(stream).await
+    }
+
+    /// Connects to a server, as nobody yet.
+    pub(super) async fn connect(&self, host: &str) -> io::Result<Link> {
+        self.links.connect(host).await
     }
 
     /// Whether clients have to log in.
@@ -120,7 +132,7 @@ impl Shards {
             for host in hosts {
                 let hello = rawdoc! { "hello": 1, "$db": "admin" };
                 let asked = tokio::time::timeout(CONNECT, async {
-                    let mut stream = TcpStream::connect(&host).await?;
+                    let mut stream = self.connect(&host).await?;
                     wire::ask(&mut stream, &hello, None).await
                 });
                 if let Ok(Ok(reply)) = asked.await
@@ -172,11 +184,10 @@ impl Shards {
 
     async fn try_once(&self, host: &str, command: &Command) -> io::Result<RawDocumentBuf> {
         let idle = Router::lock(&self.idle).get_mut(host).and_then(Vec::pop);
-        let mut stream = match idle.filter(is_open) {
+        let mut stream = match idle.filter(Link::is_open) {
             Some(stream) => stream,
             None => {
-                let mut stream = TcpStream::connect(host).await?;
-                stream.set_nodelay(true)?;
+                let mut stream = self.connect(host).await?;
                 if let Some(key) = &self.key {
                     key.log_in(&mut stream).await?;
                 }
@@ -229,9 +240,4 @@ impl Shards {
 
 fn time_of(cluster_time: &RawDocument) -> Option<Timestamp> {
     cluster_time.get_timestamp("clusterTime").ok()
-}
-
-/// Whether the other end has not closed it while nobody used it.
-fn is_open(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -10,6 +10,8 @@ use crate::fault_proxy::FaultProxy;
 use crate::leash::{Launch, Leashed};
 use crate::ports::ReservedPort;
 use crate::programs;
+use crate::replica_set::TlsMode;
+use crate::tls::TlsFiles;
 
 /// How long a router may take to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,12 +24,19 @@ pub(super) struct Program {
     hides_shards: bool,
 }
 
+/// By which the router and the servers know each other.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    pub(super) key: Option<PathBuf>,
+    pub(super) tls: Option<(TlsMode, TlsFiles)>,
+}
+
 /// A running router.
 #[derive(Debug)]
 pub(super) struct RouterProcess {
     program: Program,
     config: String,
-    key: Option<PathBuf>,
+    access: Access,
     port: ReservedPort,
     proxy: Option<FaultProxy>,
     /// Dropped before the folder, which it still writes its log to.
@@ -56,13 +65,20 @@ impl RouterProcess {
         Ok(Program { path: built.router.clone(), hides_shards })
     }
 
-    pub(super) async fn start(program: Program, config: &str, key: Option<PathBuf>, proxied: bool) -> Result<Self> {
+    pub(super) async fn start(program: Program, config: &str, access: Access, proxied: bool) -> Result<Self> {
         loop {
             let folder = tempfile::Builder::new().prefix("cutover-router-").tempdir().context("failed to create a folder")?;
             let port = ReservedPort::take()?;
-            let server = launch(&program, config, key.as_deref(), folder.path(), port.number())?;
-            let mut router =
-                Self { program: program.clone(), config: config.to_owned(), key: key.clone(), port, proxy: None, server, folder };
+            let server = launch(&program, config, &access, folder.path(), port.number())?;
+            let mut router = Self {
+                program: program.clone(),
+                config: config.to_owned(),
+                access: access.clone(),
+                port,
+                proxy: None,
+                server,
+                folder,
+            };
             if router.listens().await? {
                 if proxied {
                     let target = format!("127.0.0.1:{}", router.port.number()).parse().context("an address")?;
@@ -88,7 +104,7 @@ impl RouterProcess {
 
     pub(super) async fn restart(&mut self) -> Result<()> {
         ensure!(!self.server.is_running(), "the router runs already");
-        let server = launch(&self.program, &self.config, self.key.as_deref(), self.folder.path(), self.port.number())?;
+        let server = launch(&self.program, &self.config, &self.access, self.folder.path(), self.port.number())?;
         std::mem::replace(&mut self.server, server).spare_files();
         ensure!(self.listens().await?, "the router's port is taken");
         Ok(())
@@ -117,7 +133,7 @@ impl RouterProcess {
     }
 }
 
-fn launch(program: &Program, config: &str, key: Option<&Path>, folder: &Path, port: u16) -> Result<Leashed> {
+fn launch(program: &Program, config: &str, access: &Access, folder: &Path, port: u16) -> Result<Leashed> {
     let launch = Launch::new(&program.path, folder.join("router.log")).remove_afterwards(folder).args([
         "--configdb",
         config,
@@ -127,8 +143,12 @@ fn launch(program: &Program, config: &str, key: Option<&Path>, folder: &Path, po
         &port.to_string(),
     ]);
     let launch = if program.hides_shards { launch.args(["--hideShards"]) } else { launch };
-    let launch = match key {
+    let launch = match &access.key {
         Some(key) => launch.args(["--keyFile"]).args([key]),
+        None => launch,
+    };
+    let launch = match &access.tls {
+        Some((mode, files)) => launch.args(files.arguments(*mode)),
         None => launch,
     };
     Leashed::start(launch)

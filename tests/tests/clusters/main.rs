@@ -6,3 +6,4 @@ mod balancer;
 mod elections;
 mod operator;
 mod scene;
+mod tls;
