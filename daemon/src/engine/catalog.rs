@@ -352,6 +352,8 @@ pub async fn indexes(deployment: &Deployment, namespace: &Namespace) -> Result<V
 
 /// The server's code for a namespace that does not exist.
 pub const NAMESPACE_NOT_FOUND: i32 = 26;
+/// The server's code for what a shard does not know of its chunks.
+const STALE_CONFIG: i32 = 13388;
 /// The server's code for what a view does not take.
 const ON_VIEW: i32 = 166;
 /// The server's code for a namespace that exists already.
@@ -397,7 +399,12 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
             Ok((documents, bytes))
         }
         Err(e) if is_no_collection(&e) => Ok((0, 0)),
-        Err(e) => Err(deployment.fault(&format!("reading the size of {namespace}"), &e)),
+        Err(e) => {
+            let fault = deployment.fault(&format!("reading the size of {namespace}"), &e);
+            // A shard that has yet to look up what it owns of it.
+            let is_unsure = error::code(&e) == Some(STALE_CONFIG);
+            Err(Fault { retryable: fault.retryable || is_unsure, ..fault })
+        }
     }
 }
 

@@ -103,8 +103,8 @@ impl Tail {
     /// Gives a collection the place that it has on the source by now, where that is told: one that has another shard key there is copied
     /// again under that.
     async fn place(&self, namespace: &Namespace) -> Result<(), Fault> {
-        let is_resharded =
-            self.destination.shard_key(namespace).is_some() && self.is_placed_otherwise(namespace, namespace).await?;
+        let is_resharded = self.is_copied_in_part(namespace)
+            || self.destination.shard_key(namespace).is_some() && self.is_placed_otherwise(namespace, namespace).await?;
         if !is_resharded {
             return self.shard(namespace).await;
         }
@@ -114,8 +114,22 @@ impl Tail {
 
     /// Drops what there is of a collection and copies it as it is on the source now.
     pub(super) async fn copy_anew(&self, namespace: &Namespace) -> Result<(), Fault> {
-        self.drop(namespace).await?;
+        self.make_way(namespace).await?;
         self.copy_again(namespace).await
+    }
+
+    /// Drops what there is of a collection that is to be copied again. Noted before that: should it fail half-way, whoever comes here
+    /// again finds nothing of it, and must not take that for done.
+    async fn make_way(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let time = self.source.newest_optime().await?;
+        self.set_recopied(namespace, Some(Recopied { whole: false, time })).await?;
+        self.drop_data(namespace).await
+    }
+
+    /// Whether a collection was to be copied again and is not whole, or was gone when it was to be read.
+    pub(super) fn is_copied_in_part(&self, namespace: &Namespace) -> bool {
+        let recopied = self.recopied.lock().unwrap_or_else(PoisonError::into_inner);
+        recopied.get(namespace).is_some_and(|recopied| !recopied.whole)
     }
 
     /// Whether a collection that is renamed would have another shard key under its new name, or another database, which a cluster's
@@ -177,13 +191,17 @@ impl Tail {
     }
 
     async fn drop(&self, namespace: &Namespace) -> Result<(), Fault> {
+        self.drop_data(namespace).await?;
+        self.set_recopied(namespace, None).await
+    }
+
+    async fn drop_data(&self, namespace: &Namespace) -> Result<(), Fault> {
         // Only what this run made: with `existing_data = "refuse"` there is nothing else in scope, but the rule is checked here too.
         if self.progress.created().contains(namespace) {
             catalog::drop(&self.destination, namespace).await?;
         }
         self.set_traits(namespace, None);
-        self.verifier.gone(namespace).await?;
-        self.set_recopied(namespace, None).await
+        self.verifier.gone(namespace).await
     }
 
     /// Drops what is left of a database. Its collections were dropped one by one; of its views nothing was told.
@@ -227,17 +245,14 @@ impl Tail {
         match (self.scope.contains(from), self.scope.contains(to)) {
             (false, false) => Ok(()),
             (true, false) => self.drop(from).await,
-            (false, true) => {
-                self.drop(to).await?;
-                self.copy_again(to).await
-            }
+            (false, true) => self.copy_anew(to).await,
             (true, true)
                 if self.was_read_after(from, time)
                     || self.was_read_after(to, time)
                     || self.is_placed_otherwise(from, to).await? =>
             {
+                self.make_way(to).await?;
                 self.drop(from).await?;
-                self.drop(to).await?;
                 self.copy_again(to).await
             }
             (true, true) => {
@@ -254,8 +269,8 @@ impl Tail {
                 };
                 match self.destination.command("admin", rename).await {
                     Ok(_) => {}
-                    // It ran before a crash, and its checkpoint was not stored: nothing before it is replayed.
-                    Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {}
+                    // It ran before a crash, and its checkpoint was not stored. That what is there is what was renamed then is not sure.
+                    Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => return self.copy_anew(to).await,
                     Err(e) => return Err(self.destination.fault(&format!("renaming {from} to {to}"), &e)),
                 }
                 if let Some(keys) = &self.destination.shard_keys {
@@ -364,6 +379,9 @@ impl Tail {
 
     async fn copy_from(&self, shard: &ShardSource, placement: Option<&Placement>, info: &CollectionInfo) -> Result<(), Fault> {
         let start = shard.deployment.oplog_note("cutover: copying a collection again").await?;
+        if let Some(placement) = placement {
+            placement.acquaint(&shard.deployment, &info.data()).await?;
+        }
         let (documents, bytes) = catalog::size(&shard.deployment, &info.data()).await?;
         // Record ids are a member's own.
         let (source, _) = shard.deployment.pinned().await?;

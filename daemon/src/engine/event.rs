@@ -95,7 +95,7 @@ pub struct Event {
     pub bytes: usize,
     /// Of a definition: the bytes that are the same on every shard that tells of it.
     pub kind: Vec<u8>,
-    /// Of a definition or a delete: the collection's UUID, where the server tells it.
+    /// Of a definition, and of whatever a shard tells: the collection's UUID, where the server tells it.
     pub uuid: Option<Vec<u8>>,
 }
 
@@ -127,7 +127,16 @@ fn description(event: &RawDocument) -> RawDocumentBuf {
     event.get_document("operationDescription").map(RawDocument::to_owned).unwrap_or_default()
 }
 
+fn uuid(event: &RawDocument) -> Option<Vec<u8>> {
+    element::field(event, "collectionUUID").map(|uuid| uuid.value.to_vec())
+}
+
 impl Event {
+    /// Reads an event that one of several shards tells: of which collection a change is counts then, too.
+    pub fn read_of_shard(event: &RawDocument) -> Result<Self, Fault> {
+        Ok(Self { uuid: uuid(event), ..Self::read(event)? })
+    }
+
     /// Reads an event.
     pub fn read(event: &RawDocument) -> Result<Self, Fault> {
         let token = event.get_document("_id").map_err(|_| malformed("_id"))?.to_owned();
@@ -172,20 +181,21 @@ impl Event {
             }
             other => What::Unknown(other.to_owned()),
         };
-        let uuid = || element::field(event, "collectionUUID").map(|uuid| uuid.value.to_vec());
         let (kind, uuid) = match &what {
-            What::Definition(_) => (kind_of(event), uuid()),
-            What::Change(Change { op: Op::Delete | Op::DeleteKeyed(_), .. }) => (Vec::new(), uuid()),
+            What::Definition(_) => (kind_of(event), uuid(event)),
             What::Change(_) | What::Nothing | What::Unknown(_) => (Vec::new(), None),
         };
         Ok(Self { time, token, what, bytes: event.as_bytes().len(), kind, uuid })
     }
 }
 
-/// What names a definition on every shard alike: what was done, to which collection, how.
+/// What names a definition on every shard alike: what was done, to which collection, how. What a rename replaces is told by the shards
+/// alone that have some of it.
 fn kind_of(event: &RawDocument) -> Vec<u8> {
     let mut kind = Vec::new();
-    for name in ["operationType", "ns", "to", "collectionUUID", "operationDescription"] {
+    let is_rename = event.get_str("operationType").is_ok_and(|operation| operation == "rename");
+    let how = if is_rename { None } else { Some("operationDescription") };
+    for name in ["operationType", "ns", "to", "collectionUUID"].into_iter().chain(how) {
         if let Some(field) = element::field(event, name) {
             kind.extend_from_slice(name.as_bytes());
             kind.extend_from_slice(field.value);

@@ -24,6 +24,8 @@ const UNIQUE_BY_COLLMOD: ServerVersion = ServerVersion::new(6, 0, 0);
 
 /// The server's codes for an index that is there under another name or with other options.
 const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];
+/// The server's name for an index build that was ended from outside.
+const BUILD_ABORTED: &str = "IndexBuildAborted";
 /// The server's code for data that breaks a unique index.
 const CANNOT_CONVERT_TO_UNIQUE: i32 = 359;
 /// The server's code for two arrays in one compound index.
@@ -228,7 +230,11 @@ pub async fn build_one(destination: &Deployment, namespace: &Namespace, spec: &R
             tracing::info!(%namespace, index = name(spec), "an index clashes while unique is relaxed; it is built at the end");
             Ok(())
         }
-        Err(e) => Err(destination.fault(&format!("building index {} of {namespace}", name(spec)), &e)),
+        Err(e) => {
+            let fault = destination.fault(&format!("building index {} of {namespace}", name(spec)), &e);
+            // Somebody dropped it, or its collection, while it was built.
+            Err(Fault { retryable: fault.retryable || error::name(&e) == Some(BUILD_ABORTED), ..fault })
+        }
     }
 }
 

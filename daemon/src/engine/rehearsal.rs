@@ -110,8 +110,13 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// Builds the indexes that are not on the destination. `caught_up` ends once all is applied that the source holds when it begins:
-    /// what the source lists now may not have been told before.
-    pub(super) async fn build_missing(&self, caught_up: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
+    /// what the source lists now may not have been told before. The tail may build the same index meanwhile, which is as well; but what
+    /// is dropped is dropped while it stands still, at `gate`: the server would end a build that is under way with it.
+    pub(super) async fn build_missing(
+        &self,
+        gate: &RwLock<()>,
+        caught_up: impl Future<Output = Result<(), Fault>>,
+    ) -> Result<(), Fault> {
         if self.missing_now().await?.is_empty() {
             return Ok(());
         }
@@ -119,8 +124,14 @@ impl<'a> Rehearsal<'a> {
         for (info, spec) in self.missing_now().await? {
             let (namespace, name) = (&info.namespace, index::name(&spec));
             tracing::info!(%namespace, index = name, "not on the destination yet; built before the source is blocked");
-            // Another one of that name is what finalizing would drop.
-            index::drop_one(self.destination, namespace, name).await?;
+            {
+                let _standing_still = gate.write().await;
+                let there = catalog::indexes(self.destination, namespace).await?;
+                if there.iter().any(|there| index::name(there) == name && index::identity(there) != index::identity(&spec)) {
+                    // Another one of that name is what finalizing would drop.
+                    index::drop_one(self.destination, namespace, name).await?;
+                }
+            }
             let Err(fault) = index::build_one(self.destination, namespace, &spec, info.has_collation()).await else { continue };
             let still_there = catalog::indexes(&self.source.entry, namespace).await?;
             if still_there.iter().any(|there| index::name(there) == name) {

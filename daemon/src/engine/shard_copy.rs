@@ -89,7 +89,16 @@ impl ShardCopy<'_> {
         }
         let (documents, bytes) = match info.kind {
             Kind::View => (0, 0),
-            Kind::Collection | Kind::TimeSeries => catalog::size(source, &info.data()).await?,
+            Kind::Collection | Kind::TimeSeries => {
+                if let Some(placement) = &self.placement {
+                    match placement.acquaint(source, &info.data()).await {
+                        // Whether it has moved since shows when it is read.
+                        Err(fault) if fault.code == FaultCode::ChunksMoved => {}
+                        acquainted => acquainted?,
+                    }
+                }
+                catalog::size(source, &info.data()).await?
+            }
         };
         Ok(CollectionRow { namespace: info.namespace, info: info.raw, documents, bytes, stage: Stage::Listed })
     }

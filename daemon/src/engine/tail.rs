@@ -18,6 +18,7 @@ mod held;
 mod idle;
 mod keys;
 mod moment;
+mod named;
 mod position;
 pub(super) mod stream;
 
@@ -308,8 +309,13 @@ impl Tail {
         for (lane, event) in events {
             match event.what {
                 What::Change(change) => {
+                    let (change, is_named) = match event.uuid.as_deref() {
+                        Some(uuid) if self.source.is_sharded() => self.named(change, uuid, told, &mut keys.strangers).await?,
+                        Some(_) | None => (change, true),
+                    };
                     let is_alone = !self.source.is_sharded()
                         || !moments.deletes_changed(lane, event.time, &change)
+                            && is_named
                             && keys.names_document(&self.source, &change, event.uuid.as_deref(), newest).await?;
                     if is_alone {
                         changes.push(change);

@@ -15,6 +15,10 @@
 //! told together: the same as what was told last of a collection is a repetition, and anything else is not. Where no UUID says of which
 //! collection, whatever is told counts, and is told twice at worst: it is such that twice is as once, but for a rename.
 //!
+//! What a transaction had prepared on one shard may be committed there while another has told already that its collection was renamed,
+//! or that another one was renamed over it. So what a shard tells of a document belongs to the name that its collection, known by its
+//! UUID, has by what was told; and where another collection has the name that is told, nobody can tell.
+//!
 //! That a database was dropped counts each time: nothing is made in it before the last shard has told so, and a shard that had none of
 //! it tells nothing.
 
@@ -32,8 +36,21 @@ pub struct Told {
     changed: HashSet<(Vec<u8>, Lane)>,
     /// Of collections that were made or renamed: which one has the name.
     identities: HashMap<Namespace, Vec<u8>>,
+    /// The same, by the collections.
+    names: HashMap<Vec<u8>, Namespace>,
     /// Where one stream tells of all shards: how many definitions were told, which is the number of the last one.
     in_one: Option<u64>,
+}
+
+/// Which collection a change belongs to that is told under some name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// The one that has the name, as far as it is known.
+    Named,
+    /// One that has another name by now.
+    Renamed(Namespace),
+    /// One that is not known, while another one has the name.
+    Another,
 }
 
 /// What the entry begins with that counts for a collection in one stream, and not for a definition; those begin with the name of a field.
@@ -53,6 +70,7 @@ impl Told {
         identities: impl IntoIterator<Item = (Namespace, Vec<u8>)>,
     ) -> Self {
         let mut told = Self { identities: identities.into_iter().collect(), ..Self::default() };
+        told.names = told.identities.iter().map(|(namespace, uuid)| (uuid.clone(), namespace.clone())).collect();
         for (definition, lane, times) in rows {
             let count = told.counts.entry(definition).or_default();
             count.applied = count.applied.max(times);
@@ -101,6 +119,24 @@ impl Told {
         self.identities.get(namespace).map(Vec::as_slice)
     }
 
+    /// Which collection a change belongs to that a shard tells.
+    #[must_use]
+    pub fn whose(&self, namespace: &Namespace, uuid: &[u8]) -> Whose {
+        match (self.names.get(uuid), self.identities.get(namespace)) {
+            (Some(name), _) if name == namespace => Whose::Named,
+            (Some(name), _) => Whose::Renamed(name.clone()),
+            (None, Some(_)) => Whose::Another,
+            (None, None) => Whose::Named,
+        }
+    }
+
+    /// Forgets which collection has a name.
+    pub fn forget_identity(&mut self, namespace: &Namespace) {
+        if let Some(uuid) = self.identities.remove(namespace) {
+            self.names.remove(&uuid);
+        }
+    }
+
     /// Notes that a definition that was new could not be applied: the next shard that tells of it is the first one then.
     pub fn take_back(&mut self, kind: &[u8]) {
         if self.in_one.is_some() {
@@ -127,10 +163,11 @@ impl Told {
             Definition::CreateIndexes(..) | Definition::DropIndexes(..) | Definition::Modify(..) => Vec::new(),
         };
         for (namespace, uuid) in &changed {
-            match uuid {
-                Some(uuid) => self.identities.insert(namespace.clone(), uuid.clone()),
-                None => self.identities.remove(namespace),
-            };
+            self.forget_identity(namespace);
+            if let Some(uuid) = uuid {
+                self.identities.insert(namespace.clone(), uuid.clone());
+                self.names.insert(uuid.clone(), namespace.clone());
+            }
         }
         changed
     }
@@ -160,7 +197,7 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use super::Told;
+    use super::{Told, Whose};
     use crate::engine::event::Definition;
     use schemas::namespace::Namespace;
 
@@ -196,6 +233,27 @@ mod tests {
             assert_eq!(again.identity(&old), Some(b"2".as_slice()));
             assert_eq!(again.note(&ends, Some(b"3".to_vec())), [(old.clone(), None)]);
             assert_eq!(again.identity(&old), None);
+        }
+    }
+
+    #[test]
+    fn a_change_belongs_to_the_name_that_its_collection_has_by_now() {
+        let (from, to) = (Namespace::new("shop", "new"), Namespace::new("shop", "old"));
+        let mut told = Told::default();
+        assert_eq!(told.whose(&to, b"1"), Whose::Named, "nothing was told of it");
+        told.note(&Definition::Create(to.clone(), Default::default()), Some(b"1".to_vec()));
+        assert_eq!(told.whose(&to, b"1"), Whose::Named);
+        let rename = Definition::Rename(from.clone(), to.clone());
+        let stored = told.note(&rename, Some(b"2".to_vec()));
+        let stored = stored.into_iter().filter_map(|(namespace, uuid)| Some((namespace, uuid?)));
+        for told in [told, Told::stored([], stored)] {
+            assert_eq!(told.whose(&to, b"2"), Whose::Named);
+            assert_eq!(told.whose(&from, b"2"), Whose::Renamed(to.clone()), "told by a shard that has yet to rename it");
+            assert_eq!(told.whose(&to, b"1"), Whose::Another, "of the one that was replaced");
+            assert_eq!(told.whose(&from, b"3"), Whose::Named, "a new one of that name");
+            let mut told = told;
+            told.forget_identity(&to);
+            assert_eq!((told.whose(&to, b"1"), told.whose(&from, b"2")), (Whose::Named, Whose::Named));
         }
     }
 

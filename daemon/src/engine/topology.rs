@@ -68,6 +68,8 @@ pub struct Placement {
     pub shard: ShardName,
 }
 
+/// How often a shard is asked at most until it knows what it owns.
+const ACQUAINTANCES: usize = 3;
 /// What a shard answers to a version that is not its own any more: `StaleConfig`, `StaleDbVersion`, `StaleEpoch`.
 const STALE: [i32; 3] = [13388, 249, 150];
 
@@ -83,6 +85,23 @@ impl Placement {
         for (name, value) in self.cluster.versions(namespace, &self.shard).iter().flat_map(|versions| versions.iter().flatten()) {
             append(read, name.as_str(), value);
         }
+    }
+
+    /// Has the shard look up what it owns of a collection. After an election it does not know, and tells nothing of it to who names no
+    /// version.
+    pub async fn acquaint(&self, shard: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+        let mut find = command("find", &namespace.collection);
+        append(&mut find, "projection", &*rawdoc! { "_id": 1 });
+        append(&mut find, "limit", 1);
+        append(&mut find, "singleBatch", true);
+        self.append_versions(&mut find, namespace);
+        let mut refused = None;
+        for _ in 0..ACQUAINTANCES {
+            let Err(e) = shard.collect(&namespace.db, find.clone()).await else { return Ok(()) };
+            // It looks it up once it has refused.
+            refused = Some(self.fault(namespace, &e).ok_or_else(|| shard.fault(&format!("reading {namespace}"), &e))?);
+        }
+        refused.map_or(Ok(()), Err)
     }
 
     /// What a refusal of such a read means, where it is about the versions.

@@ -24,6 +24,15 @@ pub fn code(error: &Error) -> Option<i32> {
     }
 }
 
+/// The name of that code.
+#[must_use]
+pub fn name(error: &Error) -> Option<&str> {
+    match &*error.kind {
+        ErrorKind::Command(command) => Some(&command.code_name),
+        _ => None,
+    }
+}
+
 /// Whether a server code is one after which the same command may pass.
 #[must_use]
 pub fn is_transient_code(code: i32) -> bool {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use daemon::engine::tuning::Tuning;
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 
 use crate::harness::{Pair, Run, run};
 
@@ -110,5 +110,29 @@ async fn a_time_series_collection_that_is_half_made_on_the_destination_is_made_w
     }
     let report = sync.prove(&pair).await?;
     ensure!(report.equal_documents == 1, "{report}");
+    Ok(())
+}
+
+/// A collection that is to be copied again goes first, and then the destination fails: whoever goes on must not take what it does not
+/// find for what is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_dropped_to_be_copied_again_is_copied_though_that_failed_at_first() -> Result<()> {
+    let pair = Pair::start().await?;
+    let documents: Vec<Document> = (0..50).map(|n| doc! { "_id": n }).collect();
+    run(&pair.from, "races", doc! { "insert": "capped", "documents": documents }).await?;
+    let mut sync = Run::start(&pair).await?;
+    sync.caught_up().await?;
+    // The server makes another collection and renames it over this one.
+    let fails = doc! { "failCommands": ["create"], "appName": "cutover", "namespace": "races.capped", "errorCode": 50 };
+    run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": fails }).await?;
+    run(&pair.from, "races", doc! { "convertToCapped": "capped", "size": 1 << 20 }).await?;
+    sync.caught_up().await?;
+    let failed = run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+    ensure!(
+        failed.get("count").and_then(Bson::as_i64).or(failed.get_i32("count").ok().map(i64::from)) > Some(0),
+        "nothing failed: {failed}"
+    );
+    let report = sync.prove(&pair).await?;
+    ensure!(report.equal_documents == 50, "{report}");
     Ok(())
 }

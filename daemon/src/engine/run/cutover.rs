@@ -52,7 +52,7 @@ impl MongoRun {
         if !uneven.is_empty() {
             return Err(uneven::fault(&uneven));
         }
-        rehearsal.build_missing(caught_up).await?;
+        rehearsal.build_missing(&self.gate, caught_up).await?;
         // What has changed lately is compared now, so that little is left to compare while the source is blocked.
         let sides = self.sides(&pair);
         self.verifier.cutover_begins().await?;

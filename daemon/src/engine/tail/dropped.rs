@@ -51,6 +51,10 @@ impl Tail {
         }
         let now = catalog::find(&self.source.entry, namespace).await?;
         let is_elsewhere = self.is_elsewhere(lane, namespace, now.is_some()).await?;
+        if now.is_some() && self.is_copied_in_part(namespace) {
+            // What it was taken for before that failed is not known any more.
+            return Ok(Dropped::Doubtful);
+        }
         let Some(uuid) = uuid else { return Ok(Dropped::Gone) };
         let is_placed_anew = now.is_some() && (is_elsewhere || topology::is_sharded(&self.source.entry, namespace).await?);
         Ok(judge(uuid, named, now.as_ref().and_then(|info| info.uuid()).as_deref(), is_placed_anew))

@@ -18,12 +18,15 @@ use schemas::namespace::Namespace;
 use crate::engine::element;
 use crate::engine::event::{Change, Op};
 use crate::engine::source::Source;
+use crate::engine::tail::named::Strangers;
 use crate::engine::topology;
 
 /// By what the source's collections are sharded, as far as it was asked for since the last definition.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     known: Option<Known>,
+    /// What was found of collections that do not have the name under which they are told.
+    pub(super) strangers: Strangers,
 }
 
 /// The paths of the keys, by the collections' UUIDs and by their names.
@@ -40,6 +43,7 @@ impl Keys {
     /// Forgets what is known: a definition is met in the streams.
     pub(super) fn forget(&mut self) {
         self.known = None;
+        self.strangers.forget();
     }
 
     /// Whether a change is told such that it can be applied alone. `newest`: when the newest was committed of all that was told so far.

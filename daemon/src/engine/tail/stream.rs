@@ -163,7 +163,8 @@ impl Tail {
                     let message = format!("the change stream of {} tells of something that is no event", source.hosts);
                     return Err(Fault::new(FaultCode::SourceReadFailed, message).into());
                 };
-                events.push(Event::read(event)?);
+                let of_shard = self.source.is_sharded();
+                events.push(if of_shard { Event::read_of_shard(event)? } else { Event::read(event)? });
             }
             let token = reply
                 .as_raw_document()
