@@ -403,7 +403,7 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
             let fault = deployment.fault(&format!("reading the size of {namespace}"), &e);
             // A shard that has yet to look up what it owns of it.
             let is_unsure = error::code(&e) == Some(STALE_CONFIG);
-            Err(Fault { retryable: fault.retryable || is_unsure, ..fault })
+            Err(if is_unsure { Fault { code: FaultCode::ChunksMoved, retryable: true, ..fault } } else { fault })
         }
     }
 }

@@ -25,7 +25,7 @@ use super::pace::Pace;
 use super::partition;
 use super::source::ShardSource;
 use super::tail::{Nature, Tail, Traits};
-use super::topology::{Cluster, Placement};
+use super::topology::{self, Cluster, Placement};
 use crate::mongo::{append, command, error, timestamp};
 
 /// Options of `collMod` that are carried as they come; expiry and what is an index's are given back at the end.
@@ -379,10 +379,7 @@ impl Tail {
 
     async fn copy_from(&self, shard: &ShardSource, placement: Option<&Placement>, info: &CollectionInfo) -> Result<(), Fault> {
         let start = shard.deployment.oplog_note("cutover: copying a collection again").await?;
-        if let Some(placement) = placement {
-            placement.acquaint(&shard.deployment, &info.data()).await?;
-        }
-        let (documents, bytes) = catalog::size(&shard.deployment, &info.data()).await?;
+        let (documents, bytes) = topology::size(&shard.deployment, placement, &info.data()).await?;
         // Record ids are a member's own.
         let (source, _) = shard.deployment.pinned().await?;
         let (pace, crew) = (Pace::new(self.rate_limit, 1), Crew::of_one());

@@ -22,7 +22,7 @@ use super::partition::{self, Sample};
 use super::progress::ShardCounters;
 use super::source::ShardSource;
 use super::sync::{SMALL_COMMANDS, Sync};
-use super::topology::Placement;
+use super::topology::{self, Placement};
 use super::width::Widths;
 use crate::mongo::{Deployment, timestamp};
 
@@ -89,16 +89,7 @@ impl ShardCopy<'_> {
         }
         let (documents, bytes) = match info.kind {
             Kind::View => (0, 0),
-            Kind::Collection | Kind::TimeSeries => {
-                if let Some(placement) = &self.placement {
-                    match placement.acquaint(source, &info.data()).await {
-                        // Whether it has moved since shows when it is read.
-                        Err(fault) if fault.code == FaultCode::ChunksMoved => {}
-                        acquainted => acquainted?,
-                    }
-                }
-                catalog::size(source, &info.data()).await?
-            }
+            Kind::Collection | Kind::TimeSeries => topology::size(source, self.placement.as_ref(), &info.data()).await?,
         };
         Ok(CollectionRow { namespace: info.namespace, info: info.raw, documents, bytes, stage: Stage::Listed })
     }

@@ -68,8 +68,6 @@ pub struct Placement {
     pub shard: ShardName,
 }
 
-/// How often a shard is asked at most until it knows what it owns.
-const ACQUAINTANCES: usize = 3;
 /// What a shard answers to a version that is not its own any more: `StaleConfig`, `StaleDbVersion`, `StaleEpoch`.
 const STALE: [i32; 3] = [13388, 249, 150];
 
@@ -87,21 +85,18 @@ impl Placement {
         }
     }
 
-    /// Has the shard look up what it owns of a collection. After an election it does not know, and tells nothing of it to who names no
-    /// version.
-    pub async fn acquaint(&self, shard: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    /// Has the shard look up what it owns of a collection: it does so once it has refused who named a version.
+    async fn acquaint(&self, shard: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
         let mut find = command("find", &namespace.collection);
         append(&mut find, "projection", &*rawdoc! { "_id": 1 });
         append(&mut find, "limit", 1);
         append(&mut find, "singleBatch", true);
         self.append_versions(&mut find, namespace);
-        let mut refused = None;
-        for _ in 0..ACQUAINTANCES {
-            let Err(e) = shard.collect(&namespace.db, find.clone()).await else { return Ok(()) };
-            // It looks it up once it has refused.
-            refused = Some(self.fault(namespace, &e).ok_or_else(|| shard.fault(&format!("reading {namespace}"), &e))?);
+        match shard.collect(&namespace.db, find).await {
+            // Whether it has moved since shows when it is read.
+            Err(e) if self.fault(namespace, &e).is_none() => Err(shard.fault(&format!("reading {namespace}"), &e)),
+            Ok(_) | Err(_) => Ok(()),
         }
-        refused.map_or(Ok(()), Err)
     }
 
     /// What a refusal of such a read means, where it is about the versions.
@@ -114,6 +109,18 @@ impl Placement {
                 format!("{namespace} moved while shard {} was read: {}", self.shard, error::words(error)),
             )
         })
+    }
+}
+
+/// Documents and bytes of what a shard has of a collection, as it estimates them. After an election a shard does not know what it owns,
+/// and tells nothing to who names no version.
+pub async fn size(shard: &Deployment, placement: Option<&Placement>, namespace: &Namespace) -> Result<(u64, u64), Fault> {
+    match (catalog::size(shard, namespace).await, placement) {
+        (Err(fault), Some(placement)) if fault.code == FaultCode::ChunksMoved => {
+            placement.acquaint(shard, namespace).await?;
+            catalog::size(shard, namespace).await
+        }
+        (sized, _) => sized,
     }
 }
 

@@ -9,7 +9,7 @@ use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::catalog;
+use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::memory::{Memory, Share};
 use crate::mongo::{Deployment, append, error};
 
@@ -28,7 +28,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Opens a `find`; a collection that does not exist has no documents.
+    /// Opens a `find`; a collection that does not exist has no documents, and neither has one that is a view by now.
     pub(super) async fn open(
         deployment: &'a Deployment,
         namespace: &'a Namespace,
@@ -37,10 +37,12 @@ impl<'a> Reader<'a> {
     ) -> Result<Self, Fault> {
         match Self::try_open(deployment, namespace, find, size).await {
             Ok(reader) => Ok(reader),
-            Err(e) if error::code(&e) == Some(BAD_HINT) && catalog::find(deployment, namespace).await?.is_none() => {
-                Ok(Self::new(deployment, namespace, None))
-            }
-            Err(e) => Err(deployment.fault(&format!("reading {namespace}"), &e)),
+            Err(e) => match catalog::find(deployment, namespace).await? {
+                None if error::code(&e) == Some(BAD_HINT) => Ok(Self::new(deployment, namespace, None)),
+                // It was a collection when it was listed, and is read as one: with what no view takes.
+                Some(CollectionInfo { kind: Kind::View, .. }) => Ok(Self::new(deployment, namespace, None)),
+                None | Some(_) => Err(deployment.fault(&format!("reading {namespace}"), &e)),
+            },
         }
     }
 
