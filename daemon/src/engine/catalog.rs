@@ -1,5 +1,8 @@
 //! What is in a deployment: databases, collections with their options, views, indexes; and how a collection is made anew.
 
+mod entry;
+mod make;
+
 use std::collections::BTreeMap;
 
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
@@ -7,184 +10,15 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 
 use super::concurrent::{self, Piece};
-use super::element;
 use crate::mongo::{Deployment, ServerVersion, append, command, error, number};
+
+pub use entry::{CollectionInfo, Kind, buckets_of, options_of_owner, owner_of, unsupported};
+pub use make::{create, create_command, drop};
 
 /// The servers' own catalogues can be read from this version on.
 const LIST_CATALOG: ServerVersion = ServerVersion::new(6, 0, 0);
 /// Collections whose options are asked for at once.
 const AT_ONCE: usize = 8;
-
-/// What kind of thing a namespace names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Documents.
-    Collection,
-    /// A view on other namespaces.
-    View,
-    /// Measurements, kept in buckets beside it.
-    TimeSeries,
-}
-
-impl Kind {
-    /// The kind in words.
-    #[must_use]
-    pub const fn with_article(self) -> &'static str {
-        match self {
-            Self::Collection => "a collection",
-            Self::View => "a view",
-            Self::TimeSeries => "a time-series collection",
-        }
-    }
-}
-
-/// One entry of `listCollections`.
-#[derive(Debug, Clone)]
-pub struct CollectionInfo {
-    /// Its name.
-    pub namespace: Namespace,
-    /// What it is.
-    pub kind: Kind,
-    /// The entry as the server gave it.
-    pub raw: RawDocumentBuf,
-}
-
-impl CollectionInfo {
-    /// Reads an entry of `listCollections`.
-    pub fn new(db: &str, raw: RawDocumentBuf) -> Option<Self> {
-        let name = raw.get_str("name").ok()?;
-        let kind = match raw.get_str("type").ok() {
-            Some("view") => Kind::View,
-            Some("timeseries") => Kind::TimeSeries,
-            _ => Kind::Collection,
-        };
-        Some(Self { namespace: Namespace::new(db, name), kind, raw })
-    }
-
-    /// Where its documents are: for measurements, in the buckets beside it.
-    #[must_use]
-    pub fn data(&self) -> Namespace {
-        match self.kind {
-            Kind::TimeSeries => buckets_of(&self.namespace),
-            Kind::Collection | Kind::View => self.namespace.clone(),
-        }
-    }
-
-    /// Whether it has documents of its own.
-    #[must_use]
-    pub fn has_documents(&self) -> bool {
-        self.kind != Kind::View
-    }
-
-    /// The bytes of its UUID.
-    #[must_use]
-    pub fn uuid(&self) -> Option<Vec<u8>> {
-        let info = self.raw.get_document("info").ok()?;
-        element::field(info, "uuid").map(|uuid| uuid.value.to_vec())
-    }
-
-    /// Its options.
-    #[must_use]
-    pub fn options(&self) -> Option<&RawDocument> {
-        self.raw.get_document("options").ok()
-    }
-
-    fn set_options(&mut self, options: &RawDocument) {
-        let mut raw = RawDocumentBuf::new();
-        for (name, value) in self.raw.iter().flatten() {
-            match name.as_str() {
-                "options" => append(&mut raw, "options", options),
-                name => append(&mut raw, name, value),
-            }
-        }
-        self.raw = raw;
-    }
-
-    /// Whether it is capped: its documents then have an order to keep.
-    #[must_use]
-    pub fn is_capped(&self) -> bool {
-        self.flag("capped")
-    }
-
-    /// Whether it is clustered: its record ids are then its `_id`s, not numbers.
-    #[must_use]
-    pub fn is_clustered(&self) -> bool {
-        self.options().is_some_and(|options| matches!(options.get("clusteredIndex"), Ok(Some(_))))
-    }
-
-    /// Whether strings compare otherwise than by their bytes.
-    #[must_use]
-    pub fn has_collation(&self) -> bool {
-        self.options().is_some_and(|options| matches!(options.get("collation"), Ok(Some(_))))
-    }
-
-    fn flag(&self, name: &str) -> bool {
-        self.options().is_some_and(|options| options.get_bool(name).is_ok_and(|set| set))
-    }
-
-    /// The `create` command that makes it anew. Expiry is held off: it comes back when the run finalizes.
-    #[must_use]
-    pub fn create_command(&self) -> RawDocumentBuf {
-        create_command(&self.namespace.collection, self.options(), self.raw.get_document("idIndex").ok())
-    }
-}
-
-/// What the names of the collections begin with that hold a time-series collection's buckets.
-const BUCKETS: &str = "system.buckets.";
-
-/// Where a time-series collection's buckets are.
-#[must_use]
-pub fn buckets_of(namespace: &Namespace) -> Namespace {
-    Namespace::new(&namespace.db, format!("{BUCKETS}{}", namespace.collection))
-}
-
-/// The time-series collection whose buckets these are; `None` for an ordinary namespace.
-#[must_use]
-pub fn owner_of(namespace: &Namespace) -> Option<Namespace> {
-    let name = namespace.collection.strip_prefix(BUCKETS)?;
-    Some(Namespace::new(&namespace.db, name))
-}
-
-/// The options of a time-series collection, of those that its buckets have: their own layout follows from them.
-#[must_use]
-pub fn options_of_owner(of_buckets: &RawDocument) -> RawDocumentBuf {
-    let mut options = RawDocumentBuf::new();
-    for (key, value) in of_buckets.iter().flatten() {
-        if !["validator", "clusteredIndex"].contains(&key.as_str()) {
-            append(&mut options, key.as_str(), value);
-        }
-    }
-    options
-}
-
-/// Options that `listCollections` or an event shows and `create` does not take, or not during the sync: expiry is held off.
-const NOT_CREATABLE: [&str; 5] = ["uuid", "idIndex", "temp", "flags", "expireAfterSeconds"];
-
-/// The `create` command for these options.
-#[must_use]
-pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Option<&RawDocument>) -> RawDocumentBuf {
-    let mut create = command("create", name);
-    for (key, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
-        let key = key.as_str();
-        if !NOT_CREATABLE.contains(&key) {
-            append(&mut create, key, value);
-        }
-    }
-    // A clustered collection has no index on _id of its own. The server wants its namespace left out of the specification.
-    // Neither have views and measurements, and of an old `autoIndexId` the server takes no specification.
-    let without = ["clusteredIndex", "viewOn", "timeseries", "autoIndexId"];
-    let has_own = options.is_some_and(|options| without.iter().any(|option| matches!(options.get(option), Ok(Some(_)))));
-    if let Some(index) = id_index
-        && !has_own
-    {
-        let mut copy = RawDocumentBuf::new();
-        for (key, value) in index.iter().flatten().filter(|(key, _)| key.as_str() != "ns") {
-            append(&mut copy, key.as_str(), value);
-        }
-        append(&mut create, "idIndex", &*copy);
-    }
-    create
-}
 
 /// Everything in a deployment that is in scope, by namespace. Of `system.` collections only stored functions are: the others are left to what owns them.
 pub async fn list(deployment: &Deployment, scope: &Scope) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
@@ -408,77 +242,6 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
     }
 }
 
-/// Makes a collection or view; one that is there already is left as it is and told by `false`.
-pub async fn create(deployment: &Deployment, db: &str, create: RawDocumentBuf) -> Result<bool, Fault> {
-    let name = create.get_str("create").unwrap_or_default().to_owned();
-    let (mut create, capped) = apart(create);
-    append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
-    match deployment.raw_command(db, create).await {
-        Ok(_) => {
-            convert(deployment, &Namespace::new(db, name), capped).await?;
-            Ok(true)
-        }
-        Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => {
-            // A crash can have come between the two.
-            convert(deployment, &Namespace::new(db, name), capped).await?;
-            Ok(false)
-        }
-        Err(e) => Err(deployment.fault(&format!("creating {db}.{name}"), &e)),
-    }
-}
-
-/// A clustered collection is capped by a conversion alone: `create` refuses the options that the server then lists. The command
-/// without them, and the conversion.
-fn apart(create: RawDocumentBuf) -> (RawDocumentBuf, Option<RawDocumentBuf>) {
-    let has = |option: &str| matches!(create.get(option), Ok(Some(_)));
-    if !has("clusteredIndex") || !has("size") {
-        return (create, None);
-    }
-    let mut plain = RawDocumentBuf::new();
-    let mut convert = RawDocumentBuf::new();
-    append(&mut convert, "convertToCapped", create.get_str("create").unwrap_or_default());
-    for (key, value) in create.iter().flatten() {
-        match key.as_str() {
-            "capped" | "max" => {}
-            "size" => append(&mut convert, "size", value),
-            key => append(&mut plain, key, value),
-        }
-    }
-    append(&mut convert, "writeConcern", &*rawdoc! { "w": "majority" });
-    (plain, Some(convert))
-}
-
-/// Converts a clustered collection that is to be capped and is not yet.
-async fn convert(deployment: &Deployment, namespace: &Namespace, conversion: Option<RawDocumentBuf>) -> Result<(), Fault> {
-    let Some(conversion) = conversion else { return Ok(()) };
-    if find(deployment, namespace).await?.is_some_and(|info| info.is_clustered() && !info.is_capped()) {
-        deployment
-            .raw_command(&namespace.db, conversion)
-            .await
-            .map_err(|e| deployment.fault(&format!("making {namespace} capped"), &e))?;
-    }
-    Ok(())
-}
-
-/// Drops a collection or view; one that is not there is a success. Stored functions are deleted: their collection cannot be dropped.
-pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
-    let drop = match namespace.collection.as_str() {
-        STORED_FUNCTIONS => {
-            doc! { "delete": STORED_FUNCTIONS, "deletes": [{ "q": {}, "limit": 0 }], "writeConcern": { "w": "majority" } }
-        }
-        name => doc! { "drop": name, "writeConcern": { "w": "majority" } },
-    };
-    match deployment.command(&namespace.db, drop).await {
-        Ok(_) => {}
-        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {}
-        Err(e) => return Err(deployment.fault(&format!("dropping {namespace}"), &e)),
-    }
-    if let Some(keys) = &deployment.shard_keys {
-        keys.set(namespace, None);
-    }
-    Ok(())
-}
-
 /// Names in scope beside which there are buckets, but which are no time-series collections: the server (seen on 6.0.5) leaves them where
 /// one is made while an insertion makes a plain collection of its name, and takes one for the other from then on.
 pub async fn stray_buckets(deployment: &Deployment, scope: &Scope) -> Result<Vec<Fault>, Fault> {
@@ -493,23 +256,4 @@ pub async fn stray_buckets(deployment: &Deployment, scope: &Scope) -> Result<Vec
         }));
     }
     Ok(stray)
-}
-
-/// The first version that tells changes of buckets and stored functions.
-const SYSTEM_EVENTS: ServerVersion = ServerVersion::new(6, 0, 0);
-
-/// The fault for something that this version cannot carry from a source of this version; `None` where it can.
-#[must_use]
-pub fn unsupported(info: &CollectionInfo, source: ServerVersion) -> Option<Fault> {
-    let has = |option: &str| info.options().is_some_and(|options| matches!(options.get(option), Ok(Some(_))));
-    let why = if info.kind == Kind::TimeSeries && source < SYSTEM_EVENTS {
-        "is a time-series collection, whose changes only MongoDB 6.0 and newer tell"
-    } else if info.namespace.collection == STORED_FUNCTIONS && source < SYSTEM_EVENTS {
-        "holds stored functions, whose changes only MongoDB 6.0 and newer tell"
-    } else if has("encryptedFields") {
-        "is a collection with Queryable Encryption (encryptedFields), which this version does not migrate"
-    } else {
-        return None;
-    };
-    Some(Fault::new(FaultCode::UnsupportedNamespace, format!("{} {why}", info.namespace)))
 }

@@ -1,0 +1,108 @@
+//! How a collection or view is made anew, and dropped.
+
+use mongodb::bson::{RawDocument, RawDocumentBuf, doc, rawdoc};
+use schemas::fault::Fault;
+use schemas::namespace::{Namespace, STORED_FUNCTIONS};
+
+use super::{NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, find};
+use crate::mongo::{Deployment, append, command, error};
+
+/// Options that `listCollections` or an event shows and `create` does not take, or not during the sync: expiry is held off.
+const NOT_CREATABLE: [&str; 5] = ["uuid", "idIndex", "temp", "flags", "expireAfterSeconds"];
+
+/// The `create` command for these options.
+#[must_use]
+pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Option<&RawDocument>) -> RawDocumentBuf {
+    let mut create = command("create", name);
+    for (key, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
+        let key = key.as_str();
+        if !NOT_CREATABLE.contains(&key) {
+            append(&mut create, key, value);
+        }
+    }
+    // A clustered collection has no index on _id of its own. The server wants its namespace left out of the specification.
+    // Neither have views and measurements, and of an old `autoIndexId` the server takes no specification.
+    let without = ["clusteredIndex", "viewOn", "timeseries", "autoIndexId"];
+    let has_own = options.is_some_and(|options| without.iter().any(|option| matches!(options.get(option), Ok(Some(_)))));
+    if let Some(index) = id_index
+        && !has_own
+    {
+        let mut copy = RawDocumentBuf::new();
+        for (key, value) in index.iter().flatten().filter(|(key, _)| key.as_str() != "ns") {
+            append(&mut copy, key.as_str(), value);
+        }
+        append(&mut create, "idIndex", &*copy);
+    }
+    create
+}
+
+/// Makes a collection or view; one that is there already is left as it is and told by `false`.
+pub async fn create(deployment: &Deployment, db: &str, create: RawDocumentBuf) -> Result<bool, Fault> {
+    let name = create.get_str("create").unwrap_or_default().to_owned();
+    let (mut create, capped) = apart(create);
+    append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
+    match deployment.raw_command(db, create).await {
+        Ok(_) => {
+            convert(deployment, &Namespace::new(db, name), capped).await?;
+            Ok(true)
+        }
+        Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => {
+            // A crash can have come between the two.
+            convert(deployment, &Namespace::new(db, name), capped).await?;
+            Ok(false)
+        }
+        Err(e) => Err(deployment.fault(&format!("creating {db}.{name}"), &e)),
+    }
+}
+
+/// A clustered collection is capped by a conversion alone: `create` refuses the options that the server then lists. The command
+/// without them, and the conversion.
+fn apart(create: RawDocumentBuf) -> (RawDocumentBuf, Option<RawDocumentBuf>) {
+    let has = |option: &str| matches!(create.get(option), Ok(Some(_)));
+    if !has("clusteredIndex") || !has("size") {
+        return (create, None);
+    }
+    let mut plain = RawDocumentBuf::new();
+    let mut convert = RawDocumentBuf::new();
+    append(&mut convert, "convertToCapped", create.get_str("create").unwrap_or_default());
+    for (key, value) in create.iter().flatten() {
+        match key.as_str() {
+            "capped" | "max" => {}
+            "size" => append(&mut convert, "size", value),
+            key => append(&mut plain, key, value),
+        }
+    }
+    append(&mut convert, "writeConcern", &*rawdoc! { "w": "majority" });
+    (plain, Some(convert))
+}
+
+/// Converts a clustered collection that is to be capped and is not yet.
+async fn convert(deployment: &Deployment, namespace: &Namespace, conversion: Option<RawDocumentBuf>) -> Result<(), Fault> {
+    let Some(conversion) = conversion else { return Ok(()) };
+    if find(deployment, namespace).await?.is_some_and(|info| info.is_clustered() && !info.is_capped()) {
+        deployment
+            .raw_command(&namespace.db, conversion)
+            .await
+            .map_err(|e| deployment.fault(&format!("making {namespace} capped"), &e))?;
+    }
+    Ok(())
+}
+
+/// Drops a collection or view; one that is not there is a success. Stored functions are deleted: their collection cannot be dropped.
+pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    let drop = match namespace.collection.as_str() {
+        STORED_FUNCTIONS => {
+            doc! { "delete": STORED_FUNCTIONS, "deletes": [{ "q": {}, "limit": 0 }], "writeConcern": { "w": "majority" } }
+        }
+        name => doc! { "drop": name, "writeConcern": { "w": "majority" } },
+    };
+    match deployment.command(&namespace.db, drop).await {
+        Ok(_) => {}
+        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {}
+        Err(e) => return Err(deployment.fault(&format!("dropping {namespace}"), &e)),
+    }
+    if let Some(keys) = &deployment.shard_keys {
+        keys.set(namespace, None);
+    }
+    Ok(())
+}
