@@ -107,7 +107,9 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
                 Event::Kill => sync.kill().await?,
                 Event::SourceStepsDown => pair.source.step_down(1).await.context("the source's step-down")?,
                 Event::DestinationStepsDown => pair.destination.step_down(1).await.context("the destination's step-down")?,
-                Event::SourceConfigStepsDown | Event::DestinationConfigStepsDown => bail!("a replica set has no config server"),
+                Event::SourceConfigStepsDown | Event::DestinationConfigStepsDown | Event::DestinationChunkMoves => {
+                    bail!("a replica set has no config server, and no chunks")
+                }
             }
         }
         Ok(())

@@ -29,9 +29,9 @@ use crate::harness::{Run, drop_databases, run, spec};
 /// Seeds that a normal run tries of each shape, which together draw every kind of operation and event.
 const fn quick(shape: Shape) -> [u64; 2] {
     match shape {
-        Shape::ClusterToSet => [12, 78],
-        Shape::ClusterToCluster => [12, 47],
-        Shape::SetToCluster => [40, 77],
+        Shape::ClusterToSet => [6, 15],
+        Shape::ClusterToCluster => [4, 1151],
+        Shape::SetToCluster => [93, 94],
     }
 }
 
@@ -117,6 +117,44 @@ impl Deployed {
     async fn step_down(&self, nth: usize) -> Result<()> {
         let all = self.holders();
         all[nth % all.len()].step_down(1).await
+    }
+
+    /// The next commands of some kinds fail on one of those that hold data; whether its server has taken that.
+    async fn fail(&self, nth: usize, times: i32, data: Document) -> Result<bool> {
+        let all = self.holders();
+        let client = all[nth % all.len()].client().await?;
+        let fail = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
+        // One that is being elected may not.
+        Ok(run(&client, "admin", fail).await.is_ok())
+    }
+
+    /// One chunk goes to another shard, with or without its documents being deleted where they were; whether there was one, and the
+    /// cluster has let it go.
+    async fn move_chunk(&self, nth: usize) -> Result<bool> {
+        let Self::Cluster(cluster) = self else { bail!("a replica set has no chunks") };
+        let config = cluster.config().client().await?.database("config");
+        let chunks = async {
+            let of_users = doc! { "_id": { "$regex": format!(r"^({})\.", DATABASES.join("|")) } };
+            let sharded: Vec<Document> =
+                config.collection("collections").find(of_users).sort(doc! { "_id": 1 }).await?.try_collect().await?;
+            let Some(collection) = sharded.get(nth % sharded.len().max(1)) else { return Ok(None) };
+            let of_collection = doc! { "uuid": collection.get("uuid").cloned().unwrap_or_default() };
+            let chunks: Vec<Document> =
+                config.collection("chunks").find(of_collection).sort(doc! { "min": 1 }).await?.try_collect().await?;
+            anyhow::Ok(chunks.get(nth / 2 % chunks.len().max(1)).map(|chunk| (collection.clone(), chunk.clone())))
+        };
+        // The config server may be electing a primary.
+        let Ok(Some((collection, chunk))) = chunks.await else { return Ok(false) };
+        let holder = chunk.get_str("shard")?;
+        let others: Vec<&str> = cluster.shards().iter().map(ReplicaSet::name).filter(|name| *name != holder).collect();
+        let command = doc! {
+            "moveRange": collection.get_str("_id")?,
+            "min": chunk.get_document("min")?,
+            "toShard": others[nth % others.len()],
+            "waitForDelete": nth.is_multiple_of(3),
+        };
+        // What is dropped, spread or sharded anew meanwhile cannot be moved.
+        Ok(cluster.admin(command).await.is_ok())
     }
 
     async fn config_steps_down(&self) -> Result<()> {
@@ -239,12 +277,13 @@ impl Sides {
             for (place, (after, event)) in plan.events.iter().enumerate() {
                 tokio::time::sleep(Duration::from_millis(*after)).await;
                 sync.look()?;
+                let nth = place + plan.operations();
                 match event {
                     Event::Restart => sync.restart().await?,
                     Event::Kill => sync.kill().await?,
-                    Event::SourceStepsDown => self.source.step_down(place + plan.operations()).await.context("the source")?,
+                    Event::SourceStepsDown => self.source.step_down(nth).await.context("the source")?,
                     Event::DestinationStepsDown => {
-                        self.destination.step_down(place + plan.operations()).await.context("the destination")?;
+                        self.destination.step_down(nth).await.context("the destination")?;
                     }
                     Event::SourceConfigStepsDown => {
                         self.source.config_steps_down().await.context("the source's config server")?
@@ -252,7 +291,22 @@ impl Sides {
                     Event::DestinationConfigStepsDown => {
                         self.destination.config_steps_down().await.context("the destination's config server")?;
                     }
-                    Event::Faults { .. } => bail!("a fault names a server, and not a cluster"),
+                    Event::DestinationChunkMoves => {
+                        if !self.destination.move_chunk(nth).await? {
+                            continue;
+                        }
+                    }
+                    Event::Faults { on_source, times, data } => {
+                        let side = if *on_source { &self.source } else { &self.destination };
+                        let mut data = data.clone();
+                        // A sharded destination is reached through its router alone.
+                        if !on_source && self.shape.has_cluster_destination() {
+                            data.remove("appName");
+                        }
+                        if !side.fail(nth, *times, data).await? {
+                            continue;
+                        }
+                    }
                 }
                 tally.add(event.name(), 1);
             }
@@ -263,9 +317,9 @@ impl Sides {
             for set in side.electing() {
                 set.primary().await?;
             }
-        }
-        if plan.slow_copy.is_some() {
-            run(&to, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+            for client in side.holding().await? {
+                run(&client, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+            }
         }
         tally.look_at_writes(&shards).await?;
         if let Deployed::Cluster(source) = &self.source {

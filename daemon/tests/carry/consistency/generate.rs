@@ -24,7 +24,7 @@ pub(crate) enum Operation {
 /// What goes wrong.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// The engine's next commands of some kinds fail so.
+    /// The engine's next commands of some kinds fail so, on the replica set or on a shard.
     Faults {
         on_source: bool,
         times: i32,
@@ -38,6 +38,8 @@ pub(crate) enum Event {
     /// A cluster's config server.
     SourceConfigStepsDown,
     DestinationConfigStepsDown,
+    /// Somebody moves a chunk of the destination to another of its shards.
+    DestinationChunkMoves,
 }
 
 /// A run of the test.
@@ -66,6 +68,7 @@ impl Event {
             Self::DestinationStepsDown => "destination steps down",
             Self::SourceConfigStepsDown => "source's config server steps down",
             Self::DestinationConfigStepsDown => "destination's config server steps down",
+            Self::DestinationChunkMoves => "destination's chunk moves",
         }
     }
 }
@@ -94,13 +97,7 @@ impl Plan {
                 (0..hand.rng.random_range(40..90)).map(|_| (hand.rng.random(), hand.operation())).collect()
             })
             .collect();
-        let events = match hand.rng.random_range(0..3) {
-            0 => (0..hand.rng.random_range(0..=3)).map(|_| (hand.rng.random_range(50..700), hand.event())).collect(),
-            1 => (0..hand.rng.random_range(4..16)).map(|_| (hand.rng.random_range(10..200), hand.faults())).collect(),
-            _ => (0..hand.rng.random_range(2..8))
-                .map(|_| (hand.rng.random_range(10..400), if hand.one_in(3) { hand.event() } else { hand.faults() }))
-                .collect(),
-        };
+        let events = hand.events(Hand::event);
         let slow_copy = hand.one_in(2).then(|| hand.rng.random_range(5..40));
         Self { tuning: hand.tuning(), declared: hand.declared(), slow_copy, before, clients, events }
     }
@@ -154,6 +151,17 @@ impl Hand {
 
     fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         *choices.choose(&mut self.rng).expect("choices")
+    }
+
+    /// What goes wrong in a plan: some of what `event` draws, many commands that fail, or some of both.
+    fn events(&mut self, event: impl Fn(&mut Self) -> Event) -> Vec<(u64, Event)> {
+        match self.rng.random_range(0..3) {
+            0 => (0..self.rng.random_range(0..=3)).map(|_| (self.rng.random_range(50..700), event(self))).collect(),
+            1 => (0..self.rng.random_range(4..16)).map(|_| (self.rng.random_range(10..200), self.faults())).collect(),
+            _ => (0..self.rng.random_range(2..8))
+                .map(|_| (self.rng.random_range(10..400), if self.one_in(3) { event(self) } else { self.faults() }))
+                .collect(),
+        }
     }
 
     fn event(&mut self) -> Event {

@@ -39,9 +39,10 @@ impl Shape {
             events.push(Event::SourceConfigStepsDown);
         }
         if self.has_cluster_destination() {
-            events.push(Event::DestinationConfigStepsDown);
+            events.extend([Event::DestinationConfigStepsDown, Event::DestinationChunkMoves]);
         }
-        events.iter().map(Event::name).collect()
+        let faults = [true, false].map(|on_source| Event::Faults { on_source, times: 1, data: Document::new() });
+        events.iter().chain(&faults).map(Event::name).collect()
     }
 
     pub(crate) fn has_cluster_source(self) -> bool {
@@ -102,8 +103,7 @@ impl Plan {
                 (0..hand.rng.random_range(30..70)).map(|_| (hand.rng.random(), hand.cluster_operation(client, shape))).collect()
             })
             .collect();
-        let count = hand.rng.random_range(0..=4);
-        let events = (0..count).map(|_| (hand.rng.random_range(50..600), hand.cluster_event(shape))).collect();
+        let events = hand.events(|hand| hand.cluster_event(shape));
         let slow_copy = (shape == Shape::ClusterToSet && hand.one_in(2)).then(|| hand.rng.random_range(5..40));
         Self { tuning: hand.tuning(), declared: hand.declared(), slow_copy, before, clients, events }
     }
@@ -179,15 +179,18 @@ impl Hand {
 
     fn cluster_event(&mut self, shape: Shape) -> Event {
         let source_config = if shape.has_cluster_source() { Event::SourceConfigStepsDown } else { Event::SourceStepsDown };
-        let destination_config =
-            if shape.has_cluster_destination() { Event::DestinationConfigStepsDown } else { Event::DestinationStepsDown };
-        match self.rng.random_range(0..12) {
+        let (destination_config, chunk_moves) = match shape.has_cluster_destination() {
+            true => (Event::DestinationConfigStepsDown, Event::DestinationChunkMoves),
+            false => (Event::DestinationStepsDown, Event::DestinationStepsDown),
+        };
+        match self.rng.random_range(0..14) {
             0..2 => Event::Restart,
             2..5 => Event::Kill,
             5..7 => Event::SourceStepsDown,
             7..9 => source_config,
             9 => Event::DestinationStepsDown,
-            _ => destination_config,
+            10..12 => destination_config,
+            _ => chunk_moves,
         }
     }
 
