@@ -142,11 +142,16 @@ async fn is_emptied(deployment: &Deployment, namespace: &Namespace) -> Result<bo
     if namespace.collection != STORED_FUNCTIONS {
         return Ok(false);
     }
-    let mut find = command("find", STORED_FUNCTIONS);
+    has_documents(deployment, namespace).await.map(|has| !has)
+}
+
+/// Whether there is any document in a collection.
+pub async fn has_documents(deployment: &Deployment, namespace: &Namespace) -> Result<bool, Fault> {
+    let mut find = command("find", &namespace.collection);
     append(&mut find, "limit", 1);
     append(&mut find, "projection", &*rawdoc! { "_id": 1 });
     let found = deployment.collect(&namespace.db, find).await;
-    found.map(|found| found.is_empty()).map_err(|e| deployment.fault(&format!("reading {namespace}"), &e))
+    found.map(|found| !found.is_empty()).map_err(|e| deployment.fault(&format!("reading {namespace}"), &e))
 }
 
 /// Every collection and view of a database.

@@ -29,9 +29,14 @@ const SAMPLES_PER_RANGE: usize = 200;
 /// The first version that moves a range by its lower bound, and shards a collection of a database that was not enabled for it.
 const MOVE_RANGE: ServerVersion = ServerVersion::new(6, 0, 0);
 /// The server's codes for something else that moves chunks there just now.
-const BUSY: [i32; 4] = [46, 96, 117, 13388];
+const BUSY: [i32; 4] = [46, OPERATION_FAILED, 117, 13388];
 /// The server's code for a collection that is sharded by another key.
 const SHARDED_OTHERWISE: i32 = 23;
+/// What a server answers, with [`OPERATION_FAILED`], whose shard has documents still of a range that it gave away before: it takes that
+/// range again once they are deleted, for which it leaves their readers a quarter of an hour (6.0.5).
+const NOT_DELETED_YET: &str = "Failed to delete orphaned";
+/// The server's code for a move that did not come about.
+const OPERATION_FAILED: i32 = 96;
 /// How often the chunks are looked at anew where they have changed under a request to cut or move one.
 const LOOKS: u32 = 5;
 
@@ -184,7 +189,9 @@ pub async fn shard(
         return Ok(());
     }
     let Some(key) = wanted(source, destination, sharding, namespace).await? else { return Ok(()) };
-    let placed = match destination.sharded_by(namespace).await? {
+    let there = destination.sharded_by(namespace).await?;
+    let is_new = there.is_none();
+    let placed = match there {
         Some(there) => there,
         None => {
             // Under the source's own name, where it has one: the server would make another.
@@ -218,7 +225,7 @@ pub async fn shard(
     let key = placed.key.clone();
     keys.set(namespace, Some(placed));
     let is_spread_by_server = key.fields().next().is_some_and(|(_, part)| part == Part::Hashed);
-    if is_spread_by_server { Ok(()) } else { spread(source, destination, &key, namespace).await }
+    if is_spread_by_server { Ok(()) } else { spread(source, destination, &key, namespace, is_new).await }
 }
 
 /// `false`: it is sharded already, by another key.
@@ -245,8 +252,15 @@ async fn shard_by(destination: &Deployment, namespace: &Namespace, key: &ShardKe
     }
 }
 
-/// Cuts a collection into one range for each shard, and moves each to its own.
-async fn spread(source: &Deployment, destination: &Deployment, key: &ShardKey, namespace: &Namespace) -> Result<(), Fault> {
+/// Cuts a collection into one range for each shard, and moves each to its own. What was sharded before and holds documents on several
+/// shards has been spread, and where its chunks lie by now is the balancer's, or its owner's.
+async fn spread(
+    source: &Deployment,
+    destination: &Deployment,
+    key: &ShardKey,
+    namespace: &Namespace,
+    is_new: bool,
+) -> Result<(), Fault> {
     // A shard takes or gives one chunk at a time.
     let Some(keys) = &destination.shard_keys else { return Ok(()) };
     let _one_at_a_time = keys.moving.lock().await;
@@ -258,6 +272,10 @@ async fn spread(source: &Deployment, destination: &Deployment, key: &ShardKey, n
         .collect();
     let Some(mut map) = topology::map_of(destination, namespace).await? else { return Ok(()) };
     if shards.len() < 2 || has_zones(destination, namespace).await? {
+        return Ok(());
+    }
+    let is_on_several = map.chunks().windows(2).any(|pair| pair[0].shard != pair[1].shard);
+    if !is_new && is_on_several && catalog::has_documents(destination, namespace).await? {
         return Ok(());
     }
     for _ in 1..LOOKS {
@@ -315,7 +333,13 @@ async fn spread_over(
             append(&mut move_chunk, "to", shard.as_str());
             append(&mut move_chunk, "_waitForDelete", true);
         }
-        destination.raw_command("admin", move_chunk).await.map_err(|e| busy(destination, "spreading", namespace, &e))?;
+        match destination.raw_command("admin", move_chunk).await {
+            Ok(_) => {}
+            Err(e) if error::code(&e) == Some(OPERATION_FAILED) && e.to_string().contains(NOT_DELETED_YET) => {
+                tracing::warn!(%namespace, shard, "a range stays where it is: the shard has yet to delete what it gave away of it");
+            }
+            Err(e) => return Err(busy(destination, "spreading", namespace, &e)),
+        }
     }
     Ok(())
 }

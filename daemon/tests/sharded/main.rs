@@ -12,6 +12,7 @@ mod reshard;
 mod rollover;
 mod router;
 mod run;
+mod spread;
 mod topology;
 mod transactions;
 mod uneven;
