@@ -80,11 +80,17 @@ async fn listed_through(
     }
     let holders = cluster.holders(namespace);
     if let Some(silent) = holders.iter().find(|holder| !of_shards.contains_key(&holder.0)) {
-        // Every shard that has some of it has the index on `_id`.
-        let message = format!("shard {silent} does not tell its indexes of {namespace} through the router at {}", router.hosts);
-        let mut fault = Fault::new(FaultCode::SourceReadFailed, message);
-        fault.retryable = true;
-        return Err(fault);
+        // Every shard that has some of it has the index on `_id`, unless the collection is clustered by that.
+        if !catalog::find(router, namespace).await?.is_some_and(|info| info.is_clustered()) {
+            let message =
+                format!("shard {silent} does not tell its indexes of {namespace} through the router at {}", router.hosts);
+            let mut fault = Fault::new(FaultCode::SourceReadFailed, message);
+            fault.retryable = true;
+            return Err(fault);
+        }
+        for holder in &holders {
+            of_shards.entry(holder.0.clone()).or_default();
+        }
     }
     Ok(of_shards
         .into_iter()

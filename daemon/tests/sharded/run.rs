@@ -47,6 +47,12 @@ async fn carry(options: ClusterOptions) -> Result<Vec<String>> {
     let (source, destination) = tokio::try_join!(ShardedCluster::start(options), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let client = source.client().await?;
+    // It has no index of its own on `_id`, and at first none at all.
+    let clustered = doc! { "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true } };
+    client.database("shop").run_command(clustered).await?;
+    source.shard_collection("shop.clustered", doc! { "_id": 1 }, None).await?;
+    source.deal_out("shop.clustered", &[doc! { "_id": 100 }, doc! { "_id": 200 }]).await?;
+    client.database("shop").collection("clustered").insert_many((0..300).map(|n| doc! { "_id": n, "n": n })).await?;
     let mut spec = spec(&source, destination.uri());
     spec.verify.mode = VerifyMode::Full;
     spec.cutover.source_writes = SourceWrites::Block;
