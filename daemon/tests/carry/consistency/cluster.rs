@@ -4,8 +4,6 @@
 //! `CUTOVER_SEEDS` and `CUTOVER_SEED` as for replica sets; `CUTOVER_SHAPE=ClusterToSet`, `ClusterToCluster` or `SetToCluster` holds to
 //! one shape.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -35,6 +33,8 @@ const fn quick(shape: Shape) -> [u64; 2] {
     }
 }
 
+/// Chunks of which one is moved, if any can be.
+const CHUNK_TRIES: usize = 4;
 /// So many seeds bring everything about that can come about.
 const MANY: usize = 20;
 
@@ -132,29 +132,41 @@ impl Deployed {
     /// cluster has let it go.
     async fn move_chunk(&self, nth: usize) -> Result<bool> {
         let Self::Cluster(cluster) = self else { bail!("a replica set has no chunks") };
-        let config = cluster.config().client().await?.database("config");
-        let chunks = async {
-            let of_users = doc! { "_id": { "$regex": format!(r"^({})\.", DATABASES.join("|")) } };
-            let sharded: Vec<Document> =
-                config.collection("collections").find(of_users).sort(doc! { "_id": 1 }).await?.try_collect().await?;
-            let Some(collection) = sharded.get(nth % sharded.len().max(1)) else { return Ok(None) };
-            let of_collection = doc! { "uuid": collection.get("uuid").cloned().unwrap_or_default() };
-            let chunks: Vec<Document> =
-                config.collection("chunks").find(of_collection).sort(doc! { "min": 1 }).await?.try_collect().await?;
-            anyhow::Ok(chunks.get(nth / 2 % chunks.len().max(1)).map(|chunk| (collection.clone(), chunk.clone())))
-        };
         // The config server may be electing a primary.
-        let Ok(Some((collection, chunk))) = chunks.await else { return Ok(false) };
-        let holder = chunk.get_str("shard")?;
-        let others: Vec<&str> = cluster.shards().iter().map(ReplicaSet::name).filter(|name| *name != holder).collect();
-        let command = doc! {
-            "moveRange": collection.get_str("_id")?,
-            "min": chunk.get_document("min")?,
-            "toShard": others[nth % others.len()],
-            "waitForDelete": nth.is_multiple_of(3),
-        };
+        let Ok(chunks) = self.chunks(doc! {}).await else { return Ok(false) };
         // What is dropped, spread or sharded anew meanwhile cannot be moved.
-        Ok(cluster.admin(command).await.is_ok())
+        for (namespace, chunk) in chunks.iter().cycle().skip(nth % chunks.len().max(1)).take(chunks.len().min(CHUNK_TRIES)) {
+            let holder = chunk.get_str("shard")?;
+            let others: Vec<&str> = cluster.shards().iter().map(ReplicaSet::name).filter(|name| *name != holder).collect();
+            let command = doc! {
+                "moveRange": namespace,
+                "min": chunk.get_document("min")?,
+                "toShard": others[nth % others.len()],
+                "waitForDelete": nth.is_multiple_of(3),
+            };
+            if cluster.admin(command).await.is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The chunks of the users' collections that meet a filter, each with its collection's name.
+    async fn chunks(&self, filter: Document) -> Result<Vec<(String, Document)>> {
+        let Self::Cluster(cluster) = self else { return Ok(Vec::new()) };
+        let config = cluster.config().client().await?.database("config");
+        let of_users = doc! { "_id": { "$regex": format!(r"^({})\.", DATABASES.join("|")) } };
+        let (collections, chunks) = (config.collection::<Document>("collections"), config.collection::<Document>("chunks"));
+        let sharded = collections.find(doc! { "$and": [of_users, filter] });
+        let sharded: Vec<Document> = sharded.sort(doc! { "_id": 1 }).await?.try_collect().await?;
+        let mut told = Vec::new();
+        for collection in sharded {
+            let of_collection = doc! { "uuid": collection.get("uuid").context("no UUID")? };
+            let of_it: Vec<Document> = chunks.find(of_collection).sort(doc! { "min": 1 }).await?.try_collect().await?;
+            let namespace = collection.get_str("_id")?;
+            told.extend(of_it.into_iter().map(|chunk| (namespace.to_owned(), chunk)));
+        }
+        Ok(told)
     }
 
     async fn config_steps_down(&self) -> Result<()> {
@@ -328,14 +340,7 @@ impl Sides {
         sync.cut_over().await?;
         let report = compare(&from, &to, &Scope::default()).await?;
         if !self.is_equal(&report) {
-            let mut message = report.to_string();
-            let named: BTreeSet<&str> = report.differences.iter().map(|difference| difference.namespace.as_str()).collect();
-            for namespace in named {
-                let source = self.source.spread(namespace).await?;
-                let destination = self.destination.spread(namespace).await?;
-                let _ = write!(message, "\n{namespace} on the source: {source:?}; on the destination: {destination:?}");
-            }
-            bail!("{message}");
+            bail!("{report}");
         }
         println!("  {} collections, {} indexes, {} documents", report.collections, report.indexes, report.source_documents);
         Ok(())
@@ -373,6 +378,15 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
             let named = history::named(&format!("{error:#}"), &DATABASES);
             for (name, client, since) in &oplogs {
                 history::print(name, client, *since, &named).await?;
+            }
+            for (db, name) in named {
+                let namespace = format!("{db}.{name}");
+                for (side, deployed) in [("source", &sides.source), ("destination", &sides.destination)] {
+                    println!("  {namespace} on the {side}: {:#?}", deployed.spread(&namespace).await?);
+                    for (_, chunk) in deployed.chunks(doc! { "_id": &namespace }).await? {
+                        println!("    {:?}, {chunk}", chunk.get_str("shard"));
+                    }
+                }
             }
             failed.push(seed.to_string());
             sides = Sides::start(shape).await?;
