@@ -379,6 +379,11 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
             for (name, client, since) in &oplogs {
                 history::print(name, client, *since, &named).await?;
             }
+            let (from, to) = (sides.source.client().await?, sides.destination.client().await?);
+            match compare(&from, &to, &Scope::default()).await {
+                Ok(report) => println!("  compared now: {report}"),
+                Err(error) => println!("  cannot be compared now: {error:#}"),
+            }
             for (db, name) in named {
                 let namespace = format!("{db}.{name}");
                 for (side, deployed) in [("source", &sides.source), ("destination", &sides.destination)] {
