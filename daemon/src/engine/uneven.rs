@@ -88,15 +88,9 @@ async fn listed_through(
             fault.retryable = true;
             return Err(fault);
         }
-        for holder in &holders {
-            of_shards.entry(holder.0.clone()).or_default();
-        }
     }
-    Ok(of_shards
-        .into_iter()
-        .map(|(shard, specs)| (ShardName(shard), specs))
-        .filter(|(shard, _)| holders.contains(shard))
-        .collect())
+    let mut of_shard = |holder: &ShardName| of_shards.remove(&holder.0).unwrap_or_default();
+    Ok(holders.into_iter().map(|holder| (holder.clone(), of_shard(&holder))).collect())
 }
 
 /// Finds them among these collections, where they are sharded. Shards that are not given are left out; of a router all are asked.
