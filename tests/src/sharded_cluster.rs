@@ -6,6 +6,7 @@
 mod process;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, doc};
@@ -294,6 +295,19 @@ impl ShardedCluster {
     async fn send_range(&self, namespace: &str, min: Document, to: usize, deletes: bool) -> Result<()> {
         let to = self.shards[to].name();
         self.admin(doc! { "moveRange": namespace, "min": min, "toShard": to, "waitForDelete": deletes }).await.map(drop)
+    }
+
+    /// The chunks of a collection as the config server has them, in the order of their keys; none where it is not sharded.
+    ///
+    /// # Errors
+    /// When the config server cannot be read.
+    pub async fn chunks(&self, namespace: &str) -> Result<Vec<Document>> {
+        let config = self.config.client().await?.database("config");
+        let Some(entry) = config.collection::<Document>("collections").find_one(doc! { "_id": namespace }).await? else {
+            return Ok(Vec::new());
+        };
+        let chunks = config.collection("chunks").find(doc! { "uuid": entry.get("uuid") }).sort(doc! { "min": 1 }).await?;
+        Ok(chunks.try_collect().await?)
     }
 
     /// Ties a range of keys to a zone, and the zone to a shard.

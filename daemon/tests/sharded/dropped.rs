@@ -3,16 +3,31 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mongodb::Client;
 use mongodb::bson::{Document, doc};
+use mongodb::{Client, ClientSession};
 use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
 
 use crate::copy::{fill, spec};
 use crate::driven::Driven;
 
-async fn has_ranged(shard: &Client) -> Result<bool> {
-    Ok(shard.database("shop").list_collection_names().await?.iter().any(|name| name == "ranged"))
+/// Waits until a shard has a collection no more.
+async fn until_gone(shard: &Client, collection: &str) -> Result<()> {
+    let began = Instant::now();
+    while shard.database("shop").list_collection_names().await?.iter().any(|name| name == collection) {
+        ensure!(began.elapsed() < Duration::from_secs(60), "the first shard does not let {collection} go");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Commits a transaction at a time later than all that another shard has told.
+async fn commit_after(other: &Client, session: &mut ClientSession) -> Result<()> {
+    // The shards' clocks are their own until somebody tells them of each other's.
+    let mut seen = other.start_session().await?;
+    other.database("admin").run_command(doc! { "ping": 1 }).session(&mut seen).await?;
+    session.advance_cluster_time(seen.cluster_time().context("a time")?);
+    Ok(session.commit_transaction().await?)
 }
 
 /// One shard's stream tells that the collection is gone, another's of a document that came afterwards, by a transaction that it waits
@@ -34,16 +49,8 @@ async fn what_a_shard_takes_before_it_drops_a_collection_goes_with_it() -> Resul
     let shop = source.client().await?.database("shop");
     let dropping = shop.clone();
     let dropping = tokio::spawn(async move { dropping.run_command(doc! { "drop": "ranged" }).await });
-    let began = Instant::now();
-    while has_ranged(&early).await? {
-        ensure!(began.elapsed() < Duration::from_secs(60), "the first shard does not drop it");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // The shards' clocks are their own until somebody tells them of each other's.
-    let mut seen = early.start_session().await?;
-    early.database("admin").run_command(doc! { "ping": 1 }).session(&mut seen).await?;
-    session.advance_cluster_time(seen.cluster_time().context("a time")?);
-    session.commit_transaction().await?;
+    until_gone(&early, "ranged").await?;
+    commit_after(&early, &mut session).await?;
     dropping.await??;
     // What takes the name has nothing of what had it.
     shop.collection::<Document>("ranged").insert_one(doc! { "_id": "new" }).await?;
@@ -81,15 +88,8 @@ async fn what_a_shard_takes_before_it_renames_a_collection_goes_where_it_belongs
         let rename = doc! { "renameCollection": "shop.hashed", "to": "shop.ranged", "dropTarget": true };
         renaming.database("admin").run_command(rename).await
     });
-    let began = Instant::now();
-    while early.database("shop").list_collection_names().await?.iter().any(|name| name == "hashed") {
-        ensure!(began.elapsed() < Duration::from_secs(60), "the first shard does not rename it");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let mut seen = early.start_session().await?;
-    early.database("admin").run_command(doc! { "ping": 1 }).session(&mut seen).await?;
-    session.advance_cluster_time(seen.cluster_time().context("a time")?);
-    session.commit_transaction().await?;
+    until_gone(&early, "hashed").await?;
+    commit_after(&early, &mut session).await?;
     renaming.await??;
     run.cut_over().await?;
     let to = destination.client().await?;

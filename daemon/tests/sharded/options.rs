@@ -2,7 +2,7 @@
 //! shard, which is the one whose options a router lists.
 
 use anyhow::Result;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, ShardedCluster};
 use schemas::spec::{SourceWrites, VerifyMode};
@@ -17,11 +17,10 @@ async fn move_off_primary(cluster: &ShardedCluster) -> Result<()> {
     let home = config.collection::<Document>("databases").find_one(doc! { "_id": "shop" }).await?.unwrap_or_default();
     let primary = home.get_str("primary")?;
     let other = usize::from(cluster.shards()[0].name() == primary);
-    let entry = config.collection::<Document>("collections").find_one(doc! { "_id": "shop.ranged" }).await?.unwrap_or_default();
-    let uuid: Bson = entry.get("uuid").cloned().unwrap_or(Bson::Null);
-    let chunks = config.collection::<Document>("chunks");
-    while let Some(chunk) = chunks.find_one(doc! { "uuid": &uuid, "shard": primary }).await? {
-        cluster.move_range("shop.ranged", chunk.get_document("min")?.clone(), other).await?;
+    for chunk in cluster.chunks("shop.ranged").await? {
+        if chunk.get_str("shard")? == primary {
+            cluster.move_range("shop.ranged", chunk.get_document("min")?.clone(), other).await?;
+        }
     }
     Ok(())
 }

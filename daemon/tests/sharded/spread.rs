@@ -3,21 +3,16 @@
 use anyhow::{Context as _, Result, ensure};
 use daemon::engine::{catalog, distribute};
 use daemon::mongo::{Deployment, Side, connect};
-use futures_util::TryStreamExt as _;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
 use schemas::id::MigrationName;
 use schemas::namespace::Namespace;
 use schemas::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec};
 
+/// The shards that hold the collection's ranges, in their order.
 async fn holders(cluster: &ShardedCluster) -> Result<Vec<String>> {
-    let chunks = cluster.config().client().await?.database("config").collection::<Document>("chunks");
-    let chunks: Vec<Document> = chunks.find(doc! {}).sort(doc! { "min": 1 }).await?.try_collect().await?;
-    chunks.iter().filter(|chunk| chunk.get_document("min").is_ok_and(|min| min.contains_key("a"))).map(shard_of).collect()
-}
-
-fn shard_of(chunk: &Document) -> Result<String> {
-    Ok(chunk.get_str("shard")?.to_owned())
+    let chunks = cluster.chunks("shop.orders").await?;
+    chunks.iter().map(|chunk| Ok(chunk.get_str("shard")?.to_owned())).collect()
 }
 
 async fn shard(source: &Deployment, destination: &Deployment, sharding: &ShardingSpec) -> Result<()> {
@@ -31,8 +26,8 @@ async fn shard(source: &Deployment, destination: &Deployment, sharding: &Shardin
 async fn what_was_spread_stays_where_its_owner_moved_it() -> Result<()> {
     let (set, cluster) =
         tokio::try_join!(ReplicaSet::start(Options::default()), ShardedCluster::start(ClusterOptions::shards(2)))?;
-    let documents = (0..100).map(|n| doc! { "_id": n, "a": n });
-    set.client().await?.database("shop").collection("orders").insert_many(documents).await?;
+    let documents = || (0..100).map(|n| doc! { "_id": n, "a": n });
+    set.client().await?.database("shop").collection("orders").insert_many(documents()).await?;
     let spec = MigrationSpec::between(MigrationName::new("orders")?, set.uri(), cluster.uri());
     let source = connect(Side::Source, &spec.source.connection, None, "orders-1").await?;
     let destination = connect(Side::Destination, &spec.destination.connection, None, "orders-1").await?;
@@ -46,8 +41,8 @@ async fn what_was_spread_stays_where_its_owner_moved_it() -> Result<()> {
     // It may be done again as long as nothing is there, and ends although a shard will not take back yet what it gave away.
     let client = cluster.client().await?;
     let orders = client.database("shop").collection::<Document>("orders");
-    orders.insert_many((0..100).map(|n| doc! { "_id": n, "a": n })).await?;
-    cluster.move_range("shop.orders", doc! { "a": mongodb::bson::Bson::MinKey }, 1).await?;
+    orders.insert_many(documents()).await?;
+    cluster.move_range("shop.orders", doc! { "a": Bson::MinKey }, 1).await?;
     let moved = holders(&cluster).await?;
     ensure!(moved == ["shard-1", "shard-1"], "{moved:?}");
     shard(&source, &destination, &sharding).await?;
@@ -56,8 +51,7 @@ async fn what_was_spread_stays_where_its_owner_moved_it() -> Result<()> {
 
     // With documents on several shards it has been spread.
     let chunk = doc! { "a": { "$gte": 50 } };
-    let bounds = cluster.config().client().await?.database("config").collection::<Document>("chunks");
-    let upper = bounds.find_one(doc! { "min.a": { "$gt": 0 } }).await?.context("no upper chunk")?;
+    let upper = cluster.chunks("shop.orders").await?.pop().context("no chunks")?;
     cluster.move_range("shop.orders", upper.get_document("min")?.clone(), 0).await?;
     let turned = holders(&cluster).await?;
     ensure!(turned == ["shard-1", "shard-0"], "{turned:?}");

@@ -149,8 +149,19 @@ impl Deployed {
     /// cluster has let it go.
     async fn move_chunk(&self, nth: usize) -> Result<bool> {
         let Self::Cluster(cluster) = self else { bail!("a replica set has no chunks") };
+        let chunks = async {
+            let sharded = cluster.config().client().await?.database("config").collection::<Document>("collections");
+            let of_users = doc! { "_id": { "$regex": format!(r"^({})\.", DATABASES.join("|")) } };
+            let sharded: Vec<Document> = sharded.find(of_users).sort(doc! { "_id": 1 }).await?.try_collect().await?;
+            let mut chunks = Vec::new();
+            for entry in &sharded {
+                let namespace = entry.get_str("_id")?;
+                chunks.extend(cluster.chunks(namespace).await?.into_iter().map(|chunk| (namespace.to_owned(), chunk)));
+            }
+            anyhow::Ok(chunks)
+        };
         // The config server may be electing a primary.
-        let Ok(chunks) = self.chunks(doc! {}).await else { return Ok(false) };
+        let Ok(chunks) = chunks.await else { return Ok(false) };
         // What is dropped, spread or sharded anew meanwhile cannot be moved.
         for (namespace, chunk) in chunks.iter().cycle().skip(nth % chunks.len().max(1)).take(chunks.len().min(CHUNK_TRIES)) {
             let holder = chunk.get_str("shard")?;
@@ -166,24 +177,6 @@ impl Deployed {
             }
         }
         Ok(false)
-    }
-
-    /// The chunks of the users' collections that meet a filter, each with its collection's name.
-    async fn chunks(&self, filter: Document) -> Result<Vec<(String, Document)>> {
-        let Self::Cluster(cluster) = self else { return Ok(Vec::new()) };
-        let config = cluster.config().client().await?.database("config");
-        let of_users = doc! { "_id": { "$regex": format!(r"^({})\.", DATABASES.join("|")) } };
-        let (collections, chunks) = (config.collection::<Document>("collections"), config.collection::<Document>("chunks"));
-        let sharded = collections.find(doc! { "$and": [of_users, filter] });
-        let sharded: Vec<Document> = sharded.sort(doc! { "_id": 1 }).await?.try_collect().await?;
-        let mut told = Vec::new();
-        for collection in sharded {
-            let of_collection = doc! { "uuid": collection.get("uuid").context("no UUID")? };
-            let of_it: Vec<Document> = chunks.find(of_collection).sort(doc! { "min": 1 }).await?.try_collect().await?;
-            let namespace = collection.get_str("_id")?;
-            told.extend(of_it.into_iter().map(|chunk| (namespace.to_owned(), chunk)));
-        }
-        Ok(told)
     }
 
     async fn config_steps_down(&self) -> Result<()> {
@@ -407,8 +400,10 @@ async fn hold_seeds(shape: Shape) -> Result<()> {
                 mixed = mixed.or(sides.source.mixed(&namespace).await?);
                 for (side, deployed) in [("source", &sides.source), ("destination", &sides.destination)] {
                     println!("  {namespace} on the {side}: {:#?}", deployed.spread(&namespace).await?);
-                    for (_, chunk) in deployed.chunks(doc! { "_id": &namespace }).await? {
-                        println!("    {:?}, {chunk}", chunk.get_str("shard"));
+                    if let Deployed::Cluster(cluster) = deployed {
+                        for chunk in cluster.chunks(&namespace).await? {
+                            println!("    {:?}, {chunk}", chunk.get_str("shard"));
+                        }
                     }
                 }
             }

@@ -25,8 +25,7 @@ pub(super) async fn heal(cluster: &ShardedCluster) -> Result<u64> {
     let mut dropped = 0;
     for entry in &collections {
         let Some((db, name)) = entry.get_str("_id")?.split_once('.').filter(|(db, _)| DATABASES.contains(db)) else { continue };
-        let chunks = config.collection::<Document>("chunks").find(doc! { "uuid": entry.get("uuid") }).await?;
-        let chunks: Vec<Document> = chunks.try_collect().await?;
+        let chunks = cluster.chunks(&format!("{db}.{name}")).await?;
         let holders: BTreeSet<&str> = chunks.iter().filter_map(|chunk| chunk.get_str("shard").ok()).collect();
         let mut forms: BTreeMap<String, Vec<Document>> = BTreeMap::new();
         for holder in &holders {
