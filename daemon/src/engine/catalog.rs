@@ -9,8 +9,9 @@ use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, r
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 
+use super::capped::aside::is_aside;
 use super::concurrent::{self, Piece};
-use crate::mongo::{Deployment, ServerVersion, append, command, error, number};
+use crate::mongo::{Deployment, ServerVersion, Side, append, command, error, number};
 
 pub use entry::{CollectionInfo, Kind, buckets_of, options_of_owner, owner_of, unsupported};
 pub use make::{create, create_command, drop};
@@ -23,6 +24,12 @@ const AT_ONCE: usize = 8;
 /// Everything in a deployment that is in scope, by namespace. Of `system.` collections only stored functions are: the others are left to what owns them.
 pub async fn list(deployment: &Deployment, scope: &Scope) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
     in_scope(deployment, scope, listings(deployment, scope).await?.into_iter().flatten()).await
+}
+
+/// The collections aside of runs, in the databases that are in scope. No list has them.
+pub async fn asides(deployment: &Deployment, scope: &Scope) -> Result<Vec<Namespace>, Fault> {
+    let listed = listings(deployment, scope).await?.into_iter().flatten().map(|info| info.namespace);
+    Ok(listed.filter(is_aside).collect())
 }
 
 /// The same on a source, with the time-series collections that are half made: the server makes their buckets first and then their
@@ -66,7 +73,8 @@ async fn in_scope(
 ) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
     let mut found = BTreeMap::new();
     for info in listed {
-        if scope.contains(&info.namespace) && !is_emptied(deployment, &info.namespace).await? {
+        let is_passed = deployment.side == Side::Destination && is_aside(&info.namespace);
+        if scope.contains(&info.namespace) && !is_passed && !is_emptied(deployment, &info.namespace).await? {
             found.insert(info.namespace.clone(), info);
         }
     }
@@ -244,6 +252,26 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
             let is_unsure = error::code(&e) == Some(STALE_CONFIG);
             Err(if is_unsure { Fault { code: FaultCode::ChunksMoved, retryable: true, ..fault } } else { fault })
         }
+    }
+}
+
+/// Documents of a collection, counted one by one.
+pub async fn count(deployment: &Deployment, namespace: &Namespace) -> Result<u64, Fault> {
+    let count = doc! { "aggregate": &namespace.collection, "pipeline": [{ "$count": "n" }], "cursor": {} };
+    let reply = deployment
+        .command(&namespace.db, count)
+        .await
+        .map_err(|e| deployment.fault(&format!("counting the documents of {namespace}"), &e))?;
+    let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).cloned().unwrap_or_default();
+    let counted = batch.first().and_then(|first| first.as_document()).map(|first| match first.get("n") {
+        Some(mongodb::bson::Bson::Int64(n)) => u64::try_from(*n).ok(),
+        Some(mongodb::bson::Bson::Int32(n)) => u64::try_from(*n).ok(),
+        _ => None,
+    });
+    match counted {
+        None => Ok(0),
+        Some(Some(counted)) => Ok(counted),
+        Some(None) => Err(Fault::new(FaultCode::Internal, format!("the documents of {namespace} were not counted"))),
     }
 }
 

@@ -7,7 +7,7 @@
 mod copy;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS identity (ns TEXT PRIMARY KEY, uuid BLOB NOT NULL) ST
 CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
+CREATE TABLE IF NOT EXISTS counted (ns TEXT PRIMARY KEY, documents INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS collection (
     shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
@@ -405,6 +406,32 @@ impl Checkpoints {
             c.execute("DELETE FROM unfinished_unique WHERE ns = ?1 AND name = ?2", params![namespace, name]).map(drop)
         })
         .await
+    }
+
+    /// Stores how many documents of each collection the destination has, now that all are verified.
+    pub async fn store_counts(&self, counts: Vec<(Namespace, u64)>) -> Result<(), Fault> {
+        self.with(move |c| {
+            let transaction = c.transaction()?;
+            transaction.execute("DELETE FROM counted", [])?;
+            for (namespace, documents) in &counts {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO counted (ns, documents) VALUES (?1, ?2)",
+                    params![namespace.to_string(), i64::try_from(*documents).unwrap_or(i64::MAX)],
+                )?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// How many documents each collection had when all were verified, by its name.
+    pub async fn counts(&self) -> Result<HashMap<String, u64>, Fault> {
+        let rows: Vec<(String, i64)> = self
+            .with(|c| {
+                c.prepare("SELECT ns, documents FROM counted")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .await?;
+        Ok(rows.into_iter().filter_map(|(ns, documents)| Some((ns, u64::try_from(documents).ok()?))).collect())
     }
 
     async fn namespaces(&self, statement: &'static str) -> Result<Vec<Namespace>, Fault> {

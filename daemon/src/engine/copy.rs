@@ -27,8 +27,9 @@ use crate::mongo::{Deployment, append, command, error};
 
 /// The server's code for a record to resume after that is gone.
 const KEY_NOT_FOUND: i32 = 211;
-/// The server's codes for a scan whose collection was dropped or renamed, or whose cursor is gone.
-const SCAN_ENDED: [i32; 2] = [175, 43];
+/// The server's codes for a scan whose collection was dropped or renamed, whose cursor is gone, or that the evictions of a capped
+/// collection have overtaken.
+const SCAN_ENDED: [i32; 3] = [175, 43, 136];
 /// How often such a scan begins anew before its fault is shown, and how long after: what is dropped again and again must not keep the
 /// rest from being copied.
 const SCANS: u32 = 20;
@@ -66,6 +67,8 @@ pub struct Copier<'a> {
     pub shards: &'a [ShardSource],
     /// Written to.
     pub destination: &'a Deployment,
+    /// Written to under this name, where it is another one than is read.
+    pub aside: Option<&'a Namespace>,
     /// Where progress is counted.
     pub progress: &'a ShardCounters,
     /// Where documents in which a name occurs twice are noted.
@@ -262,13 +265,14 @@ impl Copier<'_> {
     }
 
     async fn insert(&self, namespace: &Namespace, documents: &RawArray) -> Result<(), ScanError> {
-        let mut inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+        let written = self.aside.unwrap_or(namespace);
+        let mut inserted = write::insert(self.destination, written, documents, Existing::Keep).await?;
         let why = |inserted: &Inserted| inserted.refused.first().map(|refused| refused.why);
         let is_unfit = |inserted: &Inserted| matches!(why(inserted), Some(Why::Code(c)) if index::tells_of_unfit_document(c));
         if is_unfit(&inserted) || why(&inserted) == Some(Why::NoPlace) {
             // Indexes that were built before the copy: the source may have dropped one since, or never had it on each shard.
             uneven::drop_in_the_way(self.entry, self.shards, self.destination, namespace).await?;
-            inserted = write::insert(self.destination, namespace, documents, Existing::Keep).await?;
+            inserted = write::insert(self.destination, written, documents, Existing::Keep).await?;
         }
         match inserted.refused.first() {
             None => Ok(()),

@@ -29,8 +29,9 @@ use super::topology::{self, Cluster, Placement};
 use crate::mongo::{append, command, error, timestamp};
 
 /// Options of `collMod` that are carried as they come; expiry and what is an index's are given back at the end.
-const CARRIED_OPTIONS: [&str; 7] =
-    ["validator", "validationLevel", "validationAction", "changeStreamPreAndPostImages", "cappedSize", "cappedMax", "timeseries"];
+/// So are the bounds of capped collections.
+const CARRIED_OPTIONS: [&str; 5] =
+    ["validator", "validationLevel", "validationAction", "changeStreamPreAndPostImages", "timeseries"];
 /// Options of `collMod` on a view.
 const VIEW_OPTIONS: [&str; 2] = ["viewOn", "pipeline"];
 
@@ -346,8 +347,13 @@ impl Tail {
 
     /// Copies a collection's documents as they are on the source now, into what is there.
     async fn copy_documents(&self, info: &CollectionInfo) -> Result<(), Fault> {
+        self.copy_documents_to(info, None).await
+    }
+
+    /// The same, into another collection where one is named.
+    pub(super) async fn copy_documents_to(&self, info: &CollectionInfo, aside: Option<&Namespace>) -> Result<(), Fault> {
         for tries in 1.. {
-            match self.copy_from_all(info).await {
+            match self.copy_from_all(info, aside).await {
                 // Chunks of it moved meanwhile: what was copied is met again, and left.
                 Err(fault) if fault.code == FaultCode::ChunksMoved && tries < COPIES => {
                     tracing::info!(namespace = %info.namespace, error = %fault.message, "copied again from another look at the cluster");
@@ -363,7 +369,7 @@ impl Tail {
     }
 
     /// Copies what every shard owns of a collection in one state of the cluster, or fails with `ChunksMoved`.
-    async fn copy_from_all(&self, info: &CollectionInfo) -> Result<(), Fault> {
+    async fn copy_from_all(&self, info: &CollectionInfo, aside: Option<&Namespace>) -> Result<(), Fault> {
         let cluster = match self.source.tells_shards_apart() {
             true => Some(Arc::new(Cluster::discover(&self.source.entry).await?)),
             false => None,
@@ -371,13 +377,19 @@ impl Tail {
         for shard in &self.source.shards {
             let placement = cluster.as_ref().map(|cluster| Placement { cluster: Arc::clone(cluster), shard: shard.name.clone() });
             if placement.as_ref().is_none_or(|placement| placement.holds(&info.data())) {
-                self.copy_from(shard, placement.as_ref(), info).await?;
+                self.copy_from(shard, placement.as_ref(), info, aside).await?;
             }
         }
         Ok(())
     }
 
-    async fn copy_from(&self, shard: &ShardSource, placement: Option<&Placement>, info: &CollectionInfo) -> Result<(), Fault> {
+    async fn copy_from(
+        &self,
+        shard: &ShardSource,
+        placement: Option<&Placement>,
+        info: &CollectionInfo,
+        aside: Option<&Namespace>,
+    ) -> Result<(), Fault> {
         let start = shard.deployment.oplog_note("cutover: copying a collection again").await?;
         let (documents, bytes) = topology::size(&shard.deployment, placement, &info.data()).await?;
         // Record ids are a member's own.
@@ -388,6 +400,7 @@ impl Tail {
             entry: &self.source.entry,
             shards: &self.source.shards,
             destination: &self.destination,
+            aside,
             progress: &self.progress.shard(&shard.name),
             doubled: &self.doubled,
             start: timestamp(start),

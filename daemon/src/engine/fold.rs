@@ -58,6 +58,12 @@ impl Write {
         Self { content: Some(Content::Changed(document)), ..Self::new(id) }
     }
 
+    /// A document that is new.
+    #[must_use]
+    pub fn new_document(id: RawDocumentBuf, document: RawDocumentBuf) -> Self {
+        Self { content: Some(Content::New(document)), ..Self::new(id) }
+    }
+
     /// Its content, where that is told whole.
     #[must_use]
     pub fn document(&self) -> Option<&RawDocumentBuf> {

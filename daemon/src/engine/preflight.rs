@@ -2,6 +2,7 @@
 //!
 //! What could not be looked at is never `ok`: it fails where the migration depends on it, and else warns and says so.
 
+mod capped;
 mod cluster;
 mod forecast;
 mod indexes;
@@ -126,6 +127,7 @@ pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Fi
         if spec.namespaces.include_users {
             principals(&mut findings, source, destination, spec).await;
         }
+        capped::check(&mut findings, source, destination).await;
         sharding::shard_keys(&mut findings, source, destination, spec).await;
     }
     findings

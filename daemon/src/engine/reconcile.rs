@@ -13,38 +13,70 @@ use super::progress::Progress;
 use crate::mongo::{Deployment, append, command};
 
 /// Options that `collMod` gives, as `listCollections` tells them and as `collMod` takes them.
-const OPTIONS: [(&str, &str); 6] = [
+const OPTIONS: [(&str, &str); 4] = [
     ("validator", "validator"),
     ("validationLevel", "validationLevel"),
     ("validationAction", "validationAction"),
     ("changeStreamPreAndPostImages", "changeStreamPreAndPostImages"),
-    ("size", "cappedSize"),
-    ("max", "cappedMax"),
 ];
 
-/// Makes views and options on the destination what they are on the source.
+/// Makes views and options on the destination what they are on the source. Returns the collections that are capped on the source and
+/// not on the destination: they are to be copied again.
+///
+/// # Errors
+/// The destination has documents under a name that the source has no more, and no event told why: nothing of them is dropped.
 pub async fn catalogues(
     source: &Deployment,
     destination: &Deployment,
     scope: &Scope,
     checkpoints: &Checkpoints,
     progress: &Progress,
-) -> Result<(), Fault> {
-    let (wanted, mut found) = tokio::try_join!(catalog::list(source, scope), catalog::list(destination, scope))?;
-    let ours: BTreeSet<Namespace> = progress.created();
-    let mut gone = Vec::new();
-    for (namespace, there) in &found {
-        let is_stale = match wanted.get(namespace) {
-            None => ours.contains(namespace),
-            Some(wanted) => there.kind == Kind::View && (wanted.kind != Kind::View || wanted.options() != there.options()),
-        };
-        if is_stale {
-            tracing::info!(%namespace, "not so on the source; dropped on the destination");
-            catalog::drop(destination, namespace).await?;
-            gone.push(namespace.clone());
+) -> Result<Vec<Namespace>, Fault> {
+    let mut done = pass(source, destination, scope, checkpoints, progress).await?;
+    if let Some(first) = done.views.first().cloned() {
+        // What was made again is compared again.
+        done = pass(source, destination, scope, checkpoints, progress).await?;
+        if !done.views.is_empty() {
+            let message = format!("the view {first} is not the same on both sides after it was made again");
+            return Err(Fault { retryable: true, ..Fault::new(FaultCode::VerificationMismatch, message) });
         }
     }
-    for namespace in &gone {
+    Ok(done.uncapped)
+}
+
+/// What one pass has done and found.
+#[derive(Debug, Default)]
+struct Pass {
+    /// Views that were dropped or made.
+    views: Vec<Namespace>,
+    /// Capped on the source only.
+    uncapped: Vec<Namespace>,
+}
+
+async fn pass(
+    source: &Deployment,
+    destination: &Deployment,
+    scope: &Scope,
+    checkpoints: &Checkpoints,
+    progress: &Progress,
+) -> Result<Pass, Fault> {
+    let mut done = Pass::default();
+    let (wanted, mut found) = tokio::try_join!(catalog::list(source, scope), catalog::list(destination, scope))?;
+    let ours: BTreeSet<Namespace> = progress.created();
+    for (namespace, there) in &found {
+        let is_stale = match (wanted.get(namespace), there.kind) {
+            (None, Kind::Collection | Kind::TimeSeries) if ours.contains(namespace) => return Err(not_told_of(namespace)),
+            (None, Kind::View) => ours.contains(namespace),
+            (Some(wanted), Kind::View) => wanted.kind != Kind::View || wanted.options() != there.options(),
+            (None | Some(_), Kind::Collection | Kind::TimeSeries) => false,
+        };
+        if is_stale {
+            tracing::info!(%namespace, "a view that is not so on the source; dropped on the destination");
+            catalog::drop(destination, namespace).await?;
+            done.views.push(namespace.clone());
+        }
+    }
+    for namespace in &done.views {
         found.remove(namespace);
     }
     for (namespace, info) in &wanted {
@@ -53,15 +85,14 @@ pub async fn catalogues(
                 checkpoints.store_created(vec![namespace.clone()]).await?;
                 progress.add_created([namespace.clone()]);
                 catalog::create(destination, &namespace.db, info.create_command()).await?;
+                done.views.push(namespace.clone());
             }
             (Kind::Collection, Some(there)) if there.kind == Kind::Collection && info.is_capped() != there.is_capped() => {
                 // Nothing makes a capped collection unlimited again but a copy, and that of an unlimited one is not bounded.
                 if there.is_capped() || !ours.contains(namespace) {
                     return Err(not_the_same(namespace, is_capped(info), is_capped(there)));
                 }
-                tracing::warn!(%namespace, "not capped on the destination; made again, to be copied in its order");
-                catalog::drop(destination, namespace).await?;
-                catalog::create(destination, &namespace.db, info.create_command()).await?;
+                done.uncapped.push(namespace.clone());
             }
             (kind, Some(there)) if kind == there.kind => {
                 if let Some(change) = change_of_options(info, there) {
@@ -74,7 +105,16 @@ pub async fn catalogues(
             }
         }
     }
-    Ok(())
+    Ok(done)
+}
+
+/// The fault of documents on the destination that finalizing would have to drop for no known reason.
+fn not_told_of(namespace: &Namespace) -> Fault {
+    let message = format!(
+        "{namespace} is on the destination, the source has it no more, and no drop or rename of it was told; nothing of it is dropped"
+    );
+    Fault::new(FaultCode::VerificationMismatch, message)
+        .with_remedy("find out what became of it on the source; then drop it on the destination by hand, or raise `generation`")
 }
 
 fn is_capped(info: &CollectionInfo) -> &'static str {
@@ -128,8 +168,6 @@ fn change_of_options(wanted: &CollectionInfo, there: &CollectionInfo) -> Option<
             (None, "validator") => append(&mut modify, setting, &*RawDocumentBuf::new()),
             (None, "validationLevel") => append(&mut modify, setting, "strict"),
             (None, "validationAction") => append(&mut modify, setting, "error"),
-            // No limit but the size.
-            (None, "max") => append(&mut modify, setting, 0),
             (None, _) => append(&mut modify, setting, &*rawdoc! { "enabled": false }),
         }
         differs = true;
@@ -163,13 +201,12 @@ mod tests {
 
     #[test]
     fn options_are_given_and_taken_away() {
+        // The bounds of capped collections are given back in the end.
         let wanted = info(rawdoc! { "validator": { "a": 1 }, "capped": true, "size": 4096, "max": 5 });
         let there = info(rawdoc! { "validationAction": "warn", "capped": true, "size": 8192 });
         assert_eq!(
             change_of_options(&wanted, &there),
-            Some(
-                rawdoc! { "collMod": "b", "validator": { "a": 1 }, "validationAction": "error", "cappedSize": 4096, "cappedMax": 5 }
-            )
+            Some(rawdoc! { "collMod": "b", "validator": { "a": 1 }, "validationAction": "error" })
         );
         assert_eq!(change_of_options(&wanted, &wanted), None);
     }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::SyncReport;
 use super::balancing;
+use super::capped::keeper::Keeper;
 use super::checkpoint::Checkpoints;
 use super::progress::Progress;
 use super::source::{Source, Times};
@@ -31,6 +32,7 @@ pub(super) struct Reporter {
     pub(super) progress: Arc<Progress>,
     pub(super) checkpoints: Checkpoints,
     pub(super) verifier: Arc<Verifier>,
+    pub(super) keeper: Arc<Keeper>,
     pub(super) reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
     pub(super) reached: Arc<Mutex<Vec<Milestone>>>,
 }
@@ -96,6 +98,7 @@ impl Reporter {
                     };
                     blockers.extend(self.progress.brakes());
                     blockers.extend(self.survey.blockers());
+                    blockers.extend(self.keeper.blockers());
                     blockers.extend(balancer.blocker(&self.source.entry).await);
                     blockers.extend(self.progress.error().map(|fault| fault.to_string()));
                     let of_shards = self.progress.shards();

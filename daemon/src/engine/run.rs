@@ -20,6 +20,8 @@ use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::capped::aside;
+use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::Checkpoints;
 use super::outlook::{self, Versions};
@@ -59,6 +61,7 @@ impl Engine for MongoEngine {
             checkpoints,
             progress,
             verifier,
+            keeper: Arc::default(),
             gate: Arc::default(),
             source: tokio::sync::Mutex::default(),
             destination: tokio::sync::Mutex::default(),
@@ -98,6 +101,7 @@ pub struct MongoRun {
     checkpoints: Checkpoints,
     progress: Arc<Progress>,
     verifier: Arc<Verifier>,
+    keeper: Arc<Keeper>,
     gate: Arc<RwLock<()>>,
     source: tokio::sync::Mutex<Option<Arc<Source>>>,
     /// As the declared user.
@@ -284,6 +288,7 @@ impl RunEngine for MongoRun {
                 Ending::Cancelled => {}
             }
             let destination = self.destination().await?;
+            aside::drop_left(&destination, &self.context.spec.namespaces.scope, self.created().await?).await?;
             guard::remove_marker(&destination, &self.context.run).await?;
             if destination.is_authenticated {
                 guard::drop_user(&destination, &self.context.run).await?;
@@ -301,6 +306,7 @@ impl RunEngine for MongoRun {
 
     fn progress(&self) -> EngineProgress {
         let mut progress = self.progress.snapshot();
+        progress.expected_downtime_seconds = progress.expected_downtime_seconds.map(|lag| lag + self.keeper.seconds_left());
         progress.verification = self.verifier.progress(progress.copy.documents_total);
         progress.proof = self.verifier.proof();
         progress.foreign_writes = self.verifier.foreign_writes();

@@ -166,6 +166,7 @@ impl ShardCopy<'_> {
             entry: &sync.source.entry,
             shards: &sync.source.shards,
             destination: &sync.destination,
+            aside: None,
             progress: &self.progress,
             doubled: &doubled,
             start: timestamp(row.start),

@@ -42,6 +42,7 @@ use schemas::namespace::Namespace;
 use schemas::spec::IndexBuild;
 use tokio::sync::{Notify, mpsc};
 
+use super::capped::bound;
 use super::catalog::{self, CollectionInfo};
 use super::checkpoint::Stage;
 use super::concurrent::{self, Piece};
@@ -314,6 +315,7 @@ impl Sync {
                 let total = specs.len() as u64;
                 self.progress.add_indexes(total, if spread.is_indexed { total } else { 0 });
                 self.progress.add_deferred(specs.iter().flat_map(|spec| index::deferred(namespace, spec)));
+                self.progress.add_deferred(bound::deferred(&spread.info));
                 Ok(())
             })
         });

@@ -164,7 +164,11 @@ impl Source {
     /// The shard that holds a collection that is not sharded.
     pub async fn home_of(&self, namespace: &Namespace) -> Result<&ShardSource, Fault> {
         let home = match self.tells_shards_apart() {
-            true => topology::home(&self.entry, &namespace.db).await?.and_then(|home| self.shard(&home.primary)),
+            // From 8.0 on one may lie on another shard than its database's primary; the cluster then lists it with its one chunk.
+            true => match topology::map_of(&self.entry, namespace).await? {
+                Some(map) => map.shards().into_iter().next().and_then(|name| self.shard(&ShardName(name.to_owned()))),
+                None => topology::home(&self.entry, &namespace.db).await?.and_then(|home| self.shard(&home.primary)),
+            },
             false => self.shards.first(),
         };
         home.ok_or_else(|| {

@@ -11,6 +11,9 @@ use schemas::spec::MigrationSpec;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::capped::aside;
+use super::capped::bound::{self, Bound};
+use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::{Checkpoints, ShardRow};
 use super::doubled::Doubled;
@@ -53,6 +56,8 @@ pub struct Sync {
     pub gate: Arc<RwLock<()>>,
     /// Proves the copy.
     pub verifier: Arc<Verifier>,
+    /// Looks after the order of capped collections.
+    pub keeper: Arc<Keeper>,
     /// Ends it.
     pub stop: CancellationToken,
     /// Its bounds.
@@ -97,9 +102,11 @@ impl Sync {
         };
         let tail = self.patiently(|| Box::pin(self.tail(&copied)));
         let verify = self.patiently(|| Box::pin(async { self.verifier.run(&self.sides(), &copied).await }));
+        let order = self.patiently(|| Box::pin(async { self.keeper.watch(&self.sides(), &copied).await }));
         tokio::select! {
             ended = tail => ended,
             ended = verify => ended,
+            ended = order => ended,
             fault = self.watch_shards() => Err(fault),
         }
     }
@@ -209,11 +216,16 @@ impl Sync {
     async fn tail(&self, copied: &Times) -> Result<(), Fault> {
         self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
         self.destination.read_shard_keys().await?;
-        let traits: HashMap<_, _> = catalog::list(&self.destination, &self.spec.namespaces.scope)
-            .await?
-            .into_iter()
-            .map(|(namespace, info)| (namespace, Traits::of(&info)))
-            .collect();
+        let listed = catalog::list(&self.destination, &self.spec.namespaces.scope).await?;
+        let created = self.progress.created();
+        aside::drop_left(&self.destination, &self.spec.namespaces.scope, created.iter().cloned()).await?;
+        for info in listed.values().filter(|info| created.contains(&info.namespace)) {
+            if let Some(bound) = info.options().and_then(Bound::of) {
+                // Made before a crash that came before this, or bounded by somebody since.
+                bound::lift(&self.destination, &info.namespace, bound).await?;
+            }
+        }
+        let traits: HashMap<_, _> = listed.into_iter().map(|(namespace, info)| (namespace, Traits::of(&info))).collect();
         let recopied = self.checkpoints.recopied().await?.into_iter().collect();
         let copied = copied.values().copied().max();
         let tail = Tail {
@@ -225,6 +237,8 @@ impl Sync {
             copied: copied.ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))?,
             traits: Mutex::new(traits),
             recopied: Mutex::new(recopied),
+            records: Mutex::default(),
+            keeper: Arc::clone(&self.keeper),
             doubled: Doubled::load(&self.checkpoints).await?,
             gate: Arc::clone(&self.gate),
             verifier: Arc::clone(&self.verifier),

@@ -36,6 +36,8 @@ use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Order};
+use super::capped::keeper::Keeper;
+use super::capped::sequence::Sequence;
 use super::catalog::{self, CollectionInfo, Kind};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow, ToldRow};
 use super::concurrent::{self, Piece};
@@ -119,6 +121,10 @@ pub struct Tail {
     pub traits: Mutex<HashMap<Namespace, Traits>>,
     /// Namespaces that were copied again by themselves.
     pub recopied: Mutex<HashMap<Namespace, Recopied>>,
+    /// The record of the source that was inserted last, of capped collections.
+    pub records: Mutex<HashMap<Namespace, i64>>,
+    /// Tells of capped collections that are to be copied again.
+    pub keeper: Arc<Keeper>,
     /// Namespaces whose documents no delta is applied to.
     pub doubled: Doubled,
     /// Held for reading while a round is applied: a writer stops the tail between two rounds.
@@ -199,12 +205,18 @@ impl Tail {
         let mut moments = Moments::at(from);
         let mut is_over = false;
         while !is_over {
+            while let Some(namespace) = self.keeper.wanted() {
+                let _round = self.gate.read().await;
+                self.copy_aside(&namespace).await?;
+                self.keeper.done(&namespace);
+            }
             idle.look(&self.source, merge.holds_up());
             merge.wanted().for_each(|lane| missing[lane].notify_one());
             let (lane, batch) = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
                 arrived = next(arrived, &merge) => arrived,
+                () = self.keeper.asked() => continue,
                 written = idle.written() => {
                     written?;
                     continue;
@@ -406,8 +418,7 @@ impl Tail {
             if change.op.content().is_some_and(element::has_doubled_names) {
                 self.doubled.add(&change.namespace).await?;
             }
-            if tracking && !traits.capped {
-                // A capped collection is compared whole, in its order, at the cutover.
+            if tracking {
                 changed.entry(change.namespace.clone()).or_default().insert(change.id.as_bytes().to_vec());
             }
             let hash = key::hash(&change.id, traits.collated);
@@ -427,8 +438,14 @@ impl Tail {
         let applier = &applier;
         let lanes = lane::lanes(groups, &self.tuning).into_iter().map(|lane| -> Piece<'_, ()> {
             Box::pin(async move {
-                let order = if self.traits_of(&lane.namespace).capped { Order::Kept } else { Order::Free };
-                for round in fold::fold(lane.changes, &self.tuning) {
+                let is_capped = self.traits_of(&lane.namespace).capped;
+                let order = if is_capped { Order::Kept } else { Order::Free };
+                let mut sequence = match is_capped {
+                    true => self.sequence(&lane.namespace, &lane.changes, applier.as_of).await?,
+                    false => Sequence::default(),
+                };
+                for mut round in fold::fold(lane.changes, &self.tuning) {
+                    sequence.arrange(&mut round);
                     applier.apply(&lane.namespace, &round, order).await?;
                 }
                 Ok(())
@@ -483,6 +500,8 @@ impl Tail {
             Some(traits) => known.insert(namespace.clone(), traits),
             None => known.remove(namespace),
         };
+        // Its records are another collection's, or another order's.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
     }
 
     /// Notes that documents of a namespace were read again. Should it have had another name by then, a rename that is further on in

@@ -124,7 +124,7 @@ pub struct Sides {
 
 impl Sides {
     /// Waits until all that the source holds now is applied.
-    async fn catch_up(&self) -> Result<(), Fault> {
+    pub(super) async fn catch_up(&self) -> Result<(), Fault> {
         let now = self.source.majority_optimes().await?;
         while !self.progress.has_applied(&now) {
             tokio::time::sleep(IDLE).await;

@@ -1,6 +1,7 @@
 //! Nothing is lost or changed: documents, collections, indexes and events, each once during the copy and once during the tail, on
 //! real replica sets, and compared by the rig's comparer, which shares no code with the engine.
 
+mod capped;
 mod collections;
 mod consistency;
 mod documents;

@@ -4,6 +4,7 @@ mod balancing;
 mod copy;
 mod driven;
 mod dropped;
+mod elsewhere;
 mod fence;
 mod keys;
 mod moves;

@@ -4,7 +4,8 @@ use mongodb::bson::{RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::Fault;
 use schemas::namespace::{Namespace, STORED_FUNCTIONS};
 
-use super::{NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, find};
+use super::{CollectionInfo, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, find};
+use crate::engine::capped::bound::{self, Bound};
 use crate::mongo::{Deployment, append, command, error};
 
 /// Options that `listCollections` or an event shows and `create` does not take, or not during the sync: expiry is held off.
@@ -36,22 +37,32 @@ pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Optio
     create
 }
 
-/// Makes a collection or view; one that is there already is left as it is and told by `false`.
+/// Makes a collection or view on a destination; one that is there already is left as it is and told by `false`. The bound of a capped
+/// one is lifted until the run finalizes.
 pub async fn create(deployment: &Deployment, db: &str, create: RawDocumentBuf) -> Result<bool, Fault> {
     let name = create.get_str("create").unwrap_or_default().to_owned();
+    let namespace = Namespace::new(db, &name);
+    let bound = Bound::of(&create);
     let (mut create, capped) = apart(create);
     append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
     match deployment.raw_command(db, create).await {
         Ok(_) => {
-            convert(deployment, &Namespace::new(db, name), capped).await?;
+            convert(deployment, &namespace, capped).await?;
+            if let Some(bound) = bound {
+                bound::lift(deployment, &namespace, bound).await?;
+            }
             Ok(true)
         }
         Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => {
             // A crash can have come between the two.
-            convert(deployment, &Namespace::new(db, name), capped).await?;
+            convert(deployment, &namespace, capped).await?;
+            let there = if bound.is_some() { find(deployment, &namespace).await? } else { None };
+            if let Some(bound) = there.as_ref().and_then(CollectionInfo::options).and_then(Bound::of) {
+                bound::lift(deployment, &namespace, bound).await?;
+            }
             Ok(false)
         }
-        Err(e) => Err(deployment.fault(&format!("creating {db}.{name}"), &e)),
+        Err(e) => Err(deployment.fault(&format!("creating {namespace}"), &e)),
     }
 }
 

@@ -11,12 +11,11 @@ use schemas::spec::{SourceWrites, VerifyMode};
 use super::{MongoRun, Pair};
 use crate::engine::catalog::{self, CollectionInfo};
 use crate::engine::concurrent::{self, Piece};
-use crate::engine::doubled::Doubled;
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::source::Times;
 use crate::engine::verify::Until;
 use crate::engine::{capped, fence, guard, index, reconcile, rekeyed, uneven, users};
-use crate::mongo::timestamp;
+use crate::mongo::{Deployment, timestamp};
 
 /// Between two looks at how far the tail has come, while a cutover waits for it.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
@@ -55,6 +54,7 @@ impl MongoRun {
         rehearsal.build_missing(&self.gate, caught_up).await?;
         // What has changed lately is compared now, so that little is left to compare while the source is blocked.
         let sides = self.sides(&pair);
+        self.keeper.begin_cutover(&sides).await?;
         self.verifier.cutover_begins().await?;
         for _ in 0..RECHECK_PASSES {
             if self.verifier.recheck(&sides, Until::Slice).await? < RECHECK_FEW {
@@ -78,20 +78,26 @@ impl MongoRun {
         let seen = self.progress.last_change();
         let scope = &self.context.spec.namespaces.scope;
         self.check_shard_keys(&pair).await?;
-        reconcile::catalogues(&pair.source.entry, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
-        let doubled = Doubled::load(&self.checkpoints).await?;
-        for info in self.collections(&pair).await?.iter().filter(|info| info.is_capped()) {
+        let uncapped =
+            reconcile::catalogues(&pair.source.entry, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
+        let sides = self.sides(&pair);
+        let collections = self.collections(&pair).await?;
+        for info in collections.iter().filter(|info| info.is_capped()) {
             let shard = pair.source.home_of(&info.namespace).await?;
-            let (counters, as_of) = (self.progress.shard(&shard.name), timestamp(last[&shard.name]));
-            let compared =
-                capped::mend(&shard.deployment, &pair.destination, &counters, &doubled, info, as_of, &self.tuning).await?;
+            let as_of = timestamp(last[&shard.name]);
+            let settle = self.keeper.settle(&sides, &info.namespace, as_of, uncapped.contains(&info.namespace));
+            let compared = tokio::select! {
+                settled = settle => settled?,
+                fault = self.stops() => return Err(fault),
+            };
             self.verifier.compared_after_block(compared).await?;
         }
         let mark = match self.context.spec.verify.mode {
             VerifyMode::Full => Some(guard::touch_marker(&pair.destination, &self.context.run).await?),
             VerifyMode::Off => None,
         };
-        self.verifier.finish(&self.sides(&pair), mark).await?;
+        self.verifier.finish(&sides, mark).await?;
+        self.checkpoints.store_counts(counts(&pair.destination, &collections).await?).await?;
         self.carry_users(&pair.source.entry).await?;
         // Whatever came since is applied as well; but who has written since may go on, when nothing is applied any more.
         let after = pair.source.notes("cutover: after the final").await?;
@@ -137,21 +143,23 @@ impl MongoRun {
         }
     }
 
-    /// Gives indexes and expiry back what was held off during the sync.
+    /// Gives back what was held off during the sync: of indexes, expiry, and the bounds of capped collections.
     pub(super) async fn restore(&self) -> Result<(), Fault> {
         let pair = self.pair().await?;
         let collections = self.collections(&pair).await?;
-        let restores = collections.into_iter().map(|info| -> Piece<'_, Vec<(Namespace, String)>> {
+        let restores = collections.clone().into_iter().map(|info| -> Piece<'_, Vec<(Namespace, String)>> {
             let pair = pair.clone();
             Box::pin(async move {
                 let unfinished =
                     index::restore(&pair.source.entry, &pair.destination, &info.namespace, info.has_collation()).await?;
                 reconcile::expiry(&pair.destination, &info).await?;
+                capped::bound::give_back(&pair.destination, &info).await?;
                 Ok(unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect())
             })
         });
         let unfinished = concurrent::all(RESTORES, restores.collect()).await?;
-        self.checkpoints.store_unfinished_unique(unfinished.into_iter().flatten().collect()).await
+        self.checkpoints.store_unfinished_unique(unfinished.into_iter().flatten().collect()).await?;
+        self.hold_counts(&pair, &collections).await
     }
 
     /// Lets the destination's users write.
@@ -173,6 +181,32 @@ impl MongoRun {
             let message = format!("the destination ({}) blocks its users' writes, which this run did not do", destination.hosts);
             return Err(Fault::new(FaultCode::DestinationWriteFailed, message)
                 .with_remedy("lift it with setUserWriteBlockMode { global: false }"));
+        }
+        Ok(())
+    }
+
+    /// Waits until the tail stops, which no one may wait for in vain.
+    async fn stops(&self) -> Fault {
+        while self.is_running() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        Fault { retryable: true, ..Fault::new(FaultCode::Internal, "the tail stopped before everything was compared") }
+    }
+
+    /// Sees that no collection has fewer documents than were verified before its settings were given back.
+    async fn hold_counts(&self, pair: &Pair, collections: &[CollectionInfo]) -> Result<(), Fault> {
+        let verified = self.checkpoints.counts().await?;
+        for (namespace, now) in counts(&pair.destination, collections).await? {
+            if verified.get(&namespace.to_string()).is_none_or(|verified| now >= *verified) {
+                continue;
+            }
+            // What servers count by the way is not exact after a crash.
+            let (ours, theirs) =
+                tokio::try_join!(catalog::count(&pair.source.entry, &namespace), catalog::count(&pair.destination, &namespace))?;
+            if theirs < ours {
+                let message = format!("{namespace} has {theirs} documents on the destination, and {ours} were verified");
+                return Err(Fault::new(FaultCode::VerificationMismatch, message));
+            }
         }
         Ok(())
     }
@@ -226,4 +260,16 @@ impl MongoRun {
         let listed = catalog::list(&pair.source.entry, &self.context.spec.namespaces.scope).await?;
         Ok(listed.into_values().filter(CollectionInfo::has_documents).collect())
     }
+}
+
+/// Documents of collections on the destination, as it counts them by the way.
+async fn counts(destination: &Deployment, collections: &[CollectionInfo]) -> Result<Vec<(Namespace, u64)>, Fault> {
+    let counts = collections.iter().map(|info| -> Piece<'_, (Namespace, u64)> {
+        Box::pin(async move {
+            let data = info.data();
+            let (documents, _) = catalog::size(destination, &data).await?;
+            Ok((data, documents))
+        })
+    });
+    concurrent::all(RESTORES, counts.collect()).await
 }

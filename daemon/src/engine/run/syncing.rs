@@ -56,6 +56,7 @@ impl MongoRun {
             progress: Arc::clone(&self.progress),
             gate: Arc::clone(&self.gate),
             verifier: Arc::clone(&self.verifier),
+            keeper: Arc::clone(&self.keeper),
             stop: stop.clone(),
             tuning: self.tuning.clone(),
             milestones,
@@ -72,6 +73,7 @@ impl MongoRun {
             progress: Arc::clone(&self.progress),
             checkpoints: self.checkpoints.clone(),
             verifier: Arc::clone(&self.verifier),
+            keeper: Arc::clone(&self.keeper),
             reports: Arc::clone(&reports),
             reached: Arc::clone(&reached),
         };

@@ -9,6 +9,7 @@ use schemas::namespace::Namespace;
 use schemas::observed::{Mismatch, MismatchKind};
 
 use super::Sides;
+use crate::engine::capped::bound;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::{distribute, index};
@@ -86,7 +87,8 @@ fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocument>)
     let fields = |options: Option<&RawDocument>| -> BTreeMap<String, Vec<u8>> {
         let mut fields = BTreeMap::new();
         for (name, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
-            if !HELD_OFF.contains(&name.as_str()) && !ASIDE.contains(&name.as_str()) {
+            let is_aside = ASIDE.contains(&name.as_str()) || bound::is_held_off(name.as_str(), theirs);
+            if !HELD_OFF.contains(&name.as_str()) && !is_aside {
                 fields.insert(name.as_str().to_owned(), encoded(value));
             }
         }

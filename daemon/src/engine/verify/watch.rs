@@ -18,6 +18,8 @@ use schemas::namespace::Namespace;
 use super::own::Touched;
 use super::store::watched::{Foreign, Told};
 use super::{IDLE, Sides, Verifier};
+use crate::engine::capped::aside::is_aside;
+use crate::engine::capped::bound::Bound;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::element::{field, id_of};
 use crate::engine::event::token_time;
@@ -36,13 +38,16 @@ const HISTORY_LOST: [i32; 2] = [286, 280];
 #[derive(Debug, Clone, Copy, Default)]
 struct Traits {
     collated: bool,
-    capped: bool,
+    /// Capped, with a bound that the server holds.
+    evicts: bool,
     view: bool,
 }
 
 impl Traits {
     fn of(info: &CollectionInfo) -> Self {
-        Self { collated: info.has_collation(), capped: info.is_capped(), view: info.kind == Kind::View }
+        let bound = info.options().and_then(Bound::of);
+        let evicts = bound.is_some_and(|bound| !bound.is_lifted());
+        Self { collated: info.has_collation(), evicts, view: info.kind == Kind::View }
     }
 }
 
@@ -191,8 +196,8 @@ impl<'a> Watch<'a> {
                 "insert" | "update" | "replace" | "delete" => {
                     let Some(id) = event.id.clone() else { continue };
                     let Some((namespace, traits)) = self.carried(&event).await? else { continue };
-                    // The server itself deletes the oldest of a capped collection.
-                    if traits.capped && event.operation == "delete" {
+                    // The server itself deletes the oldest of a capped collection whose bound it does not lift.
+                    if traits.evicts && event.operation == "delete" {
                         continue;
                     }
                     if event.time <= self.unclear_until {
@@ -209,7 +214,8 @@ impl<'a> Watch<'a> {
                 "create" | "createIndexes" | "dropIndexes" | "modify" | "drop" | "rename" | "dropDatabase" => {
                     let namespace = Namespace::new(event.db.clone(), owner_name(&event));
                     self.known.remove(&namespace);
-                    if !self.sides.spec.namespaces.scope.contains(&namespace) || event.collection == "system.views" {
+                    let is_in_scope = self.sides.spec.namespaces.scope.contains(&namespace);
+                    if !is_in_scope || event.collection == "system.views" || is_aside(&namespace) {
                         continue;
                     }
                     let is_unclear = event.time <= self.unclear_until;
@@ -276,7 +282,7 @@ impl<'a> Watch<'a> {
     async fn carried(&mut self, event: &Seen) -> Result<Option<(Namespace, Traits)>, Fault> {
         let namespace = Namespace::new(event.db.clone(), event.collection.clone());
         let owner = catalog::owner_of(&namespace).unwrap_or_else(|| namespace.clone());
-        if !self.sides.spec.namespaces.scope.contains(&owner) {
+        if !self.sides.spec.namespaces.scope.contains(&owner) || is_aside(&owner) {
             return Ok(None);
         }
         let traits = match self.known.get(&owner) {

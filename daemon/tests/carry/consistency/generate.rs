@@ -278,6 +278,8 @@ impl Hand {
         for _ in 0..self.rng.random_range(1..4) {
             let field = self.of(&FIELDS);
             let (operator, value): (_, Bson) = match self.rng.random_range(0..14) {
+                // A document that outgrows the bound of a capped collection.
+                0 if self.one_in(4) => ("$set", "large".repeat(600).into()),
                 0..4 => ("$set", self.value(1)),
                 4 => ("$unset", 1.into()),
                 5 => ("$inc", self.rng.random_range(-2..5).into()),
@@ -383,8 +385,12 @@ impl Hand {
     fn definition(&mut self) -> (String, Document) {
         let (db, name) = (self.db(), self.collection());
         let full = |db: &str, name: &str| format!("{db}.{name}");
-        let command = match self.rng.random_range(0..30) {
+        let command = match self.rng.random_range(0..34) {
             0 => doc! { "create": name },
+            30 => doc! { "create": name, "capped": true, "size": 4096, "max": self.rng.random_range(2..9) },
+            31 => doc! { "collMod": name, "cappedSize": self.of(&[1_000, 4_096, 100_000]) },
+            32 => doc! { "collMod": name, "cappedMax": self.rng.random_range(1..9) },
+            33 => doc! { "convertToCapped": name, "size": self.of(&[1_000, 4_096]) },
             1 => doc! { "create": name, "capped": true, "size": self.of(&[4096, 100_000]) },
             2 => doc! { "create": name, "collation": { "locale": "en", "strength": self.of(&[1, 2]) } },
             3 => {
