@@ -46,6 +46,7 @@ impl Copy {
             progress: Arc::new(Progress::new(VerifyMode::Off)),
             gate: Arc::default(),
             verifier: Arc::new(Verifier::open(VerifyMode::Off, dir)?),
+            keeper: Arc::default(),
             stop: Default::default(),
             // Several parts of each collection, so that orphans lie at their bounds, too.
             tuning: Tuning { part_bytes: 8 << 10, ..Tuning::default() },
