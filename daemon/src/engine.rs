@@ -26,6 +26,7 @@ pub mod fold;
 pub mod gate;
 pub mod guard;
 pub mod held;
+pub mod identity;
 pub mod index;
 pub mod key;
 pub mod lane;

@@ -156,6 +156,8 @@ catalogue! {
     OutputFailed = "CUT0048", false, "check the path, its permissions and the free space";
     /// A live check found something that does not stop the migration.
     CheckWarning = "CUT0049", false, "look into it before the cutover";
+    /// A deployment is another one than the run began with, or an earlier state of it.
+    OtherDeployment = "CUT0056", false, "make the URI reach the deployment that the run began with, then `cutover resume`; or raise `generation` to run again from scratch";
     /// Chunks or a database of a sharded source moved to another shard while its shards were read.
     ChunksMoved = "CUT0060", false, "keep the balancer off and move nothing until the cutover, then raise `generation`";
     /// The balancer of a sharded source is on.

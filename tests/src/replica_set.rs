@@ -5,7 +5,7 @@ mod options;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -227,6 +227,56 @@ impl ReplicaSet {
         self.wait_for(member, |hello| is_primary(hello) || hello.get_bool("secondary").unwrap_or(false)).await
     }
 
+    /// Loses the data of all members, and initiates the set anew: the same addresses and the same name, and another replica set.
+    ///
+    /// # Errors
+    /// When a member does not stop or start.
+    pub async fn begin_anew(&mut self) -> Result<()> {
+        for member in 0..self.members.len() {
+            self.kill_member(member).await?;
+            fs::remove_dir_all(self.members[member].data())?;
+        }
+        for member in &mut self.members {
+            member.restart(&self.options, self.tls.as_ref()).await?;
+        }
+        self.initiate().await?;
+        self.create_users().await
+    }
+
+    /// Stops all members, keeps a copy of their data as it is now, and starts them again.
+    ///
+    /// # Errors
+    /// When a member does not stop or start, or its data cannot be copied.
+    pub async fn take_snapshot(&mut self) -> Result<()> {
+        for member in 0..self.members.len() {
+            self.stop_member(member).await?;
+            let data = self.members[member].data();
+            copy_folder(&data, &data.with_extension("kept"))?;
+        }
+        self.restart_all().await
+    }
+
+    /// Stops all members, gives them the data that was kept, and starts them again.
+    ///
+    /// # Errors
+    /// When a member does not stop or start, or nothing was kept.
+    pub async fn restore_snapshot(&mut self) -> Result<()> {
+        for member in 0..self.members.len() {
+            self.kill_member(member).await?;
+            let data = self.members[member].data();
+            fs::remove_dir_all(&data)?;
+            fs::rename(data.with_extension("kept"), &data).context("nothing was kept")?;
+        }
+        self.restart_all().await
+    }
+
+    async fn restart_all(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            member.restart(&self.options, self.tls.as_ref()).await?;
+        }
+        self.primary().await.map(drop)
+    }
+
     /// Makes the primary step down, so that another member is elected; a set of one elects itself again after `seconds`.
     ///
     /// # Errors
@@ -328,6 +378,20 @@ impl ReplicaSet {
     fn log_end(&self, member: usize) -> String {
         self.members[member].log_end()
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for ReplicaSet {

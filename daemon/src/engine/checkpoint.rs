@@ -34,6 +34,9 @@ CREATE TABLE IF NOT EXISTS place (what TEXT PRIMARY KEY, at TEXT NOT NULL) STRIC
 CREATE TABLE IF NOT EXISTS settled (one INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS told (kind BLOB NOT NULL, shard TEXT NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (kind, shard)) STRICT;
 CREATE TABLE IF NOT EXISTS identity (ns TEXT PRIMARY KEY, uuid BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS deployment (
+    side TEXT NOT NULL, holder TEXT NOT NULL, what TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (side, holder, what)
+) STRICT;
 CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
@@ -283,6 +286,32 @@ impl Checkpoints {
                 None => c.execute("DELETE FROM identity WHERE ns = ?1", [namespace]),
             }
             .map(drop)
+        })
+        .await
+    }
+
+    /// What is known of a side's deployment (`holder`: one shard of it; empty: it whole), by what it is.
+    pub async fn deployment(&self, side: &str, holder: &str) -> Result<BTreeMap<String, String>, Fault> {
+        let (side, holder) = (side.to_owned(), holder.to_owned());
+        self.with(move |c| {
+            let mut statement = c.prepare("SELECT what, value FROM deployment WHERE side = ?1 AND holder = ?2")?;
+            statement.query_map([side, holder], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+        .await
+    }
+
+    /// Stores what is known of a side's deployment by now.
+    pub async fn store_deployment(&self, side: &str, holder: &str, known: Vec<(&'static str, String)>) -> Result<(), Fault> {
+        let (side, holder) = (side.to_owned(), holder.to_owned());
+        self.with_repeatable(move |c| {
+            let transaction = c.transaction()?;
+            for (what, value) in &known {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO deployment (side, holder, what, value) VALUES (?1, ?2, ?3, ?4)",
+                    params![side, holder, what, value],
+                )?;
+            }
+            transaction.commit()
         })
         .await
     }

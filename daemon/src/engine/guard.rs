@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use mongodb::bson::{Document, RawArrayBuf, RawDocument, doc, rawdoc};
+use mongodb::bson::{Document, RawArrayBuf, RawDocument, bson, doc, rawdoc};
 use rand::Rng as _;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
@@ -14,7 +14,7 @@ use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::namespace::{NamespacePattern, OWN_DATABASE, Scope};
 
 use crate::mongo::connect::Login;
-use crate::mongo::{Deployment, ServerVersion, append, cluster_time, error};
+use crate::mongo::{Deployment, ServerVersion, append, cluster_time, error, number};
 
 /// The first version that can block its users' writes.
 pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
@@ -295,6 +295,33 @@ pub async fn touch_marker(destination: &Deployment, run: &RunId) -> Result<Clust
         .get_timestamp("operationTime")
         .map(cluster_time)
         .map_err(|_| Fault::new(FaultCode::Internal, format!("the destination ({}) tells no operationTime", destination.hosts)))
+}
+
+/// The number that a run's marker has come to: 0 where it was never raised; `None`: there is no marker.
+///
+/// # Errors
+/// What the server answers.
+pub async fn beat(destination: &Deployment, run: &RunId) -> Result<Option<i64>, Fault> {
+    let find = rawdoc! { "find": MARKER, "filter": { "_id": run.as_str() }, "limit": 1, "projection": { "beat": 1 } };
+    let found = destination.collect(OWN_DATABASE, find).await.map_err(fault(destination, "reading the run's marker"))?;
+    Ok(found.first().map(|marker| number(marker, "beat").unwrap_or(0)))
+}
+
+/// Raises that number from what it is thought to be, with majority. Gives whether it was that.
+///
+/// # Errors
+/// What the server answers.
+pub async fn set_beat(destination: &Deployment, run: &RunId, from: i64, to: i64) -> Result<bool, Fault> {
+    // A reply that was lost may be of an update that was done.
+    let was = if from == 0 { bson!([null, 0, to]) } else { bson!([from, to]) };
+    let query = doc! { "_id": run.as_str(), "beat": { "$in": was } };
+    let update = doc! {
+        "update": MARKER,
+        "updates": [{ "q": query, "u": { "$set": { "beat": to } } }],
+        "writeConcern": { "w": "majority" },
+    };
+    let reply = destination.command(OWN_DATABASE, update).await.map_err(fault(destination, "writing to the marker"))?;
+    Ok(reply.get_i32("n").is_ok_and(|matched| matched == 1))
 }
 
 /// Another run that is at work on a destination, by its marker: a run of another daemon, or of this one under another spelling.

@@ -24,6 +24,7 @@ use super::capped::aside;
 use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::Checkpoints;
+use super::identity::{self, Identity};
 use super::outlook::{self, Versions};
 use super::progress::Progress;
 use super::sharded::Restarts;
@@ -92,6 +93,8 @@ struct Running {
     reached: Arc<Mutex<Vec<Milestone>>>,
     /// Takes the word that a shard's copy is to begin again.
     restarts: Arc<Restarts>,
+    /// Knows whether both sides are what they were.
+    identity: Arc<Identity>,
 }
 
 /// One run.
@@ -238,7 +241,9 @@ impl RunEngine for MongoRun {
 
     fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
         Box::pin(async move {
-            let found = held::look(&*self.source().await?, &self.checkpoints, &self.progress).await?;
+            let source = self.source().await?;
+            identity::hold_source(&source, &self.checkpoints).await?;
+            let found = held::look(&source, &self.checkpoints, &self.progress).await?;
             Ok(match found {
                 held::Found { lost, .. } if !lost.is_empty() => Some(false),
                 held::Found { is_unknown: true, .. } => None,
@@ -252,7 +257,11 @@ impl RunEngine for MongoRun {
     }
 
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move { fence::put_up(&*self.source().await?, self.context.spec.cutover.max_downtime.get()).await })
+        Box::pin(async move {
+            let source = self.source().await?;
+            identity::hold_source(&source, &self.checkpoints).await?;
+            fence::put_up(&source, self.context.spec.cutover.max_downtime.get()).await
+        })
     }
 
     fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>> {

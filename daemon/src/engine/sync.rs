@@ -17,6 +17,7 @@ use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::{Checkpoints, ShardRow};
 use super::doubled::Doubled;
+use super::identity::Identity;
 use super::progress::Progress;
 use super::sharded::Restarts;
 use super::source::{Source, Times};
@@ -54,6 +55,8 @@ pub struct Sync {
     pub progress: Arc<Progress>,
     /// Held for writing, it stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
+    /// Knows whether both are what they were.
+    pub identity: Arc<Identity>,
     /// Proves the copy.
     pub verifier: Arc<Verifier>,
     /// Looks after the order of capped collections.
@@ -82,7 +85,11 @@ pub enum Milestone {
 impl Sync {
     /// Works until it is stopped, or fails for good.
     pub async fn run(&self) -> Result<(), Fault> {
-        unless_stopped(self.work().await, &self.stop)
+        let ended = tokio::select! {
+            ended = self.work() => ended,
+            other = self.identity.watch() => Err(other),
+        };
+        unless_stopped(ended, &self.stop)
     }
 
     async fn work(&self) -> Result<(), Fault> {
@@ -138,6 +145,7 @@ impl Sync {
     async fn until_copied(&self) -> Result<Times, Fault> {
         self.patiently(|| {
             Box::pin(async {
+                self.identity.hold().await?;
                 // Writes of a process that died, or of a try that was given up, must have ended.
                 self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
                 self.destination.read_shard_keys().await?;
@@ -214,6 +222,7 @@ impl Sync {
     }
 
     async fn tail(&self, copied: &Times) -> Result<(), Fault> {
+        self.identity.hold().await?;
         self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
         self.destination.read_shard_keys().await?;
         let listed = catalog::list(&self.destination, &self.spec.namespaces.scope).await?;

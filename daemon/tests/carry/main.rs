@@ -8,6 +8,7 @@ mod documents;
 mod events;
 mod faults;
 mod harness;
+mod identity;
 mod pace;
 mod races;
 mod refusals;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use daemon::engine::checkpoint::Checkpoints;
+use daemon::engine::identity::Identity;
 use daemon::engine::progress::Progress;
 use daemon::engine::source::Source;
 use daemon::engine::sync::{Milestone, Sync};
@@ -18,7 +19,7 @@ use mongodb::bson::{Bson, Document, doc};
 use rig::compare::{Scope, compare};
 use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
 use schemas::fault::{Fault, FaultCode};
-use schemas::id::{MigrationName, ShardName};
+use schemas::id::{MigrationName, RunId, ShardName};
 use schemas::spec::*;
 use tokio::sync::mpsc;
 
@@ -39,10 +40,22 @@ impl Copy {
     async fn open(source: &ShardedCluster, destination: &ReplicaSet, dir: &Path) -> Result<Self> {
         let spec = Arc::new(spec(source, destination.uri()));
         let (sender, milestones) = mpsc::unbounded_channel();
+        let source = Arc::new(Source::connect(&spec.source.connection, "orders-1-7", &Memory::default(), None).await?);
+        let destination = Arc::new(connect(Side::Destination, &spec.destination.connection, None, "orders-1-7").await?);
+        let checkpoints = Checkpoints::open(dir)?;
+        let identity = Identity {
+            source: Arc::clone(&source),
+            destination: Arc::clone(&destination),
+            writer: Arc::clone(&destination),
+            spec: Arc::clone(&spec),
+            checkpoints: checkpoints.clone(),
+            run: RunId::new(&spec.name, spec.generation, 7),
+        };
         let sync = Sync {
-            source: Arc::new(Source::connect(&spec.source.connection, "orders-1-7", &Memory::default(), None).await?),
-            destination: Arc::new(connect(Side::Destination, &spec.destination.connection, None, "orders-1-7").await?),
-            checkpoints: Checkpoints::open(dir)?,
+            source,
+            destination,
+            checkpoints,
+            identity: Arc::new(identity),
             progress: Arc::new(Progress::new(VerifyMode::Off)),
             gate: Arc::default(),
             verifier: Arc::new(Verifier::open(VerifyMode::Off, dir)?),

@@ -56,6 +56,11 @@ impl Member {
         Ok(self.wait_until_listening().await?)
     }
 
+    /// Where its data is.
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// The last lines of its log, for an error.
     pub(super) fn log_end(&self) -> String {
         let log = fs::read_to_string(self.folder.join("mongod.log")).unwrap_or_default();

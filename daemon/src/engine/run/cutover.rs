@@ -31,6 +31,7 @@ impl MongoRun {
     /// Does before the source is blocked whatever can fail or take long.
     pub(super) async fn prepare(&self) -> Result<(), Fault> {
         let pair = self.pair().await?;
+        self.identity(&pair).await?.hold().await?;
         if self.context.spec.cutover.source_writes == SourceWrites::Block {
             fence::check_available(&pair.source.entry).await?;
         }
@@ -78,6 +79,8 @@ impl MongoRun {
         let seen = self.progress.last_change();
         let scope = &self.context.spec.namespaces.scope;
         self.check_shard_keys(&pair).await?;
+        let identity = self.identity(&pair).await?;
+        identity.hold().await?;
         let uncapped =
             reconcile::catalogues(&pair.source.entry, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
         let sides = self.sides(&pair);
@@ -105,6 +108,7 @@ impl MongoRun {
         if self.context.spec.namespaces.include_users {
             users::compare(&pair.source.entry, &*self.destination().await?, scope).await?;
         }
+        identity.hold().await?;
         match self.context.spec.cutover.source_writes {
             SourceWrites::Block => {
                 fence::check_up(&pair.source).await?;
@@ -146,6 +150,8 @@ impl MongoRun {
     /// Gives back what was held off during the sync: of indexes, expiry, and the bounds of capped collections.
     pub(super) async fn restore(&self) -> Result<(), Fault> {
         let pair = self.pair().await?;
+        // What the source does not have is taken for made away with.
+        self.identity(&pair).await?.hold().await?;
         let collections = self.collections(&pair).await?;
         let restores = collections.clone().into_iter().map(|info| -> Piece<'_, Vec<(Namespace, String)>> {
             let pair = pair.clone();

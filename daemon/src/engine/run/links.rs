@@ -6,6 +6,7 @@ use schemas::fault::{Fault, FaultCode};
 
 use super::{MongoRun, Pair};
 use crate::engine::guard;
+use crate::engine::identity::Identity;
 use crate::engine::source::Source;
 use crate::engine::source::behind_router::Manner;
 use crate::mongo::{Deployment, Side, connect, connection_files};
@@ -89,6 +90,17 @@ impl MongoRun {
             *kept = Some(Arc::new(Deployment { observer: Some(self.verifier.observer()), ..(*writer).clone() }));
         }
         kept.clone().ok_or_else(|| Fault::new(FaultCode::Internal, "a connection that was just made is gone"))
+    }
+
+    /// What knows whether both sides are what they were.
+    pub(super) async fn identity(&self, pair: &Pair) -> Result<Arc<Identity>, Fault> {
+        Ok(Arc::new(Identity {
+            source: Arc::clone(&pair.source),
+            destination: self.destination().await?,
+            writer: Arc::clone(&pair.destination),
+            checkpoints: self.checkpoints.clone(),
+            run: self.context.run.clone(),
+        }))
     }
 
     /// Both sides, for what a run does until it is cleaned up.

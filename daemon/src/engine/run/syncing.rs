@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
@@ -16,6 +17,9 @@ use crate::engine::survey::Survey;
 use crate::engine::sync::Sync;
 use crate::engine::{SyncReport, balancing, guard, membership, preflight};
 use crate::mongo::{Deployment, connection_files};
+
+/// How long a sync that stops waits for both sides to say what they are.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 
 impl MongoRun {
     /// Starts the sync, or tells whom it is to report to from now on.
@@ -36,12 +40,16 @@ impl MongoRun {
         }
         let files = self.renew_connections().await;
         let pair = self.pair().await?;
+        // Before anything is written, the marker too: it is a witness.
+        let identity = self.identity(&pair).await?;
+        identity.hold().await?;
         Versions::of(&pair.source.entry, &pair.destination).keep(&self.context.run_dir)?;
         if pair.source.tells_shards_apart() {
             membership::keep(&pair.source.entry, &self.context.run_dir).await?;
         }
         balancing::ensure_still(&pair.source.entry, &self.context.spec, &self.context.run_dir).await?;
         self.guard_destination(&pair.source.entry, &pair.destination).await?;
+        identity.beat().await?;
         self.carry_users(&pair.source.entry).await?;
         let reports = Arc::new(Mutex::new(reports));
         let stop = CancellationToken::new();
@@ -55,6 +63,7 @@ impl MongoRun {
             checkpoints: self.checkpoints.clone(),
             progress: Arc::clone(&self.progress),
             gate: Arc::clone(&self.gate),
+            identity: Arc::clone(&identity),
             verifier: Arc::clone(&self.verifier),
             keeper: Arc::clone(&self.keeper),
             stop: stop.clone(),
@@ -96,7 +105,8 @@ impl MongoRun {
                 reporter.send(SyncReport::Failed(fault)).await;
             }
         });
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task, reports, reached, restarts });
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Running { stop, task, reports, reached, restarts, identity });
         Ok(())
     }
 
@@ -109,6 +119,16 @@ impl MongoRun {
             && error.is_panic()
         {
             tracing::error!("the sync panicked");
+        }
+        // Where it stops is what it has to find again. Who starts it looks in any case, from the last time that this was stored.
+        let last = async {
+            running.identity.hold().await?;
+            running.identity.beat().await
+        };
+        match tokio::time::timeout(LAST_LOOK, last).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::warn!(error = %fault, "whether the deployments are the same cannot be seen"),
+            Err(_) => tracing::warn!("whether the deployments are the same is not answered"),
         }
         // What it was trying to get over is nobody's trouble while it does not run.
         if self.progress.error().is_some_and(|fault| fault.retryable) {
