@@ -26,13 +26,14 @@ use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::RunId;
+use schemas::spec::{ConnectionSpec, MigrationSpec};
 
 use super::catalog::CollectionInfo;
 use super::checkpoint::Checkpoints;
 use super::guard;
 use super::source::{ShardSource, Source};
 use super::topology::Cluster;
-use crate::mongo::{Deployment, Side, cluster_time, error, timestamp};
+use crate::mongo::{Deployment, Side, cluster_time, connect, error, timestamp};
 
 /// Between two looks while a sync runs.
 const EVERY: Duration = Duration::from_secs(3);
@@ -294,6 +295,8 @@ pub struct Identity {
     pub destination: Arc<Deployment>,
     /// Written to, as the user who writes.
     pub writer: Arc<Deployment>,
+    /// How they are reached.
+    pub spec: Arc<MigrationSpec>,
     /// Where it is kept.
     pub checkpoints: Checkpoints,
     /// The run.
@@ -316,7 +319,7 @@ impl Identity {
     /// # Errors
     /// As [`Self::hold`].
     pub async fn hold_source(&self) -> Result<(), Fault> {
-        hold_source(&self.source, &self.checkpoints).await
+        hold_source(&self.source, &self.spec.source.connection, &self.checkpoints).await
     }
 
     /// The same of the destination.
@@ -324,7 +327,15 @@ impl Identity {
     /// # Errors
     /// As [`Self::hold`].
     pub async fn hold_destination(&self) -> Result<(), Fault> {
-        hold_one(&self.checkpoints, &self.destination, "", "the destination").await?;
+        if let Err(fault) = hold_one(&self.checkpoints, &self.destination, "", "the destination").await {
+            if fault.code == FaultCode::Unreachable {
+                let (spec, tag) = (&self.spec.destination.connection, &self.destination.tag);
+                if let Ok(anew) = connect(Side::Destination, spec, None, tag).await {
+                    hold_one(&self.checkpoints, &anew, "", "the destination").await?;
+                }
+            }
+            return Err(fault);
+        }
         let kept = self.checkpoints.deployment(Side::Destination.as_str(), "").await?;
         let Some(kept) = kept.get(What::Beat.as_str()).and_then(|beat| beat.parse::<i64>().ok()) else { return Ok(()) };
         match guard::beat(&self.writer, &self.run).await? {
@@ -382,7 +393,20 @@ impl Identity {
 ///
 /// # Errors
 /// As [`Identity::hold`].
-pub async fn hold_source(source: &Source, checkpoints: &Checkpoints) -> Result<(), Fault> {
+pub async fn hold_source(source: &Source, spec: &ConnectionSpec, checkpoints: &Checkpoints) -> Result<(), Fault> {
+    let Err(fault) = hold_reached(source, checkpoints).await else { return Ok(()) };
+    if fault.code == FaultCode::Unreachable {
+        // A driver that has known a primary of a later election takes the one of a set that was initiated anew for a stale one, and
+        // says that there is none: a new one knows nothing of that.
+        let (entry, manner) = (&source.entry, Some(source.manner.clone()));
+        if let Ok(anew) = Source::connect(spec, &entry.tag, &entry.memory, manner).await {
+            hold_reached(&anew, checkpoints).await?;
+        }
+    }
+    Err(fault)
+}
+
+async fn hold_reached(source: &Source, checkpoints: &Checkpoints) -> Result<(), Fault> {
     hold_one(checkpoints, &source.entry, "", "the source").await?;
     if source.tells_shards_apart() {
         let shards = source.shards.iter().map(|shard| async move {

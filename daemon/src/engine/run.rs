@@ -242,7 +242,7 @@ impl RunEngine for MongoRun {
     fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
         Box::pin(async move {
             let source = self.source().await?;
-            identity::hold_source(&source, &self.checkpoints).await?;
+            identity::hold_source(&source, &self.context.spec.source.connection, &self.checkpoints).await?;
             let found = held::look(&source, &self.checkpoints, &self.progress).await?;
             Ok(match found {
                 held::Found { lost, .. } if !lost.is_empty() => Some(false),
@@ -259,7 +259,7 @@ impl RunEngine for MongoRun {
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let source = self.source().await?;
-            identity::hold_source(&source, &self.checkpoints).await?;
+            identity::hold_source(&source, &self.context.spec.source.connection, &self.checkpoints).await?;
             fence::put_up(&source, self.context.spec.cutover.max_downtime.get()).await
         })
     }

@@ -98,6 +98,7 @@ impl MongoRun {
             source: Arc::clone(&pair.source),
             destination: self.destination().await?,
             writer: Arc::clone(&pair.destination),
+            spec: Arc::clone(&self.context.spec),
             checkpoints: self.checkpoints.clone(),
             run: self.context.run.clone(),
         }))
