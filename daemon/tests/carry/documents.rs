@@ -1,11 +1,14 @@
 //! Documents arrive byte for byte, whatever they hold: by the copy, and by each kind of event that tells of one.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use daemon::engine::element::{self, Writer};
 use daemon::engine::tuning::Tuning;
-use mongodb::bson::{Bson, Decimal128, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{Bson, Decimal128, Document, RawDocumentBuf, doc, rawdoc};
+use schemas::spec::{MigrationSpec, VerifyMode, VerifySpec};
 
-use crate::harness::{Pair, Run, classic_update, delete, insert, put, tiny, update};
+use crate::harness::{Pair, Run, classic_update, delete, insert, put, run, tiny, update};
 use rig::replica_set::Options;
 
 /// A document with these fields behind its `_id`.
@@ -57,6 +60,9 @@ fn values() -> Vec<(String, u8, Vec<u8>)> {
         ("inf", f64::INFINITY.to_bits()),
         ("-inf", f64::NEG_INFINITY.to_bits()),
         ("denormal", 1),
+        ("0.5", 0.5_f64.to_bits()),
+        ("-1.5", (-1.5_f64).to_bits()),
+        ("1e300", 1e300_f64.to_bits()),
         ("largest", f64::MAX.to_bits()),
     ] {
         add(&format!("double {name}"), 0x01, bits.to_le_bytes().to_vec());
@@ -104,6 +110,9 @@ fn values() -> Vec<(String, u8, Vec<u8>)> {
         let fields: Vec<(u8, &[u8], Vec<u8>)> = fields.iter().map(|field| (0x10, *field, one())).collect();
         add(&format!("document {name}"), 0x03, nested(&fields));
         add(&format!("array of document {name}"), 0x04, nested(&[(0x03, b"0", nested(&fields))]));
+    }
+    for number in [1.5, f64::NAN, 1e300] {
+        add(&format!("document of {number}"), 0x03, nested(&[(0x01, b"x", number.to_le_bytes().to_vec())]));
     }
     add("array empty", 0x04, nested(&[]));
     add("array single", 0x04, nested(&[(0x10, b"0", one())]));
@@ -354,6 +363,83 @@ async fn ids_of_every_type_are_carried() -> Result<()> {
         run.prove(&pair).await?;
         pair.clear().await?;
     }
+    Ok(())
+}
+
+/// Waits until the destination has so many documents in these collections.
+async fn arrived(pair: &Pair, names: &[String], documents: u64) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut there = 0;
+        for name in names {
+            there += pair.to.database("ids").collection::<Document>(name).count_documents(doc! {}).await?;
+        }
+        if there >= documents {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < Duration::from_secs(120), "{there} of {documents} documents arrived");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A clustered collection answers a duplicate of many an `_id` with the code of a number that it fails to decode. What is written twice,
+/// after a reply that was lost or by a daemon that was killed, is met there all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clustered_ids_of_every_type_are_carried_through_lost_replies_and_kills() -> Result<()> {
+    let pair = Pair::start().await?;
+    let ids = ids();
+    // What is equal to the server cannot be in one collection: each goes into the first that takes it.
+    let mut places: Vec<usize> = Vec::new();
+    let mut made = 0;
+    for id in &ids {
+        let mut place = 0;
+        loop {
+            if place == made {
+                for name in ["copied", "inserted", "again"] {
+                    let clustered = doc! { "key": { "_id": 1 }, "unique": true };
+                    run(&pair.from, "ids", doc! { "create": format!("{name}_{place}"), "clusteredIndex": clustered }).await?;
+                }
+                made += 1;
+            }
+            if insert(&pair.from, "ids", &format!("copied_{place}"), std::slice::from_ref(id)).await.is_ok() {
+                break;
+            }
+            place += 1;
+        }
+        insert(&pair.from, "ids", &format!("again_{place}"), &[stub(id)]).await?;
+        places.push(place);
+    }
+    ensure!(made > 3, "many NaNs are one key");
+    let of = |name: &str| (0..made).map(|place| format!("{name}_{place}")).collect::<Vec<_>>();
+    let all = ids.len() as u64;
+    let lose_replies = async |on: bool| {
+        let data = doc! {
+            "failCommands": ["insert"], "writeConcernError": { "code": 91, "errmsg": "lost" }, "appName": "cutover",
+        };
+        let mode = if on { "alwaysOn" } else { "off" };
+        run(&pair.to, "admin", doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data }).await
+    };
+    let spec = MigrationSpec { verify: VerifySpec { mode: VerifyMode::Full }, ..pair.spec() };
+    lose_replies(true).await?;
+    let mut sync = Run::start_with(&pair, spec, Tuning::default()).await?;
+    // The first batch of each collection, which is written again and again.
+    arrived(&pair, &[of("copied"), of("again")].concat(), all).await?;
+    lose_replies(false).await?;
+    sync.kill().await?;
+    sync.caught_up().await?;
+    lose_replies(true).await?;
+    for (id, place) in ids.iter().zip(&places) {
+        let one = std::slice::from_ref(id);
+        insert(&pair.from, "ids", &format!("inserted_{place}"), one).await?;
+        delete(&pair.from, "ids", &format!("again_{place}"), one).await?;
+        insert(&pair.from, "ids", &format!("again_{place}"), one).await?;
+    }
+    arrived(&pair, &of("inserted")[..1], 1).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    lose_replies(false).await?;
+    sync.kill().await?;
+    let report = sync.prove(&pair).await?;
+    ensure!(report.source_documents == 3 * all, "{report}");
     Ok(())
 }
 

@@ -214,17 +214,20 @@ impl Hand {
     fn id(&mut self) -> Bson {
         let n = self.rng.random_range(0..8_i32);
         let decimal = |text: String| Bson::Decimal128(text.parse::<Decimal128>().expect("a decimal"));
-        match self.rng.random_range(0..14) {
+        match self.rng.random_range(0..16) {
             0..4 => n.into(),
             4 => i64::from(n).into(),
             5 => f64::from(n).into(),
             6 => decimal(n.to_string()),
             7 => decimal(format!("{n}.0")),
-            8 => self.of(&["a", "A", "b", "B", "\u{e4}", "NaN"]).into(),
+            8 => self.of(&["a", "A", "b", "B", "\u{e4}", "NaN", "a\0b"]).into(),
             9 => doc! { "k": n % 3 }.into(),
-            10 => doc! { "k": f64::from(n % 3) }.into(),
+            10 => doc! { "k": f64::from(n % 5) / 2.0 }.into(),
             11 => self.of(&[f64::NAN, -0.0, 0.5, f64::INFINITY]).into(),
             12 => Bson::Null,
+            // A clustered collection tells in other words that these are there already.
+            13 => self.of(&[1.5, -2.5, 1e300, -1e300, 5e-324]).into(),
+            14 => decimal(self.of(&["0.5", "1.50", "-0.1", "1E+300", "1E-6000", "NaN", "-Infinity"]).to_owned()),
             _ => ObjectId::from_bytes([u8::try_from(n).expect("small"); 12]).into(),
         }
     }
@@ -386,7 +389,8 @@ impl Hand {
         let (db, name) = (self.db(), self.collection());
         let full = |db: &str, name: &str| format!("{db}.{name}");
         let command = match self.rng.random_range(0..34) {
-            0 => doc! { "create": name },
+            0 if self.one_in(2) => doc! { "create": name },
+            0 => doc! { "create": name, "clusteredIndex": { "key": { "_id": 1 }, "unique": true } },
             30 => doc! { "create": name, "capped": true, "size": 4096, "max": self.rng.random_range(2..9) },
             31 => doc! { "collMod": name, "cappedSize": self.of(&[1_000, 4_096, 100_000]) },
             32 => doc! { "collMod": name, "cappedMax": self.rng.random_range(1..9) },
