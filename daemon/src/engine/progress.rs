@@ -18,6 +18,40 @@ use crate::engine::{EngineProgress, ShardProgress};
 /// Speeds are taken over this long: shorter jumps with every batch, longer lags behind what happens.
 const SPEED_WINDOW: Duration = Duration::from_secs(10);
 
+/// Looks at a source that are kept: those of a quarter of an hour.
+const MOST_LOOKS: usize = 2_000;
+
+/// When a source was looked at, and its newest operation then.
+///
+/// A source that is idle writes one operation every ten seconds. Until that is applied, the two times are ten seconds apart, and yet
+/// nothing waits for longer than since the look before: what that has not found has come after it.
+#[derive(Debug, Default)]
+struct Looks {
+    seen: VecDeque<(Instant, ClusterTime)>,
+}
+
+impl Looks {
+    fn note(&mut self, asked_at: Instant, newest: ClusterTime, applied: Option<ClusterTime>) {
+        self.seen.push_back((asked_at, newest));
+        // Of those that are applied whole the last one counts.
+        while self.seen.get(1).is_some_and(|(_, second)| Some(*second) <= applied) {
+            self.seen.pop_front();
+        }
+        if self.seen.len() > MOST_LOOKS {
+            let mut place = 0;
+            self.seen.retain(|_| {
+                place += 1;
+                place % 2 == 1
+            });
+        }
+    }
+
+    /// How long at most something waits to be applied; `None`: no look found everything applied.
+    fn waiting(&self, applied: ClusterTime) -> Option<Duration> {
+        self.seen.iter().rev().find(|(_, newest)| *newest <= applied).map(|(at, _)| at.elapsed())
+    }
+}
+
 /// A count over the last seconds.
 #[derive(Debug, Default)]
 struct Speed {
@@ -51,6 +85,7 @@ struct OfShard {
     events: u64,
     event_speed: Speed,
     source_optime: Option<ClusterTime>,
+    looks: Looks,
     applied: Option<ClusterTime>,
     oplog_window_seconds: Option<u64>,
     error: Option<Fault>,
@@ -138,10 +173,12 @@ impl ShardCounters {
         counters.event_speed.note(events);
     }
 
-    /// Sets where the shard itself stands.
-    pub fn set_source(&self, optime: ClusterTime) {
+    /// Sets where the shard itself stands, as it answered who asked then.
+    pub fn set_source(&self, asked_at: Instant, optime: ClusterTime) {
         let mut counters = locked(&self.counters);
         counters.source_optime = counters.source_optime.max(Some(optime));
+        let applied = counters.applied;
+        counters.looks.note(asked_at, optime, applied);
     }
 
     /// Sets how far back its oplog goes.
@@ -193,7 +230,7 @@ impl ShardCounters {
                 events_per_second: counters.event_speed.per_second(counters.events),
                 catch_up_eta_seconds: None,
             },
-            lag_seconds: lag(&counters).map(f64::from),
+            lag_seconds: lag(&counters).map(|lag| lag.as_secs_f64()),
             // The source is asked now and then, and has been as far as what was applied of it.
             optime_gap: OptimeGap { source: counters.source_optime.max(counters.applied), applied: counters.applied },
             oplog_window_seconds: counters.oplog_window_seconds,
@@ -317,8 +354,8 @@ impl Progress {
 
     /// The largest lag of a shard; `None` before all are known.
     pub fn lag(&self) -> Option<Duration> {
-        let lags: Option<Vec<u32>> = self.shards().iter().map(|shard| lag(&locked(&shard.counters))).collect();
-        lags?.into_iter().max().map(|seconds| Duration::from_secs(u64::from(seconds)))
+        let lags: Option<Vec<Duration>> = self.shards().iter().map(|shard| lag(&locked(&shard.counters))).collect();
+        lags?.into_iter().max()
     }
 
     /// A snapshot.
@@ -367,12 +404,17 @@ impl Progress {
     }
 }
 
-fn lag(counters: &OfShard) -> Option<u32> {
-    Some(counters.source_optime?.seconds_ahead_of(counters.applied?))
+/// How far what is applied lies behind the source, by the source's own clock; no more than something has waited by this one.
+fn lag(counters: &OfShard) -> Option<Duration> {
+    let applied = counters.applied?;
+    let behind = Duration::from_secs(u64::from(counters.source_optime?.seconds_ahead_of(applied)));
+    Some(counters.looks.waiting(applied).map_or(behind, |waiting| behind.min(waiting)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::Progress;
     use schemas::cluster_time::ClusterTime;
     use schemas::fault::{Fault, FaultCode};
@@ -392,10 +434,10 @@ mod tests {
         b.set_copy_totals(1, 5, 50);
         a.add_copied(3, 30);
         b.add_copied(5, 50);
-        a.set_source(at(20));
+        a.set_source(Instant::now(), at(20));
         a.set_applied(at(18), 7);
         assert_eq!(progress.lag(), None, "of one shard it is not known");
-        b.set_source(at(20));
+        b.set_source(Instant::now(), at(20));
         b.set_applied(at(13), 2);
         let seen = progress.snapshot();
         assert_eq!((seen.copy.collections_total, seen.copy.documents_total, seen.copy.bytes_copied), (2, 15, 80));
@@ -403,6 +445,44 @@ mod tests {
         let times = |a, b| [("a", at(a)), ("b", at(b))].map(|(name, time)| (ShardName(name.to_owned()), time)).into();
         assert!(progress.has_applied(&times(18, 13)));
         assert!(!progress.has_applied(&times(18, 14)));
+    }
+
+    #[test]
+    fn an_idle_source_is_not_behind_by_the_time_between_two_of_its_operations() {
+        let progress = Progress::new(VerifyMode::Off);
+        let shard = progress.shard(&ShardName("a".to_owned()));
+        let lag = || progress.lag().expect("known").as_secs();
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine runs for longer");
+        // A start that is an hour behind has never seen everything applied.
+        shard.set_applied(at(1_000), 0);
+        shard.set_source(ago(40), at(4_600));
+        assert_eq!(lag(), 3_600);
+        shard.set_applied(at(4_600), 0);
+        assert_eq!(lag(), 0);
+        // Ten seconds later by the source's clock the next operation is there, since less than a second.
+        shard.set_source(ago(2), at(4_600));
+        shard.set_source(ago(1), at(4_610));
+        assert_eq!(lag(), 2, "no longer than since the look before it");
+        // What is not applied for long is behind by as much as the source's clock tells.
+        shard.set_source(ago(0), at(4_611));
+        assert_eq!(lag(), 2);
+        shard.set_applied(at(4_611), 0);
+        shard.set_source(ago(30), at(4_611));
+        shard.set_source(ago(29), at(4_625));
+        assert_eq!(lag(), 14);
+    }
+
+    #[test]
+    fn looks_at_a_source_that_is_far_ahead_are_thinned_out() {
+        let progress = Progress::new(VerifyMode::Off);
+        let shard = progress.shard(&ShardName("a".to_owned()));
+        shard.set_applied(at(1), 0);
+        shard.set_source(Instant::now(), at(1));
+        for t in 2..10_000 {
+            shard.set_source(Instant::now(), at(t));
+        }
+        assert!(super::locked(&shard.counters).looks.seen.len() <= super::MOST_LOOKS);
+        assert!(progress.lag() < Some(Duration::from_secs(9_000)), "the look that found all applied is kept");
     }
 
     #[test]

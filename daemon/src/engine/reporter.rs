@@ -1,7 +1,7 @@
 //! Tells about a sync while it runs: what it has reached, and how it is.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use mongodb::bson::doc;
@@ -134,12 +134,15 @@ impl Reporter {
     ///
     /// Through a router that is a note on every shard, whose stream passes it once the next one is written: what is shown is the time of
     /// the one `before`.
-    async fn look_at_optimes(&self, before: &mut Option<ClusterTime>) -> Vec<String> {
+    async fn look_at_optimes(&self, before: &mut Option<(Instant, ClusterTime)>) -> Vec<String> {
+        let asked_at = Instant::now();
         if self.source.is_behind_router() {
             let name = self.source.names().next().cloned();
             return match (name, self.source.entry.oplog_note("cutover: how far").await) {
-                (Some(name), Ok(now)) => {
-                    self.progress.shard(&name).set_source(before.replace(now).unwrap_or(now));
+                (Some(name), Ok(newest)) => {
+                    let now = (asked_at, newest);
+                    let (asked_at, newest) = before.replace(now).unwrap_or(now);
+                    self.progress.shard(&name).set_source(asked_at, newest);
                     Vec::new()
                 }
                 (_, Err(fault)) => vec![format!("the source does not answer through its router: {}", fault.message)],
@@ -149,7 +152,7 @@ impl Reporter {
         let looks = self.source.shards.iter().map(|shard| async {
             match shard.deployment.majority_optime().await {
                 Ok(optime) => {
-                    self.progress.shard(&shard.name).set_source(optime);
+                    self.progress.shard(&shard.name).set_source(asked_at, optime);
                     None
                 }
                 Err(fault) if self.source.is_sharded() => {
