@@ -76,6 +76,8 @@ pub struct Verifier {
     stage: Mutex<Stage>,
     documents_total: AtomicU64,
     documents_verified: AtomicU64,
+    /// Documents among them that are open mismatches.
+    unequal: AtomicU64,
     mismatches: AtomicU64,
     pending: AtomicU64,
     definitions: Mutex<Vec<Mismatch>>,
@@ -144,6 +146,7 @@ impl Verifier {
             stage: Mutex::new(if mode == VerifyMode::Off { Stage::Off } else { Stage::Waiting }),
             documents_total: AtomicU64::new(0),
             documents_verified: AtomicU64::new(0),
+            unequal: AtomicU64::new(0),
             mismatches: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             definitions: Mutex::default(),
@@ -180,6 +183,7 @@ impl Verifier {
         self.documents_verified.store(counts.verified, Ordering::Relaxed);
         self.pending.store(counts.pending, Ordering::Relaxed);
         self.mismatches.store(counts.mismatches, Ordering::Relaxed);
+        self.unequal.store(counts.unequal, Ordering::Relaxed);
         *self.tallies.lock().unwrap_or_else(PoisonError::into_inner) = counts.tallies;
         *self.foreign.lock().unwrap_or_else(PoisonError::into_inner) = self.store.foreign_writes()?;
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
@@ -200,6 +204,12 @@ impl Verifier {
     async fn count(self: &Arc<Self>) -> Result<(), Fault> {
         let verifier = Arc::clone(self);
         store::blocking(move || verifier.count_now()).await
+    }
+
+    /// How many documents wait to be compared again.
+    pub async fn left_to_compare(self: &Arc<Self>) -> Result<u64, Fault> {
+        self.count().await?;
+        Ok(self.pending.load(Ordering::Relaxed))
     }
 
     /// Whether the tail must tell of what it changes.

@@ -37,7 +37,7 @@ pub fn text(migration: &MigrationName, findings: &Findings, paint: Paint) -> Str
     let state = match progress.mode {
         VerifyMode::Off => "verification is off: nothing was compared".to_owned(),
         VerifyMode::Full => format!(
-            "{} open; {} of {} documents compared, {} wait to be compared again ({})",
+            "{} open; {} of {} documents equal, {} wait to be compared again ({})",
             match progress.mismatches {
                 0 => "no mismatch is".to_owned(),
                 1 => "1 mismatch is".to_owned(),

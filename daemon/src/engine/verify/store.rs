@@ -76,6 +76,8 @@ pub struct Counts {
     pub pending: u64,
     /// Open mismatches.
     pub mismatches: u64,
+    /// Documents of the source among them: those that the destination has otherwise or not at all.
+    pub unequal: u64,
     /// What has been done.
     pub tallies: Tallies,
 }
@@ -155,11 +157,13 @@ impl Store {
     pub fn counts(&self) -> Result<Counts, Fault> {
         self.now(|c| {
             c.query_row(
-                "SELECT (SELECT coalesce(sum(documents), 0) FROM part), (SELECT count(*) FROM queue), (SELECT count(*) FROM mismatch)",
-                [],
+                "SELECT (SELECT coalesce(sum(documents), 0) FROM part), (SELECT count(*) FROM queue), (SELECT count(*) FROM mismatch), \
+                 (SELECT count(*) FROM mismatch WHERE kind IN (?1, ?2))",
+                [MismatchKind::Different.as_str(), MismatchKind::Missing.as_str()],
                 |row| {
                     let tallies = Tallies::default();
-                    Ok(Counts { verified: row.get(0)?, pending: row.get(1)?, mismatches: row.get(2)?, tallies })
+                    let (verified, pending) = (row.get(0)?, row.get(1)?);
+                    Ok(Counts { verified, pending, mismatches: row.get(2)?, unequal: row.get(3)?, tallies })
                 },
             )
             .and_then(|counts| Ok(Counts { tallies: tally::read(c)?, ..counts }))

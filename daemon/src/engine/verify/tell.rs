@@ -77,7 +77,8 @@ impl Verifier {
                 VerifyMode::Off => 0,
                 VerifyMode::Full => self.documents_total.load(Ordering::Relaxed).max(documents_total).max(verified),
             },
-            documents_verified: verified,
+            // Compared is not equal: what differs is not proved.
+            documents_verified: verified.saturating_sub(self.unequal.load(Ordering::Relaxed)),
             mismatches,
             pending_rechecks: self.pending.load(Ordering::Relaxed),
         }
