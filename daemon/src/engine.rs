@@ -242,6 +242,13 @@ pub enum SyncReport {
         /// What else keeps it from being ready, each in words.
         blockers: Vec<String>,
     },
+    /// What [`RunEngine::prepare_cutover`] is at.
+    Preparing {
+        /// In words.
+        what: String,
+        /// Whether it waits for what the source's load decides, and need not come to an end.
+        waits: bool,
+    },
     /// It stopped by this. The shell starts it again where the fault is retryable.
     Failed(Fault),
 }

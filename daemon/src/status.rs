@@ -26,7 +26,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     let now = now.utc.max(run.clock);
     let reasons = run.unready_reasons(now);
     let error = error(run).or_else(|| syncing_error(&record, &progress));
-    let phase = run.phase();
+    let phase = run.shown_phase(now);
     let is_one_of_several = progress.shards.len() > 1;
     let mut created_namespaces = created;
     created_namespaces.extend(progress.created_namespaces);
@@ -83,8 +83,8 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
             })
             .collect(),
         window: window(run, now),
-        ready: Readiness { value: phase == Phase::Ready && reasons.is_empty(), reasons },
-        acknowledge_token: run.offered_token().map(|token| token.as_str().to_owned()),
+        ready: Readiness { value: phase == Phase::Ready, reasons },
+        acknowledge_token: run.offered_token().filter(|_| phase == Phase::Ready).map(|token| token.as_str().to_owned()),
         cutover: CutoverStatus {
             started_at: cutover.map(|cutover| cutover.at),
             downtime_seconds: run.state.downtime().map(|downtime| downtime.as_secs_f64()),

@@ -240,6 +240,7 @@ async fn pump(
                 Event::Health { lag, caught_up, blockers }
             }
             SyncReport::ShardStopped { shard, fault } => Event::ShardStopped { shard, fault },
+            SyncReport::Preparing { what, waits } => Event::CutoverPreparing { what, waits },
             SyncReport::Failed(fault) => {
                 backoff.failed(lifecycle::EffectKind::StartSync);
                 Event::SyncFailed { fault }

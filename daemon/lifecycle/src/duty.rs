@@ -26,10 +26,10 @@ pub fn duties(run: &Run) -> Vec<Effect> {
         State::Draining { cutover, stage } => {
             let attempt = cutover.attempt;
             match stage {
-                DrainStage::Preparing { prepared_at: None } => {
+                DrainStage::Preparing { prepared_at: None, .. } => {
                     effects.extend([Effect::StartSync, Effect::PrepareCutover { attempt }]);
                 }
-                DrainStage::Preparing { prepared_at: Some(_) } => effects.push(Effect::StartSync),
+                DrainStage::Preparing { prepared_at: Some(_), .. } => effects.push(Effect::StartSync),
                 DrainStage::Blocking { .. } => effects.extend([Effect::StartSync, Effect::BlockSource { attempt }]),
                 DrainStage::Watching => effects.extend([Effect::StartSync, Effect::WatchSource { attempt }]),
                 DrainStage::Applying { .. } => effects.extend([Effect::StartSync, Effect::Drain { attempt }]),

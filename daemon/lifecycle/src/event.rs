@@ -137,6 +137,13 @@ pub enum Event {
         /// Whether the source still holds it.
         held: bool,
     },
+    /// [`Effect::PrepareCutover`] is at something.
+    CutoverPreparing {
+        /// At what, in words.
+        what: String,
+        /// Whether it waits for what the source's load decides, and need not come to an end.
+        waits: bool,
+    },
     /// [`Effect::PrepareCutover`] is done, and everything held.
     CutoverPrepared {
         /// The cutover.
@@ -208,6 +215,7 @@ impl Event {
             Self::SyncStarted => "sync_started",
             Self::SyncStopped => "sync_stopped",
             Self::ResumePoint { .. } => "resume_point",
+            Self::CutoverPreparing { .. } => "cutover_preparing",
             Self::CutoverPrepared { .. } => "cutover_prepared",
             Self::SourceBlocked { .. } => "source_blocked",
             Self::SourceQuiet { .. } => "source_quiet",

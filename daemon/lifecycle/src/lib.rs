@@ -31,7 +31,7 @@ pub use invariant::{Violation, check};
 pub use refusal::{Guard, Refusal};
 pub use run::{EarlierRun, FormatVersion, Run, UnreadableRun};
 pub use settings::Settings;
-pub use state::{AfterUndo, Attempt, Cutover, DrainStage, FinalStage, Resting, State, Validation};
+pub use state::{AfterUndo, Attempt, Cutover, Doing, DrainStage, FinalStage, Resting, State, Validation};
 pub use step::{Note, Now, Step, step};
 pub use token::Token;
 pub use vitals::{UNWELL_GRACE, VITALS_STALE_AFTER, Vitals, WELL_SETTLE};

@@ -11,7 +11,7 @@ use schemas::time::UtcTime;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
-use crate::state::{Attempt, State};
+use crate::state::{Attempt, DrainStage, State};
 use crate::token::Token;
 use crate::vitals::Vitals;
 
@@ -135,6 +135,16 @@ impl Run {
         self.state.phase()
     }
 
+    /// The phase that is shown. A run keeps its state over a trouble of a moment, but nothing is acknowledged in that: what is shown as
+    /// ready is so.
+    #[must_use]
+    pub fn shown_phase(&self, now: UtcTime) -> Phase {
+        match &self.state {
+            State::Ready if !self.unready_reasons(now).is_empty() => Phase::CatchingUp,
+            state => state.phase(),
+        }
+    }
+
     /// Whether a change from `before` has to be stored. The newest time seen alone need not be: the clock keeps a mark of its own.
     #[must_use]
     pub fn differs_durably(&self, before: &Self) -> bool {
@@ -215,7 +225,17 @@ impl Run {
                 reasons
             }
             State::Ready => vitals(),
-            State::Draining { .. } | State::Finalizing { .. } => vec!["it is cutting over".to_owned()],
+            State::Draining { stage, .. } => {
+                let what = self.state.cutting_over().unwrap_or_default();
+                let mut reasons = vec![format!("it is cutting over: {what}")];
+                if matches!(stage, DrainStage::Preparing { prepared_at: Some(_), .. }) {
+                    reasons.extend(vitals());
+                }
+                reasons
+            }
+            State::Finalizing { .. } => {
+                vec![format!("it is cutting over: {}", self.state.cutting_over().unwrap_or_default())]
+            }
             State::Completed { .. } => vec!["it has cut over".to_owned()],
             State::Paused { .. } => vec!["it is paused".to_owned()],
             State::Cancelled { .. } => vec!["it was cancelled".to_owned()],

@@ -181,6 +181,9 @@ pub enum DrainStage {
     Preparing {
         /// When the checks had passed: only readiness is then waited for (after a restart of the daemon).
         prepared_at: Option<UtcTime>,
+        /// What they are at; `None`: they have not told yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        doing: Option<Doing>,
     },
     /// The source's block was asked for, and may be up.
     Blocking {
@@ -201,6 +204,15 @@ pub enum DrainStage {
         /// Where it goes then.
         then: AfterUndo,
     },
+}
+
+/// What the checks before a cutover are at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doing {
+    /// In words.
+    pub what: String,
+    /// Since when they wait for what the source's load decides; `None`: for work whose length the data decides.
+    pub waiting_since: Option<UtcTime>,
 }
 
 /// Where a cutover that was given up goes, once the source takes writes again.
@@ -245,6 +257,39 @@ impl State {
             Self::Failed { .. } => Phase::Failed,
             Self::Expired { .. } => Phase::Expired,
         }
+    }
+
+    /// What a cutover that is on its way is at, in words; `None`: none is.
+    #[must_use]
+    pub fn cutting_over(&self) -> Option<String> {
+        let what = match self {
+            Self::Draining { stage, .. } => match stage {
+                DrainStage::Preparing { prepared_at: None, doing: None } => {
+                    "the checks before the source is blocked run".to_owned()
+                }
+                DrainStage::Preparing { prepared_at: None, doing: Some(doing) } => doing.what.clone(),
+                DrainStage::Preparing { prepared_at: Some(_), .. } => "waiting until the run is seen to be ready".to_owned(),
+                DrainStage::Blocking { .. } => "the source's writes are being blocked".to_owned(),
+                DrainStage::Watching => "waiting for the source's writes to stop".to_owned(),
+                DrainStage::Applying { .. } => "what is left of the source's changes is applied and compared".to_owned(),
+                DrainStage::Undoing { fault, .. } => format!("it is given up, and the source is unblocked: {fault}"),
+            },
+            Self::Finalizing { stage, .. } => match stage {
+                FinalStage::Restoring => "the destination gets its settings back".to_owned(),
+                FinalStage::Opening => "the destination is opened for writes".to_owned(),
+                FinalStage::Cleaning { .. } => "the destination takes writes; what the run leaves behind is removed".to_owned(),
+            },
+            Self::Validating { .. }
+            | Self::Copying { .. }
+            | Self::CatchingUp { .. }
+            | Self::Ready
+            | Self::Completed { .. }
+            | Self::Paused { .. }
+            | Self::Cancelled { .. }
+            | Self::Failed { .. }
+            | Self::Expired { .. } => return None,
+        };
+        Some(what)
     }
 
     /// Where the run would go on if it were stopped here; `None` where it cannot be stopped and resumed.

@@ -109,6 +109,7 @@ impl Walk<'_> {
             // Neither changes what is durable: after a crash nothing runs, whatever had been started or stopped.
             Event::SyncStarted | Event::SyncStopped => {}
             Event::ResumePoint { held } => self.resume_point(held),
+            Event::CutoverPreparing { what, waits } => self.cutover_preparing(what, waits),
             Event::CutoverPrepared { attempt } => self.cutover_prepared(attempt),
             Event::SourceBlocked { attempt } => self.source_blocked(attempt),
             Event::SourceQuiet { attempt } => self.source_quiet(attempt),

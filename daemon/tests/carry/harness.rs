@@ -195,7 +195,10 @@ impl Run {
                     self.blockers = blockers;
                 }
                 SyncReport::Failed(fault) => bail!("the sync failed: {fault}"),
-                SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+                SyncReport::ShardStopped { .. }
+                | SyncReport::CopyFinished
+                | SyncReport::IndexesBuilt
+                | SyncReport::Preparing { .. } => {}
             }
         }
         Ok(())

@@ -76,7 +76,8 @@ impl Driven {
                     SyncReport::Health { .. }
                     | SyncReport::ShardStopped { .. }
                     | SyncReport::CopyFinished
-                    | SyncReport::IndexesBuilt => {}
+                    | SyncReport::IndexesBuilt
+                    | SyncReport::Preparing { .. } => {}
                 }
             }
         };
@@ -132,7 +133,10 @@ impl Driven {
                     }
                     SyncReport::Health { blockers, .. } => told = blockers,
                     SyncReport::Failed(fault) => bail!("failed: {fault}"),
-                    SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt => {}
+                    SyncReport::ShardStopped { .. }
+                    | SyncReport::CopyFinished
+                    | SyncReport::IndexesBuilt
+                    | SyncReport::Preparing { .. } => {}
                 }
             }
         };

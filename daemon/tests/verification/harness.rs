@@ -83,7 +83,12 @@ impl Run {
                     return Ok(caught_up);
                 }
                 Some(SyncReport::Failed(fault)) => bail!("failed: {fault}"),
-                Some(SyncReport::ShardStopped { .. } | SyncReport::CopyFinished | SyncReport::IndexesBuilt) => {}
+                Some(
+                    SyncReport::ShardStopped { .. }
+                    | SyncReport::CopyFinished
+                    | SyncReport::IndexesBuilt
+                    | SyncReport::Preparing { .. },
+                ) => {}
                 None => bail!("the run is gone"),
             }
         }

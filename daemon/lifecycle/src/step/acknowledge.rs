@@ -45,7 +45,7 @@ impl Walk<'_> {
         self.run.trouble = None;
         let mode = self.run.settings.source_writes;
         let cutover = Cutover { attempt, token, by: actor.clone(), at: self.now, mode };
-        let stage = DrainStage::Preparing { prepared_at: None };
+        let stage = DrainStage::Preparing { prepared_at: None, doing: None };
         self.go(State::Draining { cutover, stage }, "the cutover was acknowledged", Some(actor));
     }
 

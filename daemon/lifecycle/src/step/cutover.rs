@@ -7,16 +7,30 @@ use schemas::spec::{SourceAfter, SourceWrites};
 
 use super::Walk;
 use crate::effect::Effect;
-use crate::state::{AfterUndo, Attempt, DrainStage, FinalStage, Resting, State};
+use crate::state::{AfterUndo, Attempt, Doing, DrainStage, FinalStage, Resting, State};
 
 impl Walk<'_> {
+    pub(super) fn cutover_preparing(&mut self, what: String, waits: bool) {
+        // From an attempt that was given up: another one tells of its own.
+        let State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } } = &self.run.state else {
+            return;
+        };
+        // One wait after the other is one wait.
+        let so_far = doing.as_ref().and_then(|doing| doing.waiting_since);
+        let waiting_since = waits.then(|| so_far.unwrap_or(self.now));
+        let doing = Some(Doing { what: what.clone(), waiting_since });
+        let cutover = cutover.clone();
+        self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } };
+        self.note(EntryKind::Step, format!("before the source is blocked: {what}"), None);
+    }
+
     pub(super) fn cutover_prepared(&mut self, attempt: Attempt) {
         if !self.awaits(&Effect::PrepareCutover { attempt }) {
             return;
         }
         let State::Draining { cutover, .. } = &self.run.state else { return };
         let cutover = cutover.clone();
-        self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: Some(self.now) } };
+        self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: Some(self.now), doing: None } };
         self.note(EntryKind::Step, "the checks before the cutover have passed", None);
         self.look_at_vitals();
     }

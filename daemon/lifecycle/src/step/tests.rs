@@ -208,6 +208,7 @@ fn a_hiccup_keeps_the_token_but_nothing_is_acknowledged_in_it() {
     let token = life.run.offered_token();
     life.feed(Event::Health { lag: Some(Duration::from_secs(11)), caught_up: true, blockers: Vec::new() });
     assert_eq!(life.run.offered_token(), token);
+    assert_eq!(life.run.shown_phase(UtcTime::from_millis(life.now)), Phase::CatchingUp, "what is shown as ready is ready");
     assert!(matches!(life.acknowledge().expect_err("not now").guard, Guard::NotReady(_)));
     life.wait(1_000);
     life.healthy();
@@ -345,6 +346,39 @@ fn max_downtime_counts_from_the_block_also_while_the_daemon_is_down() {
         assert_eq!(life.run.aborted.as_ref().map(|fault| fault.code), Some(FaultCode::MaxDowntimeExceeded));
         assert!(!life.run.state.may_fence());
     }
+}
+
+#[test]
+fn what_waits_before_the_block_is_bounded_and_told() {
+    let mut life = Life::ready();
+    life.acknowledge().expect("ready");
+    let preparing = |what: &str, waits| Event::CutoverPreparing { what: what.to_owned(), waits };
+    let told = |life: &Life| life.run.unready_reasons(UtcTime::from_millis(life.now));
+    assert_eq!(told(&life), ["it is cutting over: the checks before the source is blocked run"]);
+    // What the data decides may take as long as it takes.
+    let orders = life.feed(preparing("unique indexes are tried on the destination", false)).orders;
+    assert_eq!(orders, None, "what prepares goes on");
+    life.wait(3_600_000);
+    life.healthy();
+    assert_eq!(life.run.phase(), Phase::Draining);
+    assert_eq!(told(&life), ["it is cutting over: unique indexes are tried on the destination"]);
+    // What the source's load decides is one wait, by whatever words.
+    life.feed(preparing("changes are applied", true));
+    life.wait(200_000);
+    life.feed(preparing("documents are compared, 70000 are left", true));
+    life.wait(99_999);
+    life.feed(Event::Tick);
+    assert_eq!(life.run.phase(), Phase::Draining);
+    life.run = Run::from_json(&life.run.to_json()).expect("what is stored comes back");
+    life.wait(1);
+    life.feed(Event::Tick);
+    assert_eq!(life.run.phase(), Phase::Ready, "nothing was blocked");
+    let aborted = life.run.aborted.clone().expect("a reason");
+    assert_eq!(aborted.code, FaultCode::NotReady);
+    assert!(aborted.message.contains("after 5m") && aborted.message.contains("70000 are left"), "{aborted}");
+    // A word of the attempt that was given up is nothing to the next one, which has not blocked either.
+    life.feed(preparing("late", true));
+    assert_eq!(life.run.phase(), Phase::Ready);
 }
 
 #[test]

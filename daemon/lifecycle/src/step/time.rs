@@ -22,8 +22,8 @@ impl Run {
     pub fn give_up_at(&self) -> Option<UtcTime> {
         let State::Draining { cutover, stage } = &self.state else { return None };
         let since = match stage {
-            // Writers are not kept out yet.
-            DrainStage::Preparing { .. } => return None,
+            // Writers are not kept out yet. What the source's load decides need not end by itself, and is bounded all the same.
+            DrainStage::Preparing { doing, .. } => doing.as_ref()?.waiting_since?,
             DrainStage::Blocking { since } => *since,
             DrainStage::Applying { since } => match cutover.mode {
                 SourceWrites::Block => *since,
@@ -49,6 +49,13 @@ impl Walk<'_> {
         if self.run.give_up_at().is_some_and(|at| self.now >= at) {
             let max_downtime = self.run.settings.max_downtime;
             let fault = match &self.run.state {
+                State::Draining { stage: DrainStage::Preparing { doing, .. }, .. } => {
+                    let what = doing.as_ref().map_or("the checks ran", |doing| &doing.what);
+                    let message = format!("after {max_downtime} the source could not be blocked yet: {what}");
+                    Fault::new(FaultCode::NotReady, message).with_remedy(
+                        "acknowledge again when the source has less to do, or raise cutover.max_downtime, which bounds this wait too",
+                    )
+                }
                 State::Draining { stage: DrainStage::Watching, .. } => Fault::new(
                     FaultCode::WritesContinued,
                     format!("writes to the source had not stopped {max_downtime} after the acknowledgement"),
@@ -121,7 +128,7 @@ impl Walk<'_> {
                     self.close_window();
                 } else {
                     let cutover = cutover.clone();
-                    self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None } };
+                    self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing: None } };
                 }
             }
             State::Draining {
@@ -169,7 +176,7 @@ impl Walk<'_> {
                     }
                 }
             }
-            State::Draining { stage: DrainStage::Preparing { prepared_at: Some(prepared_at) }, .. } => {
+            State::Draining { stage: DrainStage::Preparing { prepared_at: Some(prepared_at), .. }, .. } => {
                 if reasons.is_empty() {
                     self.stop_writes();
                 } else if self.now.since(*prepared_at) >= READINESS_PATIENCE {
@@ -179,7 +186,7 @@ impl Walk<'_> {
             }
             State::Draining {
                 stage:
-                    DrainStage::Preparing { prepared_at: None }
+                    DrainStage::Preparing { prepared_at: None, .. }
                     | DrainStage::Blocking { .. }
                     | DrainStage::Watching
                     | DrainStage::Applying { .. }

@@ -1,7 +1,8 @@
 //! What a cutover asks of a run, from the last look before the source is blocked to the indexes made unique behind its users' backs.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
@@ -14,14 +15,19 @@ use crate::engine::concurrent::{self, Piece};
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::source::Times;
 use crate::engine::verify::Until;
-use crate::engine::{capped, fence, guard, index, reconcile, rekeyed, uneven, users};
+use crate::engine::{SyncReport, capped, fence, guard, index, reconcile, rekeyed, uneven, users};
 use crate::mongo::{Deployment, timestamp};
 
 /// Between two looks at how far the tail has come, while a cutover waits for it.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
-/// Slices of the queue that are rechecked before the source is blocked, at most, and what is few enough to be left for then.
-const RECHECK_PASSES: u32 = 200;
+/// What is few enough to be left to compare while the source is blocked: so many documents, or what so long is enough for, with a
+/// source that goes on changing what was compared.
 const RECHECK_FEW: usize = 100;
+const RECHECK_SHORT: Duration = Duration::from_secs(1);
+/// How long a word about it may take to be heard.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// Between two words of how much is left to compare.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Collections whose settings are given back at once.
 const RESTORES: usize = 8;
 /// Indexes made unique at once behind its users' backs: each reads a whole index while they work.
@@ -38,9 +44,16 @@ impl MongoRun {
         // Now, too, so that what is wrong with them shows before the source is blocked.
         self.carry_users(&pair.source.entry).await?;
         let collections = self.collections(&pair).await?;
-        let caught_up = async { self.applied_through(&pair.source.notes("cutover: prepared").await?).await };
+        let caught_up = async {
+            self.tell("the source's changes up to now are applied", true).await;
+            let notes = pair.source.notes("cutover: prepared").await?;
+            self.applied_through(&notes).await?;
+            self.tell("indexes that are missing on the destination are built", false).await;
+            Ok(())
+        };
         if self.check_shard_keys(&pair).await.is_err() {
             // The tail may be about to give it that key.
+            self.tell("the source's changes of shard keys are applied", true).await;
             self.applied_through(&pair.source.notes("cutover: keys").await?).await?;
             let (sharding, scope) = (self.context.spec.sharding.as_ref(), &self.context.spec.namespaces.scope);
             rekeyed::refine(&pair.source.entry, &pair.destination, sharding, scope, &self.gate).await?;
@@ -54,15 +67,47 @@ impl MongoRun {
         }
         rehearsal.build_missing(&self.gate, caught_up).await?;
         // What has changed lately is compared now, so that little is left to compare while the source is blocked.
-        let sides = self.sides(&pair);
-        self.keeper.begin_cutover(&sides).await?;
+        self.tell("capped collections are put in order", false).await;
+        self.keeper.begin_cutover(&self.sides(&pair)).await?;
         self.verifier.cutover_begins().await?;
-        for _ in 0..RECHECK_PASSES {
-            if self.verifier.recheck(&sides, Until::Slice).await? < RECHECK_FEW {
-                break;
+        self.recheck_ahead(&pair).await?;
+        self.tell("unique indexes are tried on the destination", false).await;
+        rehearsal.try_unique(&self.gate).await
+    }
+
+    /// Compares what the source changes until that keeps up with it. Where it does not, the lifecycle ends the wait.
+    async fn recheck_ahead(&self, pair: &Pair) -> Result<(), Fault> {
+        let sides = self.sides(pair);
+        let mut told: Option<Instant> = None;
+        loop {
+            let began = Instant::now();
+            let compared = self.verifier.recheck(&sides, Until::Slice).await?;
+            if compared < RECHECK_FEW {
+                return Ok(());
+            }
+            let left = self.verifier.left_to_compare().await?;
+            let per_document = began.elapsed().as_secs_f64() / compared as f64;
+            if left as f64 * per_document <= RECHECK_SHORT.as_secs_f64() {
+                return Ok(());
+            }
+            if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+                self.tell(&format!("documents that the source has changed are compared, {left} are left"), true).await;
+                told = Some(Instant::now());
             }
         }
-        rehearsal.try_unique(&self.gate).await
+    }
+
+    /// Tells what the checks before a cutover are at.
+    async fn tell(&self, what: &str, waits: bool) {
+        let sender = {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.as_ref().map(|running| running.reports.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        };
+        if let Some(sender) = sender {
+            // A shell that does not listen must not hold up the work.
+            let sent = sender.send(SyncReport::Preparing { what: what.to_owned(), waits });
+            let _ = tokio::time::timeout(TOLD_WITHIN, sent).await;
+        }
     }
 
     /// Applies and compares what is left once the source takes no more writes. Gives the time of its last one.
