@@ -54,21 +54,34 @@ pub fn declared(sharding: Option<&ShardingSpec>, namespace: &Namespace) -> Optio
     ShardKey::new(&pattern).ok()
 }
 
-/// The key that a collection is to have on the destination.
+/// How a collection is to be sharded on the destination.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// Its key.
+    pub key: ShardKey,
+    /// Whether it is sharded with `unique: true`, as it is on the source.
+    pub is_unique: bool,
+}
+
+/// The key that a collection is to have on the destination. One that is declared is unique where it is that of the source, and that is.
 pub async fn wanted(
     source: &Deployment,
     destination: &Deployment,
     sharding: Option<&ShardingSpec>,
     namespace: &Namespace,
-) -> Result<Option<ShardKey>, Fault> {
+) -> Result<Option<Wanted>, Fault> {
     if !destination.is_sharded() {
         return Ok(None);
     }
-    match declared(sharding, namespace) {
-        Some(key) => Ok(Some(key)),
-        None if source.is_sharded() => Ok(source.sharded_by(namespace).await?.map(|placed| placed.key)),
-        None => Ok(None),
-    }
+    let of_source = if source.is_sharded() { source.sharded_by(namespace).await? } else { None };
+    let of_source = of_source.map(|placed| Wanted { key: placed.key, is_unique: placed.is_unique });
+    Ok(match declared(sharding, namespace) {
+        Some(key) => {
+            let is_unique = of_source.is_some_and(|own| own.is_unique && is_same(&own.key, &key));
+            Some(Wanted { key, is_unique })
+        }
+        None => of_source,
+    })
 }
 
 /// Whether a server shards such a collection.
@@ -188,7 +201,7 @@ pub async fn shard(
     if !can_be_sharded(info) {
         return Ok(());
     }
-    let Some(key) = wanted(source, destination, sharding, namespace).await? else { return Ok(()) };
+    let Some(Wanted { key, is_unique }) = wanted(source, destination, sharding, namespace).await? else { return Ok(()) };
     let there = destination.sharded_by(namespace).await?;
     let is_new = there.is_none();
     let placed = match there {
@@ -197,10 +210,14 @@ pub async fn shard(
             // Under the source's own name, where it has one: the server would make another.
             let specs = catalog::indexes(source, namespace).await?;
             let own: Vec<RawDocumentBuf> = specs.into_iter().filter(|spec| is_of_shard_key(spec, &key)).collect();
-            index::build(destination, namespace, &own, info.has_collation()).await?;
-            if shard_by(destination, namespace, &key).await? {
-                tracing::info!(%namespace, key = in_words(&key), "sharded on the destination");
-                PlacedBy::new(key.clone(), info.has_collation())
+            if is_unique {
+                build_unique(destination, namespace, &key, &own, info.has_collation()).await?;
+            } else {
+                index::build(destination, namespace, &own, info.has_collation()).await?;
+            }
+            if shard_by(destination, namespace, &key, is_unique).await? {
+                tracing::info!(%namespace, key = in_words(&key), is_unique, "sharded on the destination");
+                PlacedBy::new(key.clone(), is_unique, info.has_collation())
             } else {
                 // What a daemon that died had asked for has been done since.
                 destination.sharded_by(namespace).await?.ok_or_else(|| {
@@ -224,12 +241,34 @@ pub async fn shard(
     }
     let key = placed.key.clone();
     keys.set(namespace, Some(placed));
+    if is_unique {
+        // The server wanted the index unique; during the sync none is. Finalizing gives it back.
+        index::let_duplicates_in(destination, namespace).await?;
+    }
     let is_spread_by_server = key.fields().next().is_some_and(|(_, part)| part == Part::Hashed);
     if is_spread_by_server { Ok(()) } else { spread(source, destination, &key, namespace, is_new).await }
 }
 
+/// Builds, of the source's indexes for a shard key, what a server asks for before it makes that key a unique one: a unique index on
+/// exactly its fields. With another one on these it refuses; without any, where there are no documents, it makes one.
+pub async fn build_unique(
+    destination: &Deployment,
+    namespace: &Namespace,
+    key: &ShardKey,
+    own: &[RawDocumentBuf],
+    collated: bool,
+) -> Result<(), Fault> {
+    let exact = own.iter().filter(|spec| index::is_unique(spec) && has_fields(spec, key.fields().count()));
+    index::build_unique(destination, namespace, exact, collated).await
+}
+
+/// Whether an index is on so many fields.
+fn has_fields(spec: &RawDocument, count: usize) -> bool {
+    spec.get_document("key").is_ok_and(|key| key.iter().count() == count)
+}
+
 /// `false`: it is sharded already, by another key.
-async fn shard_by(destination: &Deployment, namespace: &Namespace, key: &ShardKey) -> Result<bool, Fault> {
+async fn shard_by(destination: &Deployment, namespace: &Namespace, key: &ShardKey, is_unique: bool) -> Result<bool, Fault> {
     if destination.version < MOVE_RANGE {
         let enable = doc! { "enableSharding": &namespace.db };
         destination
@@ -239,6 +278,7 @@ async fn shard_by(destination: &Deployment, namespace: &Namespace, key: &ShardKe
     }
     let mut shard = command("shardCollection", &namespace.to_string());
     append(&mut shard, "key", key.pattern());
+    append(&mut shard, "unique", is_unique);
     // A shard key compares texts by their bytes, whatever its collection does; one with a collation wants that said.
     append(&mut shard, "collation", &*rawdoc! { "locale": "simple" });
     match destination.raw_command("admin", shard).await {

@@ -29,6 +29,8 @@ const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];
 const BUILD_ABORTED: &str = "IndexBuildAborted";
 /// The server's code for two arrays in one compound index.
 const PARALLEL_ARRAYS: i32 = 171;
+/// The server's code for an array in a field beside the text of a text index.
+const CANNOT_BUILD_KEYS: i32 = 201;
 /// The server's codes up to here have names; above are places in its sources, and few codes of old.
 const LAST_NAMED_CODE: i32 = 9_999;
 /// The server's code for a duplicate key, here found by an index build.
@@ -75,6 +77,33 @@ pub async fn build(
     }
 }
 
+/// Builds indexes as they are during the sync, but unique: what a collection needs to be sharded with `unique: true`.
+pub async fn build_unique<'a>(
+    destination: &Deployment,
+    namespace: &Namespace,
+    specs: impl Iterator<Item = &'a RawDocumentBuf>,
+    collated: bool,
+) -> Result<(), Fault> {
+    let there = catalog::indexes(destination, namespace).await?;
+    for spec in specs {
+        match there.iter().find(|there| name(there) == name(spec)) {
+            Some(there) if is_unique(there) => continue,
+            Some(_) => drop_one(destination, namespace, name(spec)).await?,
+            None => {}
+        }
+        let mut unique = specification(spec, collated, true);
+        append(&mut unique, "unique", true);
+        let mut indexes = RawArrayBuf::new();
+        indexes.push(&*unique);
+        run_create(destination, namespace, &indexes).await.map_err(|e| {
+            let fault = destination.fault(&format!("building the unique index {} of {namespace}", name(spec)), &e);
+            // What is unique on the source is so here once the tail has come to it.
+            Fault { retryable: fault.retryable || error::code(&e) == Some(DUPLICATE_KEY), ..fault }
+        })?;
+    }
+    Ok(())
+}
+
 /// Builds those that the documents and the other indexes fit. Which of several it is that does not, the server says but in words.
 async fn build_fitting(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), Fault> {
     for spec in indexes.into_iter().flatten().filter_map(RawBsonRef::as_document) {
@@ -99,11 +128,12 @@ fn is_of_documents(error: &mongodb::error::Error) -> bool {
     error::code(error).is_some_and(tells_of_unfit_document) && !error::is_transient(error)
 }
 
-/// Whether the server says with this code that an index cannot hold a document: it has one for two arrays in one compound index, and
-/// none but a place in its sources, above all its codes, for what the kinds of index ask of values.
+/// Whether the server says with this code that an index cannot hold a document: it has one for two arrays in one compound index, one for
+/// an array beside a text, and none but a place in its sources, above all its codes, for what else the kinds of index ask of values.
 #[must_use]
 pub fn tells_of_unfit_document(code: i32) -> bool {
-    code == PARALLEL_ARRAYS || (code > LAST_NAMED_CODE && code != DUPLICATE_KEY && !error::is_transient_code(code))
+    matches!(code, PARALLEL_ARRAYS | CANNOT_BUILD_KEYS)
+        || (code > LAST_NAMED_CODE && code != DUPLICATE_KEY && !error::is_transient_code(code))
 }
 
 fn is_conflict(error: &mongodb::error::Error) -> bool {

@@ -44,7 +44,12 @@ impl Rekeyed {
         let Some(info) = catalog::find(destination, namespace).await? else { return Ok(()) };
         let specs = catalog::indexes(source, namespace).await?;
         let own: Vec<RawDocumentBuf> = specs.into_iter().filter(|spec| distribute::is_of_shard_key(spec, wanted)).collect();
-        index::build(destination, namespace, &own, info.has_collation()).await?;
+        let is_unique = destination.sharded_by(namespace).await?.is_some_and(|placed| placed.is_unique);
+        if is_unique {
+            distribute::build_unique(destination, namespace, wanted, &own, info.has_collation()).await?;
+        } else {
+            index::build(destination, namespace, &own, info.has_collation()).await?;
+        }
         let refine = rawdoc! {
             "refineCollectionShardKey": namespace.to_string(), "key": wanted.pattern().to_owned(),
             "writeConcern": { "w": "majority" },
@@ -56,7 +61,7 @@ impl Rekeyed {
         if let Some(keys) = &destination.shard_keys {
             keys.set(namespace, destination.sharded_by(namespace).await?);
         }
-        Ok(())
+        if is_unique { index::let_duplicates_in(destination, namespace).await } else { Ok(()) }
     }
 }
 

@@ -21,6 +21,8 @@ use super::{Deployment, append, command};
 pub struct PlacedBy {
     /// Its key.
     pub key: ShardKey,
+    /// Whether its collection was sharded with `unique: true`, which keeps its values unique over all shards and is not changed later.
+    pub is_unique: bool,
     /// Its collection compares texts by a collation, and the shard key does not.
     is_collated: bool,
 }
@@ -28,8 +30,8 @@ pub struct PlacedBy {
 impl PlacedBy {
     /// A key, of a collection that compares texts by a collation or does not.
     #[must_use]
-    pub const fn new(key: ShardKey, is_collated: bool) -> Self {
-        Self { key, is_collated }
+    pub const fn new(key: ShardKey, is_unique: bool, is_collated: bool) -> Self {
+        Self { key, is_unique, is_collated }
     }
 
     /// Reads an entry of `config.collections`.
@@ -39,7 +41,8 @@ impl PlacedBy {
         let is_collated = entry
             .get_document("defaultCollation")
             .is_ok_and(|collation| !collation.is_empty() && collation.get_str("locale").is_ok_and(|locale| locale != "simple"));
-        Some((namespace, Self { key, is_collated }))
+        let is_unique = entry.get_bool("unique").unwrap_or(false);
+        Some((namespace, Self { key, is_unique, is_collated }))
     }
 
     /// Whether a filter on `_id` names the shard, so that documents are written as to a replica set.

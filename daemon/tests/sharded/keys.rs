@@ -48,6 +48,36 @@ async fn make(source: &ShardedCluster) -> Result<Client> {
     Ok(client)
 }
 
+/// Collections whose key is unique over all shards, and those keys.
+const UNIQUE: [(&str, &str); 2] = [("unique", "u"), ("unique_id", "_id")];
+
+async fn make_unique(source: &ShardedCluster) -> Result<()> {
+    let db = source.client().await?.database("shop");
+    let index = doc! { "key": { "u": 1 }, "name": "mine", "unique": true };
+    db.run_command(doc! { "createIndexes": "unique", "indexes": [index] }).await?;
+    for (name, field) in UNIQUE {
+        let namespace = format!("shop.{name}");
+        source.admin(doc! { "shardCollection": &namespace, "key": { field: 1 }, "unique": true }).await?;
+        source.deal_out(&namespace, &[doc! { field: 12 }]).await?;
+        let documents = (0..DOCUMENTS).map(|n| doc! { "_id": n, "u": n });
+        db.collection(name).insert_many(documents).await.with_context(|| format!("filling {name}"))?;
+    }
+    Ok(())
+}
+
+/// Makes sure that the keys are unique on the destination as they are on the source, to its config server and to its shards.
+async fn keys_are_unique(destination: &ShardedCluster) -> Result<()> {
+    let client = destination.client().await?;
+    for (name, _) in UNIQUE {
+        let entry = client.database("config").collection::<Document>("collections");
+        let entry = entry.find_one(doc! { "_id": format!("shop.{name}") }).await?.context("it is not sharded")?;
+        ensure!(entry.get_bool("unique")?, "{entry}");
+    }
+    let taken = client.database("shop").collection("unique").insert_one(doc! { "_id": "other", "u": 7 }).await;
+    ensure!(taken.is_err(), "7 is there already");
+    Ok(())
+}
+
 /// A document in the lower or the upper half of every key; `n` makes its content.
 fn document(id: &Bson, is_upper: bool, n: i32) -> Document {
     let at = if is_upper { 900 } else { 100 } + n;
@@ -149,6 +179,7 @@ async fn a_document_whose_shard_key_changes_is_there_once() -> Result<()> {
         ReplicaSet::start(Options::default())
     )?;
     let client = make(&source).await?;
+    make_unique(&source).await?;
     let db = client.database("shop");
     for (name, _) in keyed() {
         let documents = ids(name).into_iter().zip(0..).map(|(id, n)| document(&id, false, n));
@@ -164,6 +195,12 @@ async fn a_document_whose_shard_key_changes_is_there_once() -> Result<()> {
             change(&client, &collection, id, n).await.with_context(|| format!("changing {id} of {name}"))?;
         }
     }
+    // Values change places: for a moment two documents may have the same.
+    let unique = db.collection("unique");
+    for (id, u) in [(1, 2), (2, 1)] {
+        unique.delete_one(doc! { "_id": u }).await?;
+        unique.insert_one(doc! { "_id": 100 + id, "u": u }).await?;
+    }
     set_refusals(&cluster, doc! { "times": 1 }).await?;
     let listed = db.collection::<Document>("plain").update_many(doc! {}, doc! { "$push": { "list": 1 } }).await?;
     ensure!(listed.modified_count > 1, "{listed:?}");
@@ -174,5 +211,6 @@ async fn a_document_whose_shard_key_changes_is_there_once() -> Result<()> {
         ensure!(report.is_equal(), "{report}");
     }
     ensure!(set_refusals(&cluster, "off").await? > 0, "no delta was refused");
-    each_is_there_once(&cluster).await
+    each_is_there_once(&cluster).await?;
+    keys_are_unique(&cluster).await
 }

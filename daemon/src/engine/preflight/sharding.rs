@@ -111,7 +111,8 @@ async fn unfit(
             }
             continue;
         }
-        let Some(key) = distribute::wanted(source, destination, spec.sharding.as_ref(), namespace).await? else { continue };
+        let wanted = distribute::wanted(source, destination, spec.sharding.as_ref(), namespace).await?;
+        let Some(key) = wanted.map(|wanted| wanted.key) else { continue };
         sharded += 1;
         let specs = catalog::indexes(source, namespace).await?;
         let names: Vec<&str> = distribute::unfit_unique(&key, &specs).collect();

@@ -53,13 +53,15 @@ pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
         for (info, _) in both.iter().filter(|(info, _)| distribute::can_be_sharded(info)) {
             let sharding = sides.spec.sharding.as_ref();
             let wanted = distribute::wanted(&sides.source.entry, &sides.destination, sharding, &info.namespace).await?;
-            let there = sides.destination.sharded_by(&info.namespace).await?.map(|placed| placed.key);
-            let is_same = match (&wanted, &there) {
-                (Some(wanted), Some(there)) => distribute::is_same(wanted, there),
-                (wanted, there) => wanted.is_none() && there.is_none(),
+            let there = sides.destination.sharded_by(&info.namespace).await?;
+            let differs = match (&wanted, &there) {
+                (Some(wanted), Some(there)) if !distribute::is_same(&wanted.key, &there.key) => Some("shard key"),
+                (Some(wanted), Some(there)) => (wanted.is_unique != there.is_unique).then_some("unique of the shard key"),
+                (None, None) => None,
+                (Some(_), None) | (None, Some(_)) => Some("shard key"),
             };
-            if !is_same {
-                mismatches.push(mismatch(&info.namespace, MismatchKind::Options, vec!["shard key".to_owned()]));
+            if let Some(what) = differs {
+                mismatches.push(mismatch(&info.namespace, MismatchKind::Options, vec![what.to_owned()]));
             }
         }
     }

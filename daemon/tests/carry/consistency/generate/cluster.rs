@@ -117,7 +117,8 @@ impl Hand {
             made.push(admin(doc! { "enableSharding": db, "primaryShard": primary }));
             made.push(admin(doc! { "shardCollection": format!("{db}.h1"), "key": { "_id": "hashed" }, "numInitialChunks": 4 }));
             if self.one_in(2) {
-                made.push(admin(doc! { "shardCollection": format!("{db}.h2"), "key": { "_id": 1 } }));
+                let unique = self.one_in(2);
+                made.push(admin(doc! { "shardCollection": format!("{db}.h2"), "key": { "_id": 1 }, "unique": unique }));
                 made.extend(Self::dealt_out(&format!("{db}.h2"), &[doc! { "_id": 3 }, doc! { "_id": "B" }]));
             }
             for (name, key) in KEYED {
