@@ -26,6 +26,7 @@ use super::partition;
 use super::source::ShardSource;
 use super::tail::{Nature, Tail, Traits};
 use super::topology::{self, Cluster, Placement};
+use super::uneven;
 use crate::mongo::{append, command, error, timestamp};
 
 /// Options of `collMod` that are carried as they come; expiry and what is an index's are given back at the end.
@@ -142,7 +143,7 @@ impl Tail {
         let wanted = distribute::wanted(&self.source.entry, &self.destination, self.sharding.as_ref(), to).await?;
         let now = self.destination.shard_key(from);
         let is_same = match (&wanted, &now) {
-            (Some(wanted), Some(now)) => distribute::is_same(wanted, &now.key),
+            (Some(wanted), Some(now)) => distribute::is_same(&wanted.key, &now.key) && wanted.is_unique == now.is_unique,
             (None, None) => true,
             _ => false,
         };
@@ -215,7 +216,7 @@ impl Tail {
                 self.drop(&info.namespace).await?;
             }
         }
-        Ok(())
+        catalog::drop_empty_views(&self.destination, db).await
     }
 
     async fn create_indexes(
@@ -341,7 +342,8 @@ impl Tail {
         }
         self.copy_documents(&info).await?;
         let specs = catalog::indexes(&self.source.entry, namespace).await?;
-        index::build(&self.destination, namespace, &specs, info.has_collation()).await?;
+        let (entry, shards) = (&self.source.entry, &self.source.shards);
+        uneven::build(entry, shards, &self.destination, namespace, &specs, info.has_collation()).await?;
         self.verifier.copied_again(&info.data()).await
     }
 

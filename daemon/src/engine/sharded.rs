@@ -50,6 +50,7 @@ use super::index;
 use super::shard_copy::{Refused, ShardCopy, Work};
 use super::sync::{Milestone, SMALL_COMMANDS, Sync};
 use super::topology::{Change, Cluster, Placement};
+use super::uneven;
 
 /// Index builds at once: each uses the destination's cores itself.
 const INDEX_BUILDS: usize = 2;
@@ -434,7 +435,8 @@ impl Sync {
             index::drop_gone(&self.source.entry, &self.destination, namespace).await?;
         }
         let specs = catalog::indexes(&self.source.entry, namespace).await?;
-        index::build(&self.destination, namespace, &specs, spread.info.has_collation()).await?;
+        let (entry, shards, collated) = (&self.source.entry, &self.source.shards, spread.info.has_collation());
+        uneven::build(entry, shards, &self.destination, namespace, &specs, collated).await?;
         self.progress.add_indexes(0, specs.len() as u64);
         Ok(())
     }

@@ -132,19 +132,49 @@ pub async fn drop_in_the_way(
     namespace: &Namespace,
 ) -> Result<(), Fault> {
     index::drop_gone(entry, destination, namespace).await?;
-    if !entry.is_sharded() {
-        return Ok(());
-    }
-    let cluster = Cluster::discover(entry).await?;
-    let shards: Vec<_> = shards.iter().map(|shard| (&shard.name, &*shard.deployment)).collect();
-    let there = catalog::indexes(destination, namespace).await?;
-    for uneven in look(&cluster, &shards, std::iter::once(namespace)).await? {
+    let uneven = of_one(entry, shards, namespace).await?;
+    let there = if uneven.is_empty() { Vec::new() } else { catalog::indexes(destination, namespace).await? };
+    for uneven in uneven {
         if there.iter().any(|spec| index::name(spec) == uneven.index && index::asks_of_values(spec)) {
             tracing::info!(%uneven, "not held on the destination meanwhile");
             index::drop_one(destination, namespace, &uneven.index).await?;
         }
     }
     Ok(())
+}
+
+/// Those of one collection of a source, whose shards these are.
+async fn of_one(entry: &Deployment, shards: &[ShardSource], namespace: &Namespace) -> Result<Vec<Uneven>, Fault> {
+    if !entry.is_sharded() {
+        return Ok(Vec::new());
+    }
+    let cluster = Cluster::discover(entry).await?;
+    let shards: Vec<_> = shards.iter().map(|shard| (&shard.name, &*shard.deployment)).collect();
+    look(&cluster, &shards, std::iter::once(namespace)).await
+}
+
+/// Builds a collection's indexes on the destination. What it cannot have of those that not all shards of the source have is left out, and
+/// is in the way of the cutover until it is mended there: a run that fails would not notice that.
+pub async fn build(
+    entry: &Deployment,
+    shards: &[ShardSource],
+    destination: &Deployment,
+    namespace: &Namespace,
+    specs: &[RawDocumentBuf],
+    collated: bool,
+) -> Result<(), Fault> {
+    let fault = match index::build(destination, namespace, specs, collated).await {
+        Err(fault) if !fault.retryable => fault,
+        built => return built,
+    };
+    let uneven = of_one(entry, shards, namespace).await?;
+    let is_even = |spec: &&RawDocumentBuf| !uneven.iter().any(|uneven| uneven.index == index::name(spec));
+    let even: Vec<RawDocumentBuf> = specs.iter().filter(is_even).cloned().collect();
+    if even.len() == specs.len() {
+        return Err(fault);
+    }
+    tracing::warn!(%namespace, error = %fault.message, "built without the indexes that not all shards have");
+    index::build(destination, namespace, &even, collated).await
 }
 
 fn uneven(namespace: &Namespace, mut of_shards: Vec<(ShardName, Vec<RawDocumentBuf>)>) -> Vec<Uneven> {

@@ -26,10 +26,12 @@ async fn having(source: &ShardedCluster, index: &str) -> Result<Vec<String>> {
     Ok(having)
 }
 
-/// Drops the index that `shard-1` has refused.
-async fn even_out(source: &ShardedCluster) -> Result<()> {
+/// Drops the indexes that `shard-1` has refused.
+async fn even_out(source: &ShardedCluster, indexes: &[&str]) -> Result<()> {
     for shard in source.shards().iter().filter(|shard| shard.name() != "shard-1") {
-        shard.client().await?.database("shop").run_command(doc! { "dropIndexes": "ranged", "index": "tags_hashed" }).await?;
+        for index in indexes {
+            shard.client().await?.database("shop").run_command(doc! { "dropIndexes": "ranged", "index": *index }).await?;
+        }
     }
     Ok(())
 }
@@ -69,7 +71,7 @@ async fn an_index_that_a_shard_refused_keeps_the_source_open() -> Result<()> {
     db.collection("plain").insert_one(doc! { "_id": "open" }).await.context("the source takes writes")?;
 
     // Mended as an operator would.
-    even_out(&source).await?;
+    even_out(&source, &["tags_hashed"]).await?;
     run.ready().await?;
     run.cut_over().await?;
     let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
@@ -101,15 +103,31 @@ async fn an_index_that_the_destination_has_may_be_lacking_on_a_shard() -> Result
     third.run_command(doc! { "dropIndexes": "ranged", "index": "b_1" }).await?;
     // What a shard refused is held by no destination, also not where indexes are built before the copy.
     let db = client.database("shop");
-    db.collection::<Document>("ranged").update_one(doc! { "a": 450, "b": "450" }, doc! { "$set": { "tags": [1, 2] } }).await?;
-    let index = doc! { "key": { "tags": "hashed" }, "name": "tags_hashed" };
-    let refused = db.run_command(doc! { "createIndexes": "ranged", "indexes": [index] }).await;
-    assert!(refused.is_err(), "{refused:?}");
-    spec.copy.indexes = IndexBuild::BeforeCopy;
-
+    let unfit = doc! { "$set": { "tags": [1, 2], "words": "some" } };
+    db.collection::<Document>("ranged").update_one(doc! { "a": 450, "b": "450" }, unfit).await?;
+    // Each kind of index says in a way of its own that it cannot hold a document.
+    for index in [
+        doc! { "key": { "tags": "hashed" }, "name": "tags_hashed" },
+        doc! { "key": { "tags": 1, "words": "text" }, "name": "words_text" },
+    ] {
+        let refused = db.run_command(doc! { "createIndexes": "ranged", "indexes": [index] }).await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    let told = "CUT0063: index tags_hashed of shop.ranged is on shard-0, shard-2, and not on shard-1; index words_text";
+    for indexes in [IndexBuild::AfterCopy, IndexBuild::BeforeCopy] {
+        spec.copy.indexes = indexes;
+        let mut run = Driven::start(spec.clone()).await?;
+        run.blocked_by(told).await.with_context(|| format!("{indexes:?}"))?;
+        run.stop().await;
+        let theirs = destination.client().await?;
+        for db in ["shop", "cutover_internal"] {
+            theirs.database(db).drop().await?;
+        }
+    }
     let mut run = Driven::start(spec).await?;
-    run.blocked_by("CUT0063: index tags_hashed of shop.ranged is on shard-0, shard-2, and not on shard-1").await?;
-    even_out(&source).await?;
+    run.blocked_by(told).await?;
+    // The run goes on by itself.
+    even_out(&source, &["tags_hashed", "words_text"]).await?;
     run.ready().await?;
     run.cut_over().await?;
     let report = compare(&client, &destination.client().await?, &Scope::default()).await?;
