@@ -254,9 +254,23 @@ async fn unique_indexes_that_the_data_breaks_are_named_with_the_documents() {
     make("numbers", unique(doc! { "n": 1 }, "n", doc! {}), vec![doc! { "_id": 1, "n": 7 }]).await;
     make("placed", unique(doc! { "a.0": 1 }, "first", doc! {}), vec![doc! { "_id": 1, "a": [1] }, doc! { "_id": 2, "a": [2] }])
         .await;
+    // The server holds them: an array within an array is a value to the index, and nothing to an aggregation.
+    make(
+        "seeming",
+        unique(doc! { "s.x": 1 }, "s", doc! {}),
+        vec![
+            doc! { "_id": 1, "s": { "x": null } },
+            doc! { "_id": 2, "s": { "x": [[1]] } },
+            doc! { "_id": 3, "s": { "x": [[2]] } },
+        ],
+    )
+    .await;
     stage.declaration().write(stage.folder()).unwrap();
     // Nothing is broken yet; one index is read in a way of its own, which is said.
-    let words = ["shop.placed index first (2 documents: its keys cannot be read in this way)"];
+    let words = [
+        "shop.placed index first (2 documents: its keys cannot be read in this way)",
+        "shop.seeming index s (_id 1 and _id 3 may have the same key)",
+    ];
     only(&stage.cutover, "unique_indexes", "warn", None, &words, OPEN).await;
 
     for (collection, document) in [
@@ -285,7 +299,7 @@ async fn unique_indexes_that_the_data_breaks_are_named_with_the_documents() {
     assert_eq!(named_check(&all, "unique_indexes").message.matches("have the same key").count(), 7, "{all:#?}");
 
     // A scan that takes too long is given up, and said to be: of the looks at a collection the second, after that for its size.
-    for collection in ["plain", "many", "folded", "sparse", "partial", "numbers"] {
+    for collection in ["plain", "many", "folded", "sparse", "partial", "numbers", "seeming"] {
         shop.collection::<Document>(collection).drop().await.unwrap();
     }
     let slow = doc! { "failCommands": ["aggregate"], "errorCode": 50, "namespace": "shop.slow" };
@@ -294,6 +308,22 @@ async fn unique_indexes_that_the_data_breaks_are_named_with_the_documents() {
     let (_, all) = checks(&stage.cutover).await;
     let told = named_check(&all, "unique_indexes");
     assert!(told.outcome == "warn" && told.message.contains("shop.slow index n (1 documents"), "{told:?}");
+
+    // One that is dropped while it is looked at keeps nothing out.
+    shop.collection::<Document>("slow").drop().await.unwrap();
+    make("dropped", unique(doc! { "n": 1 }, "n", doc! {}), vec![doc! { "_id": 1, "n": 7 }]).await;
+    let late = doc! { "failCommands": ["aggregate"], "blockConnection": true, "blockTimeMS": 500, "namespace": "shop.dropped" };
+    let set = doc! { "configureFailPoint": "failCommand", "mode": { "skip": 1 }, "data": late };
+    let entered = client.database("admin").run_command(set).await.unwrap().get_i32("count").unwrap();
+    let ((_, all), ()) = tokio::join!(checks(&stage.cutover), async {
+        let entered = doc! { "waitForFailPoint": "failCommand", "timesEntered": entered + 1, "maxTimeMS": 60_000 };
+        admin(&client, entered).await;
+        let dropped = shop.collection("dropped");
+        dropped.drop_index("n").await.unwrap();
+        dropped.insert_one(doc! { "_id": 2, "n": 7 }).await.unwrap();
+    });
+    let told = named_check(&all, "unique_indexes");
+    assert!(told.outcome != "fail" && !told.message.contains("the same key"), "{told:?}");
 }
 
 /// A role of this name with the actions, as preflight names them, and its user.

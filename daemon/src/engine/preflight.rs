@@ -5,6 +5,7 @@
 mod capped;
 mod cluster;
 mod forecast;
+mod index_keys;
 mod indexes;
 mod privileges;
 mod sharding;
@@ -189,7 +190,10 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
 }
 
 fn versions(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
-    let (from, to) = (source.version, destination.version);
+    judge_versions(findings, source.version, destination.version);
+}
+
+fn judge_versions(findings: &mut Findings, from: ServerVersion, to: ServerVersion) {
     let problem = if from < OLDEST {
         Some(format!("the source is MongoDB {from}; {}.{} is the oldest that can be migrated", OLDEST.major, OLDEST.minor))
     } else if (to.major, to.minor) < (from.major, from.minor) {
@@ -199,6 +203,14 @@ fn versions(findings: &mut Findings, source: &Deployment, destination: &Deployme
     };
     match problem {
         Some(message) => findings.fail("versions", &Fault::new(FaultCode::UnsupportedVersion, message)),
+        None if to < from => findings.warn(
+            "versions",
+            format!(
+                "the destination is MongoDB {to}, an older patch release than the source's {from}: what was mended in \
+                 between is not mended there"
+            ),
+            format!("bring the destination to {from} or later before the cutover"),
+        ),
         None => findings.note("versions", Outcome::Ok, format!("from MongoDB {from} to {to}")),
     }
 }
@@ -322,6 +334,20 @@ async fn rival_in(
     Ok(guard::rivals(destination, own).await?.into_iter().find(collides))
 }
 
+/// Looks once more, when others are kept out, whether nothing but what is in `ours` is in scope on the destination.
+pub async fn check_emptiness(
+    source: &Deployment,
+    destination: &Deployment,
+    spec: &MigrationSpec,
+    ours: &Ours,
+    run: &RunId,
+) -> Result<(), Fault> {
+    let catalogue = catalog::list(source, &spec.namespaces.scope).await?.into_values().collect();
+    let mut findings = Findings { catalogue, ..Findings::default() };
+    emptiness(&mut findings, destination, spec, ours, Some(run)).await;
+    findings.first_failure()
+}
+
 async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) {
     let of_source = findings.catalogue.iter().map(|info| info.namespace.clone()).collect();
     match rival_in(destination, spec, &(&ours.runs | &ours.neighbours), of_source).await {
@@ -360,5 +386,30 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
                 &Fault::new(FaultCode::DestinationNotEmpty, format!("the destination has {some}{more} already")),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Findings, judge_versions};
+    use crate::mongo::ServerVersion;
+    use schemas::observed::{Check, Outcome};
+
+    fn judged(from: (u32, u32, u32), to: (u32, u32, u32)) -> Check {
+        let version = |(major, minor, patch)| ServerVersion::new(major, minor, patch);
+        let mut findings = Findings::default();
+        judge_versions(&mut findings, version(from), version(to));
+        findings.checks.pop().expect("a check")
+    }
+
+    #[test]
+    fn an_older_destination_is_refused_and_an_older_patch_release_is_told() {
+        assert_eq!(judged((6, 0, 27), (6, 0, 27)).outcome, Outcome::Ok);
+        assert_eq!(judged((6, 0, 27), (7, 0, 1)).outcome, Outcome::Ok);
+        assert_eq!(judged((6, 0, 5), (5, 0, 32)).outcome, Outcome::Fail);
+        let older = judged((6, 0, 27), (6, 0, 5));
+        assert_eq!(older.outcome, Outcome::Warn);
+        assert!(older.message.contains("6.0.5, an older patch release than the source's 6.0.27"), "{}", older.message);
+        assert!(older.remedy.is_some_and(|remedy| remedy.contains("6.0.27")));
     }
 }

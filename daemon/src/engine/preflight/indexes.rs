@@ -3,20 +3,21 @@
 //! A unique index over data that breaks it is found out late otherwise: during the sync it is relaxed, and given back at the end. A
 //! server can have one: an index that lost entries, and what older versions and restored files left. The documents are read for
 //! it, not the index. That costs a scan each, so that the time and the memory of it are bounded; what does not fit in is named, and
-//! tried on the destination before the source is blocked.
+//! tried on the destination before the source is blocked. An aggregation finds documents that seem to have the same key; only where
+//! the keys that an index takes of them ([`index_keys`]) say so as well is a migration refused.
 
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 use schemas::observed::Outcome;
 
-use super::Findings;
+use super::{Findings, index_keys};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
-use crate::engine::index;
-use crate::mongo::{Deployment, error};
+use crate::engine::{element, index};
+use crate::mongo::{Deployment, append, command, error};
 
 /// How long all unique indexes together are looked at: somebody waits for the answer.
 const LONGEST_LOOK: Duration = Duration::from_secs(3);
@@ -117,12 +118,14 @@ async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<
     let (mut broken, mut unlooked) = (Vec::new(), Vec::new());
     for look in &looks {
         let left = LONGEST_LOOK.saturating_sub(began.elapsed());
-        match duplicates(source, look, left).await {
-            Ok(found) => broken.extend(found),
-            Err(why) => {
-                let index = index::name(look.spec);
-                unlooked.push(format!("{} index {index} ({} documents: {why})", look.namespace, look.documents));
+        let index = index::name(look.spec);
+        match look_at(source, look, left).await {
+            Ok(Found { certain, .. }) if !certain.is_empty() => broken.extend(certain),
+            Ok(Found { seeming, .. }) if seeming.is_empty() => {}
+            Ok(Found { seeming, .. }) => {
+                unlooked.push(format!("{} index {index} ({})", look.namespace, seeming.join("; ")));
             }
+            Err(why) => unlooked.push(format!("{} index {index} ({} documents: {why})", look.namespace, look.documents)),
         }
     }
     if !broken.is_empty() {
@@ -142,15 +145,102 @@ async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<
         }
         findings.warn(
             name,
-            format!("whether the data keeps to these unique indexes was not looked at: {}", unlooked.join(", ")),
+            format!("whether the data keeps to these unique indexes is not known: {}", unlooked.join(", ")),
             "nothing has to be done: they are tried on the destination before the source is blocked, and a run that fails there \
              names the documents",
         );
     }
 }
 
-/// The keys of an index that several documents have, in words; `Err`: why it was not looked at.
-async fn duplicates(source: &Deployment, look: &Look<'_>, left: Duration) -> Result<Vec<String>, String> {
+/// What a look at a unique index has found, in words.
+#[derive(Debug, Default)]
+struct Found {
+    /// Documents with the same key.
+    certain: Vec<String>,
+    /// Documents that an aggregation takes for such, and an index need not.
+    seeming: Vec<String>,
+}
+
+/// Looks for documents with the same key in a unique index; `Err`: why nobody could look.
+async fn look_at(source: &Deployment, look: &Look<'_>, left: Duration) -> Result<Found, String> {
+    let pairs = suspects(source, look, left).await?;
+    if pairs.is_empty() {
+        return Ok(Found::default());
+    }
+    let (index, namespace) = (index::name(look.spec), look.namespace);
+    let mut found = Found::default();
+    for (one, other) in pairs {
+        let ids = format!("_id {} and _id {}", in_words(&one), in_words(&other));
+        if have_a_key_in_common(source, look, &one, &other).await? {
+            found.certain.push(format!("{namespace} index {index} is unique, and {ids} have the same key"));
+        } else {
+            found.seeming.push(format!("{ids} may have the same key"));
+        }
+    }
+    // One that was dropped meanwhile keeps nothing out.
+    let now = catalog::indexes(source, namespace).await.map_err(|fault| fault.message)?;
+    let is_there = now.iter().any(|spec| index::name(spec) == index && index::is_unique(spec));
+    Ok(if is_there { found } else { Found::default() })
+}
+
+fn in_words(id: &RawDocument) -> String {
+    let id = id.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+    id.map_or_else(|| "(none)".to_owned(), |id| id.to_string())
+}
+
+/// Whether two documents, each given as `{_id: …}`, have a key of the index in common at one moment, as the server makes keys.
+async fn have_a_key_in_common(
+    source: &Deployment,
+    look: &Look<'_>,
+    one: &RawDocument,
+    other: &RawDocument,
+) -> Result<bool, String> {
+    let mut find = command("find", &look.namespace.collection);
+    append(&mut find, "filter", &*element::by_ids([one, other]));
+    append(&mut find, "readConcern", &*rawdoc! { "level": "snapshot" });
+    append(&mut find, "comment", "cutover-preflight");
+    let documents = source.collect(&look.namespace.db, find).await.map_err(|e| error::words(&e))?;
+    let [one, other] = &documents[..] else { return Ok(false) };
+    let paths: Vec<&str> =
+        look.spec.get_document("key").iter().flat_map(|key| key.iter().flatten()).map(|(path, _)| path.as_str()).collect();
+    let is_sparse = look.spec.get_bool("sparse").unwrap_or(false);
+    let keys = |document| index_keys::of(document, &paths, is_sparse);
+    let (Some(one), Some(other)) = (keys(one), keys(other)) else { return Ok(false) };
+    match look.spec.get_document("collation") {
+        _ if index_keys::meet(&one, &other) => Ok(true),
+        Ok(collation) => meet_under(source, look.namespace, &one, &other, collation).await,
+        Err(_) => Ok(false),
+    }
+}
+
+/// Whether keys are equal under a collation, which the server itself knows best.
+async fn meet_under(
+    source: &Deployment,
+    namespace: &Namespace,
+    one: &[index_keys::Key<'_>],
+    other: &[index_keys::Key<'_>],
+    collation: &RawDocument,
+) -> Result<bool, String> {
+    let literal = |keys: &[index_keys::Key<'_>]| {
+        let mut literal = element::Writer::default();
+        literal.push(element::ARRAY, b"$literal", index_keys::as_lists(keys).as_bytes());
+        literal.finish()
+    };
+    let both = rawdoc! { "$setIntersection": [literal(one), literal(other)] };
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(&*rawdoc! { "$limit": 1 });
+    pipeline.push(&*rawdoc! { "$project": { "_id": 0, "common": { "$size": both } } });
+    let mut ask = command("aggregate", &namespace.collection);
+    append(&mut ask, "pipeline", &*pipeline);
+    append(&mut ask, "cursor", &*rawdoc! {});
+    append(&mut ask, "collation", collation);
+    append(&mut ask, "comment", "cutover-preflight");
+    let told = source.collect(&namespace.db, ask).await.map_err(|e| error::words(&e))?;
+    Ok(told.first().and_then(|told| told.get_i32("common").ok()).is_some_and(|common| common > 0))
+}
+
+/// Pairs of documents, each `{_id: …}`, that seem to have the same key; `Err`: why it was not looked at.
+async fn suspects(source: &Deployment, look: &Look<'_>, left: Duration) -> Result<Vec<(RawDocumentBuf, RawDocumentBuf)>, String> {
     if left < SHORTEST_LOOK {
         return Err(format!("the {} s for it were over", LONGEST_LOOK.as_secs()));
     }
@@ -183,16 +273,8 @@ async fn duplicates(source: &Deployment, look: &Look<'_>, left: Duration) -> Res
         }
     };
     let found = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).map_err(|e| e.to_string())?;
-    let index = index::name(look.spec);
-    let id = |group: &Document, name: &str| group.get(name).map_or_else(|| "(none)".to_owned(), Bson::to_string);
-    Ok(found
-        .iter()
-        .filter_map(Bson::as_document)
-        .map(|group| {
-            let (one, other) = (id(group, "one"), id(group, "other"));
-            format!("{} index {index} is unique, and _id {one} and _id {other} have the same key", look.namespace)
-        })
-        .collect())
+    let id = |group: &Document, name: &str| RawDocumentBuf::try_from(&doc! { "_id": group.get(name)?.clone() }).ok();
+    Ok(found.iter().filter_map(Bson::as_document).filter_map(|group| Some((id(group, "one")?, id(group, "other")?))).collect())
 }
 
 /// What groups documents by their keys in an index, as the index takes them: every element of an array is a key, and what is not
