@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use daemon::engine::run::MongoEngine;
-use daemon::engine::{Ending, Engine as _, EngineContext, RunEngine, SyncReport};
-use mongodb::bson::doc;
+use daemon::engine::{DropWhat, Ending, Engine as _, EngineContext, RunEngine, SyncReport};
+use mongodb::bson::{Document, doc};
 use rig::compare::{Scope, compare};
 use rig::replica_set::{Auth, Options, ReplicaSet, User};
 use rig::workload::{FillOptions, Writer, WriterOptions, fill};
+use schemas::fault::FaultCode;
 use schemas::id::{MigrationName, RunId, Workspace};
+use schemas::namespace::Namespace;
 use schemas::spec::*;
 use tokio::sync::mpsc;
 
@@ -117,6 +119,8 @@ async fn planted_differences_are_found_and_named() -> Result<()> {
     assert_eq!(named, wanted);
     assert!(found.iter().all(|one| one.namespace.to_string() == "planted.numbers"));
     assert_eq!(engine.progress().verification.mismatches, 7);
+    let progress = engine.progress();
+    assert_eq!(progress.verification.documents_verified + 4, progress.proof.documents_compared, "what differs is not equal");
     let blocked = loop {
         if let Some(SyncReport::Health { blockers, .. }) = reports.recv().await {
             break blockers;
@@ -150,21 +154,47 @@ async fn a_destination_with_access_control_is_guarded() -> Result<()> {
     spec.destination.connection.password = Some(SecretRef::File(password));
     spec.destination.block_writes = Some(true);
     let engine = open(spec, &dir.path().join("run"))?;
-    engine.validate().await?;
-    let (sender, mut reports) = mpsc::channel(100);
-    engine.start_sync(sender).await?;
-    until_caught_up(&mut reports, &*engine).await?;
-
-    let root = destination.client().await?;
+    let (root, other) = (destination.client().await?, destination.client_as(&users[1]).await?);
     let own = "cutover_orders-1-0000000000000007";
     let user =
         async || root.database("admin").run_command(doc! { "usersInfo": own, "showAuthenticationRestrictions": true }).await;
+    let customers = other.database("shop").collection::<Document>("customers");
+
+    // What somebody writes between the first look and the block is found, and the run does not begin.
+    let late = doc! {
+        "configureFailPoint": "failCommand", "mode": { "times": 1 },
+        "data": { "failCommands": ["setUserWriteBlockMode"], "blockConnection": true, "blockTimeMS": 2_000, "appName": "cutover" },
+    };
+    let entered = root.database("admin").run_command(late).await?.get_i32("count")?;
+    let (validated, written) = tokio::join!(engine.validate(), async {
+        let entered = doc! { "waitForFailPoint": "failCommand", "timesEntered": entered + 1, "maxTimeMS": 60_000 };
+        root.database("admin").run_command(entered).await?;
+        customers.insert_one(doc! { "_id": "just before" }).await
+    });
+    written?;
+    let refused = validated.err().context("the run begins over what somebody has written")?;
+    assert!(refused.code == FaultCode::DestinationNotEmpty && refused.message.contains("shop.customers"), "{refused:?}");
+    customers.drop().await.context("others are kept out by a run that did not begin")?;
+    assert!(user().await?.get_array("users")?.is_empty());
+    assert!(!root.list_database_names().await?.contains(&"cutover_internal".to_owned()));
+
+    // The block comes before anything is dropped or copied, and what is dropped then is dropped in spite of it.
+    customers.insert_one(doc! { "_id": "agreed" }).await?;
+    assert!(engine.validate().await.is_err());
+    customers.drop().await?;
+    engine.validate().await?;
+    let refused = customers.insert_one(doc! { "_id": "foreign" }).await;
+    assert!(format!("{refused:?}").contains("code: 371"), "{refused:?}");
+    engine.drop_namespaces(DropWhat::Listed(vec![Namespace::new("shop", "customers")])).await?;
+
+    let (sender, mut reports) = mpsc::channel(100);
+    engine.start_sync(sender).await?;
+    until_caught_up(&mut reports, &*engine).await?;
     let info = user().await?;
     let info =
         info.get_array("users")?.first().and_then(|user| user.as_document()).context("the run has no user of its own")?.clone();
     assert!(format!("{info}").contains("127.0.0.1"), "{info}");
-    let other = destination.client_as(&users[1]).await?;
-    let refused = other.database("shop").collection("customers").insert_one(doc! { "_id": "foreign" }).await;
+    let refused = customers.insert_one(doc! { "_id": "foreign" }).await;
     assert!(format!("{refused:?}").contains("code: 371"), "{refused:?}");
     let marker = other
         .database("cutover_internal")
@@ -175,6 +205,9 @@ async fn a_destination_with_access_control_is_guarded() -> Result<()> {
     assert_eq!(marker.get_str("migration")?, "orders");
 
     engine.prepare_cutover().await?;
+    let told: Vec<SyncReport> = std::iter::from_fn(|| reports.try_recv().ok()).collect();
+    let is_told = |report: &SyncReport| matches!(report, SyncReport::Preparing { what, .. } if what.contains("unique indexes"));
+    assert!(told.iter().any(is_told), "what the checks before the block are at is told: {told:?}");
     engine.block_source().await?;
     engine.drain().await?;
     engine.stop_sync().await;

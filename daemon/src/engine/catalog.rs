@@ -14,7 +14,7 @@ use super::concurrent::{self, Piece};
 use crate::mongo::{Deployment, ServerVersion, Side, append, command, error, number};
 
 pub use entry::{CollectionInfo, Kind, buckets_of, options_of_owner, owner_of, unsupported};
-pub use make::{create, create_command, drop};
+pub use make::{create, create_command, drop, drop_empty_views};
 
 /// The servers' own catalogues can be read from this version on.
 const LIST_CATALOG: ServerVersion = ServerVersion::new(6, 0, 0);

@@ -78,9 +78,11 @@ pub async fn make_user(destination: &Deployment, run: &RunId) -> Result<Option<L
     let actions = |list: &[&str]| list.iter().copied().map(mongodb::bson::Bson::from).collect::<Vec<_>>();
     let mut privileges = mongodb::bson::bson!([
             { "resource": { "db": "", "collection": "" }, "actions": actions(&ON_COLLECTIONS) },
-            // What a privilege on every collection leaves out: measurements, and stored functions.
+            // What a privilege on every collection leaves out: measurements, stored functions.
             { "resource": { "db": "", "system_buckets": "" }, "actions": actions(&ON_COLLECTIONS) },
             { "resource": { "db": "", "collection": "system.js" }, "actions": actions(&ON_COLLECTIONS) },
+            // What is left of a database when its last view is dropped.
+            { "resource": { "db": "", "collection": "system.views" }, "actions": ["dropCollection"] },
             { "resource": { "cluster": true }, "actions": actions(&ON_CLUSTER) },
     ]);
     if let (true, Some(privileges)) = (destination.is_sharded(), privileges.as_array_mut()) {

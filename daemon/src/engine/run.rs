@@ -170,7 +170,25 @@ impl RunEngine for MongoRun {
             let mut ours = self.created().await?;
             ours.extend(self.context.replaces.iter().cloned());
             let ours = Ours { namespaces: ours, runs: BTreeSet::from([self.context.run.clone()]), ..Ours::default() };
-            preflight::check(&self.context.spec, &ours, Some(&self.context.run)).await.first_failure()
+            let checked = preflight::check(&self.context.spec, &ours, Some(&self.context.run)).await.first_failure();
+            let is_sound = checked.is_ok();
+            let checked = match checked {
+                Ok(()) => self.enclose(&ours).await,
+                failed => failed,
+            };
+            match checked {
+                Err(fault) if !fault.retryable => match self.withdraw().await {
+                    // All of it is tried again: a run that does not begin keeps nobody out.
+                    Err(kept) if is_sound => Err(Fault { retryable: true, ..kept }),
+                    // What an attempt that a crash cut short has left; the checks tell already what is wrong there.
+                    Err(kept) => {
+                        tracing::warn!(error = %kept.message, "cannot see whether this run keeps others from the destination");
+                        Err(fault)
+                    }
+                    Ok(()) => Err(fault),
+                },
+                checked => checked,
+            }
         })
     }
 
@@ -191,11 +209,19 @@ impl RunEngine for MongoRun {
                 }
                 DropWhat::Created(namespaces) => namespaces,
             };
+            let mut databases = BTreeSet::new();
             for namespace in namespaces {
                 match Principal::of(&namespace) {
                     Some(principal) => users::drop_one(&destination, &principal).await?,
-                    None => catalog::drop(&destination, &namespace).await?,
+                    // Others' writes are blocked by now, those of the declared user perhaps among them.
+                    None => {
+                        catalog::drop(&*self.writer().await?, &namespace).await?;
+                        databases.insert(namespace.db);
+                    }
                 }
+            }
+            for db in databases {
+                catalog::drop_empty_views(&*self.writer().await?, &db).await?;
             }
             Ok(())
         })

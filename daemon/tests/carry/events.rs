@@ -138,6 +138,8 @@ async fn carry(when: When, tuning: Tuning, indexes: IndexBuild) -> Result<()> {
     .await?;
     go_on(&pair, when, &sync).await?;
     sync.prove(&pair).await?;
+    let left = pair.to.list_database_names().await?;
+    ensure!(!left.contains(&"drop_database_for_good".to_owned()), "a database is left that the source has dropped: {left:?}");
     Ok(())
 }
 

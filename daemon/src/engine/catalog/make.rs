@@ -11,6 +11,9 @@ use crate::mongo::{Deployment, append, command, error};
 /// Options that `listCollections` or an event shows and `create` does not take, or not during the sync: expiry is held off.
 const NOT_CREATABLE: [&str; 5] = ["uuid", "idIndex", "temp", "flags", "expireAfterSeconds"];
 
+/// Where a database keeps the definitions of its views.
+const VIEWS: &str = "system.views";
+
 /// The `create` command for these options.
 #[must_use]
 pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Option<&RawDocument>) -> RawDocumentBuf {
@@ -116,4 +119,28 @@ pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), 
         keys.set(namespace, None);
     }
     Ok(())
+}
+
+/// Drops what a server leaves of a database whose views and time-series collections were dropped one by one: the collection of their
+/// definitions, empty. It stays where one of them is there.
+pub async fn drop_empty_views(deployment: &Deployment, db: &str) -> Result<(), Fault> {
+    let listed = deployment
+        .collect(db, rawdoc! { "listCollections": 1, "nameOnly": true, "cursor": { "batchSize": 10_000 } })
+        .await
+        .map_err(|e| deployment.fault(&format!("listing the collections of {db}"), &e))?;
+    let is_there = listed.iter().any(|entry| matches!(entry.get_str("name"), Ok(VIEWS)));
+    let has_views = listed.iter().any(|entry| matches!(entry.get_str("type"), Ok("view" | "timeseries")));
+    if !is_there || has_views {
+        return Ok(());
+    }
+    match deployment.command(db, doc! { "drop": VIEWS, "writeConcern": { "w": "majority" } }).await {
+        Ok(_) => Ok(()),
+        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
+        Err(e) if error::is_transient(&e) => Err(deployment.fault(&format!("dropping {db}.{VIEWS}"), &e)),
+        // It is of no use to anybody, and in nobody's way.
+        Err(e) => {
+            tracing::info!(db, error = %e, "an empty collection of view definitions stays");
+            Ok(())
+        }
+    }
 }

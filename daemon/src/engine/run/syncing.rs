@@ -15,7 +15,7 @@ use crate::engine::reporter::Reporter;
 use crate::engine::sharded::Restarts;
 use crate::engine::survey::Survey;
 use crate::engine::sync::Sync;
-use crate::engine::{SyncReport, balancing, guard, membership, preflight};
+use crate::engine::{Ours, SyncReport, balancing, guard, membership, preflight};
 use crate::mongo::{Deployment, connection_files};
 
 /// How long a sync that stops waits for both sides to say what they are.
@@ -188,6 +188,28 @@ impl MongoRun {
         if blocks_writes {
             guard::set_write_block(writer, true).await.map_err(|e| writer.fault("blocking others' writes", &e))?;
         }
+        Ok(())
+    }
+
+    /// Keeps others from writing to the destination, and then looks again whether it is empty: what they wrote after the first look
+    /// would be dropped as agreed data, or lie among what is copied.
+    pub(super) async fn enclose(&self, ours: &Ours) -> Result<(), Fault> {
+        let (source, destination) = (self.entry().await?, self.destination().await?);
+        self.guard_destination(&source, &*self.writer().await?).await?;
+        preflight::check_emptiness(&source, &destination, &self.context.spec, ours, &self.context.run).await
+    }
+
+    /// Gives the destination back as it was before [`Self::enclose`].
+    pub(super) async fn withdraw(&self) -> Result<(), Fault> {
+        let (destination, run) = (self.destination().await?, &self.context.run);
+        if guard::says_that_it_blocks(&destination, run).await? {
+            self.open().await?;
+        }
+        guard::remove_marker(&destination, run).await?;
+        if destination.is_authenticated {
+            guard::drop_user(&destination, run).await?;
+        }
+        *self.writer.lock().await = None;
         Ok(())
     }
 }
