@@ -162,7 +162,7 @@ mod tests {
     use placement::ShardKey;
 
     fn placed(pattern: RawDocumentBuf) -> PlacedBy {
-        PlacedBy::new(ShardKey::new(&pattern).expect("a key"), false)
+        PlacedBy::new(ShardKey::new(&pattern).expect("a key"), false, false)
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         assert!(placed(rawdoc! { "_id": "hashed" }).is_by_id());
         assert!(!placed(rawdoc! { "_id": 1, "a": 1 }).is_by_id());
         assert!(!placed(rawdoc! { "a": "hashed" }).is_by_id());
-        assert!(!PlacedBy::new(ShardKey::new(&rawdoc! { "_id": 1 }).expect("a key"), true).is_by_id());
+        assert!(!PlacedBy::new(ShardKey::new(&rawdoc! { "_id": 1 }).expect("a key"), false, true).is_by_id());
     }
 
     #[test]
