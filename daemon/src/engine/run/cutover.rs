@@ -67,7 +67,7 @@ impl MongoRun {
         }
         rehearsal.build_missing(&self.gate, caught_up).await?;
         // What has changed lately is compared now, so that little is left to compare while the source is blocked.
-        self.tell("capped collections are put in order", false).await;
+        self.tell("capped collections are compared with their order", false).await;
         self.keeper.begin_cutover(&self.sides(&pair)).await?;
         self.verifier.cutover_begins().await?;
         self.recheck_ahead(&pair).await?;
