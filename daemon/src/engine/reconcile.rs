@@ -65,7 +65,9 @@ async fn pass(
     let ours: BTreeSet<Namespace> = progress.created();
     for (namespace, there) in &found {
         let is_stale = match (wanted.get(namespace), there.kind) {
-            (None, Kind::Collection | Kind::TimeSeries) if ours.contains(namespace) => return Err(not_told_of(namespace)),
+            (None, Kind::Collection | Kind::TimeSeries) if ours.contains(namespace) => {
+                return Err(not_told_of(source, namespace).await?);
+            }
             (None, Kind::View) => ours.contains(namespace),
             (Some(wanted), Kind::View) => wanted.kind != Kind::View || wanted.options() != there.options(),
             (None | Some(_), Kind::Collection | Kind::TimeSeries) => false,
@@ -109,12 +111,19 @@ async fn pass(
 }
 
 /// The fault of documents on the destination that finalizing would have to drop for no known reason.
-fn not_told_of(namespace: &Namespace) -> Fault {
+async fn not_told_of(source: &Deployment, namespace: &Namespace) -> Result<Fault, Fault> {
+    let buckets = catalog::buckets_of(namespace);
+    if catalog::find(source, &buckets).await?.is_some() {
+        // An election between the two leaves the buckets that the server makes first, and measurements go on into them (6.0.5).
+        let message = format!("{namespace} is no time-series collection on the source, and has buckets of one there ({buckets})");
+        return Ok(Fault::new(FaultCode::VerificationMismatch, message)
+            .with_remedy("drop the buckets on the source, or make the time-series collection there"));
+    }
     let message = format!(
         "{namespace} is on the destination, the source has it no more, and no drop or rename of it was told; nothing of it is dropped"
     );
-    Fault::new(FaultCode::VerificationMismatch, message)
-        .with_remedy("find out what became of it on the source; then drop it on the destination by hand, or raise `generation`")
+    Ok(Fault::new(FaultCode::VerificationMismatch, message)
+        .with_remedy("find out what became of it on the source; then drop it on the destination by hand, or raise `generation`"))
 }
 
 fn is_capped(info: &CollectionInfo) -> &'static str {

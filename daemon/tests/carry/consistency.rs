@@ -74,6 +74,22 @@ async fn transact(client: &Client, commands: &[(String, Document)], commits: boo
     Ok(commits && is_changed)
 }
 
+/// Drops the buckets of time-series collections that an election left half made, as their owner is told to: the cutover does not take
+/// them for gone.
+async fn drop_stray_buckets(client: &Client) -> Result<()> {
+    for name in client.list_database_names().await? {
+        let database = client.database(&name);
+        let names = database.list_collection_names().await?;
+        for buckets in names
+            .iter()
+            .filter(|name| name.strip_prefix("system.buckets.").is_some_and(|of| !names.iter().any(|name| name == of)))
+        {
+            run(client, &name, doc! { "drop": buckets }).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs a plan on a pair of replica sets that has nothing, and compares.
 pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
     let setting_up = client(pair).await?;
@@ -120,6 +136,7 @@ pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
     for client in [&pair.from, &pair.to] {
         run(client, "admin", doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
     }
+    drop_stray_buckets(&pair.from).await?;
     let report = sync.prove(pair).await?;
     println!("  {} collections, {} indexes, {} documents", report.collections, report.indexes, report.source_documents);
     Ok(())

@@ -13,8 +13,11 @@ use crate::driven::Driven;
 
 /// Makes a capped collection with documents on a shard, and has the cluster list it there.
 async fn lay(cluster: &ShardedCluster, shard: usize) -> Result<()> {
+    let create = doc! { "create": "log", "capped": true, "size": 1 << 20 };
+    // The primary shard has one without documents, which a router of before 8.0 lists.
+    cluster.shards()[1 - shard].client().await?.database("shop").run_command(create.clone()).await?;
     let holder = cluster.shards()[shard].client().await?.database("shop");
-    holder.run_command(doc! { "create": "log", "capped": true, "size": 1 << 20 }).await?;
+    holder.run_command(create).await?;
     let documents: Vec<Document> = (0..200).map(|n| doc! { "_id": (n * 7) % 200 }).collect();
     holder.run_command(doc! { "insert": "log", "documents": documents }).await?;
     let listed = holder.run_command(doc! { "listCollections": 1, "filter": { "name": "log" } }).await?;
