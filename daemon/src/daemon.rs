@@ -7,7 +7,6 @@ use std::time::Duration;
 use schemas::fault::{Fault, FaultCode};
 use schemas::wire::MAX_MESSAGE_BYTES;
 use schemas::wire::v1::cutover_server::CutoverServer;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -15,6 +14,7 @@ use tracing::{info, warn};
 use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connections::{Bounded, most_callers};
 use crate::crash_point::CrashPoint;
 use crate::engine::Engine;
 use crate::engines::Engines;
@@ -22,7 +22,7 @@ use crate::http::Http;
 use crate::journal::Journal;
 use crate::listen::{Socket, listen};
 use crate::registry::{Parts, Registry, start};
-use crate::remote::Remote;
+use crate::remote::{KEEPALIVE, Remote};
 use crate::secret_store::SecretStore;
 use crate::state_dir::StateDir;
 use crate::supervisor::Supervisor;
@@ -103,9 +103,11 @@ impl Daemon {
             CutoverServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let until = stop_serving.clone();
         let server = tokio::spawn(async move {
+            let callers = Bounded::new(listener, most_callers(), None);
             let local = tonic::transport::Server::builder()
+                .http2_keepalive_interval(Some(KEEPALIVE))
                 .add_service(service.clone())
-                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until.clone().cancelled_owned());
+                .serve_with_incoming_shutdown(callers.incoming(), until.clone().cancelled_owned());
             let remote = async {
                 match remote {
                     Some(remote) => remote.serve(service, until).await,

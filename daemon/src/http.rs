@@ -4,8 +4,9 @@
 
 use std::fmt::Write as _;
 use std::future::IntoFuture as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,9 +16,10 @@ use axum::routing::get;
 use schemas::fault::{Fault, FaultCode};
 use schemas::phase::Phase;
 use schemas::status::MigrationStatus;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::connections::{Bounded, Guarded, most_readers};
 use crate::engine::width::Widths;
 use crate::engines::Engines;
 use crate::registry::Registry;
@@ -26,9 +28,26 @@ use crate::status::observed;
 /// Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// How long a reader may take to send a request, and to take its answer: all of it is a few kilobytes, of this machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A listener that takes connections, and does not answer yet.
 #[derive(Debug)]
-pub(crate) struct Http(TcpListener);
+pub(crate) struct Http(Bounded<TcpListener>);
+
+impl axum::serve::Listener for Bounded<TcpListener> {
+    type Io = Guarded<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        // Nobody is told apart here: the address is of no use.
+        (Self::accept(self).await, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
 
 #[derive(Clone)]
 struct Sources {
@@ -44,7 +63,8 @@ impl Http {
             let remedy = "listen on 127.0.0.1 or [::1], and put a proxy with TLS before it where others need it";
             return Err(Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy));
         }
-        TcpListener::bind(address).await.map(Self).map_err(|error| {
+        let bound = TcpListener::bind(address).await;
+        bound.map(|listener| Self(Bounded::new(listener, most_readers(), Some(PATIENCE)))).map_err(|error| {
             Fault::new(FaultCode::InvalidConfiguration, format!("failed to listen for HTTP on {address}: {error}"))
                 .with_remedy("name an address and a port of this machine that are free")
         })
@@ -52,7 +72,7 @@ impl Http {
 
     /// Where it listens: the port that the system chose, where 0 was asked for.
     pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.0.listener.local_addr()
     }
 
     /// Answers until it is stopped.

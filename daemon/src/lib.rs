@@ -9,6 +9,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod crash_point;
 pub mod daemon;
 pub mod engine;

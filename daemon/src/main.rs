@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         if !gives_back {
             tracing::debug!("the allocator keeps what is freed: memory may grow past what is in use");
         }
+        daemon::connections::raise_descriptors();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -139,7 +139,7 @@ fn create_folder(path: &Path) -> io::Result<()> {
 
 fn write(path: &Path, secret: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    // A line end at a file's end is not part of the secret; one that is part of it comes before this one.
+    // Line ends at a file's end are no part of the secret.
     writeln!(file, "{secret}")?;
     file.sync_all()
 }
@@ -169,7 +169,7 @@ mod tests {
         store.keep(&workspace, &name, &[secret("source", "a\n"), secret("destination", "b")], None).expect("it keeps them");
         let path = file(folder.path(), &workspace, &name, Side::Source, 3);
         assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(resolve_secret(&SecretRef::File(path.clone())).expect("it resolves"), "a\n");
+        assert_eq!(resolve_secret(&SecretRef::File(path.clone())).expect("it resolves"), "a", "no password ends in a line end");
         assert!(store.keep(&workspace, &name, &[secret("sauce", "x")], None).is_err());
         assert!(store.keep(&workspace, &name, &[secret("source", "")], None).is_err());
         store.prune(std::iter::empty());

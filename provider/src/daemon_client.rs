@@ -22,7 +22,9 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
+use crate::clock;
 use crate::endpoint::Endpoint;
+use crate::pem::{self, Holds};
 
 /// A daemon that is there takes a connection at once; this is for one whose machine is starved.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -301,14 +303,14 @@ fn no_tls(endpoint: &Endpoint) -> Fault {
 }
 
 fn client_tls(tls: &DaemonTls) -> Result<ClientTlsConfig, Fault> {
-    let read = |what: &str, path: &Path| {
-        std::fs::read(path).map_err(|error| {
-            Fault::new(FaultCode::InvalidConfiguration, format!("failed to read {what} {}: {error}", path.display()))
-                .with_remedy("name a PEM file that this user can read")
+    let read = |what: &str, path: &Path, holds: Holds| {
+        pem::read(path, holds, clock::now()).map_err(|problem| {
+            Fault::new(FaultCode::InvalidConfiguration, format!("{what} {} {}", path.display(), problem.what))
+                .with_remedy(problem.remedy)
         })
     };
-    let authorities = read("ca_file", &tls.ca_file)?;
-    let own = read("certificate_key_file", &tls.certificate_key_file)?;
+    let authorities = read("ca_file", &tls.ca_file, Holds::Authorities)?;
+    let own = read("certificate_key_file", &tls.certificate_key_file, Holds::CertificateAndKey)?;
     // One file holds both; each reader takes its own part of it.
     Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)).identity(Identity::from_pem(&own, &own)))
 }

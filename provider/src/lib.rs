@@ -21,6 +21,7 @@ pub mod exit_code;
 pub mod load;
 pub mod observe;
 pub mod output;
+pub mod pem;
 pub mod plan;
 pub mod prepare;
 pub mod progress;

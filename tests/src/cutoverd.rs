@@ -24,9 +24,17 @@ pub struct Config {
     environment: Vec<(OsString, OsString)>,
     arguments: Vec<OsString>,
     state_folder: Option<PathBuf>,
+    descriptors: Option<u64>,
 }
 
 impl Config {
+    /// Lets it have so many descriptors and no more.
+    #[must_use]
+    pub fn descriptors(mut self, most: u64) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// Sets a variable of the daemon's environment.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
@@ -225,7 +233,16 @@ fn launch(config: &Config, folder: &Path) -> Result<Leashed> {
     let socket = folder.join("d.sock");
     let mut listen = OsString::from("unix:");
     listen.push(socket);
-    let launch = Launch::new(&programs()?.cutoverd, folder.join("cutoverd.log"))
+    let program = &programs()?.cutoverd;
+    let launch = match config.descriptors {
+        None => Launch::new(program, folder.join("cutoverd.log")),
+        Some(most) => Launch::new("/bin/sh", folder.join("cutoverd.log")).args([
+            OsString::from("-c"),
+            format!("ulimit -n {most} && exec \"$0\" \"$@\"").into(),
+            program.into(),
+        ]),
+    };
+    let launch = launch
         .remove_afterwards(folder)
         .args([OsString::from("--state-dir"), state_folder(config, folder).into(), "--listen".into(), listen])
         .args(&config.arguments)

@@ -12,6 +12,7 @@ use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use placement::chunk_map::MapError;
 use placement::{Chunk, ChunkMap};
 use schemas::fault::{Fault, FaultCode};
+use schemas::hcl::uri::MongoUri;
 use schemas::id::ShardName;
 use schemas::namespace::{Namespace, Scope};
 use schemas::spec::ConnectionSpec;
@@ -411,32 +412,9 @@ impl Shard {
     /// How the shard is reached with what the router is reached with: the same user and TLS, at the shard's own members.
     #[must_use]
     pub fn connection(&self, router: &ConnectionSpec) -> ConnectionSpec {
-        /// What an option says of a router's hosts alone.
-        const OF_ROUTER: [&str; 7] = [
-            "replicaset",
-            "directconnection",
-            "loadbalanced",
-            "srvservicename",
-            "srvmaxhosts",
-            "readpreference",
-            "localthresholdms",
-        ];
-        let (address, query) = router.uri.split_once('?').unwrap_or((&router.uri, ""));
-        let is_kept = |option: &&str| {
-            let name = option.split('=').next().unwrap_or_default().to_ascii_lowercase();
-            !option.is_empty() && !OF_ROUTER.contains(&name.as_str())
-        };
-        let mut options: Vec<String> = query.split('&').filter(is_kept).map(str::to_owned).collect();
-        let has = |options: &[String], name: &str| options.iter().any(|option| option.to_ascii_lowercase().starts_with(name));
-        if address.starts_with("mongodb+srv:") && !has(&options, "tls=") && !has(&options, "ssl=") {
-            // What the scheme itself says.
-            options.push("tls=true".to_owned());
-        }
-        options.push(format!("replicaSet={}", self.replica_set));
-        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-        let user = rest.rsplit_once('@').map_or(String::new(), |(user, _)| format!("{user}@"));
-        let db = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts).split_once('/').map_or("", |(_, db)| db);
-        let uri = format!("mongodb://{user}{}/{db}?{}", self.hosts, options.join("&"));
+        // The router was reached with it: that it cannot be read is not met.
+        let uri =
+            MongoUri::parse(&router.uri).map_or_else(|_| router.uri.clone(), |uri| uri.of_shard(&self.replica_set, &self.hosts));
         ConnectionSpec { uri, ..router.clone() }
     }
 }

@@ -3,7 +3,7 @@
 //! Names, ports, TLS and credentials are told apart, since each has another remedy. Host names and ports are tried before the
 //! driver is: it reports all of them as one failed server selection.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +13,9 @@ use mongodb::error::ErrorKind;
 use mongodb::event::EventHandler;
 use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{AuthMechanism, ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
+use provider::pem::{self, Holds};
 use schemas::fault::{Fault, FaultCode};
+use schemas::hcl::uri::{self, Beside, InvalidUri, Mechanism, MongoUri};
 use schemas::spec::{ConnectionSpec, SecretRef};
 
 use super::{Deployment, ServerVersion, Side, Topology, primary};
@@ -30,30 +32,54 @@ const MOST_CONNECTIONS: u32 = 100;
 /// retries with the reason on show.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a certificate begins with in PEM, but for the dashes: some write `TRUSTED CERTIFICATE`.
-const PEM_CERTIFICATE: &[u8] = b"CERTIFICATE-----";
+/// A password is shorter by far; a file of another kind is not read whole.
+const LONGEST_SECRET: u64 = 64 << 10;
 
-/// Reads a secret; a trailing line end of a file is not part of it.
+/// Reads a secret. All line ends after it are cut: editors, `echo` and mounted secrets leave one, or two.
+///
+/// # Errors
+///
+/// [`FaultCode::SecretUnavailable`] where it is not there, is empty, or has characters that no password has.
 pub fn resolve_secret(secret: &SecretRef) -> Result<String, Fault> {
-    match secret {
-        SecretRef::Env(name) => std::env::var(name)
-            .map_err(|_| Fault::new(FaultCode::SecretUnavailable, format!("the environment of cutoverd has no variable {name}"))),
-        SecretRef::File(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Fault::new(FaultCode::SecretUnavailable, format!("reading the secret file {}: {error}", path.display()))
+    let unavailable = |message: String, remedy: &str| Fault::new(FaultCode::SecretUnavailable, message).with_remedy(remedy);
+    let (place, bytes) = match secret {
+        SecretRef::Env(name) => {
+            let value = std::env::var_os(name).ok_or_else(|| {
+                Fault::new(FaultCode::SecretUnavailable, format!("the environment of cutoverd has no variable {name}"))
             })?;
-            let text = text.strip_suffix('\n').unwrap_or(&text);
-            Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+            (format!("the variable {name}"), std::os::unix::ffi::OsStringExt::into_vec(value))
         }
+        SecretRef::File(path) => {
+            let failed = |error: io::Error| {
+                Fault::new(FaultCode::SecretUnavailable, format!("reading the secret file {}: {error}", path.display()))
+            };
+            let mut bytes = Vec::new();
+            std::fs::File::open(path).and_then(|file| file.take(LONGEST_SECRET + 1).read_to_end(&mut bytes)).map_err(failed)?;
+            (format!("the secret file {}", path.display()), bytes)
+        }
+    };
+    let alone = "let it hold the password alone, in UTF-8";
+    if bytes.len() as u64 > LONGEST_SECRET {
+        return Err(unavailable(format!("{place} is longer than any password"), alone));
     }
-}
-
-/// The value of one option of a connection string.
-fn uri_option<'a>(uri: &'a str, name: &str) -> Option<&'a str> {
-    let (_, query) = uri.split_once('?')?;
-    query
-        .split('&')
-        .find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        return Err(unavailable(format!("{place} begins with a byte order mark"), "save it as UTF-8 without one"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| unavailable(format!("{place} is no text in UTF-8"), alone))?;
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.is_empty() {
+        return Err(unavailable(format!("{place} is empty"), alone));
+    }
+    // SASLprep refuses them (RFC 4013, section 2.3), and the driver then says nothing else.
+    if let Some((at, control)) = text.chars().enumerate().find(|(_, c)| c.is_control()) {
+        let what = match control {
+            '\n' | '\r' => "a line end".to_owned(),
+            '\t' => "a tabulator".to_owned(),
+            other => format!("the control character U+{:04X}", u32::from(other)),
+        };
+        return Err(unavailable(format!("{place} has {what} in it, as its character number {}", at + 1), alone));
+    }
+    Ok(text.to_owned())
 }
 
 /// A user of the daemon's own making.
@@ -108,8 +134,81 @@ impl Handshakes {
     }
 }
 
+/// What a declared connection says, read and held together.
+struct Declared {
+    uri: MongoUri,
+    login: Option<uri::Login>,
+}
+
+impl Declared {
+    fn read(side: Side, spec: &ConnectionSpec) -> Result<Self, Fault> {
+        let wrong = |error: InvalidUri| {
+            let unknown = error.unknown.map(|name| format!(" ({name:?})")).unwrap_or_default();
+            let message = format!("the {side}: {}{unknown}", error.summary);
+            Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(error.detail)
+        };
+        let uri = MongoUri::parse(&spec.uri).map_err(wrong)?;
+        let beside = Beside {
+            username: spec.username.as_deref(),
+            has_password: spec.password.is_some(),
+            tls: spec.tls.as_ref().map(|tls| (tls.ca_file.as_deref(), tls.certificate_key_file.as_deref())),
+        };
+        match uri.login(&beside) {
+            Ok(login) => Ok(Self { uri, login }),
+            Err(conflicts) => Err(conflicts.into_iter().next().map_or_else(
+                || Fault::new(FaultCode::Internal, "a connection was refused without a reason"),
+                |conflict| wrong(conflict.error),
+            )),
+        }
+    }
+}
+
+/// The credential of who is declared; `found` is what the driver has made of the user alone, which knows what DNS says.
+fn credential(login: &uri::Login, password: Option<&SecretRef>, found: Option<Credential>) -> Result<Credential, Fault> {
+    let mut credential = found.unwrap_or_default();
+    credential.username.clone_from(&login.username);
+    if let Some(source) = &login.source {
+        credential.source = Some(source.clone());
+    }
+    credential.mechanism = match login.mechanism {
+        Mechanism::Negotiated => None,
+        Mechanism::ScramSha1 => Some(AuthMechanism::ScramSha1),
+        Mechanism::ScramSha256 => Some(AuthMechanism::ScramSha256),
+        Mechanism::X509 => Some(AuthMechanism::MongoDbX509),
+        Mechanism::Plain => Some(AuthMechanism::Plain),
+    };
+    credential.password = password.map(resolve_secret).transpose()?;
+    Ok(credential)
+}
+
+/// Looks at the files of a connection's TLS; a failed handshake does not say which of them it is, and why.
+fn check_files(side: Side, spec: &ConnectionSpec, tls: &TlsOptions) -> Result<(), Fault> {
+    let of_block = spec.tls.as_ref();
+    let files = [
+        (Holds::Authorities, &tls.ca_file_path, of_block.is_some_and(|tls| tls.ca_file.is_some()), "ca_file", "tlsCAFile"),
+        (
+            Holds::CertificateAndKey,
+            &tls.cert_key_file_path,
+            of_block.is_some_and(|tls| tls.certificate_key_file.is_some()),
+            "certificate_key_file",
+            "tlsCertificateKeyFile",
+        ),
+    ];
+    for (holds, path, is_of_block, attribute, option) in files {
+        let Some(path) = path else { continue };
+        pem::read(path, holds, provider::clock::now()).map_err(|problem| {
+            let name = if is_of_block { format!("tls.{attribute}") } else { option.to_owned() };
+            Fault::new(FaultCode::TlsFailed, format!("the {side}'s {name} {} {}", path.display(), problem.what))
+                .with_remedy(problem.remedy)
+        })?;
+    }
+    Ok(())
+}
+
 async fn client_options(side: Side, spec: &ConnectionSpec, login: Option<&Login>) -> Result<ClientOptions, Fault> {
-    let mut options = ClientOptions::parse(&spec.uri).await.map_err(|error| {
+    let declared = Declared::read(side, spec)?;
+    let user = declared.login.as_ref().and_then(|login| login.username.as_deref());
+    let mut options = ClientOptions::parse(declared.uri.for_driver(user)).await.map_err(|error| {
         let code = match &*error.kind {
             ErrorKind::DnsResolve { .. } => FaultCode::HostNotFound,
             _ => FaultCode::InvalidConfiguration,
@@ -122,39 +221,16 @@ async fn client_options(side: Side, spec: &ConnectionSpec, login: Option<&Login>
         credential.password = Some(login.password.clone());
         credential.source = Some("admin".to_owned());
         options.credential = Some(credential);
-    } else if spec.username.is_some() || spec.password.is_some() {
-        let mut credential = options.credential.take().unwrap_or_else(|| {
-            let mut credential = Credential::default();
-            credential.source =
-                uri_option(&spec.uri, "authSource").map(str::to_owned).or_else(|| options.default_database.clone());
-            credential
-        });
-        if let Some(username) = &spec.username {
-            credential.username = Some(username.clone());
-        }
-        if let Some(secret) = &spec.password {
-            credential.password = Some(resolve_secret(secret)?);
-        }
-        options.credential = Some(credential);
+    } else {
+        let found = options.credential.take();
+        let login = declared.login.as_ref();
+        options.credential = login.map(|login| credential(login, spec.password.as_ref(), found)).transpose()?;
     }
     if let Some(tls) = &spec.tls {
-        for (name, file) in [("ca_file", &tls.ca_file), ("certificate_key_file", &tls.certificate_key_file)] {
-            let Some(path) = file else { continue };
-            let failed = |why: &str, remedy: &str| {
-                Fault::new(FaultCode::TlsFailed, format!("the {side}'s tls.{name} {}: {why}", path.display()))
-                    .with_remedy(format!("correct tls.{name}, or {remedy}"))
-            };
-            let text = std::fs::read(path)
-                .map_err(|error| failed(&error.to_string(), "make the file readable for the user that runs cutoverd"))?;
-            // The driver takes an authority's file with nothing in it, and then trusts nobody.
-            if !text.windows(PEM_CERTIFICATE.len()).any(|window| window == PEM_CERTIFICATE) {
-                return Err(failed("it holds no certificate in PEM", "convert the file to PEM"));
-            }
-        }
         // What the URI says of TLS stays, and the block's files go over it.
         let mut tls_options = match options.tls.take() {
             Some(Tls::Enabled(from_uri)) => from_uri,
-            _ => TlsOptions::default(),
+            Some(Tls::Disabled) | None => TlsOptions::default(),
         };
         if tls.ca_file.is_some() {
             tls_options.ca_file_path.clone_from(&tls.ca_file);
@@ -164,13 +240,8 @@ async fn client_options(side: Side, spec: &ConnectionSpec, login: Option<&Login>
         }
         options.tls = Some(Tls::Enabled(tls_options));
     }
-    if let Some(credential) = &options.credential
-        && credential.mechanism != Some(AuthMechanism::MongoDbX509)
-        && credential.username.is_some()
-        && credential.password.is_none()
-    {
-        return Err(Fault::new(FaultCode::SecretUnavailable, format!("the {side} has a user name and no password"))
-            .with_remedy("add password = { env = \"NAME\" } or { file = \"PATH\" } to the block"));
+    if let Some(Tls::Enabled(tls)) = &options.tls {
+        check_files(side, spec, tls)?;
     }
     options.app_name = Some("cutover".to_owned());
     // The driver's own bound is 10, which a declared parallelism would be held at in silence. What the URI says stands.
@@ -212,7 +283,7 @@ async fn probe(side: Side, hosts: &[ServerAddress]) -> Result<(), Fault> {
 
 /// The address of this machine from which it would connect to a URI's first host; `None` where that cannot be told.
 pub async fn local_address(uri: &str) -> Option<std::net::IpAddr> {
-    let options = ClientOptions::parse(uri).await.ok()?;
+    let options = ClientOptions::parse(MongoUri::parse(uri).ok()?.for_driver(None)).await.ok()?;
     let ServerAddress::Tcp { host, port } = options.hosts.first()? else { return None };
     let target = tokio::net::lookup_host((host.as_str(), port.unwrap_or(27017))).await.ok()?.next()?;
     let any: std::net::IpAddr =
@@ -234,8 +305,7 @@ pub async fn connect(side: Side, spec: &ConnectionSpec, login: Option<&Login>, t
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     probe(side, &options.hosts).await?;
     let with_tls = matches!(options.tls, Some(Tls::Enabled(_)));
-    // 0 in a URI is a driver's word for no bound.
-    let most_connections = options.max_pool_size.filter(|most| *most > 0).unwrap_or(MOST_CONNECTIONS);
+    let most_connections = options.max_pool_size.unwrap_or(MOST_CONNECTIONS);
     let client = mongodb::Client::with_options(options).map_err(|error| match &*error.kind {
         ErrorKind::InvalidTlsConfig { .. } => {
             Fault::new(FaultCode::TlsFailed, format!("the {side}'s TLS settings: {}", super::error::words(&error)))
@@ -317,3 +387,6 @@ fn version(build: &Document) -> ServerVersion {
     let at = |index: usize| numbers.get(index).copied().unwrap_or(0);
     ServerVersion::new(at(0), at(1), at(2))
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,10 +13,9 @@ use std::time::Instant;
 
 use prost::Message as _;
 use provider::output::pretty;
-use provider::plan::{Folded, plan};
 use provider::render::paint::Paint;
 use provider::render::{markdown, plan_text};
-use provider::saved_plan::SavedPlan;
+use provider::saved_plan::{Origin, SavedPlan};
 use schemas::fault::FaultCode;
 use schemas::hcl::{File, Inputs, layout, load_texts};
 use schemas::time::UtcTime;
@@ -82,9 +81,13 @@ fn hostile_saved_plans_are_refused_or_shown() {
     let declared = provider::load::directory(&root().join("examples/many"), &provider::load::NO_VARIABLES).expect("it loads");
     let file = folder.path().join("plan");
     let now: UtcTime = "2026-03-01T10:00:00Z".parse().expect("a time");
-    let made = plan(&declared.declaration, &[], &BTreeMap::new(), now);
-    let place = (root().join("examples/many"), "unix:///run/cutover/cutoverd.sock".to_owned(), declared.inputs.clone());
-    SavedPlan::new(made, &declared.declaration, &BTreeMap::new(), place, now).write(&file).expect("the seed");
+    let origin = Origin {
+        directory: root().join("examples/many"),
+        endpoint: "unix:///run/cutover/cutoverd.sock".to_owned(),
+        inputs: declared.inputs,
+        now,
+    };
+    SavedPlan::new(declared.declaration, Vec::new(), BTreeMap::new(), origin).write(&file).expect("the seed");
     let seed = fs::read(&file).expect("the seed");
     let document: serde_json::Value = serde_json::from_slice(&seed).expect("a saved plan is JSON");
     let mut read = 0;
@@ -92,7 +95,7 @@ fn hostile_saved_plans_are_refused_or_shown() {
         let mut numbers = Numbers(round);
         let bytes = match numbers.below(3) {
             0 => mutated(&seed, &seed, &mut numbers),
-            _ => mutated_json(&document, &mut numbers).to_string().into_bytes(),
+            _ => signed(&mutated_json(&document, &mut numbers)),
         };
         fs::write(&file, &bytes).expect("writes");
         let start = Instant::now();
@@ -100,12 +103,9 @@ fn hostile_saved_plans_are_refused_or_shown() {
             Ok(saved) => {
                 // What it answers does not matter here.
                 let _ = (saved.check_inputs(), saved.check_observed(&[]), saved.check_inspections(&BTreeMap::new()));
-                let folded = Folded::count(&saved.plan, saved.specs.values());
-                drop((
-                    plan_text::plan(&saved.plan, &folded, Paint::new(true)),
-                    markdown::plan(&saved.plan, &folded),
-                    pretty(&saved.plan),
-                ));
+                let (plan, folded) = (saved.plan(), saved.folded());
+                drop((plan_text::plan(plan, &folded, Paint::new(true)), markdown::plan(plan, &folded), pretty(plan)));
+                drop((saved.specs(), saved.drops()));
                 true
             }
             Err(fault) => {
@@ -118,6 +118,17 @@ fn hostile_saved_plans_are_refused_or_shown() {
         in_time(start, round, &bytes);
     }
     assert!(read > 0, "nothing got past the reader: the plans' own texts were never tried");
+}
+
+/// A document in a saved plan's form, with the digest that fits it.
+fn signed(document: &serde_json::Value) -> Vec<u8> {
+    let mut document = document.clone();
+    if let Some(members) = document.as_object_mut() {
+        members.remove("sha256");
+    }
+    let text = pretty(&document);
+    let bound = text.strip_suffix("\n}\n").unwrap_or(&text);
+    format!("{bound},\n  \"sha256\": \"{}\"\n}}\n", schemas::spec::sha256_hex(bound.as_bytes())).into_bytes()
 }
 
 /// Sends and takes messages as the bytes they are.

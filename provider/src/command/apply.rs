@@ -36,6 +36,7 @@ struct Document {
 struct Prepared {
     client: DaemonClient,
     plan: Plan,
+    folded: Folded,
     specs: BTreeMap<MigrationName, MigrationSpec>,
     drops: Drops,
     saved: bool,
@@ -44,8 +45,7 @@ struct Prepared {
 pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, Failure> {
     let prepared =
         if request.from.is_file() { from_file(request, context).await? } else { from_directory(request, context).await? };
-    let Prepared { client, plan, specs, drops, saved } = prepared;
-    let folded = Folded::count(&plan, specs.values());
+    let Prepared { client, plan, folded, specs, drops, saved } = prepared;
     let text = Format { json: false, markdown: false };
     if plan.has_errors() {
         if request.json {
@@ -110,7 +110,8 @@ async fn from_directory(request: &Apply, context: &Context) -> Result<Prepared, 
     let observed = observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref()).await?;
     let declared = narrow(loaded.declaration, &observed, request.target.as_ref())?;
     let prepare::Prepared { plan, specs, drops } = prepare::prepare(&client, declared, &observed).await?;
-    Ok(Prepared { client, plan, specs, drops, saved: false })
+    let folded = Folded::count(&plan, specs.values());
+    Ok(Prepared { client, plan, folded, specs, drops, saved: false })
 }
 
 /// A saved plan is checked against everything that it was made from, and then is what it is.
@@ -128,14 +129,12 @@ async fn from_file(request: &Apply, context: &Context) -> Result<Prepared, Failu
     let saved = SavedPlan::read(&request.from)?;
     saved.check_inputs()?;
     let client = context.connect(&saved.reach()).await?;
-    let Some(workspace) = saved.plan.workspace.clone() else {
-        return Err(Fault::new(FaultCode::OutputFailed, format!("{} names no workspace", request.from.display())).into());
-    };
-    let observed = observe::migrations(&client, &workspace, None).await?;
+    let (workspace, specs) = (saved.workspace(), saved.specs());
+    let observed = observe::migrations(&client, workspace, None).await?;
     saved.check_observed(&observed)?;
-    let inspections = observe::inspections(&client, &workspace, saved.specs.values(), &observed).await?;
+    let inspections = observe::inspections(&client, workspace, specs.values(), &observed).await?;
     saved.check_inspections(&inspections)?;
-    Ok(Prepared { client, plan: saved.plan, specs: saved.specs, drops: saved.drops, saved: true })
+    Ok(Prepared { client, plan: saved.plan().clone(), folded: saved.folded(), specs, drops: saved.drops(), saved: true })
 }
 
 fn confirm(request: &Apply, context: &Context) -> Result<(), Failure> {

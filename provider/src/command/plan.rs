@@ -8,9 +8,9 @@ use super::{Context, narrow};
 use crate::cli::{Declared, Format};
 use crate::exit_code::{ExitCode, Failure};
 use crate::load::{self, Inputs};
-use crate::plan::{Folded, Plan, plan};
+use crate::plan::{Folded, Plan};
 use crate::render::{markdown, plan_text};
-use crate::saved_plan::SavedPlan;
+use crate::saved_plan::{Origin, SavedPlan};
 use crate::{clock, observe};
 
 pub(super) struct Request {
@@ -40,8 +40,11 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
     let observed = observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref()).await?;
     let declared = narrow(loaded.declaration, &observed, request.target.as_ref())?;
     let inspections = observe::inspections(&client, &declared.workspace, declared.specs(), &observed).await?;
-    let plan = plan(&declared, &observed, &inspections, clock::now());
-    print(&plan, &Folded::count(&plan, declared.specs()), request.format, context)?;
+    let origin =
+        Origin { directory: dir.clone(), endpoint: client.endpoint().to_string(), inputs: loaded.inputs, now: clock::now() };
+    let made = SavedPlan::new(declared, observed, inspections, origin);
+    let plan = made.plan();
+    print(plan, &made.folded(), request.format, context)?;
     context.tell(&plan.diagnostics);
     if plan.has_errors() {
         if let Some(out) = &request.out {
@@ -51,8 +54,7 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
     }
     let differs = plan.has_actions() || !plan.drift.is_empty();
     if let Some(out) = &request.out {
-        let place = (dir.clone(), client.endpoint().to_string(), loaded.inputs);
-        SavedPlan::new(plan, &declared, &inspections, place, clock::now()).write(out)?;
+        made.write(out)?;
         context.output.message(&format!("The plan is saved; `cutover apply {}` carries out exactly it.\n", out.display()));
     }
     Ok(if differs && request.detailed_exitcode { ExitCode::Difference } else { ExitCode::Done })

@@ -5,12 +5,11 @@ use std::path::Path;
 use super::{Context, plan};
 use crate::cli::Format;
 use crate::exit_code::{ExitCode, Failure};
-use crate::plan::Folded;
 use crate::saved_plan::SavedPlan;
 
 pub(super) fn run(file: &Path, format: Format, context: &Context) -> Result<ExitCode, Failure> {
     let saved = SavedPlan::read(file)?;
-    plan::print(&saved.plan, &Folded::count(&saved.plan, saved.specs.values()), format, context)?;
-    context.tell(&saved.plan.diagnostics);
+    plan::print(saved.plan(), &saved.folded(), format, context)?;
+    context.tell(&saved.plan().diagnostics);
     Ok(ExitCode::Done)
 }

@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use fake_daemon::{FakeDaemon, report, source_down, started};
 use provider::plan::Plan;
+use provider::saved_plan::SavedPlan;
 use schemas::fault::{Fault, FaultCode};
 use schemas::phase::Phase;
 use schemas::spec::MigrationSpec;
@@ -383,11 +384,98 @@ fn a_saved_plan_is_applied_exactly_or_not_at_all() {
     place.daemon.state().observed[0].status.serial = schemas::id::Serial(7);
     place.run(&["apply", name]).is(1, &[], &["error[CUT0009]", "orders was at serial 1, and is at 7 now"]);
 
-    let newer = fs::read_to_string(&file).expect("the plan").replacen("\"format_version\": 1", "\"format_version\": 2", 1);
-    fs::write(&file, newer).expect("the plan");
-    place.run(&["apply", name]).is(1, &[], &["error[CUT0005]", "format 2"]);
+    let written = fs::read_to_string(&file).expect("the plan");
+    for (format, remedy) in [(1, "plan again: nothing binds"), (3, "with the version of cutover that made it")] {
+        let other = written.replacen("\"format_version\": 2", &format!("\"format_version\": {format}"), 1);
+        fs::write(&file, other).expect("the plan");
+        place.run(&["apply", name]).is(1, &[], &["error[CUT0005]", &format!("format {format}"), remedy]);
+    }
     fs::write(&file, "{}").expect("the plan");
     place.run(&["show", name]).is(1, &[], &["error[", "no saved plan"]);
+}
+
+/// A saved plan with some of its members changed and a digest that fits.
+fn signed_anew(written: &str, change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let mut document: serde_json::Value = serde_json::from_str(written).expect("JSON");
+    change(&mut document);
+    document.as_object_mut().expect("an object").remove("sha256");
+    let text = provider::output::pretty(&document);
+    let bound = text.strip_suffix("\n}\n").expect("the end");
+    format!("{bound},\n  \"sha256\": \"{}\"\n}}\n", schemas::spec::sha256_hex(bound.as_bytes()))
+}
+
+#[test]
+fn no_other_bytes_than_were_saved_are_shown_or_applied() {
+    let place = Place::new();
+    let mut found = fake_daemon::well();
+    found.drops = vec!["shop.orders".parse().expect("a namespace")];
+    place.daemon.state().inspections.insert("orders".to_owned(), found);
+    let file = place.path("plan.json");
+    let name = file.to_str().expect("a name");
+    place.run(&["plan", "--out", name]).is(0, &["1 to create"], &["cutover apply"]);
+    let written = fs::read(&file).expect("the plan");
+    let read = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("the plan");
+        SavedPlan::read(&file)
+    };
+    // Some of each byte's bits in turn, and every bit of the digest at its end.
+    let bits = written.len() * 8;
+    for at in (0..bits).step_by(37).chain(bits - 80 * 8..bits) {
+        let mut bytes = written.clone();
+        bytes[at / 8] ^= 1 << (at % 8);
+        let refused = read(&bytes).map(drop).expect_err(&format!("bit {at} is turned"));
+        assert!(!refused.remedy.is_empty(), "{refused:?}");
+    }
+    for length in (0..written.len()).step_by(41).chain(written.len() - 80..written.len()) {
+        assert!(read(&written[..length]).is_err(), "{length} bytes of it");
+    }
+    for (before, after) in [("", "\n"), ("", "{}"), (" ", ""), ("\u{feff}", ""), ("", "\0")] {
+        assert!(read(&[before.as_bytes(), &written, after.as_bytes()].concat()).is_err(), "{before:?} {after:?}");
+    }
+    // Through the program, too.
+    for at in [written.len() / 3, written.len() / 2, written.len() - 10] {
+        let mut bytes = written.clone();
+        bytes[at] ^= 1;
+        fs::write(&file, &bytes).expect("the plan");
+        for words in [vec!["show", name], vec!["show", name, "--json"], vec!["apply", name]] {
+            place.run(&words).is(1, &[], &["error[", "damaged", "cutover plan --out FILE"]);
+        }
+    }
+
+    // What is signed anew shows what it applies, or is refused.
+    let text = String::from_utf8(written).expect("text");
+    type Change = fn(&mut serde_json::Value);
+    let contradictions: [(&str, Change); 8] = [
+        ("action", |plan| plan["plan"]["changes"][0]["action"] = "update".into()),
+        ("serial", |plan| plan["plan"]["changes"][0]["serial"] = 7.into()),
+        ("effects", |plan| plan["plan"]["changes"][0]["effects"] = serde_json::json!(["nothing"])),
+        ("after", |plan| plan["plan"]["changes"][0]["attributes"][0]["after"] = 7.into()),
+        ("fingerprint", |plan| plan["plan"]["fingerprint"] = "0".repeat(64).into()),
+        ("spec", |plan| plan["declared"]["orders"]["spec"]["destination"]["existing_data"] = "drop".into()),
+        ("name", |plan| plan["declared"]["orders"]["spec"]["name"] = "others".into()),
+        ("workspace", |plan| plan["workspace"] = "others".into()),
+    ];
+    for (what, change) in contradictions {
+        fs::write(&file, signed_anew(&text, change)).expect("the plan");
+        place.run(&["show", name]).is(1, &[], &["error[", "it contradicts itself"]);
+        assert!(SavedPlan::read(&file).is_err(), "{what}");
+    }
+    assert!(place.daemon.state().applied.is_empty());
+    fs::write(&file, signed_anew(&text, |_| ())).expect("the plan");
+    place.run(&["show", name]).is(0, &["1 to create"], &[]);
+
+    // What it tells as the values before is what the daemon has.
+    place.spec();
+    place.declare(&HCL.replace("120h", "144h"));
+    place.run(&["plan", "--out", name]).is(0, &["\"120h\" -> \"144h\""], &["cutover apply"]);
+    let text = fs::read_to_string(&file).expect("the plan");
+    let lied = signed_anew(&text, |plan| {
+        let before = |value: &mut serde_json::Value| *value = "96h".into();
+        before(&mut plan["observed"][0]["spec"]["cutover"]["window"]);
+        before(&mut plan["plan"]["changes"][0]["attributes"][0]["before"]);
+    });
+    fs::write(&file, lied).expect("the plan");
+    place.run(&["apply", name]).is(1, &[], &["error[CUT0009]", "orders is not declared as the plan tells"]);
 }
 
 #[test]

@@ -170,7 +170,11 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
         Kind::ShardKey => shard_key(here.texts(value)?, here).map(Checked::Texts),
         Kind::Uri => match MongoUri::parse(here.text(value)?) {
             Ok(uri) => Ok(Checked::Uri(uri)),
-            Err(error) => refuse(Part::All, error.summary, error.detail),
+            Err(error) => {
+                let unknown = error.unknown.filter(|_| !here.hidden);
+                let summary = unknown.map_or(error.summary, |name| format!("the URI has no option {}", quoted(&name)));
+                refuse(Part::All, summary, error.detail)
+            }
         },
         Kind::Secret => secret(value, here).map(Checked::Secret),
         Kind::File => {

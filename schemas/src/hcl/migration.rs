@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::body::{Filled, Setting};
 use super::check::{Checked, NAME_RULE};
 use super::diagnostic::{Diagnostic, Place, Report};
 use super::source::quoted;
-use super::uri::MongoUri;
+use super::uri::{Beside, Conflict, MongoUri, Part};
 use crate::fault::FaultCode;
 use crate::id::{Generation, MigrationName};
 use crate::namespace::{Namespace, NamespacePattern, OWN_DATABASE, SYSTEM_DATABASES, Scope};
@@ -23,7 +24,7 @@ use crate::time::Length;
 pub const DEFAULT_VERIFY_MODE: VerifyMode = VerifyMode::Full;
 
 /// One migration as it was declared.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Declared {
     /// What was declared.
     pub spec: MigrationSpec,
@@ -229,39 +230,36 @@ impl Rules<'_> {
                 "Anybody on the way can read and change what is carried, the password too. Name the authority in tls.ca_file.";
             self.add(Diagnostic::warning(format!("{option}=true switches the check of the server off"), detail), uri_place, side);
         }
-        if uri.names_invalid_hostnames() {
-            let detail = "The daemon always looks whether a certificate is of its host, also on every shard. Remove the option, and give \
-                          the servers certificates of the names that they are reached by.";
-            self.add(Diagnostic::error("the URI's option tlsAllowInvalidHostnames is not supported", detail), uri_place, side);
+        let without_effect: Vec<&str> = uri.without_effect().collect();
+        if !without_effect.is_empty() {
+            let plural = if without_effect.len() > 1 { ("s", "have") } else { ("", "has") };
+            let summary = format!("the URI's option{} {} {} no effect", plural.0, without_effect.join(", "), plural.1);
+            let detail = "They may stay. The daemon chooses these itself: it reads and writes with majority, at the primary or where \
+                          it says so, carries documents as they are, and bounds each wait by a time of its own.";
+            self.add(Diagnostic::warning(summary, detail), uri_place, side);
         }
-        if let Some(tls) = tls
-            && uri.switches_tls_off()
-        {
-            let diagnostic = Diagnostic::error("the URI switches TLS off, and a tls block switches it on", "Remove one of them.");
-            self.add(diagnostic.related_to("the tls block", tls.place.clone()), uri_place, side);
+        let (username, password) = (block.attributes.get("username"), block.attributes.get("password"));
+        let (name, ca_file, key_file) = (text(Some(block), "username"), file(tls, "ca_file"), file(tls, "certificate_key_file"));
+        if block.has("username") && name.is_none() {
+            // That is said of the name itself.
+            return;
         }
-        let username = block.attributes.get("username");
-        if let Some(Setting { value: Checked::Text(name), place, .. }) = username
-            && name.is_empty()
-        {
-            self.add(Diagnostic::error("the username is empty", "Leave it out where no user is needed."), place, side);
-        }
-        let has_user = block.has("username") || uri.has_username();
-        let password = block.attributes.get("password");
-        if let Some(password) = password
-            && !has_user
-        {
-            let detail = "Write username = \"NAME\" beside it, or remove the password.";
-            self.add(Diagnostic::error("a password without a username", detail), &password.place, side);
-        }
-        // Other mechanisms need no password: X.509, Kerberos, those of cloud providers.
-        let scram = uri.option("authmechanism").is_none_or(|mechanism| mechanism.to_ascii_uppercase().starts_with("SCRAM"));
-        let has_certificate = setting(tls, "certificate_key_file").is_some() || uri.option("tlscertificatekeyfile").is_some();
-        if has_user && !block.has("password") && scram && !has_certificate {
-            let place = username.map_or(uri_place, |username| &username.place);
-            let detail = "Write password = { env = \"VARIABLE\" } or { file = \"/path\" } beside it. A user that logs on by certificate \
-                          has authMechanism=MONGODB-X509 in the URI.";
-            self.add(Diagnostic::error("a username without a password", detail), place, side);
+        let beside = Beside {
+            username: name.as_deref(),
+            has_password: block.has("password"),
+            tls: tls.map(|_| (ca_file.as_deref(), key_file.as_deref())),
+        };
+        for Conflict { part, error, with_tls } in uri.login(&beside).err().unwrap_or_default() {
+            let setting = match part {
+                Part::Uri => None,
+                Part::Username => username,
+                Part::Password => password,
+            };
+            let mut diagnostic = Diagnostic::error(error.summary, error.detail);
+            if let Some(tls) = tls.filter(|_| with_tls) {
+                diagnostic = diagnostic.related_to("the tls block", tls.place.clone());
+            }
+            self.add(diagnostic, setting.map_or(uri_place, |setting| &setting.place), side);
         }
     }
 
