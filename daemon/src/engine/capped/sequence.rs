@@ -182,7 +182,8 @@ mod tests {
         let hash = |n: i32| key::hash(&rawdoc! { "_id": n }, false);
         let records = HashMap::from([(hash(1), 30), (hash(2), 10), (hash(3), 20), (hash(4), 40), (hash(5), 25)]);
         let mut sequence = Sequence { records, early: vec![(20, new(3)), (25, new(5)), (40, new(4))], collated: false };
-        let gone = Write { delete: Deletion::Whatever, content: None, ..new(5) };
+        let mut gone = new(5);
+        (gone.delete, gone.content) = (Deletion::Whatever, None);
         let mut round = vec![new(1), gone, new(9), new(2)];
         sequence.arrange(&mut round);
         // 9 is evicted already; 5 has a write of its own; 4 is behind all of them.
