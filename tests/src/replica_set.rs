@@ -16,7 +16,6 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::fault_proxy::FaultProxy;
-use crate::mongod;
 use crate::tls::TlsFiles;
 use member::Member;
 pub use options::{Auth, Options, Role, TlsMode, User};
@@ -51,7 +50,8 @@ impl ReplicaSet {
         ensure!(options.members > 0, "a replica set has at least one member");
         ensure!(!options.standalone || options.members == 1, "a standalone server is one server");
         // Looking for mongod may take a download; it must not hold up the runtime's other tasks.
-        tokio::task::spawn_blocking(mongod::path).await??;
+        let wanted = options.clone();
+        tokio::task::spawn_blocking(move || wanted.program()).await??;
         let folder = tempfile::Builder::new().prefix("cutover-rig-").tempdir().context("failed to create a folder")?;
         let tls = match (options.tls, &options.certificates) {
             (Some(_), Some(given)) => Some(given.clone()),

@@ -10,7 +10,6 @@ use super::options::{Options, Role};
 use super::{PATIENCE, POLL};
 use crate::fault_proxy::FaultProxy;
 use crate::leash::{Launch, Leashed};
-use crate::mongod;
 use crate::ports::ReservedPort;
 use crate::tls::TlsFiles;
 
@@ -115,7 +114,7 @@ fn launch(options: &Options, tls: Option<&TlsFiles>, folder: &Path, port: u16) -
     let set_folder = folder.parent().context("a member's folder lies in its set's")?;
     let data = folder.join("data");
     fs::create_dir_all(&data).with_context(|| format!("failed to create {}", data.display()))?;
-    let mut launch = Launch::new(mongod::path()?, folder.join("mongod.log"))
+    let mut launch = Launch::new(options.program()?, folder.join("mongod.log"))
         .remove_afterwards(set_folder)
         .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--nounixsocket", "--dbpath"])
         .args([&data])

@@ -1,9 +1,12 @@
 //! What a replica set is started with.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Result;
 use mongodb::bson::{Bson, doc};
 
+use crate::mongod;
 use crate::tls::TlsFiles;
 
 /// What to start.
@@ -11,6 +14,8 @@ use crate::tls::TlsFiles;
 pub struct Options {
     /// The replica set's name.
     pub name: String,
+    /// The version of `mongod`, one of those that [`crate::mongod::version`] has; `None`: the one that tests run with.
+    pub version: Option<String>,
     /// How many members.
     pub members: usize,
     /// One server that is no replica set.
@@ -39,10 +44,24 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
 }
 
+impl Options {
+    /// The program that is started.
+    ///
+    /// # Errors
+    /// When there is none, and none can be fetched.
+    pub(super) fn program(&self) -> Result<PathBuf> {
+        match &self.version {
+            Some(version) => mongod::version(version),
+            None => mongod::path().map(Path::to_path_buf),
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             name: "rs0".to_owned(),
+            version: None,
             members: 1,
             standalone: false,
             role: Role::Alone,
