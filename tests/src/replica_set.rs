@@ -410,3 +410,16 @@ fn password_credential(name: &str, password: &str) -> Credential {
 fn is_primary(hello: &Document) -> bool {
     hello.get_bool("isWritablePrimary").unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, ReplicaSet};
+    use mongodb::bson::doc;
+
+    #[tokio::test]
+    async fn a_version_is_started_by_its_name() {
+        let set = ReplicaSet::start(Options { version: Some("5.0.32".to_owned()), ..Options::default() }).await.unwrap();
+        let info = set.client().await.unwrap().database("admin").run_command(doc! { "buildInfo": 1 }).await.unwrap();
+        assert_eq!(info.get_str("version"), Ok("5.0.32"));
+    }
+}
