@@ -93,7 +93,7 @@ async fn planted_differences_are_found_and_named() -> Result<()> {
     engine.start_sync(sender).await?;
     let wanted = [
         ("indexes", None, vec!["a_1"]),
-        ("options", None, vec!["validationAction", "validationLevel", "validator"]),
+        ("options", None, vec!["validator"]),
         ("different", Some("11"), vec!["a"]),
         ("different", Some("13"), vec!["(field order)"]),
         ("different", Some("17"), vec!["b.d"]),

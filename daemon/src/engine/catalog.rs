@@ -5,7 +5,7 @@ mod make;
 
 use std::collections::BTreeMap;
 
-use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 
@@ -186,7 +186,7 @@ pub async fn find(deployment: &Deployment, namespace: &Namespace) -> Result<Opti
     Ok(Some(info))
 }
 
-/// The indexes of a collection, less the one on `_id`; empty where the collection does not exist.
+/// The indexes of a collection, less the one by which the server finds an `_id`; empty where the collection does not exist.
 pub async fn indexes(deployment: &Deployment, namespace: &Namespace) -> Result<Vec<RawDocumentBuf>, Fault> {
     let mut list = command("listIndexes", &namespace.collection);
     append(&mut list, "cursor", &*rawdoc! { "batchSize": 1_000 });
@@ -196,6 +196,9 @@ pub async fn indexes(deployment: &Deployment, namespace: &Namespace) -> Result<V
         Err(e) => Err(deployment.fault(&format!("listing the indexes of {namespace}"), &e)),
     }
 }
+
+/// The name of the index on `_id`.
+const ID_INDEX: &str = "_id_";
 
 /// The server's code for a namespace that does not exist.
 pub const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -213,14 +216,11 @@ fn is_no_collection(error: &mongodb::error::Error) -> bool {
     matches!(error::code(error), Some(NAMESPACE_NOT_FOUND | ON_VIEW))
 }
 
+/// Whether it is the index by which the server finds an `_id`, which comes with a collection. Any other on `_id` was made by somebody:
+/// the server takes any direction but 1 and -1 for another one (`IndexDescriptor::isIdIndexPattern`), and gives its own the name
+/// that no other may have.
 fn is_on_id(spec: &RawDocument) -> bool {
-    if spec.get_bool("clustered").is_ok_and(|set| set) {
-        return true;
-    }
-    let Ok(key) = spec.get_document("key") else { return false };
-    let mut fields = key.iter().flatten();
-    matches!((fields.next(), fields.next()), (Some((name, value)), None)
-        if name.as_str() == "_id" && !matches!(value, RawBsonRef::String(_)))
+    spec.get_bool("clustered").is_ok_and(|set| set) || spec.get_str("name").is_ok_and(|name| name == ID_INDEX)
 }
 
 /// Documents and bytes of a collection, as the server estimates them; zeros where it does not exist.

@@ -219,7 +219,7 @@ impl Tail {
         catalog::drop_empty_views(&self.destination, db).await
     }
 
-    async fn create_indexes(
+    pub(super) async fn create_indexes(
         &self,
         owner: &Namespace,
         namespace: &Namespace,
@@ -298,6 +298,9 @@ impl Tail {
             Nature::View if !is_bucket => &VIEW_OPTIONS,
             Nature::Plain | Nature::TimeSeries | Nature::View => &[],
         };
+        if self.scope.contains(&owner) && !carried.is_empty() {
+            self.hide_index(&owner, change).await?;
+        }
         let mut modify = command("collMod", &owner.collection);
         let mut carries = false;
         for (key, value) in change.iter().flatten() {
@@ -318,6 +321,18 @@ impl Tail {
                 Ok(())
             }
             Err(e) => Err(self.destination.fault(&format!("modifying {owner}"), &e)),
+        }
+    }
+
+    /// Hides an index or shows it, as a `collMod` says. What else it says of an index is given back at the end.
+    async fn hide_index(&self, owner: &Namespace, change: &RawDocument) -> Result<(), Fault> {
+        let Ok(of_index) = change.get_document("index") else { return Ok(()) };
+        let (Ok(name), Ok(hidden)) = (of_index.get_str("name"), of_index.get_bool("hidden")) else { return Ok(()) };
+        // One that is not there waits for the end, or what drops it is further on.
+        let there = catalog::indexes(&self.destination, owner).await?;
+        match there.iter().find(|spec| index::name(spec) == name) {
+            Some(spec) if index::is_hidden(spec) != hidden => index::hide(&self.destination, owner, name, hidden).await,
+            Some(_) | None => Ok(()),
         }
     }
 

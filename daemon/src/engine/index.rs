@@ -20,8 +20,8 @@ use super::distribute;
 use crate::mongo::{Deployment, append, command, error};
 use definition::{has, specification};
 
-pub use definition::{asks_of_values, deferred, identity, is_unique, name};
-pub use restore::{finish_unique, restore, try_unique};
+pub use definition::{asks_of_values, deferred, identity, is_same_build, is_same_meanwhile, is_same_restored, is_unique, name};
+pub use restore::{check_restored, finish_unique, restore, try_unique};
 
 /// The server's codes for an index that is there under another name or with other options.
 const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];
@@ -233,12 +233,25 @@ pub async fn let_duplicates_in(destination: &Deployment, namespace: &Namespace) 
 pub async fn drop_gone(source: &Deployment, destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
     let wanted = catalog::indexes(source, namespace).await?;
     for spec in catalog::indexes(destination, namespace).await? {
-        let is_known = |wanted: &RawDocumentBuf| name(wanted) == name(&spec) && identity(wanted) == identity(&spec);
+        let is_known = |wanted: &RawDocumentBuf| name(wanted) == name(&spec) && is_same_build(wanted, &spec);
         if !wanted.iter().any(is_known) && !distribute::is_servers_own(destination, namespace, &spec, &wanted) {
             drop_one(destination, namespace, name(&spec)).await?;
         }
     }
     Ok(())
+}
+
+/// Hides an index from the planner, or shows it.
+pub async fn hide(destination: &Deployment, namespace: &Namespace, name: &str, hidden: bool) -> Result<(), Fault> {
+    modify(destination, namespace, index_change(name, "hidden", hidden))
+        .await
+        .map_err(|e| destination.fault(&format!("hiding or showing index {name} of {namespace}"), &e))
+}
+
+/// Whether an index is hidden from the planner.
+#[must_use]
+pub fn is_hidden(spec: &RawDocument) -> bool {
+    has(spec, "hidden")
 }
 
 async fn modify(destination: &Deployment, namespace: &Namespace, change: RawDocumentBuf) -> Result<(), mongodb::error::Error> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
+use super::verify::definitions::Views;
 use super::verify::{Sides, definitions};
 use crate::mongo::{Deployment, Side};
 
@@ -129,12 +130,12 @@ fn is_refusal(code: FaultCode) -> bool {
 /// Collections whose options or indexes somebody has changed on the destination.
 pub async fn definitions(sides: &Sides) -> Vec<Finding> {
     let is_definition = |one: &Mismatch| matches!(one.kind, MismatchKind::Options | MismatchKind::Indexes);
-    let Ok(first) = definitions::compare(sides).await else { return Vec::new() };
+    let Ok(first) = definitions::compare(sides, Views::Aside).await else { return Vec::new() };
     if !first.iter().any(is_definition) {
         return Vec::new();
     }
     tokio::time::sleep(ON_ITS_WAY).await;
-    let Ok(again) = definitions::compare(sides).await else { return Vec::new() };
+    let Ok(again) = definitions::compare(sides, Views::Aside).await else { return Vec::new() };
     again
         .into_iter()
         .filter(|one| is_definition(one) && first.contains(one))

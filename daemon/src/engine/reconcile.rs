@@ -153,7 +153,12 @@ pub async fn expiry(destination: &Deployment, wanted: &CollectionInfo) -> Result
     modify(destination, &wanted.namespace, "giving its expiry back to", change).await
 }
 
-async fn modify(destination: &Deployment, namespace: &Namespace, doing: &str, change: RawDocumentBuf) -> Result<(), Fault> {
+pub(super) async fn modify(
+    destination: &Deployment,
+    namespace: &Namespace,
+    doing: &str,
+    change: RawDocumentBuf,
+) -> Result<(), Fault> {
     let mut change = change;
     append(&mut change, "writeConcern", &*rawdoc! { "w": "majority" });
     destination
@@ -164,7 +169,7 @@ async fn modify(destination: &Deployment, namespace: &Namespace, doing: &str, ch
 }
 
 /// The `collMod` that gives a collection the source's options; `None` where they are the same.
-fn change_of_options(wanted: &CollectionInfo, there: &CollectionInfo) -> Option<RawDocumentBuf> {
+pub(super) fn change_of_options(wanted: &CollectionInfo, there: &CollectionInfo) -> Option<RawDocumentBuf> {
     let mut modify = command("collMod", &wanted.namespace.collection);
     let mut differs = false;
     for (option, setting) in OPTIONS {

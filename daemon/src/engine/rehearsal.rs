@@ -33,7 +33,7 @@ pub(super) struct Rehearsal<'a> {
 /// until then.
 fn missing<'a>(wanted: &'a [RawDocumentBuf], there: &[RawDocumentBuf]) -> Vec<&'a RawDocumentBuf> {
     let is_there = |spec: &RawDocumentBuf| {
-        there.iter().any(|other| index::name(other) == index::name(spec) && index::identity(other) == index::identity(spec))
+        there.iter().any(|other| index::name(other) == index::name(spec) && index::is_same_build(other, spec))
     };
     let has_twin = |spec: &RawDocumentBuf| {
         wanted.iter().any(|other| index::name(other) != index::name(spec) && index::identity(other) == index::identity(spec))
@@ -127,7 +127,7 @@ impl<'a> Rehearsal<'a> {
             {
                 let _standing_still = gate.write().await;
                 let there = catalog::indexes(self.destination, namespace).await?;
-                if there.iter().any(|there| index::name(there) == name && index::identity(there) != index::identity(&spec)) {
+                if there.iter().any(|there| index::name(there) == name && !index::is_same_build(there, &spec)) {
                     // Another one of that name is what finalizing would drop.
                     index::drop_one(self.destination, namespace, name).await?;
                 }

@@ -25,6 +25,7 @@ use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::Checkpoints;
 use super::identity::{self, Identity};
+use super::mend::Mends;
 use super::outlook::{self, Versions};
 use super::progress::Progress;
 use super::sharded::Restarts;
@@ -63,6 +64,7 @@ impl Engine for MongoEngine {
             progress,
             verifier,
             keeper: Arc::default(),
+            mends: Arc::default(),
             gate: Arc::default(),
             source: tokio::sync::Mutex::default(),
             destination: tokio::sync::Mutex::default(),
@@ -105,6 +107,7 @@ pub struct MongoRun {
     progress: Arc<Progress>,
     verifier: Arc<Verifier>,
     keeper: Arc<Keeper>,
+    mends: Arc<Mends>,
     gate: Arc<RwLock<()>>,
     source: tokio::sync::Mutex<Option<Arc<Source>>>,
     /// As the declared user.
@@ -127,6 +130,7 @@ impl MongoRun {
             spec: Arc::clone(&self.context.spec),
             progress: Arc::clone(&self.progress),
             gate: Arc::clone(&self.gate),
+            mends: Arc::clone(&self.mends),
         }
     }
 

@@ -23,6 +23,7 @@ use schemas::namespace::Namespace;
 use schemas::spec::ConnectionSpec;
 use tokio::sync::Mutex;
 
+use super::tail::stream::EXPANDED;
 use super::topology::{self, Cluster, Shard};
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, Topology, connect};
@@ -130,6 +131,12 @@ impl Source {
             }
         };
         Ok(Self { entry, shards, cluster, manner, introduced: Mutex::default() })
+    }
+
+    /// Whether its change streams tell of definitions. Where they do not, those are looked at.
+    #[must_use]
+    pub fn tells_definitions(&self) -> bool {
+        self.entry.version >= EXPANDED
     }
 
     /// Whether it is a sharded cluster.

@@ -18,6 +18,7 @@ use super::catalog;
 use super::checkpoint::{Checkpoints, ShardRow};
 use super::doubled::Doubled;
 use super::identity::Identity;
+use super::mend::Mends;
 use super::progress::Progress;
 use super::sharded::Restarts;
 use super::source::{Source, Times};
@@ -61,6 +62,8 @@ pub struct Sync {
     pub verifier: Arc<Verifier>,
     /// Looks after the order of capped collections.
     pub keeper: Arc<Keeper>,
+    /// Asks the tail for definitions that no event told of.
+    pub mends: Arc<Mends>,
     /// Ends it.
     pub stop: CancellationToken,
     /// Its bounds.
@@ -138,6 +141,7 @@ impl Sync {
             spec: Arc::clone(&self.spec),
             progress: Arc::clone(&self.progress),
             gate: Arc::clone(&self.gate),
+            mends: Arc::clone(&self.mends),
         }
     }
 
@@ -251,6 +255,8 @@ impl Sync {
             doubled: Doubled::load(&self.checkpoints).await?,
             gate: Arc::clone(&self.gate),
             verifier: Arc::clone(&self.verifier),
+            mends: Arc::clone(&self.mends),
+            tried: Mutex::default(),
             stop: self.stop.clone(),
             rate_limit: self.spec.copy.rate_limit,
             sharding: self.spec.sharding.clone(),

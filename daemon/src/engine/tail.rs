@@ -44,6 +44,7 @@ use super::concurrent::{self, Piece};
 use super::doubled::Doubled;
 use super::event::{Change, Definition, Event, Op, What};
 use super::lane::{self, Group};
+use super::mend::{Mends, Tried};
 use super::merge::{Lane, Merge, Passed};
 use super::progress::Progress;
 use super::source::Source;
@@ -131,6 +132,10 @@ pub struct Tail {
     pub gate: Arc<RwLock<()>>,
     /// Is told of what was changed.
     pub verifier: Arc<Verifier>,
+    /// Definitions that somebody found to differ.
+    pub mends: Arc<Mends>,
+    /// Those that were mended, and differ all the same.
+    pub tried: Mutex<Tried>,
     /// Ends it between two rounds.
     pub stop: CancellationToken,
     /// Holds for collections that are copied again, too.
@@ -167,6 +172,7 @@ impl Tail {
     /// Follows the streams until it is stopped, or fails. What was applied is in the checkpoints then. `from`: where each shard's tail
     /// stands, in the order of the shards.
     pub async fn follow(&self, from: &[ShardRow]) -> Result<(), Fault> {
+        self.finish_copies().await?;
         let ahead = if from.len() > 1 { READ_AHEAD_OF_SEVERAL } else { READ_AHEAD };
         let (senders, mut arrived): (Vec<_>, Vec<_>) = from.iter().map(|_| mpsc::channel(ahead)).unzip();
         let missing: Vec<Notify> = from.iter().map(|_| Notify::new()).collect();
@@ -203,6 +209,7 @@ impl Tail {
         let mut idle = Idle::default();
         let mut keys = Keys::default();
         let mut moments = Moments::at(from);
+        let mut asked = self.mends.take().await;
         let mut is_over = false;
         while !is_over {
             while let Some(namespace) = self.keeper.wanted() {
@@ -215,6 +222,13 @@ impl Tail {
             let (lane, batch) = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
+                Some(ask) = asked.recv() => {
+                    // What is copied again must not meet again what came before it.
+                    self.store(&mut position, &mut told, true).await?;
+                    let _round = self.gate.read().await;
+                    self.answer(ask).await?;
+                    continue;
+                }
                 arrived = next(arrived, &merge) => arrived,
                 () = self.keeper.asked() => continue,
                 written = idle.written() => {
@@ -403,6 +417,10 @@ impl Tail {
         let mut touched = Vec::new();
         let tracking = self.verifier.is_tracking();
         let mut changed: HashMap<Namespace, HashSet<Vec<u8>>> = HashMap::new();
+        let namespaces: HashSet<&Namespace> = changes.iter().map(|change| &change.namespace).collect();
+        for namespace in namespaces {
+            self.see(namespace).await?;
+        }
         for change in changes {
             let traits = match seen.get(&change.namespace) {
                 Some(traits) => *traits,

@@ -22,6 +22,7 @@ pub mod store;
 mod tell;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,9 +36,11 @@ use schemas::spec::{MigrationSpec, VerifyMode};
 use tokio::sync::{RwLock, watch as watch_channel};
 
 use super::catalog::buckets_of;
+use super::mend::Mends;
 use super::progress::Progress;
 use super::source::{Source, Times};
 use crate::mongo::Deployment;
+use definitions::Views;
 use own::OwnWrites;
 use store::Store;
 use store::tally::{Tallies, Tally};
@@ -122,9 +125,24 @@ pub struct Sides {
     pub progress: Arc<Progress>,
     /// Held for writing, it stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
+    /// Asks the tail for definitions that no event told of.
+    pub mends: Arc<Mends>,
 }
 
 impl Sides {
+    /// The definitions that differ, and do so still once everything is applied that was known when they were seen first.
+    pub(super) async fn differing_definitions(&self, views: Views) -> Result<Vec<Mismatch>, Fault> {
+        // A definition that the tail has not reached yet is no mismatch; between two rounds only the source can be ahead.
+        let mut found = definitions::compare(self, views).await?;
+        if !found.is_empty() {
+            self.catch_up().await?;
+            // What another definition has changed meanwhile is looked at the next time.
+            let again = definitions::compare(self, views).await?;
+            found.retain(|mismatch| again.contains(mismatch));
+        }
+        Ok(found)
+    }
+
     /// Waits until all that the source holds now is applied.
     pub(super) async fn catch_up(&self) -> Result<(), Fault> {
         let now = self.source.majority_optimes().await?;
@@ -419,14 +437,18 @@ impl Verifier {
     }
 
     async fn compare_definitions(self: &Arc<Self>, sides: &Sides) -> Result<(), Fault> {
-        // A definition that the tail has not reached yet is no mismatch; between two rounds only the source can be ahead, and what
-        // differs is looked at once more after everything that is known now has been applied.
-        let mut found = definitions::compare(sides).await?;
-        if !found.is_empty() {
-            sides.catch_up().await?;
-            // What another definition has changed meanwhile is looked at the next time.
-            let again = definitions::compare(sides).await?;
-            found.retain(|mismatch| again.contains(mismatch));
+        let tells = sides.source.tells_definitions();
+        let views = if tells { Views::Aside } else { Views::Compared };
+        let mut found = sides.differing_definitions(views).await?;
+        // Where every change is told, what differs is not the source's doing, and is for a person to know.
+        if !tells && !self.is_source_stopped.load(Ordering::Acquire) {
+            let strange = self.store.foreign_definitions().await?;
+            let ours = found.iter().map(|mismatch| &mismatch.namespace).filter(|namespace| !strange.contains(namespace));
+            let ours: BTreeSet<Namespace> = ours.cloned().collect();
+            if !ours.is_empty() {
+                sides.mends.ask(ours).await?;
+                found = sides.differing_definitions(views).await?;
+            }
         }
         let differing = found.iter().map(|mismatch| mismatch.namespace.clone()).collect();
         *self.definitions.lock().unwrap_or_else(PoisonError::into_inner) = found;

@@ -24,8 +24,15 @@ use tokio::sync::mpsc;
 /// How long a small run may take to get somewhere on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long no write may come before a source that cannot be blocked counts as quiet.
+const QUIET: Duration = Duration::from_millis(200);
+/// The server's code for a command that it does not have.
+const COMMAND_NOT_FOUND: i32 = 59;
+
 /// Two replica sets, and a client of each.
 pub(crate) struct Pair {
+    /// The source blocks writes when it is told to, which servers before 6.0 do not.
+    blocks: bool,
     pub(crate) source: ReplicaSet,
     pub(crate) destination: ReplicaSet,
     pub(crate) from: Client,
@@ -40,11 +47,27 @@ impl Pair {
     pub(crate) async fn start_with(source: Options, destination: Options) -> Result<Self> {
         let (source, destination) = tokio::try_join!(ReplicaSet::start(source), ReplicaSet::start(destination))?;
         let (from, to) = (source.client().await?, destination.client().await?);
-        Ok(Self { source, destination, from, to })
+        let version = run(&from, "admin", doc! { "buildInfo": 1 }).await?;
+        let major: u32 = version.get_str("version")?.split('.').next().unwrap_or_default().parse()?;
+        Ok(Self { blocks: major >= 6, source, destination, from, to })
+    }
+
+    /// The same with a source of this version; `None`: the one that tests run with.
+    pub(crate) async fn start_from(version: Option<&str>) -> Result<Self> {
+        Self::start_with(Options { version: version.map(str::to_owned), ..Options::default() }, Options::default()).await
     }
 
     pub(crate) fn spec(&self) -> MigrationSpec {
-        spec(self.source.uri(), self.destination.uri())
+        let mut spec = spec(self.source.uri(), self.destination.uri());
+        if !self.blocks {
+            spec.cutover.source_writes = SourceWrites::Observe;
+        }
+        spec
+    }
+
+    /// Whether the source tells of collections that are made, of indexes and of options: from 6.0 on.
+    pub(crate) const fn tells_definitions(&self) -> bool {
+        self.blocks
     }
 
     /// Drops every user database of both sides, for the next run.
@@ -98,8 +121,14 @@ pub(crate) async fn drop_databases(client: &Client) -> Result<()> {
 async fn set_write_block(client: &Client, on: bool) -> Result<()> {
     // A connection that has lived through an election and written nothing since is told of it when a command changes nothing.
     client.database("admin").run_command(doc! { "appendOplogNote": 1, "data": { "msg": "lifting the block" } }).await?;
-    client.database("admin").run_command(doc! { "setUserWriteBlockMode": 1, "global": on }).await?;
-    Ok(())
+    match client.database("admin").run_command(doc! { "setUserWriteBlockMode": 1, "global": on }).await {
+        Err(error) if is_unknown_command(&error) => Ok(()),
+        set => Ok(set.map(drop)?),
+    }
+}
+
+fn is_unknown_command(error: &mongodb::error::Error) -> bool {
+    matches!(&*error.kind, mongodb::error::ErrorKind::Command(error) if error.code == COMMAND_NOT_FOUND)
 }
 
 /// A run, open and syncing. It has a runtime of its own, so that it can be killed at whatever it waits for.
@@ -238,12 +267,22 @@ impl Run {
 
     /// Cuts over as the shell does.
     pub(crate) async fn cut_over(&mut self) -> Result<()> {
+        self.cut_over_after(async || Ok(())).await
+    }
+
+    /// The same, with something that happens on the source at the last moment before it takes no more writes.
+    pub(crate) async fn cut_over_after(&mut self, late: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
         self.caught_up().await?;
         let engine = Arc::clone(&self.engine);
+        self.runtime()?.spawn(async move { engine.prepare_cutover().await }).await??;
+        late().await?;
+        let (engine, writes) = (Arc::clone(&self.engine), self.spec.cutover.source_writes);
         self.runtime()?
             .spawn(async move {
-                engine.prepare_cutover().await?;
-                engine.block_source().await?;
+                match writes {
+                    SourceWrites::Block => engine.block_source().await?,
+                    SourceWrites::Observe => engine.watch_source_quiet(QUIET).await?,
+                }
                 engine.drain().await?;
                 engine.stop_sync().await;
                 engine.restore_settings().await?;

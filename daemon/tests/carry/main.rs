@@ -4,6 +4,7 @@
 mod capped;
 mod collections;
 mod consistency;
+mod definitions;
 mod documents;
 mod events;
 mod faults;

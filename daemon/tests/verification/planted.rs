@@ -76,7 +76,7 @@ async fn plant(db: &Database, name: &str) -> Result<Vec<String>> {
         format!("different {} (field order)", text(13)),
         format!("different {} n", text(11)),
         format!("indexes - {index}"),
-        "options - validationAction,validationLevel,validator".to_owned(),
+        "options - validator".to_owned(),
     ]))
 }
 

@@ -1,8 +1,11 @@
 //! What an index is: its definition as a source lists it, and as it is given to a destination during the sync and at its end.
 
+use std::collections::BTreeMap;
+
 use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::namespace::Namespace;
 
+use crate::engine::canonical;
 use crate::mongo::append;
 
 /// What a TTL index expires after during the sync, in seconds: the server's own largest, 68 years.
@@ -95,12 +98,87 @@ pub(super) fn specification(spec: &RawDocument, collated: bool, relaxed: bool) -
     made
 }
 
-/// What tells two indexes of a collection apart for the server, once neither is unique.
+/// Options that are given back at the end, or by `collMod` alone.
+const CHANGEABLE: [&str; 4] = ["unique", "prepareUnique", "expireAfterSeconds", "hidden"];
+/// What a listing tells that is nothing of the index, or is compared by itself.
+const ASIDE: [&str; 4] = ["name", "ns", "background", "dropDups"];
+/// Options that are on or off: `false` is as good as none.
+const SWITCHES: [&str; 1] = ["sparse"];
+
+/// All that only building an index anew can change, in a form that can be compared: its keys and every option, whatever the kind.
+fn build(spec: &RawDocument) -> BTreeMap<String, Vec<u8>> {
+    let mut options = BTreeMap::new();
+    for (option, value) in spec.iter().flatten() {
+        let option = option.as_str();
+        match option {
+            option if CHANGEABLE.contains(&option) || ASIDE.contains(&option) => {}
+            option if SWITCHES.contains(&option) => {
+                if is_on(value) {
+                    options.insert(option.to_owned(), Vec::new());
+                }
+            }
+            // Old servers kept what they were given.
+            "key" => {
+                options.insert(option.to_owned(), canonical::value(RawBsonRef::Document(&key(spec))));
+            }
+            option => {
+                options.insert(option.to_owned(), canonical::value(value));
+            }
+        }
+    }
+    options
+}
+
+/// Whether an option is on, by whatever an old server took for that.
+fn is_on(value: RawBsonRef<'_>) -> bool {
+    match value {
+        RawBsonRef::Boolean(on) => on,
+        RawBsonRef::Int32(n) => n != 0,
+        RawBsonRef::Int64(n) => n != 0,
+        RawBsonRef::Double(n) => n != 0.0,
+        _ => false,
+    }
+}
+
+/// Whether two indexes of one name differ in nothing that only building one of them anew could change.
+#[must_use]
+pub fn is_same_build(one: &RawDocument, other: &RawDocument) -> bool {
+    build(one) == build(other)
+}
+
+/// Whether an index on the destination is, but for what is held off, what the source's of that name is.
+#[must_use]
+pub fn is_same_meanwhile(of_source: &RawDocument, there: &RawDocument) -> bool {
+    is_same_build(of_source, there) && has(of_source, "hidden") == has(there, "hidden")
+}
+
+/// Whether an index on the destination is what the source's of that name is once all was given back, or will be when it is made
+/// unique, for which it is prepared.
+#[must_use]
+pub fn is_same_restored(of_source: &RawDocument, there: &RawDocument) -> bool {
+    let refuses = |spec: &RawDocument| is_unique(spec) || has(spec, "prepareUnique");
+    is_same_meanwhile(of_source, there) && refuses(of_source) == refuses(there) && expiry(of_source) == expiry(there)
+}
+
+/// After how many seconds documents expire, as a server that takes any number keeps it.
+fn expiry(spec: &RawDocument) -> Option<i64> {
+    let seconds = match ttl(spec)? {
+        RawBsonRef::Int32(seconds) => i64::from(seconds),
+        RawBsonRef::Int64(seconds) => seconds,
+        RawBsonRef::Double(seconds) => seconds as i64,
+        RawBsonRef::Decimal128(seconds) => seconds.to_string().parse::<f64>().map_or(0, |seconds| seconds as i64),
+        _ => return None,
+    };
+    Some(seconds.min(i64::from(TTL_HELD_OFF)))
+}
+
+/// What tells two indexes of a collection apart for the server, once neither is unique: two that are the same cannot both be there.
+/// Less than what an index is: see [`is_same_build`].
 #[must_use]
 pub fn identity(spec: &RawDocument) -> Vec<u8> {
     let mut identity = Vec::new();
     identity.extend_from_slice(key(spec).as_bytes());
-    for field in ["collation", "partialFilterExpression"] {
+    for field in ["collation", "partialFilterExpression", "wildcardProjection"] {
         if let Ok(document) = spec.get_document(field) {
             identity.extend_from_slice(document.as_bytes());
         }
@@ -119,7 +197,7 @@ pub fn asks_of_values(spec: &RawDocument) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{deferred, key, specification};
+    use super::{deferred, identity, is_same_build, is_same_meanwhile, is_same_restored, key, specification};
     use mongodb::bson::rawdoc;
 
     #[test]
@@ -136,6 +214,56 @@ mod tests {
     fn an_expiry_that_is_no_number_is_the_longest() {
         let spec = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "expireAfterSeconds": f64::NAN };
         assert!(specification(&spec, false, false).get_i32("expireAfterSeconds").is_ok_and(|seconds| seconds == i32::MAX));
+    }
+
+    #[test]
+    fn every_option_tells_two_builds_apart() {
+        let plain = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a" };
+        let with = |option: &str, value: mongodb::bson::RawBson| {
+            let mut spec = plain.clone();
+            crate::mongo::append(&mut spec, option, value.as_raw_bson_ref());
+            spec
+        };
+        let options: [(&str, mongodb::bson::RawBson); 14] = [
+            ("weights", rawdoc! { "a": 1 }.into()),
+            ("default_language", "german".to_owned().into()),
+            ("language_override", "l".to_owned().into()),
+            ("textIndexVersion", 2.into()),
+            ("2dsphereIndexVersion", 2.into()),
+            ("bits", 20.into()),
+            ("min", (-10).into()),
+            ("max", 10.into()),
+            ("wildcardProjection", rawdoc! { "a": 1 }.into()),
+            ("partialFilterExpression", rawdoc! { "a": 1 }.into()),
+            ("collation", rawdoc! { "locale": "fr" }.into()),
+            ("storageEngine", rawdoc! { "wiredTiger": {} }.into()),
+            ("sparse", true.into()),
+            ("of a later server", 1.into()),
+        ];
+        for (option, value) in options {
+            let other = with(option, value.clone());
+            assert!(!is_same_build(&plain, &other) && is_same_build(&other, &with(option, value)), "{option}");
+        }
+        let older = rawdoc! { "v": 1, "key": { "a": 1 }, "name": "a" };
+        assert!(!is_same_build(&plain, &older));
+        let as_stored =
+            rawdoc! { "v": 2_i64, "key": { "a": 1.0 }, "name": "b", "ns": "c.d", "background": true, "sparse": false };
+        assert!(is_same_build(&plain, &as_stored));
+        let wildcards = [rawdoc! { "key": { "$**": 1 } }, rawdoc! { "key": { "$**": 1 }, "wildcardProjection": { "a": 1 } }];
+        assert_ne!(identity(&wildcards[0]), identity(&wildcards[1]), "the server has both");
+    }
+
+    #[test]
+    fn what_is_held_off_counts_at_the_end_alone() {
+        let wanted =
+            rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a", "unique": true, "expireAfterSeconds": 5.5, "hidden": true };
+        let relaxed = specification(&wanted, false, true);
+        assert!(is_same_meanwhile(&wanted, &relaxed) && !is_same_restored(&wanted, &relaxed));
+        let seen = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a", "expireAfterSeconds": 5 };
+        assert!(is_same_build(&wanted, &seen) && !is_same_meanwhile(&wanted, &seen));
+        let prepared =
+            rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a", "prepareUnique": true, "expireAfterSeconds": 5, "hidden": true };
+        assert!(is_same_restored(&wanted, &prepared));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
-use super::definition::{has, identity, is_unique, name, specification, ttl};
+use super::definition::{has, identity, is_same_build, is_same_restored, is_unique, name, specification, ttl};
 use super::{DUPLICATE_KEY, create_indexes, drop_one, index_change, modify, modify_alone, run_create};
 use crate::engine::catalog::{self, INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND};
 use crate::engine::distribute;
@@ -40,7 +40,7 @@ pub async fn restore(
     for spec in &wanted {
         match on_destination(spec) {
             None => missing.push(spec),
-            Some(there) if identity(there) != identity(spec) => {
+            Some(there) if !is_same_build(spec, there) => {
                 drop_one(destination, namespace, name(spec)).await?;
                 missing.push(spec);
             }
@@ -75,6 +75,21 @@ pub async fn restore(
             .map_err(|e| destination.fault(&format!("preparing index {} of {namespace}", name(spec)), &e))?;
     }
     Ok(unfinished)
+}
+
+/// Sees that the indexes of a collection's source are on the destination, the same to the last option, after [`restore`].
+///
+/// # Errors
+/// Names those that are not.
+pub async fn check_restored(source: &Deployment, destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    let (wanted, found) = tokio::try_join!(catalog::indexes(source, namespace), catalog::indexes(destination, namespace))?;
+    let is_there = |spec: &RawDocument| found.iter().any(|there| name(there) == name(spec) && is_same_restored(spec, there));
+    let names: Vec<&str> = wanted.iter().filter(|spec| !is_there(spec)).map(|spec| name(spec)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let message = format!("indexes of {namespace} are not as on the source: {}", names.join(", "));
+    Err(Fault::new(FaultCode::VerificationMismatch, message))
 }
 
 async fn give_back(

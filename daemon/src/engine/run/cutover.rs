@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
+use schemas::observed::Mismatch;
 use schemas::spec::{SourceWrites, VerifyMode};
 
 use super::{MongoRun, Pair};
@@ -15,11 +16,14 @@ use crate::engine::concurrent::{self, Piece};
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::source::Times;
 use crate::engine::verify::Until;
+use crate::engine::verify::definitions::{self, Views};
 use crate::engine::{SyncReport, capped, fence, guard, index, reconcile, rekeyed, uneven, users};
 use crate::mongo::{Deployment, timestamp};
 
 /// Between two looks at how far the tail has come, while a cutover waits for it.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// How often definitions that differ are mended before what is left of them is a difference.
+const MENDS: u32 = 3;
 /// What is few enough to be left to compare while the source is blocked: so many documents, or what so long is enough for, with a
 /// source that goes on changing what was compared.
 const RECHECK_FEW: usize = 100;
@@ -59,6 +63,8 @@ impl MongoRun {
             rekeyed::refine(&pair.source.entry, &pair.destination, sharding, scope, &self.gate).await?;
             self.check_shard_keys(&pair).await?;
         }
+        // What is still to be copied again for its options takes its time now.
+        self.mend_definitions(&pair).await?;
         let rehearsal = Rehearsal::of(&pair.source, &pair.destination, collections).await?;
         rehearsal.fit_shard_keys()?;
         let uneven = rehearsal.uneven().await?;
@@ -126,8 +132,12 @@ impl MongoRun {
         self.check_shard_keys(&pair).await?;
         let identity = self.identity(&pair).await?;
         identity.hold().await?;
+        let left = self.mend_definitions(&pair).await?;
         let uncapped =
             reconcile::catalogues(&pair.source.entry, &pair.destination, scope, &self.checkpoints, &self.progress).await?;
+        if !left.is_empty() {
+            self.check_definitions(&pair, &uncapped).await?;
+        }
         let sides = self.sides(&pair);
         let collections = self.collections(&pair).await?;
         for info in collections.iter().filter(|info| info.is_capped()) {
@@ -136,7 +146,7 @@ impl MongoRun {
             let settle = self.keeper.settle(&sides, &info.namespace, as_of, uncapped.contains(&info.namespace));
             let compared = tokio::select! {
                 settled = settle => settled?,
-                fault = self.stops() => return Err(fault),
+                fault = self.until_stopped() => return Err(fault),
             };
             self.verifier.compared_after_block(compared).await?;
         }
@@ -173,6 +183,54 @@ impl MongoRun {
         newest.ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
     }
 
+    /// Has the tail give the destination the definitions that differ, whatever was told of them. Gives what differs after that.
+    async fn mend_definitions(&self, pair: &Pair) -> Result<Vec<Mismatch>, Fault> {
+        let sides = self.sides(pair);
+        let mut found = definitions::compare(&sides, Views::Compared).await?;
+        for _ in 0..MENDS {
+            if found.is_empty() {
+                break;
+            }
+            // What is on its way through the tail is no difference.
+            self.applied_through(&pair.source.notes("cutover: definitions").await?).await?;
+            let again = definitions::compare(&sides, Views::Compared).await?;
+            found.retain(|mismatch| again.contains(mismatch));
+            if !found.is_empty() {
+                // Of another deployment than it was nothing is copied again.
+                self.identity(pair).await?.hold().await?;
+                let namespaces = found.iter().map(|mismatch| mismatch.namespace.clone()).collect();
+                tokio::select! {
+                    mended = self.mends.ask(namespaces) => mended?,
+                    fault = self.until_stopped() => return Err(fault),
+                }
+            }
+            found = definitions::compare(&sides, Views::Compared).await?;
+        }
+        Ok(found)
+    }
+
+    /// Sees that the definitions of both sides are the same, but for those that are `still` to be copied again.
+    async fn check_definitions(&self, pair: &Pair, still: &[Namespace]) -> Result<(), Fault> {
+        let mut left = definitions::compare(&self.sides(pair), Views::Compared).await?;
+        left.retain(|mismatch| !still.contains(&mismatch.namespace));
+        if left.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<String> = left.iter().map(definitions::in_words).collect();
+        let message = format!("after everything was applied the definitions differ: {}", named.join("; "));
+        Err(Fault::new(FaultCode::VerificationMismatch, message))
+    }
+
+    /// Waits until the sync stops, for the fault that this is.
+    async fn until_stopped(&self) -> Fault {
+        while self.is_running() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        let mut fault = Fault::new(FaultCode::Internal, "the tail stopped before everything was applied");
+        fault.retryable = true;
+        fault
+    }
+
     /// Waits until no change has come for so long.
     pub(super) async fn watch_quiet(&self, quiet_for: Duration) -> Result<(), Fault> {
         let source = self.source().await?;
@@ -205,6 +263,7 @@ impl MongoRun {
                     index::restore(&pair.source.entry, &pair.destination, &info.namespace, info.has_collation()).await?;
                 reconcile::expiry(&pair.destination, &info).await?;
                 capped::bound::give_back(&pair.destination, &info).await?;
+                index::check_restored(&pair.source.entry, &pair.destination, &info.namespace).await?;
                 Ok(unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect())
             })
         });
@@ -236,14 +295,6 @@ impl MongoRun {
         Ok(())
     }
 
-    /// Waits until the tail stops, which no one may wait for in vain.
-    async fn stops(&self) -> Fault {
-        while self.is_running() {
-            tokio::time::sleep(DRAIN_POLL).await;
-        }
-        Fault { retryable: true, ..Fault::new(FaultCode::Internal, "the tail stopped before everything was compared") }
-    }
-
     /// Sees that no collection has fewer documents than were verified before its settings were given back.
     async fn hold_counts(&self, pair: &Pair, collections: &[CollectionInfo]) -> Result<(), Fault> {
         let verified = self.checkpoints.counts().await?;
@@ -264,15 +315,16 @@ impl MongoRun {
 
     /// Waits until of every shard everything up to its time is applied.
     pub(super) async fn applied_through(&self, times: &Times) -> Result<(), Fault> {
-        while !self.progress.has_applied(times) {
-            if !self.is_running() {
-                let mut fault = Fault::new(FaultCode::Internal, "the tail stopped before everything was applied");
-                fault.retryable = true;
-                return Err(fault);
+        let applied = async {
+            while !self.progress.has_applied(times) {
+                tokio::time::sleep(DRAIN_POLL).await;
             }
-            tokio::time::sleep(DRAIN_POLL).await;
+        };
+        tokio::select! {
+            biased;
+            () = applied => Ok(()),
+            fault = self.until_stopped() => Err(fault),
         }
-        Ok(())
     }
 
     /// Sees that what is sharded on both sides is so by the same key.

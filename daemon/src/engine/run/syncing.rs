@@ -66,6 +66,7 @@ impl MongoRun {
             identity: Arc::clone(&identity),
             verifier: Arc::clone(&self.verifier),
             keeper: Arc::clone(&self.keeper),
+            mends: Arc::clone(&self.mends),
             stop: stop.clone(),
             tuning: self.tuning.clone(),
             milestones,

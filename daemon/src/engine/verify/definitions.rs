@@ -12,39 +12,64 @@ use super::Sides;
 use crate::engine::capped::bound;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
-use crate::engine::{distribute, index};
+use crate::engine::{canonical, distribute, index};
 
 /// Collections whose indexes are listed at once.
 const AT_ONCE: usize = 8;
 
 /// Options that are held off during the sync, and given back at the end.
 const HELD_OFF: [&str; 1] = ["expireAfterSeconds"];
-/// Options that say nothing of the collection, or differ by design.
-const ASIDE: [&str; 2] = ["uuid", "idIndex"];
+/// What differs where one is a view and the other a collection.
+const KIND: &str = "type";
+/// Options that say nothing of the collection, or differ by design. Of old servers there are some that no command takes.
+const ASIDE: [&str; 4] = ["uuid", "idIndex", "flags", "temp"];
 
 fn mismatch(namespace: &Namespace, kind: MismatchKind, paths: Vec<String>) -> Mismatch {
     Mismatch { namespace: namespace.clone(), id: None, kind, paths }
 }
 
-/// The differences of definitions. Views come to the destination at the cutover as they are then, and are compared there.
-pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
+/// A difference in words.
+pub fn in_words(mismatch: &Mismatch) -> String {
+    let (namespace, kind) = (&mismatch.namespace, mismatch.kind.as_str());
+    if mismatch.paths.is_empty() {
+        format!("{namespace} ({kind})")
+    } else {
+        format!("{namespace} ({kind}: {})", mismatch.paths.join(", "))
+    }
+}
+
+/// Whether views are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Views {
+    /// Not yet: they come to the destination at the cutover as they are then.
+    Aside,
+    /// As everything else.
+    Compared,
+}
+
+/// The differences of definitions.
+pub async fn compare(sides: &Sides, views: Views) -> Result<Vec<Mismatch>, Fault> {
+    let counts = |info: &CollectionInfo| views == Views::Compared || info.kind != Kind::View;
     let scope = &sides.spec.namespaces.scope;
     let (wanted, found) = tokio::try_join!(catalog::list(&sides.source.entry, scope), catalog::list(&sides.destination, scope))?;
     let mut mismatches = Vec::new();
     let mut both: Vec<(&CollectionInfo, &CollectionInfo)> = Vec::new();
-    for (namespace, info) in wanted.iter().filter(|(_, info)| info.kind != Kind::View) {
+    for (namespace, info) in wanted.iter().filter(|(_, info)| counts(info)) {
         match found.get(namespace) {
             None => mismatches.push(mismatch(namespace, MismatchKind::MissingCollection, Vec::new())),
             Some(there) => both.push((info, there)),
         }
     }
-    for (namespace, _) in found.iter().filter(|(_, info)| info.kind != Kind::View) {
+    for (namespace, _) in found.iter().filter(|(_, info)| counts(info)) {
         if !wanted.contains_key(namespace) {
             mismatches.push(mismatch(namespace, MismatchKind::ExtraCollection, Vec::new()));
         }
     }
     for (info, there) in &both {
-        let paths = options_that_differ(info.options(), there.options());
+        let mut paths = options_that_differ(info.options(), there.options());
+        if info.kind != there.kind {
+            paths.push(KIND.to_owned());
+        }
         if !paths.is_empty() {
             mismatches.push(mismatch(&info.namespace, MismatchKind::Options, paths));
         }
@@ -65,7 +90,8 @@ pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
             }
         }
     }
-    let indexes = both.into_iter().map(|(info, _)| -> Piece<'_, Option<Mismatch>> {
+    let with_indexes = both.into_iter().filter(|(info, there)| info.has_documents() && there.has_documents());
+    let indexes = with_indexes.map(|(info, _)| -> Piece<'_, Option<Mismatch>> {
         Box::pin(async move {
             let (ours, mut theirs) = tokio::try_join!(
                 catalog::indexes(&sides.source.entry, &info.namespace),
@@ -85,13 +111,26 @@ pub async fn compare(sides: &Sides) -> Result<Vec<Mismatch>, Fault> {
     Ok(mismatches)
 }
 
-fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocument>) -> Vec<String> {
+/// Whether an option is what a collection without it has. Once set, the server lists some for good.
+fn is_as_without(option: &str, value: RawBsonRef<'_>) -> bool {
+    match (option, value) {
+        ("validator", RawBsonRef::Document(validator)) => validator.is_empty(),
+        ("validationLevel", RawBsonRef::String(level)) => level == "strict",
+        ("validationAction", RawBsonRef::String(action)) => action == "error",
+        ("changeStreamPreAndPostImages", RawBsonRef::Document(images)) => images.get_bool("enabled").is_ok_and(|on| !on),
+        ("recordPreImages" | "capped", RawBsonRef::Boolean(on)) => !on,
+        _ => false,
+    }
+}
+
+/// The names of the options that two things of one name do not have alike.
+pub fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocument>) -> Vec<String> {
     let fields = |options: Option<&RawDocument>| -> BTreeMap<String, Vec<u8>> {
         let mut fields = BTreeMap::new();
         for (name, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
             let is_aside = ASIDE.contains(&name.as_str()) || bound::is_held_off(name.as_str(), theirs);
-            if !HELD_OFF.contains(&name.as_str()) && !is_aside {
-                fields.insert(name.as_str().to_owned(), encoded(value));
+            if !HELD_OFF.contains(&name.as_str()) && !is_aside && !is_as_without(name.as_str(), value) {
+                fields.insert(name.as_str().to_owned(), canonical::value(value));
             }
         }
         fields
@@ -102,22 +141,6 @@ fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocument>)
     names.sort();
     names.dedup();
     names
-}
-
-/// A value's encoding. Numbers count by their value: the server itself stores options as other types than it was given.
-fn encoded(value: RawBsonRef<'_>) -> Vec<u8> {
-    let number = match value {
-        RawBsonRef::Int32(n) => Some(f64::from(n)),
-        RawBsonRef::Int64(n) => Some(n as f64),
-        RawBsonRef::Double(n) => Some(n),
-        _ => None,
-    };
-    let mut document = RawDocumentBuf::new();
-    match number {
-        Some(number) => crate::mongo::append(&mut document, "v", number),
-        None => crate::mongo::append(&mut document, "v", value),
-    }
-    document.into_bytes()
 }
 
 /// The names of indexes that are on one side only, or differ beyond what is relaxed during the sync. An index that waits for the
@@ -132,7 +155,7 @@ fn indexes_that_differ(ours: &[RawDocumentBuf], theirs: &[RawDocumentBuf]) -> Ve
         match theirs.get(name) {
             None if ours.values().any(|other| index::name(other) != name && index::identity(other) == index::identity(spec)) => {}
             None => names.push(name.clone()),
-            Some(there) if index::identity(there) != index::identity(spec) => names.push(name.clone()),
+            Some(there) if !index::is_same_meanwhile(spec, there) => names.push(name.clone()),
             Some(_) => {}
         }
     }

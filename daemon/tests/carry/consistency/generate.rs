@@ -136,7 +136,7 @@ struct Series {
 }
 
 /// The database of the clients' time-series collections.
-const SERIES: &str = "four";
+pub(super) const SERIES: &str = "four";
 
 struct Hand {
     rng: StdRng,

@@ -167,6 +167,16 @@ impl Store {
         .await
     }
 
+    /// The namespaces whose definitions somebody else has changed, as far as that is open.
+    pub async fn foreign_definitions(&self) -> Result<Vec<Namespace>, Fault> {
+        self.with(|c| {
+            let mut statement = c.prepare_cached("SELECT DISTINCT ns FROM foreign_write WHERE id IS NULL AND open = 1")?;
+            let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+        })
+        .await
+    }
+
     /// The foreign writes: how many there were, and those that are not compared yet, or differ.
     pub fn foreign_writes(&self) -> Result<ForeignWrites, Fault> {
         self.now(|c| {
