@@ -38,6 +38,8 @@ pub struct TestHooks {
     pub crash_point: CrashPoint,
     /// A file with seconds to add to the wall clock.
     pub clock_offset_file: Option<std::path::PathBuf>,
+    /// A file while which is there the journal's disk is full.
+    pub full_disk_file: Option<std::path::PathBuf>,
 }
 
 impl TestHooks {
@@ -46,6 +48,8 @@ impl TestHooks {
         Ok(Self {
             crash_point: CrashPoint::from_environment()?,
             clock_offset_file: std::env::var_os(crate::clock::OFFSET_FILE_VARIABLE).map(Into::into),
+            // A process meets a disk that is really full.
+            full_disk_file: None,
         })
     }
 }
@@ -68,7 +72,7 @@ impl Daemon {
     pub async fn start(config: &Config, engine: Arc<dyn Engine>, hooks: TestHooks) -> Result<Self, Fault> {
         let state_dir = StateDir::take(&config.state_dir)?;
         let journal_path = state_dir.journal();
-        let journal = blocking(move || Journal::open(&journal_path)).await?;
+        let journal = blocking(move || Journal::open(&journal_path)).await?.full_while(hooks.full_disk_file);
         // Before anything is taken up: a daemon that cannot be reached must not begin to work. The socket comes last: who can connect
         // to it finds a daemon that listens wherever it was told to.
         let remote = Remote::listen(config).await?;

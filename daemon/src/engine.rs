@@ -42,6 +42,7 @@ pub mod progress;
 pub mod reconcile;
 mod rehearsal;
 pub mod rekeyed;
+pub mod relief;
 mod reporter;
 pub mod run;
 pub mod shard_copy;
@@ -113,6 +114,18 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Opens a run's checkpoints. Cheap, and without the network; its progress is that of the checkpoints from then on.
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault>;
+
+    /// What gives back what a run holds without anything of the run's own folder, which may be lost or on a full disk.
+    fn relief(&self, context: EngineContext) -> Arc<dyn Relief>;
+}
+
+/// Gives back what a run holds. Nothing of its sync runs.
+pub trait Relief: Send + Sync + 'static {
+    /// As [`RunEngine::unblock_source`].
+    fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// As [`RunEngine::open_destination`].
+    fn open_destination(&self) -> BoxFuture<'_, Result<(), Fault>>;
 }
 
 /// What [`RunEngine::drop_namespaces`] drops on the destination.

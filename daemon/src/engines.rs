@@ -11,7 +11,7 @@ use schemas::namespace::Namespace;
 use schemas::observed::Inspection;
 use schemas::spec::{MigrationSpec, SpecDigest};
 
-use crate::engine::{Engine, EngineContext, EngineProgress, Ours, RunEngine};
+use crate::engine::{Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine};
 use crate::state_dir::run_dir;
 
 /// The open runs.
@@ -66,6 +66,12 @@ impl Engines {
         self.obtain(workspace, &run.id, spec, replaces(run)).await
     }
 
+    /// What gives back what a run holds, where its own folder cannot be used.
+    #[must_use]
+    pub fn relief(&self, workspace: &Workspace, run: &RunId, spec: &Arc<MigrationSpec>) -> Arc<dyn Relief> {
+        self.engine.relief(self.context(workspace, run, spec, Vec::new()))
+    }
+
     /// The engine of an earlier run.
     pub async fn of_earlier(&self, workspace: &Workspace, earlier: &EarlierRun) -> Result<Arc<dyn RunEngine>, Fault> {
         self.obtain(workspace, &earlier.id, &Arc::new((*earlier.spec).clone()), Vec::new()).await
@@ -110,16 +116,19 @@ impl Engines {
         spec: &Arc<MigrationSpec>,
         replaces: Vec<Namespace>,
     ) -> Result<Arc<dyn RunEngine>, Fault> {
-        let context = EngineContext {
+        let engine = self.engine.open(self.context(workspace, run, spec, replaces))?;
+        self.lock().insert(run.clone(), Open { works_by: works_by(spec), engine: Arc::clone(&engine) });
+        Ok(engine)
+    }
+
+    fn context(&self, workspace: &Workspace, run: &RunId, spec: &Arc<MigrationSpec>, replaces: Vec<Namespace>) -> EngineContext {
+        EngineContext {
             run: run.clone(),
             workspace: workspace.clone(),
             spec: Arc::clone(spec),
             run_dir: run_dir(&self.state_dir, run),
             replaces: replaces.into(),
-        };
-        let engine = self.engine.open(context)?;
-        self.lock().insert(run.clone(), Open { works_by: works_by(spec), engine: Arc::clone(&engine) });
-        Ok(engine)
+        }
     }
 
     /// A run for a reader: opened where nobody has opened it yet, and as it is where somebody has, whatever the reader takes its

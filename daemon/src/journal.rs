@@ -3,13 +3,13 @@
 mod layout;
 
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::{Note, Run};
 use rusqlite::{Connection, OptionalExtension as _, params};
-use schemas::fault::{Fault, FaultCode};
+use schemas::fault::Fault;
 use schemas::history::Entry;
 use schemas::id::{MigrationName, RunId, Serial, Workspace};
 use schemas::namespace::Namespace;
@@ -19,6 +19,7 @@ use schemas::spec::MigrationSpec;
 use schemas::time::UtcTime;
 
 use crate::clock::Mark;
+use crate::state_fault::{self, Cause};
 
 /// Names a migration on a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +71,7 @@ impl JournalError {
     /// The error as an operator sees it, with its cause.
     #[must_use]
     pub fn fault(&self) -> Fault {
-        Fault::new(FaultCode::StateDirUnusable, format!("{self}: {}", self.source))
+        state_fault::of_sqlite(self, &self.source)
     }
 }
 
@@ -82,6 +83,8 @@ fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> JournalError {
 #[derive(Debug)]
 pub struct Journal {
     connection: Connection,
+    /// While this file is there, a test has the disk be full.
+    full_while: Option<PathBuf>,
 }
 
 impl Journal {
@@ -89,19 +92,44 @@ impl Journal {
     pub fn open(path: &Path) -> Result<Self, Fault> {
         // SQLite would create the file for everybody that the umask lets; its side files take after it.
         std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|error| {
-            Fault::new(FaultCode::StateDirUnusable, format!("failed to open the journal {}: {error}", path.display()))
+            state_fault::of_io(format!("failed to open the journal {}", path.display()), &error)
         })?;
-        let open = || {
+        let open = |alone: bool| {
             let connection = Connection::open(path)?;
             connection.busy_timeout(Duration::from_secs(5))?;
+            if alone {
+                connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            }
             connection.pragma_update(None, "journal_mode", "WAL")?;
             // A transition must survive a power cut before its effects run.
             connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0))?;
             Ok(connection)
         };
-        let connection = open().map_err(|source| failed("open")(source).fault())?;
+        let connection = open(false).or_else(|source: rusqlite::Error| {
+            // On a full disk there is no room for the index of the log that connections share; who is alone has it in memory
+            // (<https://sqlite.org/wal.html#noshm>). What the journal says is needed there more than ever.
+            if Cause::of_sqlite(&source).may_pass() { open(true).map_err(|_| source) } else { Err(source) }
+        });
+        let connection = connection.map_err(|source| failed("open")(source).fault())?;
         layout::prepare(&connection)?;
-        Ok(Self { connection })
+        Ok(Self { connection, full_while: None })
+    }
+
+    /// Has the disk of the journal be full while a file is there, for tests.
+    #[must_use]
+    pub fn full_while(self, file: Option<PathBuf>) -> Self {
+        Self { full_while: file, ..self }
+    }
+
+    /// Whether there is room, as far as a test has a say.
+    fn room(&self) -> rusqlite::Result<()> {
+        match &self.full_while {
+            Some(file) if file.exists() => {
+                Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Everything that the daemon holds.
@@ -136,6 +164,7 @@ impl Journal {
     }
 
     fn write_all(&mut self, changes: &[Change], reports: &[Report], mark: &Mark) -> rusqlite::Result<Option<u64>> {
+        self.room()?;
         let transaction = self.connection.transaction()?;
         let mut last = None;
         for change in changes {
@@ -216,11 +245,12 @@ impl Journal {
 
     /// Stores the clock's mark alone.
     pub fn write_mark(&self, mark: &Mark) -> Result<(), JournalError> {
-        write_mark(&self.connection, mark).map_err(failed("write"))
+        self.room().and_then(|()| write_mark(&self.connection, mark)).map_err(failed("write"))
     }
 
     /// Remembers what a run created on its destination.
     pub fn add_created(&mut self, run: &RunId, namespaces: &[Namespace]) -> Result<(), JournalError> {
+        self.room().map_err(failed("write"))?;
         let mut add = || {
             let transaction = self.connection.transaction()?;
             for namespace in namespaces {
@@ -336,8 +366,7 @@ impl Row {
     fn read(self) -> Result<Record, Fault> {
         let name = self.name.clone();
         let unreadable = |what: &str, error: &dyn std::fmt::Display| {
-            Fault::new(FaultCode::StateDirUnusable, format!("the journal's {what} of migration {name} cannot be read: {error}"))
-                .with_remedy("start the version of cutoverd that wrote it")
+            Cause::Damaged.fault(format!("the journal's {what} of migration {name} cannot be read: {error}"))
         };
         let workspace = Workspace::new(self.workspace).map_err(|error| unreadable("workspace", &error))?;
         let label = MigrationName::new(self.name).map_err(|error| unreadable("name", &error))?;

@@ -23,6 +23,7 @@ pub mod registry;
 mod remote;
 pub mod secret_store;
 pub mod state_dir;
+pub mod state_fault;
 pub mod status;
 pub mod supervisor;
 pub mod watch;

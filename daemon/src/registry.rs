@@ -56,6 +56,8 @@ pub struct View {
     pub record: Record,
     /// What the journal knows its run to have created.
     pub created: Vec<Namespace>,
+    /// Why the journal cannot be written; meanwhile nobody may rely on what the run says.
+    pub journal_fault: Option<Fault>,
     /// The trusted time of the view.
     pub now: lifecycle::Now,
 }
@@ -78,6 +80,7 @@ enum Command {
     Feed { origin: Origin, event: Box<Event>, reply: Reply<()> },
     Apply { workspace: Workspace, changes: Vec<DeclaredChange>, actor: Actor, reply: Reply<Vec<Applied>> },
     Act { workspace: Option<Workspace>, name: MigrationName, act: ByHandAct, actor: Actor, reply: Reply<String> },
+    Records { reply: Reply<Vec<Record>> },
     Observe { workspace: Option<Workspace>, name: Option<MigrationName>, reply: Reply<Vec<View>> },
     Resolve { workspace: Option<Workspace>, name: MigrationName, reply: Reply<Key> },
     Entries { key: Key, after: u64, reply: Reply<Vec<Entry>> },
@@ -128,6 +131,11 @@ impl Registry {
         actor: Actor,
     ) -> Result<String, Fault> {
         self.ask(|reply| Command::Act { workspace, name, act, actor, reply }).await
+    }
+
+    /// Every migration, without a look into the journal: for what must not wait for it.
+    pub async fn records(&self) -> Result<Vec<Record>, Fault> {
+        self.ask(|reply| Command::Records { reply }).await
     }
 
     /// The migrations of a workspace, or of all, by name.

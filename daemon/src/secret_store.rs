@@ -1,10 +1,11 @@
 //! Keeps passwords that clients hand over, each in a file for the daemon's user only, and throws away those that nobody needs.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use schemas::durable_file;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Workspace};
 use schemas::kept_secret::{FOLDER, Side, file, folder};
@@ -12,6 +13,8 @@ use schemas::spec::{MigrationSpec, SecretRef};
 use schemas::wire::v1;
 use tempfile::TempDir;
 use tracing::warn;
+
+use crate::state_fault;
 
 /// Longer than any password that a server takes.
 const LONGEST_BYTES: usize = 64 << 10;
@@ -52,10 +55,8 @@ impl SecretStore {
         for given in secrets {
             let Given { side, version, secret } = checked(given)?;
             let path = file(&self.state_dir, workspace, name, side, version);
-            let draft = path.with_extension("draft");
             create_folder(&folder(&self.state_dir, workspace, name))
-                .and_then(|()| write(&draft, secret))
-                .and_then(|()| fs::rename(&draft, &path))
+                .and_then(|()| write(&path, secret))
                 .map_err(|error| unusable(&path, &error))?;
             kept.push(path);
         }
@@ -138,14 +139,12 @@ fn create_folder(path: &Path) -> io::Result<()> {
 }
 
 fn write(path: &Path, secret: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     // Line ends at a file's end are no part of the secret.
-    writeln!(file, "{secret}")?;
-    file.sync_all()
+    durable_file::write(path, format!("{secret}\n").as_bytes())
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(FaultCode::StateDirUnusable, format!("failed to keep a password in {}: {error}", path.display()))
+    state_fault::of_io(format!("failed to keep a password in {}", path.display()), error)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::RunId;
 
+use crate::state_fault;
+
 /// How often and with what pause the lock of a daemon that may be ending is tried again: two seconds in all.
 const ENDING_TRIES: u32 = 20;
 const ENDING_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -24,7 +26,7 @@ impl StateDir {
     /// Creates the folder where it is missing, and takes hold of it.
     pub fn take(path: &Path) -> Result<Self, Fault> {
         let unusable = |what: &str, error: &std::io::Error| {
-            Fault::new(FaultCode::StateDirUnusable, format!("{what} {}: {error}", path.display()))
+            state_fault::of_io(format!("{what} {}", path.display()), error)
         };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| unusable("failed to create", &error))?;
         let metadata = std::fs::metadata(path).map_err(|error| unusable("failed to read", &error))?;
@@ -62,10 +64,11 @@ impl StateDir {
             Err(TryLockError::Error(error)) => return Err(unusable("failed to lock", &error)),
         }
         let pid = std::process::id();
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{pid}"))
-            .map_err(|error| unusable("failed to write the lock in", &error))?;
+        let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{pid}"));
+        if let Err(error) = written {
+            // Held is held: a daemon that may have a source to unblock starts on a full disk as well.
+            tracing::warn!(%error, "the lock does not say who holds it");
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 

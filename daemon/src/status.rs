@@ -20,13 +20,22 @@ const CLEAN: &str = "clean";
 /// What the daemon tells of a migration. `progress` is the open engine's; `None` where it is not open.
 #[must_use]
 pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
-    let View { record, created, now } = view;
+    let View { record, created, journal_fault, now } = view;
     let run = &record.run;
     let progress = progress.unwrap_or_else(|| EngineProgress::none(record.spec.verify.mode));
     let now = now.utc.max(run.clock);
-    let reasons = run.unready_reasons(now);
-    let error = error(run).or_else(|| syncing_error(&record, &progress));
-    let phase = run.shown_phase(now);
+    let mut reasons = run.unready_reasons(now);
+    if let Some(fault) = &journal_fault {
+        // Nobody may rely on a run of which nothing can be noted down.
+        reasons.push(fault.to_string());
+    }
+    let offered = if journal_fault.is_some() { None } else { run.offered_token() };
+    let waits = journal_fault.filter(|_| !run.phase().is_final() && !matches!(run.state, State::Failed { .. }));
+    let error = waits.or_else(|| error(run)).or_else(|| syncing_error(&record, &progress));
+    let phase = match run.shown_phase(now) {
+        Phase::Ready if offered.is_none() => Phase::CatchingUp,
+        phase => phase,
+    };
     let is_one_of_several = progress.shards.len() > 1;
     let mut created_namespaces = created;
     created_namespaces.extend(progress.created_namespaces);
@@ -84,7 +93,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
             .collect(),
         window: window(run, now),
         ready: Readiness { value: phase == Phase::Ready, reasons },
-        acknowledge_token: run.offered_token().filter(|_| phase == Phase::Ready).map(|token| token.as_str().to_owned()),
+        acknowledge_token: offered.filter(|_| phase == Phase::Ready).map(|token| token.as_str().to_owned()),
         cutover: CutoverStatus {
             started_at: cutover.map(|cutover| cutover.at),
             downtime_seconds: run.state.downtime().map(|downtime| downtime.as_secs_f64()),

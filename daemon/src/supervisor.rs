@@ -192,7 +192,12 @@ impl Worker {
             }
         };
         let origin = Origin { key: self.key.clone(), run: orders.run.id.clone(), orders: Some(orders.number) };
-        tell(&self.registry, origin, event, &self.supervisor.stop).await
+        let (registry, stop) = (self.registry.clone(), self.supervisor.stop.clone());
+        tokio::select! {
+            told = tell(&registry, origin, event, &stop) => told,
+            // What gives something back does not wait for an outcome that waits for the journal. It is of the past by then.
+            _ = self.orders.changed() => Some(()),
+        }
     }
 }
 
@@ -202,7 +207,7 @@ async fn tell(registry: &Registry, origin: Origin, event: Event, stop: &Cancella
         match registry.feed(origin.clone(), event.clone()).await {
             Ok(()) => return Some(()),
             Err(fault) if fault.code == FaultCode::StateDirUnusable => {
-                error!(migration = %origin.key.name, %fault, "an outcome waits for the journal");
+                debug!(migration = %origin.key.name, event = event.name(), %fault, "an outcome waits for the journal");
                 tokio::select! {
                     () = stop.cancelled() => return None,
                     () = tokio::time::sleep(JOURNAL_PAUSE) => {}

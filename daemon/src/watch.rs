@@ -17,6 +17,7 @@ use provider::load::{self, Inputs, Loaded};
 use provider::plan::Action;
 use provider::prepare::{Prepared, prepare};
 use provider::{apply, observe};
+use schemas::durable_file;
 use schemas::fault::{Fault, FaultCode};
 use schemas::hcl::{Diagnostic, Severity};
 use schemas::spec::sha256_hex;
@@ -112,7 +113,7 @@ impl Watch {
             Ok(loaded) => match self.apply(*loaded, &fingerprint).await {
                 Ok(warnings) => {
                     self.board.put(WatchOutcome::Applied, fingerprint, warnings);
-                    if let Err(error) = keep(&self.applied_file, &digest) {
+                    if let Err(error) = durable_file::write(&self.applied_file, digest.as_bytes()) {
                         warn!(file = %self.applied_file.display(), %error, "the next start will apply the directory again");
                     }
                 }
@@ -191,13 +192,4 @@ fn half_written(directory: &Path) -> Option<Diagnostic> {
     let fault = Fault::new(FaultCode::InvalidConfiguration, format!("{} is empty", empty.display()))
         .with_remedy("write what it declares, or remove the file: an empty one is taken for one that is being written");
     Some(Diagnostic::from_fault(&fault, None))
-}
-
-/// Replaces a file's content at once.
-fn keep(file: &Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().ok_or(std::io::ErrorKind::NotFound)?;
-    let written = tempfile::NamedTempFile::new_in(folder)?;
-    std::fs::write(written.path(), text)?;
-    written.persist(file)?;
-    Ok(())
 }

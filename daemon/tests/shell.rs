@@ -6,6 +6,8 @@ mod bench;
 mod crash;
 #[path = "shell/declare.rs"]
 mod declare;
+#[path = "shell/disk.rs"]
+mod disk;
 #[path = "shell/fake.rs"]
 mod fake;
 #[path = "shell/hostile.rs"]

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use schemas::durable_file;
 use schemas::fault::{Fault, FaultCode};
 use schemas::hcl::{DaemonTls, Declared, Diagnostic};
 use schemas::id::{MigrationName, Workspace};
@@ -168,24 +168,7 @@ impl SavedPlan {
         let failed = |error: io::Error| {
             Fault::new(FaultCode::OutputFailed, format!("failed to write the plan to {}: {error}", path.display()))
         };
-        let mut name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?.to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let aside = path.with_file_name(name);
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&aside)
-            .and_then(|mut file| {
-                file.write_all(self.to_bytes().as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&aside, path));
-        written.map_err(|error| {
-            // Nothing is left behind; where that fails too, the first error says why.
-            let _ = fs::remove_file(&aside);
-            failed(error)
-        })
+        durable_file::write(path, self.to_bytes().as_bytes()).map_err(failed)
     }
 
     /// The file's text: the document, and as its last member the digest of every byte before it.

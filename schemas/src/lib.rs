@@ -5,6 +5,7 @@
 //! ```
 
 pub mod cluster_time;
+pub mod durable_file;
 pub mod fault;
 pub mod hcl;
 pub mod history;

@@ -8,7 +8,9 @@
 //!
 //! The caller journals the new run and the notes in one transaction, and carries the effects out after that, in order. Each effect
 //! ends in an event. Effects are idempotent: [`duties`] names what a state demands, so that a start after a crash asks for it again.
+//! While the journal cannot be written, [`ahead_of_journal`] says what is carried out all the same.
 
+mod ahead;
 mod begin;
 mod duty;
 mod effect;
@@ -23,6 +25,7 @@ mod token;
 mod vitals;
 mod window;
 
+pub use ahead::ahead_of_journal;
 pub use begin::{begin, succeed};
 pub use duty::duties;
 pub use effect::{Effect, EffectKind};

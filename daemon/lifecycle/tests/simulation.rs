@@ -62,6 +62,8 @@ fn histories_reach_the_far_states() {
         "rerun",
         "forgotten",
         "extended_after_expiry",
+        "undone_ahead",
+        "caught_up_with_memory",
     ] {
         assert!(seen.get(place).copied().unwrap_or(0) >= 10, "{place} was reached too seldom: {seen:?}");
     }

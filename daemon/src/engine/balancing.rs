@@ -8,13 +8,13 @@
 //! failed, is paused or has expired goes on holding it, since it can go on only where nothing has moved; its status says so, and
 //! cancelling the run gives it back.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::fault::{Fault, FaultCode};
+use schemas::durable_file;
+use schemas::fault::Fault;
 use schemas::spec::{Balancer as Mode, MigrationSpec};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::balancer;
 use super::topology::Cluster;
 use crate::mongo::Deployment;
+use crate::state_fault::{self, Cause};
 
 /// Between two looks at the balancer while a run goes on: shorter than a chunk takes to move.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -51,49 +52,50 @@ pub fn is_held(run_dir: &Path) -> bool {
     run_dir.join(FILE).exists()
 }
 
-fn unusable(path: &Path, error: impl std::fmt::Display) -> Fault {
-    Fault::new(FaultCode::StateDirUnusable, format!("the record of the balancer {}: {error}", path.display()))
+fn unusable(path: &Path, error: &std::io::Error) -> Fault {
+    state_fault::of_io(format!("the record of the balancer {}", path.display()), error)
 }
 
 fn read(path: &Path) -> Result<Option<Record>, Fault> {
     match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| unusable(path, error)),
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
+            let remedy = "the run of this folder writes it again when it goes on: resume or cancel it";
+            Cause::Damaged.fault(format!("the record of the balancer {}: {error}", path.display())).with_remedy(remedy)
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unusable(path, error)),
+        Err(error) => Err(unusable(path, &error)),
     }
 }
 
-/// Makes what was done to the files of a folder last.
-fn settle(folder: &Path) -> std::io::Result<()> {
-    File::open(folder)?.sync_all()
+/// The own record. One that is torn says that the run holds a balancer, and which is known again: its own source's.
+fn own(run_dir: &Path, present: &Record) -> Result<Option<Record>, Fault> {
+    let path = run_dir.join(FILE);
+    match read(&path) {
+        Err(fault) if !fault.retryable => {
+            tracing::warn!(%fault, "taken for that of the run's own source, and written again");
+            write(run_dir, present)?;
+            Ok(Some(present.clone()))
+        }
+        known => known,
+    }
 }
 
 fn write(run_dir: &Path, record: &Record) -> Result<(), Fault> {
     let path = run_dir.join(FILE);
-    let aside = path.with_extension("tmp");
-    let written = File::create(&aside).and_then(|mut file| {
-        file.write_all(schemas::wire::to_json(record).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&aside, &path)?;
-        settle(run_dir)
-    });
-    written.map_err(|error| unusable(&path, error))
+    durable_file::write(&path, schemas::wire::to_json(record).as_bytes()).map_err(|error| unusable(&path, &error))
 }
 
 fn remove(run_dir: &Path) -> Result<(), Fault> {
     let path = run_dir.join(FILE);
-    match fs::remove_file(&path).and_then(|()| settle(run_dir)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(&path, error)),
-        _ => Ok(()),
-    }
+    durable_file::remove(&path).map_err(|error| unusable(&path, &error))
 }
 
 /// The folders of other runs that hold the balancer of this cluster.
 fn other_holders(run_dir: &Path, record: &Record) -> Result<Vec<PathBuf>, Fault> {
     let Some(runs) = run_dir.parent() else { return Ok(Vec::new()) };
     let mut holders = Vec::new();
-    for entry in fs::read_dir(runs).map_err(|error| unusable(runs, error))? {
-        let folder = entry.map_err(|error| unusable(runs, error))?.path();
+    for entry in fs::read_dir(runs).map_err(|error| unusable(runs, &error))? {
+        let folder = entry.map_err(|error| unusable(runs, &error))?.path();
         if folder != run_dir && read(&folder.join(FILE))?.as_ref() == Some(record) {
             holders.push(folder);
         }
@@ -134,10 +136,10 @@ pub async fn ensure_still(source: &Deployment, spec: &MigrationSpec, run_dir: &P
 /// Remembers that the run holds the balancer, where there is one to give back; and what it is doing still.
 async fn hold(source: &Deployment, run_dir: &Path) -> Result<balancer::Balancer, Fault> {
     let record = record_of(source).await?;
-    fs::create_dir_all(run_dir).map_err(|error| unusable(run_dir, error))?;
+    fs::create_dir_all(run_dir).map_err(|error| unusable(run_dir, &error))?;
     let _turn = TURN.lock().await;
     let balancer = balancer::look(source).await?;
-    let is_ours = read(&run_dir.join(FILE))?.as_ref() == Some(&record);
+    let is_ours = own(run_dir, &record)?.as_ref() == Some(&record);
     // Off by another run's doing is on for whoever comes after both.
     if !is_ours && (balancer.is_on || !other_holders(run_dir, &record)?.is_empty()) {
         write(run_dir, &record)?;
@@ -151,10 +153,14 @@ pub async fn give_back<F>(run_dir: &Path, connect: F) -> Result<(), Fault>
 where
     F: Future<Output = Result<Arc<Deployment>, Fault>>,
 {
-    let Some(record) = read(&run_dir.join(FILE))? else { return Ok(()) };
+    if !is_held(run_dir) {
+        return Ok(());
+    }
     let router = connect.await?;
-    let is_same = record_of(&router).await? == record;
+    let present = record_of(&router).await?;
     let _turn = TURN.lock().await;
+    let Some(record) = own(run_dir, &present)? else { return Ok(()) };
+    let is_same = present == record;
     if other_holders(run_dir, &record)?.is_empty() {
         if is_same {
             tracing::info!(source = router.hosts, "starting the source's balancer again");
@@ -193,7 +199,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use super::{Record, is_held, other_holders, read, remove, write};
+    use super::{Record, is_held, other_holders, own, read, remove, write};
 
     #[test]
     fn holders_of_one_cluster_are_told_from_those_of_another() {
@@ -226,5 +232,9 @@ mod tests {
         std::fs::write(other.join(super::FILE), "{").expect("written");
         let fault = other_holders(&one, &Record { cluster: "1".to_owned() }).expect_err("it may be a holder");
         assert_eq!(fault.code, schemas::fault::FaultCode::StateDirUnusable);
+        // Its own run knows what it must have said.
+        let present = Record { cluster: "2".to_owned() };
+        assert_eq!(own(&other, &present), Ok(Some(present.clone())));
+        assert_eq!(read(&other.join(super::FILE)), Ok(Some(present)));
     }
 }

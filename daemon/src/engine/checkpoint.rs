@@ -18,6 +18,8 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 
+use crate::state_fault::{self, Cause};
+
 pub use rows::{CollectionRow, LaneRow, Part, Recopied, ShardRow, Stage, ToldRow};
 
 /// The version of the tables; another one is refused.
@@ -62,12 +64,8 @@ pub struct Checkpoints {
     connection: Arc<Mutex<Connection>>,
 }
 
-fn unusable(path: &Path, error: impl std::fmt::Display) -> Fault {
-    Fault::new(FaultCode::StateDirUnusable, format!("the checkpoints in {}: {error}", path.display()))
-}
-
 fn failed(error: &rusqlite::Error) -> Fault {
-    Fault::new(FaultCode::StateDirUnusable, format!("the run's checkpoints: {error}"))
+    state_fault::of_sqlite("the run's checkpoints", error)
 }
 
 type Rows<T> = rusqlite::Result<Vec<T>>;
@@ -89,7 +87,8 @@ impl Checkpoints {
     /// Opens the file in this folder, and makes it where it is not there.
     pub fn open(run_dir: &Path) -> Result<Self, Fault> {
         let path = run_dir.join("checkpoints.db");
-        std::fs::create_dir_all(run_dir).map_err(|error| unusable(&path, error))?;
+        let what = || format!("the checkpoints in {}", path.display());
+        std::fs::create_dir_all(run_dir).map_err(|error| state_fault::of_io(what(), &error))?;
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open(&path)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
@@ -98,16 +97,20 @@ impl Checkpoints {
             connection.execute_batch(TABLES)?;
             Ok(connection)
         };
-        let connection = open().map_err(|error| unusable(&path, error))?;
-        let version: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| unusable(&path, error))?;
+        let unusable = |error: rusqlite::Error| state_fault::of_sqlite(what(), &error);
+        let connection = open().map_err(unusable)?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unusable)?;
         match version {
-            0 => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&path, error))?,
+            0 => connection.pragma_update(None, "user_version", FORMAT).map_err(unusable)?,
             FORMAT => {}
-            other => return Err(unusable(&path, format!("format {other} was written by another version of cutoverd"))),
+            other => {
+                let message = format!("{}: format {other} was written by another version of cutoverd", what());
+                return Err(Cause::OtherVersion.fault(message));
+            }
         }
         use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(|error| unusable(&path, error))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| state_fault::of_io(what(), &error))?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 

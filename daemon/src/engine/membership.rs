@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use schemas::fault::{Fault, FaultCode};
+use schemas::durable_file;
+use schemas::fault::Fault;
 use schemas::id::ShardName;
 use schemas::observed::{Finding, FindingKind};
 use serde_json::{Value, json};
 
 use super::balancer;
+use super::outlook::unreadable;
 use super::topology::Cluster;
 use crate::mongo::Deployment;
+use crate::state_fault;
 
 /// Where a run keeps the shards that it began with.
 const FILE: &str = "shards.json";
@@ -20,19 +23,32 @@ async fn names(router: &Deployment) -> Result<BTreeSet<ShardName>, Fault> {
 }
 
 /// Keeps the shards of a sharded source for a run, where it has none yet: a run that is started again began with the first ones.
-pub async fn keep(source: &Deployment, run_dir: &Path) -> Result<(), Fault> {
-    let path = run_dir.join(FILE);
-    if !source.is_sharded() || path.exists() {
+///
+/// Where they cannot be read any more, or are not there, they are those that the run has `read` from, if it has begun.
+pub async fn keep(source: &Deployment, run_dir: &Path, read: &BTreeSet<ShardName>) -> Result<(), Fault> {
+    if !source.is_sharded() {
         return Ok(());
     }
-    let aside = path.with_extension("tmp");
-    std::fs::write(&aside, schemas::wire::to_json(&names(source).await?))
-        .and_then(|()| std::fs::rename(&aside, &path))
-        .map_err(|error| Fault::new(FaultCode::StateDirUnusable, format!("failed to write {}: {error}", path.display())))
+    match kept(run_dir) {
+        Ok(Some(_)) => return Ok(()),
+        Ok(None) => {}
+        Err(why) => tracing::warn!(why, "the shards that the run began with are kept anew"),
+    }
+    let path = run_dir.join(FILE);
+    let shards = if read.is_empty() { names(source).await? } else { read.clone() };
+    durable_file::write(&path, schemas::wire::to_json(&shards).as_bytes())
+        .map_err(|error| state_fault::of_io(format!("failed to write {}", path.display()), &error))
 }
 
-fn kept(run_dir: &Path) -> Option<BTreeSet<ShardName>> {
-    serde_json::from_str(&std::fs::read_to_string(run_dir.join(FILE)).ok()?).ok()
+/// The shards that a run has kept; `None`: it has not begun. Where they cannot be read, why.
+fn kept(run_dir: &Path) -> Result<Option<BTreeSet<ShardName>>, String> {
+    let path = run_dir.join(FILE);
+    let unreadable = |why: &dyn std::fmt::Display| format!("the shards in {} cannot be read: {why}", path.display());
+    match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| unreadable(&error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(&error)),
+    }
 }
 
 /// What is otherwise than when the run began; what cannot be seen now is left out.
@@ -56,8 +72,14 @@ pub async fn look(source: &Deployment, run_dir: &Path) -> Vec<Finding> {
             ),
         });
     }
-    if let (Some(before), Ok(now)) = (kept(run_dir), names(source).await) {
-        findings.extend(changes(&before, &now));
+    match kept(run_dir) {
+        Ok(Some(before)) => {
+            if let Ok(now) = names(source).await {
+                findings.extend(changes(&before, &now));
+            }
+        }
+        Ok(None) => {}
+        Err(why) => findings.push(unreadable(FindingKind::ShardAdded, "source.shards", why)),
     }
     findings
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use schemas::durable_file;
 use schemas::fault::{Fault, FaultCode};
 use schemas::observed::{Finding, FindingKind, Mismatch, MismatchKind};
 use schemas::spec::ConnectionSpec;
@@ -18,6 +19,7 @@ use tokio::sync::OnceCell;
 use super::verify::definitions::Views;
 use super::verify::{Sides, definitions};
 use crate::mongo::{Deployment, Side};
+use crate::state_fault;
 
 /// A definition that differs now and not after this long was on its way through the tail.
 const ON_ITS_WAY: Duration = Duration::from_millis(1_500);
@@ -39,23 +41,31 @@ impl Versions {
         Self { source: source.version.to_string(), destination: destination.version.to_string() }
     }
 
-    /// Keeps them for a run, where it has none yet: a run that is started again began with the first ones.
+    /// Keeps them for a run, where it has none yet: a run that is started again began with the first ones. Those that cannot be read
+    /// any more are replaced.
     pub fn keep(&self, run_dir: &Path) -> Result<(), Fault> {
         let path = run_dir.join(VERSIONS_FILE);
-        if path.exists() {
-            return Ok(());
+        match Self::kept(run_dir) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {}
+            Err(why) => tracing::warn!(why, "the versions of now are kept as those that the run began with"),
         }
-        let aside = path.with_extension("tmp");
-        std::fs::write(&aside, schemas::wire::to_json(self))
-            .and_then(|()| std::fs::rename(&aside, &path))
-            .map_err(|error| Fault::new(FaultCode::StateDirUnusable, format!("failed to write {}: {error}", path.display())))
+        durable_file::write(&path, schemas::wire::to_json(self).as_bytes())
+            .map_err(|error| state_fault::of_io(format!("failed to write {}", path.display()), &error))
     }
 
-    /// Those that a run has kept.
-    #[must_use]
-    pub fn kept(run_dir: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(run_dir.join(VERSIONS_FILE)).ok()?;
-        serde_json::from_str(&text).ok()
+    /// Those that a run has kept; `None`: it has not begun.
+    ///
+    /// # Errors
+    /// Where they cannot be read, why.
+    pub fn kept(run_dir: &Path) -> Result<Option<Self>, String> {
+        let path = run_dir.join(VERSIONS_FILE);
+        let unreadable = |why: &dyn std::fmt::Display| format!("the versions in {} cannot be read: {why}", path.display());
+        match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| unreadable(&error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&error)),
+        }
     }
 
     fn of_side(&self, side: Side) -> &str {
@@ -64,6 +74,13 @@ impl Versions {
             Side::Destination => &self.destination,
         }
     }
+}
+
+/// That what a run began with cannot be read any more: what has changed since is then not seen, and that is told.
+#[must_use]
+pub fn unreadable(kind: FindingKind, path: &str, why: String) -> Finding {
+    let message = format!("{why}; what has changed since the run began is not seen; a run that goes on keeps it anew");
+    Finding { kind, path: path.to_owned(), expected: json!("readable"), actual: json!("unreadable"), message }
 }
 
 /// How one side was reached, once somebody has tried.

@@ -13,7 +13,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
 use schemas::id::ShardName;
 use schemas::namespace::Namespace;
-use schemas::observed::{Finding, ForeignWrite, Inspection, Mismatch};
+use schemas::observed::{Finding, FindingKind, ForeignWrite, Inspection, Mismatch};
 use schemas::principal::Principal;
 use schemas::spec::MigrationSpec;
 use tokio::sync::{RwLock, mpsc};
@@ -34,8 +34,8 @@ use super::sync::Milestone;
 use super::tuning::Tuning;
 use super::verify::{Sides, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, SyncReport, balancing, fence, guard, held,
-    membership, preflight, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine, SyncReport, balancing, fence,
+    guard, held, membership, preflight, relief, users,
 };
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, connection_files};
@@ -75,6 +75,10 @@ impl Engine for MongoEngine {
             memory: self.memory.clone(),
             context,
         }))
+    }
+
+    fn relief(&self, context: EngineContext) -> Arc<dyn Relief> {
+        Arc::new(relief::Bare { context, memory: self.memory.clone() })
     }
 }
 
@@ -136,20 +140,12 @@ impl MongoRun {
 
     /// Whether others are kept from writing to the destination.
     async fn blocks_destination(&self, destination: &Deployment) -> Result<bool, Fault> {
-        let wanted = self.context.spec.destination.block_writes.unwrap_or(true);
-        let able = destination.is_authenticated && destination.version >= guard::WRITE_BLOCK;
-        Ok(wanted && able && guard::may_block(destination).await?)
+        relief::blocks_destination(&self.context, destination).await
     }
 
     /// What a person with a shell is told on the destination.
     fn marker(&self, blocks_writes: bool) -> guard::Marker<'_> {
-        guard::Marker {
-            run: &self.context.run,
-            migration: &self.context.spec.name,
-            workspace: &self.context.workspace,
-            scope: &self.context.spec.namespaces.scope,
-            blocks_writes,
-        }
+        relief::marker(&self.context, blocks_writes)
     }
 
     /// Gives the destination the source's users and roles, where that is asked for. The declared user does it: the run's own has no
@@ -245,12 +241,17 @@ impl RunEngine for MongoRun {
 
     fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
-            let (spec, versions) = (&self.context.spec, Versions::kept(&self.context.run_dir));
+            let (spec, kept) = (&self.context.spec, Versions::kept(&self.context.run_dir));
+            let (versions, lost) = match kept {
+                Ok(versions) => (versions, None),
+                Err(why) => (None, Some(outlook::unreadable(FindingKind::Version, "versions", why))),
+            };
             let ((mut findings, source), (more, destination)) = tokio::join!(
                 outlook::side(connections, Side::Source, &spec.source.connection, versions.as_ref()),
                 outlook::side(connections, Side::Destination, &spec.destination.connection, versions.as_ref())
             );
             findings.extend(more);
+            findings.extend(lost);
             if let Some(source) = &source {
                 findings.extend(membership::look(source, &self.context.run_dir).await);
             }

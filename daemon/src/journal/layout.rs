@@ -1,7 +1,7 @@
 //! The journal's tables, their version, and how a record is read back.
 
 use rusqlite::{Connection, OptionalExtension as _};
-use schemas::fault::{Fault, FaultCode};
+use schemas::fault::Fault;
 use schemas::history::Entry;
 use schemas::id::RunId;
 use schemas::phase::Phase;
@@ -9,6 +9,7 @@ use schemas::report::{Report, ReportVersion};
 use schemas::time::UtcTime;
 
 use super::Key;
+use crate::state_fault::{self, Cause};
 
 /// The version of the tables; a newer one is refused.
 const VERSION: i64 = 2;
@@ -36,8 +37,7 @@ const REPORTS: &str = "
 
 /// Makes the tables where they are missing, and refuses those of a newer program.
 pub(super) fn prepare(connection: &Connection) -> Result<(), Fault> {
-    let unusable =
-        |error: rusqlite::Error| Fault::new(FaultCode::StateDirUnusable, format!("failed to prepare the journal: {error}"));
+    let unusable = |error: rusqlite::Error| state_fault::of_sqlite("failed to prepare the journal", &error);
     let exists: bool = connection
         .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format')", [], |row| row.get(0))
         .map_err(unusable)?;
@@ -47,11 +47,8 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), Fault> {
         None
     };
     match version {
-        Some(version) if version > VERSION => Err(Fault::new(
-            FaultCode::StateDirUnusable,
-            format!("the journal has format {version}, and this cutoverd reads formats up to {VERSION}"),
-        )
-        .with_remedy("start the version of cutoverd that wrote it")),
+        Some(version) if version > VERSION => Err(Cause::OtherVersion
+            .fault(format!("the journal has format {version}, and this cutoverd reads formats up to {VERSION}"))),
         Some(VERSION) => Ok(()),
         Some(_) => connection
             .execute_batch(&format!("BEGIN IMMEDIATE; {REPORTS} UPDATE format SET version = {VERSION}; COMMIT;"))
@@ -74,8 +71,7 @@ pub(super) fn read_report(json: &str, key: &Key) -> Result<Report, Fault> {
         format_version: ReportVersion,
     }
     let unreadable = |why: &dyn std::fmt::Display| {
-        Fault::new(FaultCode::StateDirUnusable, format!("the report of {} cannot be read: {why}", key.name))
-            .with_remedy("start the version of cutoverd that wrote it")
+        Cause::OtherVersion.fault(format!("the report of {} cannot be read: {why}", key.name))
     };
     let header: Header = serde_json::from_str(json).map_err(|error| unreadable(&error))?;
     if header.format_version > ReportVersion::CURRENT {
@@ -99,8 +95,7 @@ pub(super) struct EntryRow {
 impl EntryRow {
     pub(super) fn read(self, key: &Key) -> Result<Entry, Fault> {
         let seq = self.seq;
-        let unreadable =
-            |what: &str| Fault::new(FaultCode::StateDirUnusable, format!("record {seq} of the journal has no {what}"));
+        let unreadable = |what: &str| Cause::Damaged.fault(format!("record {seq} of the journal has no {what}"));
         let phase = |text: Option<String>| {
             text.map(|text| text.parse::<Phase>().map_err(|_| unreadable("phase that is known"))).transpose()
         };

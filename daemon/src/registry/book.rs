@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use lifecycle::{Effect, Event, Note, Run, Step, check, step};
+use lifecycle::{Effect, Event, Note, Run, Step, ahead_of_journal, check, duties, step};
 use schemas::fault::{Fault, FaultCode};
 use schemas::history::EntryKind;
 use schemas::id::{MigrationName, RunId, Serial, Workspace};
@@ -24,6 +24,9 @@ const PAGE: u32 = 500;
 /// How often the clock's mark and the created namespaces are stored when nothing else is.
 const MARK_EVERY: Duration = Duration::from_secs(5);
 
+/// How often the journal is tried while it cannot be written.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often time is let pass for every run: well below the second, in which deadlines are told.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -31,6 +34,24 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) struct Held {
     pub(super) record: Record,
     orders: Option<watch::Sender<Orders>>,
+    /// Set while the record is ahead of the journal, which cannot be written.
+    ahead: Option<Ahead>,
+    /// Whether the run has yet to be taken up since the daemon has started.
+    is_to_start: bool,
+}
+
+/// How far a record is ahead of the journal.
+struct Ahead {
+    /// The run as the journal has it.
+    journaled: Box<Run>,
+    /// What the journal is still to be told.
+    notes: Vec<Note>,
+}
+
+impl Held {
+    fn journaled(&self) -> &Run {
+        self.ahead.as_ref().map_or(&self.record.run, |ahead| &ahead.journaled)
+    }
 }
 
 /// A change that is ready to be journaled, with what follows from it.
@@ -45,6 +66,8 @@ pub(super) struct Book {
     registry: Registry,
     last_entry: watch::Sender<u64>,
     marked_at: Instant,
+    /// Why the journal cannot be written, since it could not be the last time.
+    journal_fault: Option<Fault>,
     /// Set at a crash point of a test: nothing is done any more.
     dead: bool,
 }
@@ -53,10 +76,14 @@ impl Book {
     pub(super) fn new(parts: Parts, records: Vec<Record>, registry: Registry, last_entry: watch::Sender<u64>) -> Self {
         Self {
             parts,
-            held: records.into_iter().map(|record| (record.key.clone(), Held { record, orders: None })).collect(),
+            held: records
+                .into_iter()
+                .map(|record| (record.key.clone(), Held { record, orders: None, ahead: None, is_to_start: true }))
+                .collect(),
             registry,
             last_entry,
             marked_at: Instant::now(),
+            journal_fault: None,
             dead: false,
         }
     }
@@ -109,6 +136,9 @@ impl Book {
                 let answer = self.act(workspace.as_ref(), &name, act, &actor);
                 let _ = reply.send(answer);
             }
+            Command::Records { reply } => {
+                let _ = reply.send(Ok(self.held.values().map(|held| held.record.clone()).collect()));
+            }
             Command::Observe { workspace, name, reply } => {
                 let _ = reply.send(self.observe(workspace.as_ref(), name.as_ref()));
             }
@@ -126,19 +156,89 @@ impl Book {
     }
 
     fn tick(&mut self) {
+        self.catch_up();
         let keys: Vec<Key> = self.held.keys().cloned().collect();
         for key in keys {
-            self.feed_now(&key, Event::Tick);
+            let is_to_start = self.held.get(&key).is_some_and(|held| held.is_to_start);
+            self.feed_now(&key, if is_to_start { Event::DaemonStarted } else { Event::Tick });
             if self.dead {
                 return;
             }
         }
-        if self.marked_at.elapsed() >= MARK_EVERY {
+        // The mark is what tells that the journal can be written again, too.
+        let mark_every = if self.journal_fault.is_some() { TRY_AGAIN } else { MARK_EVERY };
+        if self.marked_at.elapsed() >= mark_every {
             self.marked_at = Instant::now();
-            if let Err(error) = self.parts.journal.write_mark(&self.parts.clock.mark()) {
-                warn!(error = %error.fault(), "the clock's mark could not be stored");
+            match self.parts.journal.write_mark(&self.parts.clock.mark()) {
+                // A small write may find room where what waits does not.
+                Ok(()) if self.held.values().any(|held| held.ahead.is_some() || held.is_to_start) => {}
+                Ok(()) => self.journal_works(),
+                Err(error) => self.journal_fails(error.fault()),
             }
             self.remember_created();
+        }
+    }
+
+    /// Writes what went ahead of the journal, as soon as it can be written, and gives the orders that waited for it.
+    fn catch_up(&mut self) {
+        let ahead = |held: &Held| {
+            held.ahead.as_ref().map(|ahead| Change {
+                key: held.record.key.clone(),
+                run: held.record.run.id.clone(),
+                record: Some(held.record.clone()),
+                notes: ahead.notes.clone(),
+            })
+        };
+        let changes: Vec<Change> = self.held.values().filter_map(ahead).collect();
+        if changes.is_empty() || self.write(&changes).is_err() {
+            return;
+        }
+        for change in changes {
+            let Some(record) = change.record else { continue };
+            info!(migration = %change.key.name, run = %change.run, "the journal has caught up");
+            let orders = Some(duties(&record.run));
+            self.take(Staged { change: Change { record: Some(record), notes: Vec::new(), ..change }, orders }, true);
+            if self.dead {
+                return;
+            }
+        }
+    }
+
+    /// Writes changes, with what went ahead of the journal before them.
+    fn write(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        let mark = self.parts.clock.mark();
+        let reports: Vec<Report> = changes.iter().filter_map(|change| self.completes(change, mark.utc)).collect();
+        let last = match self.parts.journal.write_with(changes, &reports, &mark) {
+            Ok(last) => last,
+            Err(error) => {
+                let fault = error.fault();
+                self.journal_fails(fault.clone());
+                return Err(fault);
+            }
+        };
+        self.marked_at = Instant::now();
+        if let Some(last) = last {
+            self.last_entry.send_replace(last);
+        }
+        for change in changes {
+            if let Some(held) = self.held.get_mut(&change.key) {
+                held.ahead = None;
+            }
+        }
+        self.journal_works();
+        Ok(())
+    }
+
+    fn journal_fails(&mut self, fault: Fault) {
+        if self.journal_fault.as_ref() != Some(&fault) {
+            error!(%fault, "the journal cannot be written: only what gives something back goes on without it");
+        }
+        self.journal_fault = Some(fault);
+    }
+
+    fn journal_works(&mut self) {
+        if self.journal_fault.take().is_some() {
+            info!("the journal can be written again");
         }
     }
 
@@ -174,24 +274,30 @@ impl Book {
             return Ok(());
         }
         let staged = self.stage(&held.record, event)?;
-        self.commit(vec![staged])
+        self.commit_or_go_ahead(staged)
     }
 
-    /// Feeds an event of the daemon's own; what goes wrong is logged, and comes again with the next tick or start.
+    /// Feeds an event of the daemon's own; what goes wrong is logged, and comes again with the next tick.
     fn feed_now(&mut self, key: &Key, event: Event) {
         let Some(held) = self.held.get(key) else { return };
         let name = event.name();
-        let started = matches!(event, Event::DaemonStarted) && !held.record.run.phase().is_final();
+        let is_start = matches!(event, Event::DaemonStarted);
+        let started = is_start && !held.record.run.phase().is_final();
         let result = self.stage(&held.record, event).and_then(|mut staged| {
             if started {
                 staged.change.notes.insert(0, daemon_note("the daemon has started"));
             }
-            self.commit(vec![staged])
+            self.commit_or_go_ahead(staged)
         });
-        if let Err(fault) = result
-            && !self.dead
-        {
-            error!(migration = %key.name, event = name, %fault, "the journal cannot take what follows");
+        match result {
+            Ok(()) => {
+                if let (true, Some(held)) = (is_start, self.held.get_mut(key)) {
+                    held.is_to_start = false;
+                }
+            }
+            // A journal that cannot be written is told of once.
+            Err(fault) if self.dead || fault.code == FaultCode::StateDirUnusable => {}
+            Err(fault) => error!(migration = %key.name, event = name, %fault, "the daemon cannot go on with it"),
         }
     }
 
@@ -210,23 +316,49 @@ impl Book {
         })
     }
 
+    /// Journals a change of the daemon's own. Where the journal cannot be written, what may go ahead of it does.
+    fn commit_or_go_ahead(&mut self, staged: Staged) -> Result<(), Fault> {
+        let (key, notes) = (staged.change.key.clone(), staged.change.notes.clone());
+        let after = staged.change.record.clone();
+        let orders = staged.orders.clone();
+        let refused = match self.commit(vec![staged]) {
+            Err(fault) if fault.code == FaultCode::StateDirUnusable && !self.dead => fault,
+            committed => return committed,
+        };
+        let (Some(record), Some(held)) = (after, self.held.get_mut(&key)) else { return Err(refused) };
+        let journaled = held.journaled().clone();
+        let Some(allowed) = ahead_of_journal(&journaled, &held.record.run, &record.run) else { return Err(refused) };
+        let run = record.run.id.clone();
+        let ahead = held.ahead.get_or_insert_with(|| Ahead { journaled: Box::new(journaled), notes: Vec::new() });
+        ahead.notes.extend(notes.iter().cloned());
+        let change = Change { key, run, record: Some(record), notes };
+        self.take(Staged { change, orders: orders.map(|_| allowed) }, false);
+        Ok(())
+    }
+
     /// Journals changes in one transaction, and gives the orders that follow.
     pub(super) fn commit(&mut self, staged: Vec<Staged>) -> Result<(), Fault> {
         let durable: Vec<bool> = staged.iter().map(|staged| self.is_durable(&staged.change)).collect();
         if durable.contains(&true) {
-            let mark = self.parts.clock.mark();
-            // Small clones of what is to be written; what is only heard stays out of the transaction.
+            // What is only heard stays out of the transaction.
             let (changes, rest): (Vec<_>, Vec<_>) = staged.into_iter().zip(durable).partition(|(_, durable)| *durable);
             let changes: Vec<Staged> = changes.into_iter().map(|(staged, _)| staged).collect();
-            let (changes, orders): (Vec<Change>, Vec<_>) =
+            let (mut changes, orders): (Vec<Change>, Vec<_>) =
                 changes.into_iter().map(|staged| (staged.change, staged.orders)).unzip();
-            let reports: Vec<Report> = changes.iter().filter_map(|change| self.completes(change, mark.utc)).collect();
-            let last = self.parts.journal.write_with(&changes, &reports, &mark).map_err(|error| error.fault())?;
-            self.marked_at = Instant::now();
-            if let Some(last) = last {
-                self.last_entry.send_replace(last);
+            let mut caught_up = Vec::new();
+            for change in &mut changes {
+                let ahead = self.held.get(&change.key).and_then(|held| held.ahead.as_ref());
+                caught_up.push(ahead.is_some());
+                // What was told already when it happened is told to the journal only.
+                if let Some(ahead) = ahead {
+                    change.notes.splice(0..0, ahead.notes.iter().cloned());
+                }
             }
-            for (change, orders) in changes.into_iter().zip(orders) {
+            self.write(&changes)?;
+            for ((change, orders), caught_up) in changes.into_iter().zip(orders).zip(caught_up) {
+                // Orders that waited for the journal are given with it.
+                let demanded = || change.record.as_ref().map(|record| duties(&record.run));
+                let orders = if caught_up { orders.or_else(demanded) } else { orders };
                 self.take(Staged { change, orders }, true);
                 if self.dead {
                     return Err(stopped());
@@ -282,7 +414,12 @@ impl Book {
             self.dead = true;
             return;
         }
-        let held = self.held.entry(key.clone()).or_insert_with(|| Held { record: record.clone(), orders: None });
+        let held = self.held.entry(key.clone()).or_insert_with(|| Held {
+            record: record.clone(),
+            orders: None,
+            ahead: None,
+            is_to_start: false,
+        });
         held.record = record;
         let Some(effects) = orders else { return };
         let next = |number| Orders {
@@ -316,6 +453,7 @@ impl Book {
                 Ok(View {
                     record: held.record.clone(),
                     created: self.parts.journal.created(&held.record.run.id).map_err(|e| e.fault())?,
+                    journal_fault: self.journal_fault.clone(),
                     now,
                 })
             })

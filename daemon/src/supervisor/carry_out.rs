@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{REPORTS, Supervisor, pump};
-use crate::engine::{DropWhat, Ending};
+use crate::engine::{DropWhat, Ending, Relief};
 use crate::journal::Key;
 use crate::registry::{Orders, Registry, share_source};
 use crate::supervisor::backoff::Backoff;
@@ -36,7 +36,14 @@ pub(super) async fn carry_out(
         }
         return Ok(Event::EarlierRetired { run: run.clone() });
     }
-    let engine = supervisor.engines.of_run(&key.workspace, &orders.run, &orders.spec).await?;
+    let engine = match supervisor.engines.of_run(&key.workspace, &orders.run, &orders.spec).await {
+        Err(fault) if fault.code == FaultCode::StateDirUnusable && effect.gives_back() => {
+            warn!(migration = %key.name, effect = effect.kind().as_str(), %fault, "given back without the run's checkpoints");
+            let relief = supervisor.engines.relief(&key.workspace, &orders.run.id, &orders.spec);
+            return give_back(&*relief, key, orders, effect, registry).await;
+        }
+        engine => engine?,
+    };
     match effect {
         Effect::RetireEarlier { run } => Ok(Event::EarlierRetired { run: run.clone() }),
         Effect::Validate => engine.validate().await.map(|()| Event::Validated),
@@ -96,6 +103,40 @@ pub(super) async fn carry_out(
     }
 }
 
+/// Gives back what a run holds while its own folder cannot be used.
+async fn give_back(
+    relief: &dyn Relief,
+    key: &Key,
+    orders: &Orders,
+    effect: &Effect,
+    registry: &Registry,
+) -> Result<Event, Fault> {
+    match effect {
+        // Without its checkpoints nothing of it runs.
+        Effect::StopSync => Ok(Event::SyncStopped),
+        Effect::UnblockSource { attempt } => {
+            if !is_fenced_by_another(&orders.run.id, &orders.spec, key, registry).await? {
+                relief.unblock_source().await?;
+            }
+            Ok(Event::SourceUnblocked { attempt: *attempt })
+        }
+        Effect::OpenDestination => relief.open_destination().await.map(|()| Event::DestinationOpened),
+        Effect::FreeDestination => relief.open_destination().await.map(|()| Event::DestinationFreed),
+        Effect::RetireEarlier { .. }
+        | Effect::Validate
+        | Effect::DropEarlier
+        | Effect::DropExisting
+        | Effect::StartSync
+        | Effect::CheckResumePoint
+        | Effect::PrepareCutover { .. }
+        | Effect::BlockSource { .. }
+        | Effect::WatchSource { .. }
+        | Effect::Drain { .. }
+        | Effect::RestoreSettings
+        | Effect::CleanUp => Err(Fault::new(FaultCode::Internal, format!("{} gives nothing back", effect.kind().as_str()))),
+    }
+}
+
 /// Takes back what an earlier run still holds.
 async fn retire(
     supervisor: &Supervisor,
@@ -104,7 +145,20 @@ async fn retire(
     earlier: &EarlierRun,
     registry: &Registry,
 ) -> Result<(), Fault> {
-    let engine = supervisor.engines.of_earlier(&key.workspace, earlier).await?;
+    let engine = match supervisor.engines.of_earlier(&key.workspace, earlier).await {
+        Err(fault) if fault.code == FaultCode::StateDirUnusable => {
+            // What others wait for is given back at once; the rest when the run can be opened.
+            let relief = supervisor.engines.relief(&key.workspace, &earlier.id, &Arc::new((*earlier.spec).clone()));
+            if earlier.fenced && !is_fenced_by_another(&earlier.id, &earlier.spec, key, registry).await? {
+                relief.unblock_source().await?;
+            }
+            if !earlier.completed {
+                relief.open_destination().await?;
+            }
+            return Err(fault);
+        }
+        engine => engine?,
+    };
     engine.stop_sync().await;
     if earlier.fenced && !is_fenced_by_another(&earlier.id, &earlier.spec, key, registry).await? {
         engine.unblock_source().await?;
@@ -139,8 +193,8 @@ async fn retire(
 
 /// Whether another migration's run needs the source blocked: the block is one for the whole deployment, and the last lifts it.
 async fn is_fenced_by_another(run: &RunId, spec: &MigrationSpec, key: &Key, registry: &Registry) -> Result<bool, Fault> {
-    let views = registry.observe(None, None).await?;
-    let other = views.iter().map(|view| &view.record).find(|other| {
+    let records = registry.records().await?;
+    let other = records.iter().find(|other| {
         // Of two that lift it at the same time neither may leave it to the other.
         let lifts = || duties(&other.run).iter().any(|effect| matches!(effect, Effect::UnblockSource { .. }));
         other.key != *key && other.run.state.may_fence() && share_source(&other.spec, spec) && !lifts()

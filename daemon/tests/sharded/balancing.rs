@@ -111,7 +111,7 @@ async fn shards_that_came_are_noticed() -> Result<()> {
     let cluster = ShardedCluster::start(ClusterOptions::shards(1)).await?;
     let router = connect(Side::Source, &spec(cluster.uri(), None).source.connection, None, "orders-1").await?;
     let folder = tempfile::tempdir()?;
-    membership::keep(&router, folder.path()).await?;
+    membership::keep(&router, folder.path(), &std::collections::BTreeSet::new()).await?;
     assert!(membership::look(&router, folder.path()).await.is_empty());
     let shards = cluster.config().client().await?.database("config").collection::<mongodb::bson::Document>("shards");
     let first = shards.find_one(doc! {}).await?.unwrap_or_default();
@@ -120,7 +120,7 @@ async fn shards_that_came_are_noticed() -> Result<()> {
     added.insert("host", "shard-9/127.0.0.1:1");
     shards.insert_one(added).write_concern(WriteConcern::majority()).await?;
     // What the run began with stays, however often it is started.
-    membership::keep(&router, folder.path()).await?;
+    membership::keep(&router, folder.path(), &std::collections::BTreeSet::new()).await?;
     let findings = membership::look(&router, folder.path()).await;
     let told: Vec<_> = findings.iter().map(|one| (one.kind, one.path.as_str())).collect();
     assert_eq!(told, [(FindingKind::ShardAdded, "source.shards.shard-9")]);

@@ -79,6 +79,27 @@ impl Bench {
         self.folder.path().join("offset")
     }
 
+    fn full_file(&self) -> PathBuf {
+        self.folder.path().join("full")
+    }
+
+    /// Fills the journal's disk, or makes room.
+    pub(crate) fn fill_disk(&self, full: bool) {
+        if full {
+            std::fs::write(self.full_file(), "").expect("writes");
+        } else {
+            std::fs::remove_file(self.full_file()).expect("it was full");
+        }
+    }
+
+    /// Has the daemon die where it stands.
+    pub(crate) async fn crash(&mut self) {
+        self.world.kill_syncs();
+        self.daemon.take().expect("it ran").abandon().await;
+        // Its thread looks up within a tick.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+
     /// Sets the wall clock that the daemon sees.
     pub(crate) fn shift_clock(&self, seconds: i64) {
         std::fs::write(self.offset_file(), seconds.to_string()).expect("writes");
@@ -90,7 +111,7 @@ impl Bench {
             Some(place) => CrashPoint::stopping_at(place, self.death.clone()),
             None => CrashPoint::none(),
         };
-        let hooks = TestHooks { crash_point, clock_offset_file: Some(self.offset_file()) };
+        let hooks = TestHooks { crash_point, clock_offset_file: Some(self.offset_file()), full_disk_file: Some(self.full_file()) };
         self.daemon = Some(Daemon::start(&self.config(), Arc::new(self.world.clone()), hooks).await?);
         Ok(())
     }

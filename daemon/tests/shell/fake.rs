@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use daemon::engine::{DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, RunEngine, ShardProgress, SyncReport};
+use daemon::engine::{DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine, ShardProgress, SyncReport};
 use futures_util::future::BoxFuture;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
@@ -32,6 +32,8 @@ pub(crate) struct Outside {
     pub(crate) drains: bool,
     pub(crate) dropped: Vec<Namespace>,
     pub(crate) created: BTreeMap<RunId, Vec<Namespace>>,
+    /// Why no run can be opened.
+    pub(crate) state_fault: Option<Fault>,
     pub(crate) calls: Vec<String>,
     /// Faults that the next calls of a name end in.
     pub(crate) faults: BTreeMap<&'static str, VecDeque<Fault>>,
@@ -62,6 +64,7 @@ impl FakeWorld {
             drains: true,
             dropped: Vec::new(),
             created: BTreeMap::new(),
+            state_fault: None,
             calls: Vec::new(),
             faults: BTreeMap::new(),
             syncs: BTreeMap::new(),
@@ -115,7 +118,24 @@ impl Engine for FakeWorld {
     }
 
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault> {
-        Ok(Arc::new(FakeRun { world: self.clone(), context }))
+        match self.look().state_fault.clone() {
+            Some(fault) => Err(fault),
+            None => Ok(Arc::new(FakeRun { world: self.clone(), context })),
+        }
+    }
+
+    fn relief(&self, context: EngineContext) -> Arc<dyn Relief> {
+        Arc::new(FakeRun { world: self.clone(), context })
+    }
+}
+
+impl Relief for FakeRun {
+    fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        self.change("relief_unblock", |outside| outside.source_blocked = false)
+    }
+
+    fn open_destination(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        self.change("relief_open", |outside| outside.destination_open = true)
     }
 }
 

@@ -26,6 +26,10 @@ pub(crate) enum Action {
     },
     /// The daemon starts, where it is down.
     Start,
+    /// The disk of the journal fills, or has room again.
+    Disk {
+        full: bool,
+    },
     /// Time passes, also for a daemon that is down.
     Wait {
         millis: i64,
@@ -93,6 +97,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just(Action::Crash),
         3 => any::<bool>().prop_map(|journaled| Action::CrashAtNextStep { journaled }),
         6 => Just(Action::Start),
+        4 => prop::bool::weighted(0.4).prop_map(|full| Action::Disk { full }),
         5 => (0..4_000_i64).prop_map(|millis| Action::Wait { millis }),
         1 => (0..80 * HOUR).prop_map(|millis| Action::Wait { millis }),
         2 => (-60 * HOUR..30 * HOUR).prop_map(|millis| Action::SetClock { millis }),

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lifecycle::{
-    AfterUndo, By, DrainStage, Effect, Event, Now, Run, Settings, State, Token, begin, check, duties, step, succeed,
+    AfterUndo, By, DrainStage, Effect, Event, Now, Run, Settings, State, Step, Token, ahead_of_journal, begin, check, duties,
+    step, succeed,
 };
 use proptest::test_runner::TestCaseError;
 use schemas::cluster_time::ClusterTime;
@@ -47,6 +48,10 @@ pub(crate) struct World {
     /// The newest trusted time.
     trusted: i64,
     crash_at_next_step: Option<bool>,
+    /// Whether the disk takes no journal.
+    disk_full: bool,
+    /// Whether the source may have been unblocked by a daemon that could not journal it.
+    undone_ahead: bool,
     runs: u64,
     old_outcomes: Vec<Event>,
     spent: Vec<Token>,
@@ -56,6 +61,16 @@ pub(crate) struct World {
 struct Daemon {
     run: Run,
     queue: VecDeque<Effect>,
+    /// Whether its run is ahead of the journal.
+    is_ahead: bool,
+    /// Whether it has yet to take the run up.
+    is_to_start: bool,
+}
+
+impl Daemon {
+    fn new(run: Run, queue: VecDeque<Effect>) -> Self {
+        Self { run, queue, is_ahead: false, is_to_start: false }
+    }
 }
 
 fn actor() -> Actor {
@@ -74,11 +89,13 @@ impl World {
             outside: Outside { destination_open: true, ..Outside::default() },
             journal: Some(run.clone()),
             spec,
-            daemon: Some(Daemon { run, queue }),
+            daemon: Some(Daemon::new(run, queue)),
             wall,
             elapsed: 0,
             trusted: wall,
             crash_at_next_step: None,
+            disk_full: false,
+            undone_ahead: false,
             runs: 1,
             old_outcomes: Vec::new(),
             spent: Vec::new(),
@@ -109,6 +126,7 @@ impl World {
             Action::Crash => self.crash(),
             Action::CrashAtNextStep { journaled } => self.crash_at_next_step = Some(journaled),
             Action::Start => self.start()?,
+            Action::Disk { full } => self.disk_full = full,
             Action::Wait { millis } => self.wait(millis),
             Action::SetClock { millis } => self.wall += millis,
             Action::Tick => self.feed(Event::Tick)?,
@@ -234,19 +252,35 @@ impl World {
         let Some(run) = &self.journal else { return Ok(()) };
         // What is not stored is lost.
         let run = Run::from_json(&run.to_json()).map_err(|error| TestCaseError::fail(error.to_string()))?;
-        self.daemon = Some(Daemon { run, queue: VecDeque::new() });
+        self.daemon = Some(Daemon { is_to_start: true, ..Daemon::new(run, VecDeque::new()) });
         self.feed(Event::DaemonStarted)
     }
 
-    /// The daemon steps: journal first, orders then.
+    /// What went ahead of the journal is written as soon as there is room.
+    fn catch_up(&mut self) {
+        if let (Some(daemon), false) = (&mut self.daemon, self.disk_full)
+            && std::mem::take(&mut daemon.is_ahead)
+        {
+            self.journal = Some(daemon.run.clone());
+            daemon.queue = duties(&daemon.run).into();
+            self.seen.insert("caught_up_with_memory");
+        }
+    }
+
+    /// The daemon steps: journal first, orders then; without a journal only what may go ahead of it.
     fn feed(&mut self, event: Event) -> Checked {
+        self.catch_up();
         let now = self.now();
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let event = if daemon.is_to_start { Event::DaemonStarted } else { event };
         let before = daemon.run.clone();
         let Ok(step) = step(&before, event.clone(), now) else { return Ok(()) };
         check(&before, &event, &step.run)
             .map_err(|violation| TestCaseError::fail(format!("{violation}: {event:?} {before:#?}")))?;
         let durable = step.run.differs_durably(&before);
+        if self.disk_full && (durable || step.forget || !step.notes.is_empty()) {
+            return self.go_ahead(&event, &before, step);
+        }
         if !step.notes.is_empty() && !durable {
             let told_only = matches!(event, Event::Declare { .. } | Event::RestartSync { .. } | Event::Resume { .. });
             ensure(told_only, "a step told of something that changed nothing", self)?;
@@ -271,15 +305,76 @@ impl World {
             self.outside.sync_runs = false;
             return Ok(());
         }
-        self.journal = Some(step.run.clone());
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        if !daemon.is_ahead {
+            self.journal = Some(step.run.clone());
+        }
         if crash == Some(true) {
             self.crash();
             return Ok(());
         }
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        daemon.is_to_start = false;
         daemon.run = step.run;
         if let Some(orders) = step.orders {
             daemon.queue = orders.into();
+        }
+        Ok(())
+    }
+
+    /// A step that cannot be journaled: what a person asks for is refused, and the daemon's own goes ahead as far as it may.
+    fn go_ahead(&mut self, event: &Event, before: &Run, step: Step) -> Checked {
+        let is_own = match event {
+            Event::Declare { .. }
+            | Event::Pause { .. }
+            | Event::Resume { .. }
+            | Event::Cancel { .. }
+            | Event::Extend { .. }
+            | Event::Acknowledge { .. }
+            | Event::RestartSync { .. }
+            | Event::Forget { .. } => false,
+            Event::DaemonStarted
+            | Event::Tick
+            | Event::CopyFinished
+            | Event::IndexesBuilt
+            | Event::Health { .. }
+            | Event::ShardStopped { .. }
+            | Event::SyncFailed { .. }
+            | Event::EarlierRetired { .. }
+            | Event::Validated
+            | Event::EarlierDropped
+            | Event::ExistingDropped
+            | Event::SyncStarted
+            | Event::SyncStopped
+            | Event::ResumePoint { .. }
+            | Event::CutoverPrepared { .. }
+            | Event::SourceBlocked { .. }
+            | Event::SourceQuiet { .. }
+            | Event::Drained { .. }
+            | Event::SourceUnblocked { .. }
+            | Event::SettingsRestored
+            | Event::DestinationOpened
+            | Event::DestinationFreed
+            | Event::CleanedUp
+            | Event::EffectFailed { .. } => true,
+        };
+        let (Some(journaled), Some(daemon)) = (&self.journal, &mut self.daemon) else { return Ok(()) };
+        let allowed = if is_own && !step.forget { ahead_of_journal(journaled, before, &step.run) } else { None };
+        let Some(allowed) = allowed else {
+            // Whoever told of it tells again; meanwhile what is demanded is done again.
+            let known = duties(journaled);
+            daemon.queue = duties(&daemon.run).into_iter().filter(|one| known.contains(one) || one.gives_back()).collect();
+            return Ok(());
+        };
+        let is_undoing = |run: &Run| matches!(run.state, State::Draining { stage: DrainStage::Undoing { .. }, .. });
+        if is_undoing(&step.run) && !is_undoing(journaled) {
+            self.undone_ahead = true;
+            self.seen.insert("undone_ahead");
+        }
+        (daemon.is_ahead, daemon.is_to_start) = (true, false);
+        daemon.run = step.run;
+        if step.orders.is_some() {
+            daemon.queue = allowed.into();
         }
         Ok(())
     }
@@ -352,7 +447,10 @@ impl World {
     /// Changes the outside as an effect does.
     fn carry_out(&mut self, effect: &Effect) -> Checked {
         let journaled = self.journal.clone().ok_or_else(|| TestCaseError::fail("an effect of a forgotten run"))?;
-        let recorded = duties(&journaled).contains(effect) || matches!(effect, Effect::StopSync);
+        let is_ahead = self.daemon.as_ref().is_some_and(|daemon| daemon.is_ahead);
+        let recorded = duties(&journaled).contains(effect)
+            || matches!(effect, Effect::StopSync)
+            || (is_ahead && effect.gives_back());
         ensure(recorded, &format!("{effect:?} has no journal record"), self)?;
         let own_data = self.outside.copied_by.as_ref() == Some(&journaled.id);
         match effect {
@@ -385,7 +483,10 @@ impl World {
             Effect::BlockSource { .. } => self.outside.source_blocked = true,
             Effect::Drain { .. } => {
                 let observed = journaled.state.cutover().is_some_and(|cutover| cutover.mode == SourceWrites::Observe);
-                ensure(observed || self.outside.source_blocked, "drained while the source takes writes", self)?;
+                let is_up = observed || self.outside.source_blocked || self.undone_ahead;
+                ensure(is_up, "drained while the source takes writes", self)?;
+                // It is put up once more before the source's last time is taken.
+                self.outside.source_blocked |= !observed;
             }
             Effect::UnblockSource { .. } => self.outside.source_blocked = false,
             Effect::RestoreSettings => {
@@ -409,6 +510,9 @@ impl World {
     fn rerun(&mut self, mut spec: MigrationSpec) -> Checked {
         let now = self.now();
         let Some(daemon) = &self.daemon else { return Ok(()) };
+        if self.disk_full || daemon.is_ahead {
+            return Ok(());
+        }
         spec.generation = Generation(daemon.run.generation.0 + 1);
         let created =
             if self.outside.copied_by.as_ref() == Some(&daemon.run.id) { vec![Namespace::new("shop", "orders")] } else { vec![] };
@@ -420,7 +524,7 @@ impl World {
         self.old_outcomes.clear();
         self.journal = Some(run.clone());
         let queue = duties(&run).into();
-        self.daemon = Some(Daemon { run, queue });
+        self.daemon = Some(Daemon::new(run, queue));
         Ok(())
     }
 
@@ -465,6 +569,8 @@ impl World {
     /// The faults have stopped: every run must come to rest, and one that was cutting over must be done or undone.
     pub(crate) fn come_to_rest(&mut self) -> Checked {
         self.crash_at_next_step = None;
+        self.disk_full = false;
+        self.catch_up();
         if self.journal.is_none() {
             return Ok(());
         }

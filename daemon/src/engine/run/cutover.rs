@@ -17,7 +17,7 @@ use crate::engine::rehearsal::Rehearsal;
 use crate::engine::source::Times;
 use crate::engine::verify::Until;
 use crate::engine::verify::definitions::{self, Views};
-use crate::engine::{SyncReport, capped, fence, guard, index, reconcile, rekeyed, uneven, users};
+use crate::engine::{SyncReport, capped, fence, guard, index, reconcile, rekeyed, relief, uneven, users};
 use crate::mongo::{Deployment, timestamp};
 
 /// Between two looks at how far the tail has come, while a cutover waits for it.
@@ -274,25 +274,8 @@ impl MongoRun {
 
     /// Lets the destination's users write.
     pub(super) async fn open(&self) -> Result<(), Fault> {
-        // The declared user may have been made for this; the run's own has it among its few privileges.
         let destination = self.destination().await?;
-        let blocked = guard::is_write_blocked(&destination).await?;
-        // Lifting it twice does no harm, taking it for lifted does: where this run says that it blocks, what is seen does not count.
-        // Where it does not and the destination is open there is nothing to do, and no user to be made for it.
-        let is_ours = guard::says_that_it_blocks(&destination, &self.context.run).await?;
-        if is_ours || (blocked != Some(false) && self.blocks_destination(&destination).await?) {
-            let writer = self.writer().await?;
-            guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
-            // A run whose window has closed leaves it behind, and must not be taken for one that keeps others out.
-            guard::put_marker(&writer, &self.marker(false)).await?;
-        }
-        // Without the privilege to look, the writes that were applied are the proof.
-        if guard::is_write_blocked(&destination).await? == Some(true) {
-            let message = format!("the destination ({}) blocks its users' writes, which this run did not do", destination.hosts);
-            return Err(Fault::new(FaultCode::DestinationWriteFailed, message)
-                .with_remedy("lift it with setUserWriteBlockMode { global: false }"));
-        }
-        Ok(())
+        relief::open(&self.context, &destination, self.writer()).await
     }
 
     /// Sees that no collection has fewer documents than were verified before its settings were given back.

@@ -45,10 +45,8 @@ impl MongoRun {
 
     /// How the run reads a sharded source; `None`: it has not chosen.
     pub(super) fn manner(&self) -> Result<Option<Manner>, Fault> {
-        let kept = Manner::kept(&self.context.run_dir)?;
-        // A run of a version that knew of no other.
-        let has_begun = || !self.progress.shards().is_empty();
-        Ok(kept.or_else(|| has_begun().then_some(Manner::Direct)))
+        let read: Vec<_> = self.progress.shards().iter().map(|shard| shard.name().clone()).collect();
+        Manner::kept(&self.context.run_dir, &read)
     }
 
     /// What answers for the whole source, also while a shard behind it does not.

@@ -45,7 +45,8 @@ impl MongoRun {
         identity.hold().await?;
         Versions::of(&pair.source.entry, &pair.destination).keep(&self.context.run_dir)?;
         if pair.source.tells_shards_apart() {
-            membership::keep(&pair.source.entry, &self.context.run_dir).await?;
+            let read = self.progress.shards().iter().map(|shard| shard.name().clone()).collect();
+            membership::keep(&pair.source.entry, &self.context.run_dir, &read).await?;
         }
         balancing::ensure_still(&pair.source.entry, &self.context.spec, &self.context.run_dir).await?;
         self.guard_destination(&pair.source.entry, &pair.destination).await?;

@@ -32,12 +32,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use mongodb::bson::doc;
+use schemas::durable_file;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use serde::{Deserialize, Serialize};
 
 use super::Reached;
 use crate::mongo::{Deployment, ServerVersion};
+use crate::state_fault;
 
 /// What stands for all shards, in place of their names.
 pub const NAME: &str = "all shards, through the router";
@@ -120,20 +122,33 @@ impl Manner {
     /// Keeps it for a run.
     pub fn keep(&self, run_dir: &Path) -> Result<(), Fault> {
         let path = run_dir.join(FILE);
-        let aside = path.with_extension("tmp");
-        std::fs::write(&aside, schemas::wire::to_json(self))
-            .and_then(|()| std::fs::rename(&aside, &path))
-            .map_err(|error| Fault::new(FaultCode::StateDirUnusable, format!("failed to write {}: {error}", path.display())))
+        durable_file::write(&path, schemas::wire::to_json(self).as_bytes())
+            .map_err(|error| state_fault::of_io(format!("failed to write {}", path.display()), &error))
     }
 
     /// What a run has kept; `None`: it has not connected yet, or its source is no cluster.
-    pub fn kept(run_dir: &Path) -> Result<Option<Self>, Fault> {
+    ///
+    /// One that is torn is had again from the shards that the run has `read` from, which have other names where it is the router.
+    pub fn kept(run_dir: &Path, read: &[ShardName]) -> Result<Option<Self>, Fault> {
         let path = run_dir.join(FILE);
-        let unusable = |why: String| Fault::new(FaultCode::StateDirUnusable, format!("failed to read {}: {why}", path.display()));
-        match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| unusable(error.to_string())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unusable(error.to_string())),
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            // A run of a version that knew of no other way.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok((!read.is_empty()).then_some(Self::Direct));
+            }
+            Err(error) => return Err(state_fault::of_io(format!("failed to read {}", path.display()), &error)),
+        };
+        match serde_json::from_str(&text) {
+            Ok(manner) => Ok(Some(manner)),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "how the run reads its source is told by what it has read");
+                Ok(match read {
+                    [] => None,
+                    [one] if one.0 == NAME => Some(Self::ThroughRouter { unreached: Vec::new() }),
+                    _ => Some(Self::Direct),
+                })
+            }
         }
     }
 }
@@ -154,11 +169,20 @@ mod tests {
     #[test]
     fn the_choice_is_kept_with_the_run() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(Manner::kept(folder.path()), Ok(None));
+        let kept = |read: &[&str]| {
+            let read: Vec<_> = read.iter().map(|name| ShardName((*name).to_owned())).collect();
+            Manner::kept(folder.path(), &read)
+        };
+        assert_eq!(kept(&[]), Ok(None));
+        assert_eq!(kept(&["a"]), Ok(Some(Manner::Direct)));
         let chosen = Manner::ThroughRouter { unreached: vec![(ShardName("a".to_owned()), "refused".to_owned())] };
         chosen.keep(folder.path()).expect("kept");
-        assert_eq!(Manner::kept(folder.path()), Ok(Some(chosen)));
-        std::fs::write(folder.path().join(super::FILE), "{").expect("written");
-        assert_eq!(Manner::kept(folder.path()).expect_err("unreadable").code, FaultCode::StateDirUnusable);
+        assert_eq!(kept(&[]), Ok(Some(chosen)));
+        for torn in ["", "{"] {
+            std::fs::write(folder.path().join(super::FILE), torn).expect("written");
+            assert_eq!(kept(&[]), Ok(None), "nothing is read yet: it is chosen anew");
+            assert_eq!(kept(&["a", "b"]), Ok(Some(Manner::Direct)));
+            assert_eq!(kept(&[super::NAME]), Ok(Some(Manner::ThroughRouter { unreached: Vec::new() })));
+        }
     }
 }

@@ -14,6 +14,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 use schemas::observed::{Mismatch, MismatchKind};
 
+use crate::state_fault::{self, Cause};
 use tally::{Tallies, Tally};
 
 /// The version of the tables; another one is refused.
@@ -89,7 +90,7 @@ pub struct Store {
 }
 
 fn failed(error: &rusqlite::Error) -> Fault {
-    Fault::new(FaultCode::StateDirUnusable, format!("the run's verification: {error}"))
+    state_fault::of_sqlite("the run's verification", error)
 }
 
 /// Runs work that blocks off the async threads.
@@ -103,10 +104,9 @@ impl Store {
     /// Opens the file in this folder, and makes it where it is not there.
     pub fn open(run_dir: &Path) -> Result<Self, Fault> {
         let path = run_dir.join("verification.db");
-        let unusable = |error: &dyn std::fmt::Display| {
-            Fault::new(FaultCode::StateDirUnusable, format!("the verification in {}: {error}", path.display()))
-        };
-        std::fs::create_dir_all(run_dir).map_err(|error| unusable(&error))?;
+        let what = || format!("the verification in {}", path.display());
+        let unusable = |error: rusqlite::Error| state_fault::of_sqlite(what(), &error);
+        std::fs::create_dir_all(run_dir).map_err(|error| state_fault::of_io(what(), &error))?;
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open(&path)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
@@ -115,17 +115,20 @@ impl Store {
             connection.execute_batch(TABLES)?;
             Ok(connection)
         };
-        let connection = open().map_err(|error| unusable(&error))?;
-        let version: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| unusable(&error))?;
+        let connection = open().map_err(unusable)?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unusable)?;
         match version {
-            0 => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&error))?,
+            0 => connection.pragma_update(None, "user_version", FORMAT).map_err(unusable)?,
             FORMAT => {}
-            READABLE => connection.pragma_update(None, "user_version", FORMAT).map_err(|error| unusable(&error))?,
-            other => return Err(unusable(&format!("format {other} was written by another version of cutoverd"))),
+            READABLE => connection.pragma_update(None, "user_version", FORMAT).map_err(unusable)?,
+            other => {
+                let message = format!("{}: format {other} was written by another version of cutoverd", what());
+                return Err(Cause::OtherVersion.fault(message));
+            }
         }
         use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(|error| unusable(&error))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| state_fault::of_io(what(), &error))?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
