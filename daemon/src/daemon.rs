@@ -71,8 +71,8 @@ impl Daemon {
     /// Takes hold of the state directory, takes up every migration in it, and serves.
     pub async fn start(config: &Config, engine: Arc<dyn Engine>, hooks: TestHooks) -> Result<Self, Fault> {
         let state_dir = StateDir::take(&config.state_dir)?;
-        let journal_path = state_dir.journal();
-        let journal = blocking(move || Journal::open(&journal_path)).await?.full_while(hooks.full_disk_file);
+        let (journal_path, runs) = (state_dir.journal(), state_dir.runs()?);
+        let journal = blocking(move || Journal::open_beside(&journal_path, &runs)).await?.full_while(hooks.full_disk_file);
         // Before anything is taken up: a daemon that cannot be reached must not begin to work. The socket comes last: who can connect
         // to it finds a daemon that listens wherever it was told to.
         let remote = Remote::listen(config).await?;

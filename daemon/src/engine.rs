@@ -27,6 +27,7 @@ pub mod fold;
 pub mod gate;
 pub mod guard;
 pub mod held;
+pub mod hold;
 pub mod identity;
 pub mod index;
 pub mod key;
@@ -89,6 +90,8 @@ pub struct EngineContext {
     pub spec: Arc<MigrationSpec>,
     /// The run's own folder under the state directory, for the engine's checkpoints. It may not exist yet.
     pub run_dir: PathBuf,
+    /// Whether it has checkpoints: its live checks have passed, and it may go on. One that has lost them does not begin from scratch.
+    pub has_begun: bool,
     /// What earlier runs of the migration created, and what the plan listed as dropped: this run drops it after its validation,
     /// which so disregards it.
     pub replaces: Arc<[Namespace]>,

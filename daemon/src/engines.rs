@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lifecycle::{EarlierRun, Run};
+use lifecycle::{EarlierRun, Resting, Run, State};
 use schemas::fault::Fault;
 use schemas::id::{RunId, Workspace};
 use schemas::namespace::Namespace;
@@ -38,6 +38,21 @@ pub fn works_by(spec: &MigrationSpec) -> SpecDigest {
     spec.digest()
 }
 
+/// Whether a run that may go on has had its checkpoints.
+fn has_begun(run: &Run) -> bool {
+    match &run.state {
+        State::Copying { .. }
+        | State::CatchingUp { .. }
+        | State::Ready
+        | State::Draining { .. }
+        | State::Finalizing { .. }
+        | State::Expired { .. } => true,
+        State::Paused { from } | State::Failed { from, .. } => !matches!(from, Resting::Validating),
+        // What ended is only cleaned up, which needs none.
+        State::Validating { .. } | State::Completed { .. } | State::Cancelled { .. } => false,
+    }
+}
+
 /// What a run drops after its validation.
 fn replaces(run: &Run) -> Vec<Namespace> {
     let mut replaces = run.replaces();
@@ -63,7 +78,7 @@ impl Engines {
 
     /// The engine of a run, opened where it is not, and again where it was opened with other settings.
     pub async fn of_run(&self, workspace: &Workspace, run: &Run, spec: &Arc<MigrationSpec>) -> Result<Arc<dyn RunEngine>, Fault> {
-        self.obtain(workspace, &run.id, spec, replaces(run)).await
+        self.obtain(workspace, &run.id, spec, has_begun(run), replaces(run)).await
     }
 
     /// What gives back what a run holds, where its own folder cannot be used.
@@ -74,7 +89,7 @@ impl Engines {
 
     /// The engine of an earlier run.
     pub async fn of_earlier(&self, workspace: &Workspace, earlier: &EarlierRun) -> Result<Arc<dyn RunEngine>, Fault> {
-        self.obtain(workspace, &earlier.id, &Arc::new((*earlier.spec).clone()), Vec::new()).await
+        self.obtain(workspace, &earlier.id, &Arc::new((*earlier.spec).clone()), false, Vec::new()).await
     }
 
     async fn obtain(
@@ -82,6 +97,7 @@ impl Engines {
         workspace: &Workspace,
         run: &RunId,
         spec: &Arc<MigrationSpec>,
+        has_begun: bool,
         replaces: Vec<Namespace>,
     ) -> Result<Arc<dyn RunEngine>, Fault> {
         let works_by = works_by(spec);
@@ -99,7 +115,7 @@ impl Engines {
             outdated.stop_sync().await;
             self.lock().remove(run);
         }
-        self.open(workspace, run, spec, replaces)
+        self.open(workspace, run, spec, has_begun, replaces)
     }
 
     /// One at a time, for each run.
@@ -114,9 +130,11 @@ impl Engines {
         workspace: &Workspace,
         run: &RunId,
         spec: &Arc<MigrationSpec>,
+        has_begun: bool,
         replaces: Vec<Namespace>,
     ) -> Result<Arc<dyn RunEngine>, Fault> {
-        let engine = self.engine.open(self.context(workspace, run, spec, replaces))?;
+        let context = EngineContext { has_begun, ..self.context(workspace, run, spec, replaces) };
+        let engine = self.engine.open(context)?;
         self.lock().insert(run.clone(), Open { works_by: works_by(spec), engine: Arc::clone(&engine) });
         Ok(engine)
     }
@@ -127,6 +145,7 @@ impl Engines {
             workspace: workspace.clone(),
             spec: Arc::clone(spec),
             run_dir: run_dir(&self.state_dir, run),
+            has_begun: false,
             replaces: replaces.into(),
         }
     }
@@ -147,7 +166,7 @@ impl Engines {
         if !run_dir(&self.state_dir, &run.id).exists() {
             return None;
         }
-        self.open(workspace, &run.id, spec, replaces(run)).ok()
+        self.open(workspace, &run.id, spec, has_begun(run), replaces(run)).ok()
     }
 
     /// Where an open run is; `None` where it is not open.

@@ -19,6 +19,7 @@ use schemas::spec::MigrationSpec;
 use schemas::time::UtcTime;
 
 use crate::clock::Mark;
+use crate::sqlite;
 use crate::state_fault::{self, Cause};
 
 /// Names a migration on a daemon.
@@ -88,30 +89,28 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Opens the journal, and makes it where it is missing. `runs` have a folder beside it: one that tells of none of them is not
+    /// the journal that they were made with.
+    pub fn open_beside(path: &Path, runs: &[String]) -> Result<Self, Fault> {
+        Self::open_with(path, |connection| layout::refuse_unknown(connection, path, runs))
+    }
+
     /// Opens the journal, and makes it where it is missing.
     pub fn open(path: &Path) -> Result<Self, Fault> {
+        Self::open_with(path, |_| Ok(()))
+    }
+
+    fn open_with(path: &Path, check: impl FnOnce(&Connection) -> Result<(), Fault>) -> Result<Self, Fault> {
         // SQLite would create the file for everybody that the umask lets; its side files take after it.
-        std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|error| {
-            state_fault::of_io(format!("failed to open the journal {}", path.display()), &error)
-        })?;
-        let open = |alone: bool| {
-            let connection = Connection::open(path)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            if alone {
-                connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-            }
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            // A transition must survive a power cut before its effects run.
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0))?;
-            Ok(connection)
-        };
-        let connection = open(false).or_else(|source: rusqlite::Error| {
-            // On a full disk there is no room for the index of the log that connections share; who is alone has it in memory
-            // (<https://sqlite.org/wal.html#noshm>). What the journal says is needed there more than ever.
-            if Cause::of_sqlite(&source).may_pass() { open(true).map_err(|_| source) } else { Err(source) }
-        });
-        let connection = connection.map_err(|source| failed("open")(source).fault())?;
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| state_fault::of_io(format!("failed to open the journal {}", path.display()), &error))?;
+        // A transition must survive a power cut before its effects run.
+        let connection = sqlite::open(path, "FULL").map_err(|source| failed("open")(source).fault())?;
+        check(&connection)?;
         layout::prepare(&connection)?;
         Ok(Self { connection, full_while: None })
     }

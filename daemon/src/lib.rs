@@ -22,6 +22,7 @@ pub mod mongo;
 pub mod registry;
 mod remote;
 pub mod secret_store;
+pub mod sqlite;
 pub mod state_dir;
 pub mod state_fault;
 pub mod status;

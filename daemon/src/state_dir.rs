@@ -25,9 +25,7 @@ pub struct StateDir {
 impl StateDir {
     /// Creates the folder where it is missing, and takes hold of it.
     pub fn take(path: &Path) -> Result<Self, Fault> {
-        let unusable = |what: &str, error: &std::io::Error| {
-            state_fault::of_io(format!("{what} {}", path.display()), error)
-        };
+        let unusable = |what: &str, error: &std::io::Error| state_fault::of_io(format!("{what} {}", path.display()), error);
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| unusable("failed to create", &error))?;
         let metadata = std::fs::metadata(path).map_err(|error| unusable("failed to read", &error))?;
         if metadata.mode() & 0o077 != 0 {
@@ -76,6 +74,25 @@ impl StateDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The runs that have a folder with checkpoints, by name.
+    pub fn runs(&self) -> Result<Vec<String>, Fault> {
+        let folder = self.path.join("runs");
+        let unreadable = |error: std::io::Error| state_fault::of_io(format!("failed to read {}", folder.display()), &error);
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(unreadable)?,
+        };
+        let mut runs = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(unreadable)?;
+            if entry.path().join("checkpoints.db").exists() {
+                runs.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        runs.sort();
+        Ok(runs)
     }
 
     /// The journal's file.

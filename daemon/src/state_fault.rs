@@ -81,8 +81,8 @@ impl Cause {
             }
             Self::OtherVersion => "start the version of cutoverd that wrote it",
             Self::Gone => {
-                "stop cutoverd and put back what was removed or replaced, newest state first; where there is none, see the page of \
-                 CUT0007: `cutoverd --release RUN` gives back what a lost run holds"
+                "stop cutoverd and put back what was removed, as it was last; where there is no copy, see the page of CUT0007: it says \
+                 how to give back what a lost run holds"
             }
         }
     }
@@ -123,7 +123,9 @@ mod tests {
     #[test]
     fn what_may_pass_is_told_from_what_needs_a_person() {
         assert_eq!(sqlite(ffi::SQLITE_FULL), Cause::Full);
-        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_CANTOPEN, ffi::SQLITE_READONLY, ffi::SQLITE_BUSY] {
+        for code in
+            [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_CANTOPEN, ffi::SQLITE_READONLY, ffi::SQLITE_BUSY]
+        {
             assert_eq!(sqlite(code), Cause::Refused, "{code}");
         }
         for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_IOERR_CORRUPTFS] {

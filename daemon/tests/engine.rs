@@ -27,6 +27,7 @@ fn open(spec: MigrationSpec, dir: &std::path::Path) -> Result<Arc<dyn RunEngine>
         workspace: Workspace::default(),
         spec: Arc::new(spec),
         run_dir: dir.to_owned(),
+        has_begun: false,
         replaces: Arc::from([]),
     };
     Ok(MongoEngine::default().open(context)?)

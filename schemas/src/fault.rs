@@ -168,6 +168,8 @@ catalogue! {
     IndexUneven = "CUT0063", false, "build the index again through the source's mongos, so that every shard has it, or drop it there";
     /// A collection cannot be sharded by its key on the destination.
     ShardKeyUnfit = "CUT0070", false, "declare another key for the collection in the block `sharding`, and raise `generation` where a run has begun";
+    /// Another daemon has the run, or this daemon's state is an older copy.
+    RunHeldElsewhere = "CUT0090", false, "see which cutoverd has the run, and stop the others; `cutoverd` on an older copy of a state directory must not go on: see the page of CUT0090";
 }
 
 impl fmt::Display for FaultCode {

@@ -45,8 +45,7 @@ pub fn ahead_of_journal(journaled: &Run, before: &Run, after: &Run) -> Option<Ve
     }
     let known = duties(journaled);
     let demanded = duties(after);
-    let allowed: Vec<Effect> =
-        demanded.iter().filter(|effect| known.contains(effect) || effect.gives_back()).cloned().collect();
+    let allowed: Vec<Effect> = demanded.iter().filter(|effect| known.contains(effect) || effect.gives_back()).cloned().collect();
     let has_opened = before.state.writable_at().is_none() && after.state.writable_at().is_some();
     (allowed.len() == demanded.len() || has_opened).then_some(allowed)
 }

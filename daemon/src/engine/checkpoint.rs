@@ -18,6 +18,8 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 
+use super::hold::Known;
+use crate::sqlite;
 use crate::state_fault::{self, Cause};
 
 pub use rows::{CollectionRow, LaneRow, Part, Recopied, ShardRow, Stage, ToldRow};
@@ -31,6 +33,8 @@ CREATE TABLE IF NOT EXISTS shard (
     copied_t INTEGER, copied_i INTEGER,
     token BLOB, applied_t INTEGER, applied_i INTEGER, events INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE TABLE IF NOT EXISTS hold (one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, is_put INTEGER NOT NULL,
+    has_ended INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS place (what TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS settled (one INTEGER PRIMARY KEY) STRICT;
@@ -68,6 +72,15 @@ fn failed(error: &rusqlite::Error) -> Fault {
     state_fault::of_sqlite("the run's checkpoints", error)
 }
 
+/// The fault of a run whose checkpoints are not there any more: it must not begin from scratch, over its own data.
+fn lost(path: &Path) -> Fault {
+    let message = format!("the checkpoints in {} are gone, and the run had begun", path.display());
+    Cause::Gone.fault(message).with_remedy(
+        "stop cutoverd and put the run's folder back as it was last; where there is no copy, raise `generation` to run again from \
+         scratch",
+    )
+}
+
 type Rows<T> = rusqlite::Result<Vec<T>>;
 
 fn for_each(
@@ -84,16 +97,16 @@ fn for_each(
 }
 
 impl Checkpoints {
-    /// Opens the file in this folder, and makes it where it is not there.
-    pub fn open(run_dir: &Path) -> Result<Self, Fault> {
+    /// Opens the file in this folder, and makes it where it is not there: unless the run `has_begun`, which had one.
+    pub fn open(run_dir: &Path, has_begun: bool) -> Result<Self, Fault> {
         let path = run_dir.join("checkpoints.db");
         let what = || format!("the checkpoints in {}", path.display());
+        if has_begun && !path.exists() {
+            return Err(lost(&path));
+        }
         std::fs::create_dir_all(run_dir).map_err(|error| state_fault::of_io(what(), &error))?;
         let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open(&path)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            connection.pragma_update(None, "synchronous", "full")?;
-            connection.busy_timeout(std::time::Duration::from_secs(10))?;
+            let connection = sqlite::open(&path, "full")?;
             connection.execute_batch(TABLES)?;
             Ok(connection)
         };
@@ -258,6 +271,27 @@ impl Checkpoints {
             let stored = store(c);
             c.pragma_update(None, "synchronous", "full")?;
             stored
+        })
+        .await
+    }
+
+    /// What is known of who has the run.
+    pub async fn hold(&self) -> Result<Known, Fault> {
+        self.with(|c| {
+            c.query_row("SELECT term, is_put, has_ended FROM hold", [], |row| {
+                Ok(Known { term: row.get(0)?, is_put: row.get(1)?, has_ended: row.get(2)? })
+            })
+            .optional()
+        })
+        .await
+        .map(Option::unwrap_or_default)
+    }
+
+    /// Stores it.
+    pub async fn store_hold(&self, known: Known) -> Result<(), Fault> {
+        self.with(move |c| {
+            let store = "INSERT OR REPLACE INTO hold (one, term, is_put, has_ended) VALUES (1, ?1, ?2, ?3)";
+            c.execute(store, params![known.term, known.is_put, known.has_ended]).map(drop)
         })
         .await
     }

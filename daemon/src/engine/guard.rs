@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use mongodb::bson::{Document, RawArrayBuf, RawDocument, bson, doc, rawdoc};
+use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, bson, doc, rawdoc};
 use rand::Rng as _;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
@@ -22,7 +22,7 @@ pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
 /// lands later than its answer.
 const BLOCK_MS: i64 = 20_000;
 /// The collection of the marker in [`OWN_DATABASE`].
-const MARKER: &str = "marker";
+pub(super) const MARKER: &str = "marker";
 
 /// The server's codes: not permitted; the role or user exists already; it does not exist.
 const UNAUTHORIZED: i32 = 13;
@@ -259,40 +259,51 @@ pub struct Marker<'a> {
     pub blocks_writes: bool,
 }
 
-/// Puts the marker where a person who looks around finds it.
-pub async fn put_marker(destination: &Deployment, marker: &Marker<'_>) -> Result<(), Fault> {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let mut set = rawdoc! {
-        "migration": marker.migration.as_str(),
-        "workspace": marker.workspace.as_str(),
-        "by": format!("cutoverd on {host}, process {}", std::process::id()),
-        "blocks_writes": marker.blocks_writes,
-        "message": "A migration by cutover writes to this deployment. Until it has cut over, this is no valid copy of its source, and \
-                    what others write may be lost. See `cutover status` on the host named here.",
-    };
-    for (name, patterns) in [("include", &marker.scope.include), ("exclude", &marker.scope.exclude)] {
-        let mut list = RawArrayBuf::new();
-        patterns.iter().for_each(|pattern| list.push(pattern.to_string()));
-        append(&mut set, name, &*list);
+impl Marker<'_> {
+    /// The marker's fields, for a person who looks around.
+    pub(super) fn fields(&self) -> RawDocumentBuf {
+        let marker = self;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let mut set = rawdoc! {
+            "migration": marker.migration.as_str(),
+            "workspace": marker.workspace.as_str(),
+            "by": format!("cutoverd on {host}, process {}", std::process::id()),
+            "blocks_writes": marker.blocks_writes,
+            "message": "A migration by cutover writes to this deployment. Until it has cut over, this is no valid copy of its source, \
+                        and what others write may be lost. See `cutover status` on the host named here.",
+        };
+        for (name, patterns) in [("include", &marker.scope.include), ("exclude", &marker.scope.exclude)] {
+            let mut list = RawArrayBuf::new();
+            patterns.iter().for_each(|pattern| list.push(pattern.to_string()));
+            append(&mut set, name, &*list);
+        }
+        append(&mut set, "since", mongodb::bson::DateTime::now());
+        set
     }
-    append(&mut set, "since", mongodb::bson::DateTime::now());
-    let statement = rawdoc! { "q": { "_id": marker.run.as_str() }, "u": { "$set": set }, "upsert": true };
-    let mut update = crate::mongo::command("update", MARKER);
-    let mut updates = RawArrayBuf::new();
-    updates.push(&*statement);
-    append(&mut update, "updates", &*updates);
-    append(&mut update, "writeConcern", &*rawdoc! { "w": "majority" });
-    destination.raw_command(OWN_DATABASE, update).await.map(drop).map_err(fault(destination, "putting the marker"))
+}
+
+/// Says in the run's marker whether it blocks others' writes. One that is gone is not put up again: somebody has removed it.
+pub async fn note_block(destination: &Deployment, run: &RunId, blocks_writes: bool) -> Result<(), Fault> {
+    let update = doc! {
+        "update": MARKER,
+        "updates": [{ "q": { "_id": run.as_str() }, "u": { "$set": { "blocks_writes": blocks_writes } } }],
+        "writeConcern": { "w": "majority" },
+    };
+    destination.command(OWN_DATABASE, update).await.map(drop).map_err(fault(destination, "writing to the marker"))
 }
 
 /// Writes to the run's marker, and returns when: what the destination's own change stream tells after that came after it.
 pub async fn touch_marker(destination: &Deployment, run: &RunId) -> Result<ClusterTime, Fault> {
     let touch = doc! {
         "update": MARKER,
-        "updates": [{ "q": { "_id": run.as_str() }, "u": [{ "$set": { "seen": "$$NOW" } }], "upsert": true }],
+        "updates": [{ "q": { "_id": run.as_str() }, "u": [{ "$set": { "seen": "$$NOW" } }] }],
         "writeConcern": { "w": "majority" },
     };
     let reply = destination.command(OWN_DATABASE, touch).await.map_err(fault(destination, "writing to the marker"))?;
+    if reply.get_i32("n").is_ok_and(|n| n == 0) {
+        let message = format!("the marker of run {run} on the destination ({}) is gone", destination.hosts);
+        return Err(Fault::new(FaultCode::RunHeldElsewhere, message));
+    }
     reply
         .get_timestamp("operationTime")
         .map(cluster_time)

@@ -98,7 +98,7 @@ pub async fn open(
         let writer = writer.await?;
         guard::set_write_block(&writer, false).await.map_err(|e| writer.fault("letting others write", &e))?;
         // A run whose window has closed leaves it behind, and must not be taken for one that keeps others out.
-        guard::put_marker(&writer, &marker(context, false)).await?;
+        guard::note_block(&writer, &context.run, false).await?;
     }
     // Without the privilege to look, the writes that were applied are the proof.
     if guard::is_write_blocked(destination).await? == Some(true) {

@@ -24,6 +24,7 @@ use super::capped::aside;
 use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::Checkpoints;
+use super::hold::{Hold, StartId};
 use super::identity::{self, Identity};
 use super::mend::Mends;
 use super::outlook::{self, Versions};
@@ -34,8 +35,8 @@ use super::sync::Milestone;
 use super::tuning::Tuning;
 use super::verify::{Sides, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine, SyncReport, balancing, fence,
-    guard, held, membership, preflight, relief, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine, SyncReport, balancing, fence, guard, held,
+    membership, preflight, relief, users,
 };
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, connection_files};
@@ -47,6 +48,8 @@ pub struct MongoEngine {
     pub tuning: Tuning,
     /// The large buffers of all its runs.
     pub memory: Memory,
+    /// Tells it from every other start.
+    pub start: StartId,
 }
 
 impl Engine for MongoEngine {
@@ -55,12 +58,14 @@ impl Engine for MongoEngine {
     }
 
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault> {
-        let checkpoints = Checkpoints::open(&context.run_dir)?;
+        let checkpoints = Checkpoints::open(&context.run_dir, context.has_begun)?;
         let progress = Arc::new(Progress::new(context.spec.verify.mode));
         checkpoints.restore(&progress)?;
+        let hold = Arc::new(Hold::new(context.run.clone(), self.start.clone(), checkpoints.clone()));
         let verifier = Arc::new(Verifier::open(context.spec.verify.mode, &context.run_dir)?);
         Ok(Arc::new(MongoRun {
             checkpoints,
+            hold,
             progress,
             verifier,
             keeper: Arc::default(),
@@ -108,6 +113,7 @@ struct Running {
 pub struct MongoRun {
     context: EngineContext,
     checkpoints: Checkpoints,
+    hold: Arc<Hold>,
     progress: Arc<Progress>,
     verifier: Arc<Verifier>,
     keeper: Arc<Keeper>,
@@ -195,6 +201,7 @@ impl RunEngine for MongoRun {
     fn drop_namespaces(&self, what: DropWhat) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let destination = self.destination().await?;
+            self.hold.check(&destination).await?;
             destination.wait_for_writes(&format!("{}-", self.context.spec.name)).await?;
             let ours = self.created().await?;
             let namespaces = match what {
@@ -291,6 +298,7 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let source = self.source().await?;
             identity::hold_source(&source, &self.context.spec.source.connection, &self.checkpoints).await?;
+            self.hold.check(&*self.destination().await?).await?;
             fence::put_up(&source, self.context.spec.cutover.max_downtime.get()).await
         })
     }
@@ -298,6 +306,8 @@ impl RunEngine for MongoRun {
     fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             self.verifier.set_source_stopped(false);
+            // A run that another daemon has gone on with is not this one's to undo.
+            self.hold.check_briefly(self.destination()).await?;
             // Whatever is declared by now: the lifecycle asks only where a block may be up.
             let entry = self.entry().await?;
             fence::lift(&entry, source::holders(&entry, &self.context.spec.source.connection, self.manner()?)).await
@@ -322,6 +332,7 @@ impl RunEngine for MongoRun {
 
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
+            self.hold.check_holder(&*self.destination().await?).await?;
             match ending {
                 Ending::Completed => self.finish_indexes().await?,
                 // The data stays as it is, to be tested on.
@@ -329,6 +340,7 @@ impl RunEngine for MongoRun {
             }
             let destination = self.destination().await?;
             aside::drop_left(&destination, &self.context.spec.namespaces.scope, self.created().await?).await?;
+            self.hold.let_go(true).await?;
             guard::remove_marker(&destination, &self.context.run).await?;
             if destination.is_authenticated {
                 guard::drop_user(&destination, &self.context.run).await?;

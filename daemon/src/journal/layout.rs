@@ -1,5 +1,7 @@
 //! The journal's tables, their version, and how a record is read back.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension as _};
 use schemas::fault::Fault;
 use schemas::history::Entry;
@@ -34,6 +36,38 @@ const REPORTS: &str = "
         run TEXT PRIMARY KEY, workspace TEXT NOT NULL, migration TEXT NOT NULL, at INTEGER NOT NULL, report TEXT NOT NULL)
         WITHOUT ROWID;
 ";
+
+/// Refuses a journal that tells nothing of a run whose folder is there: it is gone, an older one, or that of another daemon. A run that
+/// was forgotten or replaced has left its records.
+pub(super) fn refuse_unknown(connection: &Connection, path: &Path, runs: &[String]) -> Result<(), Fault> {
+    let unusable = |error: rusqlite::Error| state_fault::of_sqlite("failed to read the journal", &error);
+    let has_records: bool = connection
+        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'entries')", [], |row| row.get(0))
+        .map_err(unusable)?;
+    let mut unknown = Vec::new();
+    for run in runs {
+        let is_known = has_records
+            && connection
+                .query_row("SELECT EXISTS (SELECT 1 FROM entries WHERE run = ?1)", [run], |row| row.get::<_, bool>(0))
+                .map_err(unusable)?;
+        if !is_known {
+            unknown.push(run.as_str());
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the journal {} knows nothing of {}, which lies beside it in runs/: it is gone, or an older one, and what that run holds is \
+         not known, a blocked source perhaps",
+        path.display(),
+        unknown.join(", ")
+    );
+    Err(Cause::Gone.fault(message).with_remedy(
+        "put the newest journal.db back, with its journal.db-wal where there is one; where there is none, see the page of CUT0007: \
+         give back what the run holds, then move its folder out of runs/",
+    ))
+}
 
 /// Makes the tables where they are missing, and refuses those of a newer program.
 pub(super) fn prepare(connection: &Connection) -> Result<(), Fault> {
@@ -70,9 +104,8 @@ pub(super) fn read_report(json: &str, key: &Key) -> Result<Report, Fault> {
     struct Header {
         format_version: ReportVersion,
     }
-    let unreadable = |why: &dyn std::fmt::Display| {
-        Cause::OtherVersion.fault(format!("the report of {} cannot be read: {why}", key.name))
-    };
+    let unreadable =
+        |why: &dyn std::fmt::Display| Cause::OtherVersion.fault(format!("the report of {} cannot be read: {why}", key.name));
     let header: Header = serde_json::from_str(json).map_err(|error| unreadable(&error))?;
     if header.format_version > ReportVersion::CURRENT {
         return Err(unreadable(&format!("it has format {}", header.format_version.0)));

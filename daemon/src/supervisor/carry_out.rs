@@ -90,7 +90,9 @@ pub(super) async fn carry_out(
         }
         Effect::RestoreSettings => engine.restore_settings().await.map(|()| Event::SettingsRestored),
         Effect::OpenDestination => engine.open_destination().await.map(|()| Event::DestinationOpened),
-        Effect::FreeDestination => engine.open_destination().await.map(|()| Event::DestinationFreed),
+        Effect::FreeDestination => {
+            unless_elsewhere(key, &orders.run.id, engine.open_destination().await).map(|()| Event::DestinationFreed)
+        }
         Effect::CleanUp => {
             let ending = match orders.run.state.cutover() {
                 Some(_) => Ending::Completed,
@@ -98,7 +100,11 @@ pub(super) async fn carry_out(
             };
             // Neither side waits for the other: one of them may be away.
             let released = engine.release_source().await;
-            engine.clean_up(ending).await.and(released).map(|()| Event::CleanedUp)
+            let mut cleaned = engine.clean_up(ending).await;
+            if ending == Ending::Cancelled {
+                cleaned = unless_elsewhere(key, &orders.run.id, cleaned);
+            }
+            cleaned.and(released).map(|()| Event::CleanedUp)
         }
     }
 }
@@ -161,14 +167,14 @@ async fn retire(
     };
     engine.stop_sync().await;
     if earlier.fenced && !is_fenced_by_another(&earlier.id, &earlier.spec, key, registry).await? {
-        engine.unblock_source().await?;
+        unless_elsewhere(key, &earlier.id, engine.unblock_source().await)?;
     }
     if !earlier.completed {
         let freed = match engine.open_destination().await {
             Ok(()) => engine.clean_up(Ending::Cancelled).await,
             Err(fault) => Err(fault),
         };
-        match freed {
+        match unless_elsewhere(key, &earlier.id, freed) {
             Ok(()) => {}
             // A destination that is declared no more may be gone for good, and must not keep the new run from starting.
             Err(fault) if is_elsewhere(earlier, orders) && fault.code != FaultCode::Internal => {
@@ -203,6 +209,17 @@ async fn is_fenced_by_another(run: &RunId, spec: &MigrationSpec, key: &Key, regi
         info!(migration = %key.name, %run, other = %other.run.id, "the source stays blocked for another run");
     }
     Ok(other.is_some())
+}
+
+/// How giving something back ended. What another daemon has taken over is not this one's to give back, and nothing is left to do.
+fn unless_elsewhere(key: &Key, run: &RunId, ended: Result<(), Fault>) -> Result<(), Fault> {
+    match ended {
+        Err(fault) if fault.code == FaultCode::RunHeldElsewhere => {
+            warn!(migration = %key.name, %run, %fault, "left to whoever holds the run");
+            Ok(())
+        }
+        ended => ended,
+    }
 }
 
 fn is_elsewhere(earlier: &EarlierRun, orders: &Orders) -> bool {

@@ -323,10 +323,11 @@ pub(crate) fn at_rest(spec: &MigrationSpec, tuning: &Tuning, dir: &std::path::Pa
         workspace: Workspace::default(),
         spec: Arc::new(spec.clone()),
         run_dir: dir.to_owned(),
+        has_begun: false,
         replaces: Arc::from([]),
     };
     let memory = Memory::of(MIN_BYTES);
-    Ok(MongoEngine { tuning: tuning.clone(), memory }.open(context)?)
+    Ok(MongoEngine { tuning: tuning.clone(), memory, ..MongoEngine::default() }.open(context)?)
 }
 
 async fn open(

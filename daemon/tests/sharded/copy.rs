@@ -42,7 +42,7 @@ impl Copy {
         let (sender, milestones) = mpsc::unbounded_channel();
         let source = Arc::new(Source::connect(&spec.source.connection, "orders-1-7", &Memory::default(), None).await?);
         let destination = Arc::new(connect(Side::Destination, &spec.destination.connection, None, "orders-1-7").await?);
-        let checkpoints = Checkpoints::open(dir)?;
+        let checkpoints = Checkpoints::open(dir, false)?;
         let identity = Identity {
             source: Arc::clone(&source),
             destination: Arc::clone(&destination),

@@ -34,6 +34,7 @@ impl Driven {
             workspace: Workspace::default(),
             spec: Arc::new(spec),
             run_dir: folder.path().to_owned(),
+            has_begun: false,
             replaces: Arc::from([]),
         };
         let engine = MongoEngine::default().open(context)?;

@@ -43,6 +43,7 @@ async fn a_shard_that_is_down_keeps_no_other_blocked() -> Result<()> {
         workspace: Workspace::default(),
         spec: Arc::new(spec),
         run_dir: folder.path().to_owned(),
+        has_begun: false,
         replaces: Arc::from([]),
     };
     let open = || -> Result<Arc<dyn RunEngine>> { Ok(MongoEngine::default().open(context.clone())?) };

@@ -111,7 +111,8 @@ impl Bench {
             Some(place) => CrashPoint::stopping_at(place, self.death.clone()),
             None => CrashPoint::none(),
         };
-        let hooks = TestHooks { crash_point, clock_offset_file: Some(self.offset_file()), full_disk_file: Some(self.full_file()) };
+        let hooks =
+            TestHooks { crash_point, clock_offset_file: Some(self.offset_file()), full_disk_file: Some(self.full_file()) };
         self.daemon = Some(Daemon::start(&self.config(), Arc::new(self.world.clone()), hooks).await?);
         Ok(())
     }

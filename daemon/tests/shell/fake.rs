@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use daemon::engine::{DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine, ShardProgress, SyncReport};
+use daemon::engine::{
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine, ShardProgress, SyncReport,
+};
 use futures_util::future::BoxFuture;
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;

@@ -97,7 +97,11 @@ fn mistakes_are_told_with_a_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_in_the_same_place_changes_nothing() {
     let mut bench = Bench::started().await;
-    let hooks = daemon::daemon::TestHooks { crash_point: daemon::crash_point::CrashPoint::none(), clock_offset_file: None, full_disk_file: None };
+    let hooks = daemon::daemon::TestHooks {
+        crash_point: daemon::crash_point::CrashPoint::none(),
+        clock_offset_file: None,
+        full_disk_file: None,
+    };
     let refused = daemon::daemon::Daemon::start(&bench.config(), std::sync::Arc::new(bench.world.clone()), hooks).await;
     assert_eq!(refused.err().expect("it is held").code, FaultCode::StateDirInUse);
     bench.client().await;

@@ -61,6 +61,7 @@ fn open(spec: MigrationSpec, tuning: Tuning, dir: &Path) -> Result<Arc<dyn RunEn
         workspace: Workspace::default(),
         spec: Arc::new(spec),
         run_dir: dir.to_owned(),
+        has_begun: false,
         replaces: Arc::from([]),
     };
     Ok(MongoEngine { tuning, ..MongoEngine::default() }.open(context)?)

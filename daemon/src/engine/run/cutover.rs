@@ -17,7 +17,7 @@ use crate::engine::rehearsal::Rehearsal;
 use crate::engine::source::Times;
 use crate::engine::verify::Until;
 use crate::engine::verify::definitions::{self, Views};
-use crate::engine::{SyncReport, capped, fence, guard, index, reconcile, rekeyed, relief, uneven, users};
+use crate::engine::{SyncReport, capped, fence, guard, hold, index, reconcile, rekeyed, relief, uneven, users};
 use crate::mongo::{Deployment, timestamp};
 
 /// Between two looks at how far the tail has come, while a cutover waits for it.
@@ -119,6 +119,7 @@ impl MongoRun {
     /// Applies and compares what is left once the source takes no more writes. Gives the time of its last one.
     pub(super) async fn drain_source(&self) -> Result<ClusterTime, Fault> {
         let pair = self.pair().await?;
+        self.hold.check(&pair.destination).await?;
         if self.context.spec.cutover.source_writes == SourceWrites::Block {
             // Once more: a failover to a member restored from a backup, or a person, can have lifted it since.
             fence::put_up(&pair.source, self.context.spec.cutover.max_downtime.get()).await?;
@@ -253,6 +254,15 @@ impl MongoRun {
     /// Gives back what was held off during the sync: of indexes, expiry, and the bounds of capped collections.
     pub(super) async fn restore(&self) -> Result<(), Fault> {
         let pair = self.pair().await?;
+        self.hold.check(&pair.destination).await?;
+        if hold::restored(&pair.destination, &self.context.run).await?.is_some() {
+            // The destination may be in use since.
+            return Ok(());
+        }
+        if self.hold.is_new() && self.context.spec.cutover.source_writes == SourceWrites::Block {
+            // An earlier start has seen that the source takes no writes; so it must be still.
+            fence::check_up(&pair.source).await?;
+        }
         // What the source does not have is taken for made away with.
         self.identity(&pair).await?.hold().await?;
         let collections = self.collections(&pair).await?;
@@ -268,13 +278,23 @@ impl MongoRun {
             })
         });
         let unfinished = concurrent::all(RESTORES, restores.collect()).await?;
-        self.checkpoints.store_unfinished_unique(unfinished.into_iter().flatten().collect()).await?;
-        self.hold_counts(&pair, &collections).await
+        let unfinished: Vec<(Namespace, String)> = unfinished.into_iter().flatten().collect();
+        let named: Vec<_> = unfinished.iter().map(|(namespace, index)| (namespace.to_string(), index.clone())).collect();
+        match self.checkpoints.store_unfinished_unique(unfinished).await {
+            // The marker says it as well, and the destination's users do not wait for a disk.
+            Err(fault) if fault.code == FaultCode::StateDirUnusable => {
+                tracing::warn!(%fault, "what is to be made unique is on the destination only");
+            }
+            stored => stored?,
+        }
+        self.hold_counts(&pair, &collections).await?;
+        hold::note_restored(&pair.destination, &self.context.run, &named).await
     }
 
     /// Lets the destination's users write.
     pub(super) async fn open(&self) -> Result<(), Fault> {
         let destination = self.destination().await?;
+        self.hold.check_holder(&destination).await?;
         relief::open(&self.context, &destination, self.writer()).await
     }
 
@@ -319,7 +339,11 @@ impl MongoRun {
 
     /// Makes the indexes unique that only refuse duplicates so far, behind the back of the destination's users.
     pub(super) async fn finish_indexes(&self) -> Result<(), Fault> {
-        let unfinished = self.checkpoints.unfinished_unique().await?;
+        let mut unfinished = self.checkpoints.unfinished_unique().await?;
+        if unfinished.is_empty() {
+            let noted = hold::restored(&*self.destination().await?, &self.context.run).await?.unwrap_or_default();
+            unfinished = noted.into_iter().filter_map(|(namespace, index)| Some((namespace.parse().ok()?, index))).collect();
+        }
         if unfinished.is_empty() {
             return Ok(());
         }

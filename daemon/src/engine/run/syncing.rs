@@ -89,11 +89,17 @@ impl MongoRun {
             reached: Arc::clone(&reached),
         };
         let (spec, stopping) = (Arc::clone(&self.context.spec), stop.clone());
+        let (hold, destination) = (Arc::clone(&self.hold), Arc::clone(&sync.destination));
         let task = tokio::spawn(async move {
             let mut sync = std::pin::pin!(sync.run());
             let ended = tokio::select! {
                 ended = &mut sync => ended,
                 () = reporter.watch(arriving) => Ok(()),
+                fault = hold.lost(&destination) => {
+                    // At once: whatever is still on its way here is not this run's any more.
+                    stopping.cancel();
+                    Err(fault)
+                }
                 fault = connection_files::changed(&spec, files) => {
                     stopping.cancel();
                     // It ends with its checkpoints written; whatever else has gone wrong shows again once it is started anew.
@@ -178,11 +184,12 @@ impl MongoRun {
     /// Makes sure that no other run is at work in the same namespaces, blocks others' writes on the destination and says so there.
     pub(super) async fn guard_destination(&self, source: &Deployment, writer: &Deployment) -> Result<(), Fault> {
         let blocks_writes = self.blocks_destination(&*self.destination().await?).await?;
-        guard::put_marker(writer, &self.marker(blocks_writes)).await?;
+        self.hold.take(writer, &self.marker(blocks_writes)).await?;
         // After the own one is there: of two that come at once at least one sees the other.
         if let Some(rival) =
             preflight::rival(source, writer, &self.context.spec, &BTreeSet::from([self.context.run.clone()])).await?
         {
+            self.hold.let_go(false).await?;
             guard::remove_marker(writer, &self.context.run).await?;
             // The other one may be giving way just now.
             return Err(Fault { retryable: true, ..rival.fault(writer) });
@@ -207,6 +214,7 @@ impl MongoRun {
         if guard::says_that_it_blocks(&destination, run).await? {
             self.open().await?;
         }
+        self.hold.let_go(false).await?;
         guard::remove_marker(&destination, run).await?;
         if destination.is_authenticated {
             guard::drop_user(&destination, run).await?;

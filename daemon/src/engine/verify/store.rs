@@ -14,6 +14,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 use schemas::observed::{Mismatch, MismatchKind};
 
+use crate::sqlite;
 use crate::state_fault::{self, Cause};
 use tally::{Tallies, Tally};
 
@@ -108,10 +109,8 @@ impl Store {
         let unusable = |error: rusqlite::Error| state_fault::of_sqlite(what(), &error);
         std::fs::create_dir_all(run_dir).map_err(|error| state_fault::of_io(what(), &error))?;
         let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open(&path)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
             // What a power cut takes back is compared again: the tail's own checkpoint is older then, or as old.
-            connection.pragma_update(None, "synchronous", "normal")?;
+            let connection = sqlite::open(&path, "normal")?;
             connection.execute_batch(TABLES)?;
             Ok(connection)
         };
