@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use schemas::cluster_time::ClusterTime;
-use schemas::fault::Fault;
+use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 use schemas::observed::{Finding, FindingKind, ForeignWrite, Inspection, Mismatch};
@@ -183,7 +183,8 @@ impl RunEngine for MongoRun {
                 failed => failed,
             };
             match checked {
-                Err(fault) if !fault.retryable => match self.withdraw().await {
+                // Whoever has the run has what is there as well.
+                Err(fault) if !fault.retryable && fault.code != FaultCode::RunHeldElsewhere => match self.withdraw().await {
                     // All of it is tried again: a run that does not begin keeps nobody out.
                     Err(kept) if is_sound => Err(Fault { retryable: true, ..kept }),
                     // What an attempt that a crash cut short has left; the checks tell already what is wrong there.

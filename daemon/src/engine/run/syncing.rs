@@ -211,6 +211,7 @@ impl MongoRun {
     /// Gives the destination back as it was before [`Self::enclose`].
     pub(super) async fn withdraw(&self) -> Result<(), Fault> {
         let (destination, run) = (self.destination().await?, &self.context.run);
+        self.hold.check_holder(&destination).await?;
         if guard::says_that_it_blocks(&destination, run).await? {
             self.open().await?;
         }
