@@ -116,7 +116,8 @@ async fn of_two_daemons_on_copies_of_one_state_the_older_stops_before_it_writes(
     let third = Cutoverd::start(cutoverd::Config::default().state_folder(&stale)).await.unwrap();
     let cutover = Cutover::new(stage.folder()).daemon(&third);
     let failed = cutover.wait_for_phase(MIGRATION, "failed", Duration::from_secs(120)).await.unwrap();
-    assert_eq!(failed["error"]["code"], "CUT0090", "{failed}");
+    // From there it looks like a destination that was restored, too: whichever is seen first stops it.
+    assert!(["CUT0056", "CUT0090"].contains(&failed["error"]["code"].as_str().unwrap()), "{failed}");
     assert!(failed["error"]["message"].as_str().unwrap().contains("marker"), "{failed}");
     assert_eq!(orders(&destination).count_documents(doc! { "v": "new" }).await.unwrap(), 101);
     assert_eq!(orders(&destination).count_documents(doc! {}).await.unwrap(), 101);
