@@ -60,6 +60,7 @@ impl Copy {
             gate: Arc::default(),
             verifier: Arc::new(Verifier::open(VerifyMode::Off, dir)?),
             keeper: Arc::default(),
+            mends: Arc::default(),
             stop: Default::default(),
             // Several parts of each collection, so that orphans lie at their bounds, too.
             tuning: Tuning { part_bytes: 8 << 10, ..Tuning::default() },

@@ -351,6 +351,7 @@ impl World {
             | Event::SyncStarted
             | Event::SyncStopped
             | Event::ResumePoint { .. }
+            | Event::CutoverPreparing { .. }
             | Event::CutoverPrepared { .. }
             | Event::SourceBlocked { .. }
             | Event::SourceQuiet { .. }
