@@ -5,6 +5,8 @@
 
 use mongodb::bson::{RawDocument, RawDocumentBuf};
 
+/// The type of a text, as BSON writes it.
+const TEXT: u8 = 0x02;
 /// The type of a document, as BSON writes it.
 pub const DOCUMENT: u8 = 0x03;
 /// The type of an array.
@@ -28,6 +30,13 @@ impl<'a> Element<'a> {
     #[must_use]
     pub fn document(&self) -> Option<&'a RawDocument> {
         if matches!(self.kind, DOCUMENT | ARRAY) { RawDocument::from_bytes(self.value).ok() } else { None }
+    }
+
+    /// The value as a text, which need be no UTF-8.
+    #[must_use]
+    pub fn text(&self) -> Option<&'a [u8]> {
+        let text = if self.kind == TEXT { self.value.get(4..) } else { None };
+        text?.split_last().map(|(_, text)| text)
     }
 }
 
@@ -90,6 +99,23 @@ pub fn field<'a>(document: &'a RawDocument, name: &str) -> Option<Element<'a>> {
     elements(document).find(|element| element.name == name.as_bytes())
 }
 
+/// A field's text, as its bytes; `None` where it is not there, or no text.
+#[must_use]
+pub fn text<'a>(document: &'a RawDocument, name: &str) -> Option<&'a [u8]> {
+    field(document, name)?.text()
+}
+
+/// A name or a text as people read it: bytes that are no UTF-8 are written out, as in `gr\xf6\xdfe`.
+#[must_use]
+pub fn shown(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        shown.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
+    }
+    shown
+}
+
 /// Makes a document of fields given as bytes.
 #[derive(Debug, Clone)]
 pub struct Writer {
@@ -109,6 +135,25 @@ impl Writer {
         self.bytes.extend_from_slice(name);
         self.bytes.push(0);
         self.bytes.extend_from_slice(value);
+    }
+
+    /// Adds a field as it is in another document.
+    pub fn copy(&mut self, element: &Element<'_>) {
+        self.push(element.kind, element.name, element.value);
+    }
+
+    /// Adds a text.
+    pub fn push_text(&mut self, name: &[u8], text: &[u8]) {
+        let length = i32::try_from(text.len() + 1).expect("a text of ours is far below 2 GiB");
+        let mut value = length.to_le_bytes().to_vec();
+        value.extend_from_slice(text);
+        value.push(0);
+        self.push(TEXT, name, &value);
+    }
+
+    /// Adds a document.
+    pub fn push_document(&mut self, name: &[u8], document: &RawDocument) {
+        self.push(DOCUMENT, name, document.as_bytes());
     }
 
     /// The document.

@@ -5,6 +5,7 @@
 
 use mongodb::bson::{RawArray, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf};
 
+use super::element::{Element, Writer};
 use crate::mongo::append;
 
 /// Beyond this not every integer has a double of its own.
@@ -16,6 +17,18 @@ pub fn value(value: RawBsonRef<'_>) -> Vec<u8> {
     let mut document = RawDocumentBuf::new();
     push(&mut document, "v", value);
     document.into_bytes()
+}
+
+/// A field's canonical encoding, without its name. What cannot be read as text counts as it stands.
+#[must_use]
+pub fn element(field: &Element<'_>) -> Vec<u8> {
+    let mut alone = Writer::default();
+    alone.push(field.kind, b"v", field.value);
+    let alone = alone.finish();
+    match alone.get("v") {
+        Ok(Some(of_field)) => value(of_field),
+        Ok(None) | Err(_) => alone.into_bytes(),
+    }
 }
 
 /// A whole number as a 64-bit integer, whatever its type; `None`: it is none, or no exact one.
@@ -53,7 +66,8 @@ fn document(document: &RawDocument) -> RawDocumentBuf {
 
 fn array(array: &RawArray) -> RawArrayBuf {
     let mut made = RawArrayBuf::new();
-    for value in array.into_iter().flatten() {
+    for value in array {
+        let Ok(value) = value else { return array.to_owned() };
         match (whole(value), value) {
             (Some(n), _) => made.push(n),
             (None, RawBsonRef::Document(inner)) => made.push(&*document(inner)),

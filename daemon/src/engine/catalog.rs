@@ -1,5 +1,6 @@
 //! What is in a deployment: databases, collections with their options, views, indexes; and how a collection is made anew.
 
+mod databases;
 mod entry;
 mod make;
 
@@ -11,6 +12,7 @@ use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 
 use super::capped::aside::is_aside;
 use super::concurrent::{self, Piece};
+use super::element::{self, Writer, elements};
 use crate::mongo::{Deployment, ServerVersion, Side, append, command, error, number};
 
 pub use entry::{CollectionInfo, Kind, buckets_of, options_of_owner, owner_of, unsupported};
@@ -18,6 +20,8 @@ pub use make::{create, create_command, drop, drop_empty_views};
 
 /// The servers' own catalogues can be read from this version on.
 const LIST_CATALOG: ServerVersion = ServerVersion::new(6, 0, 0);
+/// Things named in one message at most.
+const MOST_NAMED: usize = 5;
 /// Collections whose options are asked for at once.
 const AT_ONCE: usize = 8;
 
@@ -52,7 +56,7 @@ fn half_made(of_database: &[CollectionInfo]) -> Vec<CollectionInfo> {
         }
         let options = options_of_owner(buckets.options()?);
         let raw = rawdoc! { "name": owner.collection, "type": "timeseries", "options": options };
-        CollectionInfo::new(&owner.db, raw)
+        CollectionInfo::new(&owner.db, raw).map(|info| CollectionInfo { is_named_oddly: buckets.is_named_oddly, ..info })
     };
     of_database.iter().filter_map(series).collect()
 }
@@ -60,7 +64,7 @@ fn half_made(of_database: &[CollectionInfo]) -> Vec<CollectionInfo> {
 /// What the databases hold that can hold something in scope, each by itself.
 async fn listings(deployment: &Deployment, scope: &Scope) -> Result<Vec<Vec<CollectionInfo>>, Fault> {
     let mut listings = Vec::new();
-    for db in databases(deployment, scope).await? {
+    for db in databases::list(deployment, scope).await? {
         listings.push(list_database(deployment, &db).await?);
     }
     Ok(listings)
@@ -72,9 +76,14 @@ async fn in_scope(
     listed: impl Iterator<Item = CollectionInfo>,
 ) -> Result<BTreeMap<Namespace, CollectionInfo>, Fault> {
     let mut found = BTreeMap::new();
+    let (odd, listed): (Vec<_>, Vec<_>) =
+        listed.filter(|info| scope.contains(&info.namespace)).partition(|info| info.is_named_oddly);
+    if !odd.is_empty() {
+        return Err(odd_names(deployment, "collections", &odd.iter().map(|info| info.namespace.to_string()).collect::<Vec<_>>()));
+    }
     for info in listed {
         let is_passed = deployment.side == Side::Destination && is_aside(&info.namespace);
-        if scope.contains(&info.namespace) && !is_passed && !is_emptied(deployment, &info.namespace).await? {
+        if !is_passed && !is_emptied(deployment, &info.namespace).await? {
             found.insert(info.namespace.clone(), info);
         }
     }
@@ -121,27 +130,23 @@ async fn options_where_held(deployment: &Deployment, namespace: &Namespace) -> R
     let Some(of_shard) = first.and_then(|entry| entry.get_document("md").ok()?.get_document("options").ok()) else {
         return Ok(None);
     };
-    let mut options = RawDocumentBuf::new();
-    for (name, value) in of_shard.iter().flatten().filter(|(name, _)| name.as_str() != "uuid") {
-        append(&mut options, name.as_str(), value);
-    }
-    Ok(Some(options))
+    let mut options = Writer::default();
+    elements(of_shard).filter(|field| field.name != b"uuid").for_each(|field| options.copy(&field));
+    Ok(Some(options.finish()))
 }
 
-/// The databases that can hold what is in scope.
-async fn databases(deployment: &Deployment, scope: &Scope) -> Result<Vec<String>, Fault> {
-    // The server goes through all of its databases for a list: with hundreds of migrations, each of one database, that is most of what
-    // a look around them costs.
-    if let Some(named) = scope.named_databases() {
-        return Ok(named.into_iter().map(str::to_owned).collect());
-    }
-    let reply = deployment
-        .command("admin", doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false })
-        .await
-        .map_err(|e| deployment.fault("listing the databases", &e))?;
-    let listed = reply.get_array("databases").into_iter().flatten();
-    let names = listed.filter_map(|database| database.as_document()?.get_str("name").ok());
-    Ok(names.filter(|name| scope.has_database(name)).map(str::to_owned).collect())
+/// The fault for things whose names are no UTF-8, as they are shown: nothing is copied while such a one is in scope.
+pub(super) fn odd_names(deployment: &Deployment, things: &str, shown: &[String]) -> Fault {
+    let some = shown.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if shown.len() > MOST_NAMED { format!(" and {} more", shown.len() - MOST_NAMED) } else { String::new() };
+    let first = shown.first().map_or("", String::as_str);
+    let message = format!("the {} has {things} whose names are no UTF-8: {some}{more}", deployment.side);
+    let remedy = format!(
+        "give them other names, or leave them out with namespaces.exclude, in which each such byte is written as here (in HCL \"{}\") or \
+         stands behind a `*`",
+        first.replace('\\', "\\\\")
+    );
+    Fault::new(FaultCode::UnsupportedNamespace, message).with_remedy(remedy)
 }
 
 /// Whether these are stored functions and there are none: the server drops their collection with its database only, so that an empty
@@ -168,7 +173,8 @@ pub async fn list_database(deployment: &Deployment, db: &str) -> Result<Vec<Coll
         .collect(db, rawdoc! { "listCollections": 1, "cursor": { "batchSize": 10_000 } })
         .await
         .map_err(|e| deployment.fault(&format!("listing the collections of {db}"), &e))?;
-    Ok(entries.into_iter().filter_map(|raw| CollectionInfo::new(db, raw)).collect())
+    let nameless = || Fault::new(FaultCode::Internal, format!("{} lists a collection of {db} without a name", deployment.hosts));
+    entries.into_iter().map(|raw| CollectionInfo::new(db, raw).ok_or_else(nameless)).collect()
 }
 
 /// One namespace, where it exists.
@@ -191,7 +197,10 @@ pub async fn indexes(deployment: &Deployment, namespace: &Namespace) -> Result<V
     let mut list = command("listIndexes", &namespace.collection);
     append(&mut list, "cursor", &*rawdoc! { "batchSize": 1_000 });
     match deployment.collect(&namespace.db, list).await {
-        Ok(specs) => Ok(specs.into_iter().filter(|spec| !is_on_id(spec)).collect()),
+        Ok(specs) => {
+            let odd: Vec<String> = specs.iter().filter_map(|spec| odd_index(namespace, spec)).collect();
+            if odd.is_empty() { Ok(specs.into_iter().filter(|spec| !is_on_id(spec)).collect()) } else { Err(odd_indexes(deployment, &odd)) }
+        }
         Err(e) if is_no_collection(&e) => Ok(Vec::new()),
         Err(e) => Err(deployment.fault(&format!("listing the indexes of {namespace}"), &e)),
     }
@@ -199,6 +208,21 @@ pub async fn indexes(deployment: &Deployment, namespace: &Namespace) -> Result<V
 
 /// The name of the index on `_id`.
 const ID_INDEX: &str = "_id_";
+
+/// An index whose name is no UTF-8, as it is shown.
+#[must_use]
+pub fn odd_index(namespace: &Namespace, spec: &RawDocument) -> Option<String> {
+    let name = element::text(spec, "name")?;
+    std::str::from_utf8(name).is_err().then(|| format!("{} of {namespace}", element::shown(name)))
+}
+
+/// The fault for such indexes.
+#[must_use]
+pub fn odd_indexes(deployment: &Deployment, shown: &[String]) -> Fault {
+    let message = format!("the {} has indexes whose names are no UTF-8: {}", deployment.side, shown.join(", "));
+    Fault::new(FaultCode::UnsupportedNamespace, message)
+        .with_remedy("build them again under other names, or leave their collections out with namespaces.exclude")
+}
 
 /// The server's code for a namespace that does not exist.
 pub const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -225,23 +249,23 @@ fn is_on_id(spec: &RawDocument) -> bool {
 
 /// Documents and bytes of a collection, as the server estimates them; zeros where it does not exist.
 pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64, u64), Fault> {
-    let stats = doc! {
-        "aggregate": &namespace.collection,
-        "pipeline": [{ "$collStats": { "storageStats": {} } }],
-        "cursor": {},
-    };
-    match deployment.command(&namespace.db, stats).await {
-        Ok(reply) => {
+    let mut stats = command("aggregate", &namespace.collection);
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(&*rawdoc! { "$collStats": { "storageStats": {} } });
+    // The rest has the indexes' names as names of fields.
+    pipeline.push(&*rawdoc! { "$project": { "storageStats.count": 1, "storageStats.size": 1, "storageStats.timeseries.bucketCount": 1 } });
+    append(&mut stats, "pipeline", &*pipeline);
+    append(&mut stats, "cursor", &*rawdoc! {});
+    match deployment.collect(&namespace.db, stats).await {
+        Ok(of_shards) => {
             // A router tells of each shard.
-            let of_shards = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).into_iter().flatten();
             let (mut documents, mut bytes) = (0, 0);
-            for entry in of_shards {
-                let stats = entry.as_document().and_then(|entry| entry.get_document("storageStats").ok());
-                let Some(stats) = stats.and_then(|stats| RawDocumentBuf::try_from(stats).ok()) else { continue };
+            for entry in &of_shards {
+                let Ok(stats) = entry.get_document("storageStats") else { continue };
                 let read = |of: &RawDocument, key| number(of, key).and_then(|n| u64::try_from(n).ok());
                 let buckets = || read(stats.get_document("timeseries").ok()?, "bucketCount");
-                documents += read(&stats, "count").or_else(buckets).unwrap_or(0);
-                bytes += read(&stats, "size").unwrap_or(0);
+                documents += read(stats, "count").or_else(buckets).unwrap_or(0);
+                bytes += read(stats, "size").unwrap_or(0);
             }
             Ok((documents, bytes))
         }

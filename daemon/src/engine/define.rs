@@ -19,6 +19,7 @@ use super::checkpoint::Recopied;
 use super::copy::Copier;
 use super::crew::Crew;
 use super::distribute;
+use super::element::{Writer, elements};
 use super::event::Definition;
 use super::index;
 use super::pace::Pace;
@@ -227,6 +228,12 @@ impl Tail {
         time: ClusterTime,
     ) -> Result<(), Fault> {
         self.note_created(vec![owner.clone()]).await?;
+        if let Some(odd) = specs.iter().find_map(|spec| catalog::odd_index(namespace, spec)) {
+            let fault = catalog::odd_indexes(&self.source.entry, &[odd]);
+            return Err(Fault { code: FaultCode::UnsupportedChange, ..fault }.with_remedy(
+                "build it again on the source under another name, and raise `generation` to run again from scratch",
+            ));
+        }
         for spec in specs {
             self.progress.add_deferred(index::deferred(owner, spec));
             if distribute::take_place(&self.source.entry, &self.destination, namespace, spec).await? {
@@ -301,14 +308,16 @@ impl Tail {
         if self.scope.contains(&owner) && !carried.is_empty() {
             self.hide_index(&owner, change).await?;
         }
-        let mut modify = command("collMod", &owner.collection);
+        let mut modify = Writer::default();
+        modify.push_text(b"collMod", owner.collection.as_bytes());
         let mut carries = false;
-        for (key, value) in change.iter().flatten() {
-            if self.scope.contains(&owner) && carried.contains(&key.as_str()) {
-                append(&mut modify, key.as_str(), value);
+        for option in elements(change) {
+            if self.scope.contains(&owner) && carried.iter().any(|carried| carried.as_bytes() == option.name) {
+                modify.copy(&option);
                 carries = true;
             }
         }
+        let modify = modify.finish();
         if !carries {
             return Ok(());
         }

@@ -134,9 +134,11 @@ pub fn is_same(one: &ShardKey, other: &ShardKey) -> bool {
 /// Whether an index's key begins with all of a shard key.
 fn begins_with(spec: &RawDocument, key: &ShardKey) -> bool {
     let Ok(pattern) = spec.get_document("key") else { return false };
-    let mut fields = pattern.iter().flatten();
+    let mut fields = pattern.iter();
     key.fields().all(|(path, part)| {
-        fields.next().is_some_and(|(name, value)| {
+        // A name that is no UTF-8 is none of a shard key's.
+        fields.next().is_some_and(|field| {
+            let Ok((name, value)) = field else { return false };
             let fits = match (value, part) {
                 (RawBsonRef::String(kind), Part::Hashed) => kind == "hashed",
                 (RawBsonRef::Int32(n), Part::Ranged) => n > 0,

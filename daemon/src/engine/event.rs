@@ -78,6 +78,9 @@ pub enum What {
     Definition(Definition),
     /// Nothing that a destination has to follow.
     Nothing,
+    /// It is of something whose name is no UTF-8: as it is shown, of what kind the event is, and what is to be followed of it where
+    /// that name is out of scope.
+    Odd(Namespace, String, Option<Definition>),
     /// A kind that this version does not know.
     Unknown(String),
 }
@@ -119,6 +122,25 @@ fn namespace(event: &RawDocument, field: &str) -> Result<Namespace, Fault> {
     Ok(Namespace::new(ns.get_str("db").map_err(|_| malformed("ns.db"))?, ns.get_str("coll").map_err(|_| malformed("ns.coll"))?))
 }
 
+/// A rename from a name that is no UTF-8, or to one, as it is shown.
+fn renamed(event: &RawDocument) -> Option<Definition> {
+    let of = |field: &str| {
+        let ns = event.get_document(field).ok()?;
+        Some(Namespace::new(element::shown(element::text(ns, "db")?), element::shown(element::text(ns, "coll")?)))
+    };
+    Some(Definition::Rename(of("ns")?, of("to")?))
+}
+
+/// The namespace in an event that is no UTF-8, as it is shown; of a rename, the one of the two that is.
+fn odd_namespace(event: &RawDocument) -> Option<Namespace> {
+    ["ns", "to"].into_iter().find_map(|field| {
+        let ns = event.get_document(field).ok()?;
+        let (db, collection) = (element::text(ns, "db")?, element::text(ns, "coll").unwrap_or_default());
+        let is_odd = [db, collection].iter().any(|name| std::str::from_utf8(name).is_err());
+        is_odd.then(|| Namespace::new(element::shown(db), element::shown(collection)))
+    })
+}
+
 fn id_of(document: &RawDocument) -> Result<RawDocumentBuf, Fault> {
     element::id_of(document).ok_or_else(|| malformed("_id"))
 }
@@ -150,6 +172,7 @@ impl Event {
         let full =
             |op: fn(RawDocumentBuf) -> Op| event.get_document("fullDocument").map_or(Op::Reread, |full| op(full.to_owned()));
         let what = match operation {
+            kind if let Some(odd) = odd_namespace(event) => What::Odd(odd, kind.to_owned(), renamed(event)),
             "insert" => change(full(Op::Insert))?,
             "replace" => change(full(Op::Replace))?,
             "delete" => {
@@ -168,10 +191,14 @@ impl Event {
                 let ns = event.get_document("ns").map_err(|_| malformed("ns"))?;
                 What::Definition(Definition::DropDatabase(ns.get_str("db").map_err(|_| malformed("ns.db"))?.to_owned()))
             }
-            "createIndexes" => What::Definition(Definition::CreateIndexes(namespace(event, "ns")?, indexes(&description(event)))),
+            "createIndexes" => What::Definition(Definition::CreateIndexes(namespace(event, "ns")?, indexes(&description(event))?)),
             "dropIndexes" => {
-                let names =
-                    indexes(&description(event)).iter().filter_map(|spec| spec.get_str("name").ok().map(str::to_owned)).collect();
+                // One whose name is no UTF-8 was never made.
+                let is_odd = |name: &[u8]| std::str::from_utf8(name).is_err();
+                let specs = indexes(&description(event))?;
+                let names = specs.iter().map(|spec| element::text(spec, "name").ok_or_else(|| malformed("name of an index")));
+                let names: Vec<&[u8]> = names.collect::<Result<_, _>>()?;
+                let names = names.into_iter().filter(|name| !is_odd(name)).map(element::shown).collect();
                 What::Definition(Definition::DropIndexes(namespace(event, "ns")?, names))
             }
             kind if WITHOUT_CHANGE.contains(&kind) => What::Nothing,
@@ -182,8 +209,8 @@ impl Event {
             other => What::Unknown(other.to_owned()),
         };
         let (kind, uuid) = match &what {
-            What::Definition(_) => (kind_of(event), uuid(event)),
-            What::Change(_) | What::Nothing | What::Unknown(_) => (Vec::new(), None),
+            What::Definition(_) | What::Odd(_, _, Some(_)) => (kind_of(event), uuid(event)),
+            What::Change(_) | What::Nothing | What::Odd(_, _, None) | What::Unknown(_) => (Vec::new(), None),
         };
         Ok(Self { time, token, what, bytes: event.as_bytes().len(), kind, uuid })
     }
@@ -209,14 +236,10 @@ fn is_delta(raw: &RawDocument) -> bool {
     crate::mongo::number(raw, "$v") == Some(2) && raw.get_document("diff").is_ok()
 }
 
-fn indexes(description: &RawDocument) -> Vec<RawDocumentBuf> {
-    description
-        .get_array("indexes")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|value| value.as_document().map(RawDocument::to_owned))
-        .collect()
+fn indexes(description: &RawDocument) -> Result<Vec<RawDocumentBuf>, Fault> {
+    let listed = element::field(description, "indexes").and_then(|listed| listed.document());
+    let specs = listed.into_iter().flat_map(element::elements);
+    specs.map(|spec| spec.document().map(RawDocument::to_owned).ok_or_else(|| malformed("index that can be read"))).collect()
 }
 
 /// The cluster time inside a resume token: its `_data` is hexadecimal, a type byte and then seconds and ordinal, big-endian (the

@@ -333,7 +333,7 @@ impl Tail {
         let mut changes = Vec::new();
         let newest = events.iter().map(|(_, event)| event.time).max().unwrap_or(position.time);
         for (lane, event) in events {
-            match event.what {
+            match self.unless_odd(event.what)? {
                 What::Change(change) => {
                     let (change, is_named) = match event.uuid.as_deref() {
                         Some(uuid) if self.source.is_sharded() => self.named(change, uuid, told, &mut keys.strangers).await?,
@@ -398,7 +398,7 @@ impl Tail {
                     position.count(lane);
                     self.store(position, told, true).await?;
                 }
-                What::Nothing => position.pass(lane, event.token, event.time),
+                What::Nothing | What::Odd(..) => position.pass(lane, event.token, event.time),
                 What::Unknown(kind) => {
                     return Err(Fault::new(
                         FaultCode::UnsupportedChange,
@@ -408,6 +408,21 @@ impl Tail {
             }
         }
         self.apply_changes(changes, position.time).await
+    }
+
+    /// Sees that an event is of nothing in scope whose name is no UTF-8: that can be called by no name, and must not be left out.
+    fn unless_odd(&self, what: What) -> Result<What, Fault> {
+        let What::Odd(namespace, kind, otherwise) = what else { return Ok(what) };
+        // One that goes was never carried.
+        let goes = matches!(kind.as_str(), "drop" | "dropDatabase" | "dropIndexes");
+        let is_in_scope = self.scope.contains(&namespace) || catalog::owner_of(&namespace).is_some_and(|it| self.scope.contains(&it));
+        if is_in_scope && !goes {
+            let message = format!("the source has {namespace}, whose name is no UTF-8 (seen in its change stream: {kind})");
+            return Err(Fault::new(FaultCode::UnsupportedChange, message).with_remedy(
+                "give it another name on the source, or leave it out with namespaces.exclude, and raise `generation` to run again from scratch",
+            ));
+        }
+        Ok(otherwise.map_or(What::Nothing, What::Definition))
     }
 
     /// Applies changes without a definition among them: workers side by side, each key's in order.

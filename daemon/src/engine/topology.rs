@@ -18,6 +18,7 @@ use schemas::namespace::{Namespace, Scope};
 use schemas::spec::ConnectionSpec;
 
 use super::catalog;
+use super::element;
 use crate::mongo::{Deployment, append, command, error};
 
 /// How often a chunk map that changed while it was read is read again: a migration commits in one write, so that once is rare.
@@ -196,7 +197,9 @@ impl Change {
 /// The names of the shards behind a router.
 pub async fn shard_names(router: &Deployment) -> Result<BTreeSet<ShardName>, Fault> {
     let found = entries(router, "shards", &rawdoc! {}).await?;
-    Ok(found.iter().filter_map(|entry| entry.get_str("_id").ok().map(|name| ShardName(name.to_owned()))).collect())
+    let name = |entry: &RawDocumentBuf| entry.get_str("_id").map(|name| ShardName(name.to_owned()));
+    let unusable = |_| unreadable(router, "an entry of config.shards has no usable name");
+    found.iter().map(|entry| name(entry).map_err(unusable)).collect()
 }
 
 /// Where a database's unsharded collections are now; `None`: the cluster does not know of it.
@@ -248,9 +251,10 @@ impl Cluster {
         }
         let mut collections = BTreeMap::new();
         for entry in entries(router, "collections", all).await? {
-            let namespace: Namespace = match entry.get_str("_id").map(str::parse) {
-                Ok(Ok(namespace)) => namespace,
-                _ => return Err(unreadable(router, "an entry of config.collections has no usable name")),
+            // One that is no UTF-8 is known by what is shown of it, which its database's catalogue tells it by, too.
+            let namespace: Namespace = match element::text(&entry, "_id").map(|name| element::shown(name).parse()) {
+                Some(Ok(namespace)) => namespace,
+                Some(Err(_)) | None => return Err(unreadable(router, "an entry of config.collections has no usable name")),
             };
             // The cluster's own sessions.
             if namespace.db == "config" {

@@ -14,6 +14,7 @@ use schemas::namespace::Namespace;
 
 use super::catalog;
 use super::concurrent::{self, Piece};
+use super::element::{Writer, elements};
 use super::index;
 use super::source::ShardSource;
 use super::topology::Cluster;
@@ -74,9 +75,14 @@ async fn listed_through(
     let told = told.map_err(|e| router.fault(&format!("reading the indexes of {namespace} on its shards"), &e))?;
     let mut of_shards: BTreeMap<String, Vec<RawDocumentBuf>> = BTreeMap::new();
     for entry in told {
-        if let (Ok(shard), Ok(spec)) = (entry.get_str("shard"), entry.get_document("spec")) {
-            of_shards.entry(shard.to_owned()).or_default().push(spec.to_owned());
+        let (Ok(shard), Ok(spec)) = (entry.get_str("shard"), entry.get_document("spec")) else {
+            let message = format!("an index of {namespace} is told through {} without its shard or what it is", router.hosts);
+            return Err(Fault::new(FaultCode::Internal, message));
+        };
+        if let Some(odd) = catalog::odd_index(namespace, spec) {
+            return Err(catalog::odd_indexes(router, &[odd]));
         }
+        of_shards.entry(shard.to_owned()).or_default().push(spec.to_owned());
     }
     let holders = cluster.holders(namespace);
     if let Some(silent) = holders.iter().find(|holder| !of_shards.contains_key(&holder.0)) {
@@ -202,14 +208,12 @@ fn uneven(namespace: &Namespace, mut of_shards: Vec<(ShardName, Vec<RawDocumentB
 
 /// What an index is, whatever the order in which it was said.
 fn form(spec: &RawDocument) -> Vec<u8> {
-    let fields: BTreeMap<&str, RawDocumentBuf> = spec
-        .iter()
-        .flatten()
-        .filter(|(name, _)| !ASIDE.contains(&name.as_str()))
-        .map(|(name, value)| {
-            let mut field = RawDocumentBuf::new();
-            crate::mongo::append(&mut field, name.as_str(), value);
-            (name.as_str(), field)
+    let fields: BTreeMap<&[u8], RawDocumentBuf> = elements(spec)
+        .filter(|field| !ASIDE.iter().any(|aside| aside.as_bytes() == field.name))
+        .map(|field| {
+            let mut alone = Writer::default();
+            alone.copy(&field);
+            (field.name, alone.finish())
         })
         .collect();
     fields.into_values().flat_map(RawDocumentBuf::into_bytes).collect()

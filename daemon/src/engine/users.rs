@@ -13,6 +13,7 @@ use schemas::namespace::{Namespace, Scope};
 use schemas::principal::{Principal, PrincipalKind};
 
 use super::checkpoint::Checkpoints;
+use super::element;
 use super::progress::Progress;
 use crate::mongo::{Deployment, append, command, error};
 
@@ -39,11 +40,21 @@ pub async fn list(deployment: &Deployment, scope: &Scope) -> Result<Principals, 
             .collect(ADMIN, find)
             .await
             .map_err(|e| deployment.fault(&format!("reading the {}s (admin.{})", kind.as_str(), kind.collection()), &e))?;
-        found.extend(listed.into_iter().filter_map(|document| {
-            let db = document.get_str("db").ok()?.to_owned();
-            let name = document.get_str(kind.as_str()).ok()?.to_owned();
-            scope.has_principals_of(&db).then_some((Principal { kind, db, name }, document))
-        }));
+        for document in listed {
+            let text = |field: &str| element::text(&document, field).unwrap_or_default();
+            let (db, name) = (text("db"), text(kind.as_str()));
+            let is_odd = [db, name].iter().any(|text| text.is_empty() || std::str::from_utf8(text).is_err());
+            let (db, name) = (element::shown(db), element::shown(name));
+            if !scope.has_principals_of(&db) {
+                continue;
+            }
+            if is_odd {
+                let message = format!("the {} has a {} whose name is no UTF-8: {name} of {db}", deployment.side, kind.as_str());
+                return Err(Fault::new(FaultCode::UnsupportedNamespace, message)
+                    .with_remedy("give it another name, or leave users out (include_users)"));
+            }
+            found.insert(Principal { kind, db, name }, document);
+        }
     }
     Ok(found)
 }

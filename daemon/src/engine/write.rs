@@ -253,7 +253,7 @@ async fn send(destination: &Deployment, namespace: &Namespace, doing: &str, comm
                 Err(fault)
             }
         },
-        Err(e) if matches!(&*e.kind, ErrorKind::Bson(_) | ErrorKind::BsonDeserialization(_)) => Ok(Reply::Unreadable),
+        Err(e) if error::is_unreadable(&e) => Ok(Reply::Unreadable),
         Err(e) => {
             let mut fault = destination.fault(&format!("{doing} {namespace}"), &e);
             fault.retryable = error::is_transient(&e);
@@ -422,9 +422,10 @@ async fn insert_runs(destination: &Deployment, namespace: &Namespace, documents:
 fn exact_insertion(document: &RawDocument, placed: Option<&PlacedBy>) -> RawDocumentBuf {
     let mut filter = element::id_of(document).map(|id| element::by_id(&id)).unwrap_or_default();
     if let Some(Ok(key)) = placed.map(|placed| placed.filter(document)) {
-        for (path, value) in key.iter().flatten().filter(|(path, _)| path.as_str() != "_id") {
-            append(&mut filter, path.as_str(), value);
-        }
+        let mut whole = element::Writer::default();
+        element::elements(&filter).for_each(|field| whole.copy(&field));
+        element::elements(&key).filter(|field| field.name != b"_id").for_each(|field| whole.copy(&field));
+        filter = whole.finish();
     }
     let mut nothing = RawArrayBuf::new();
     nothing.push(&*RawDocumentBuf::new());

@@ -51,11 +51,20 @@ pub fn is_transient(error: &Error) -> bool {
     }
 }
 
+/// Whether the server has answered in a text that is no UTF-8, which the driver does not read.
+#[must_use]
+pub fn is_unreadable(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Bson(_) | ErrorKind::BsonDeserialization(_))
+}
+
 /// The error in words, without the driver's own decoration.
 #[must_use]
 pub fn words(error: &Error) -> String {
     match &*error.kind {
         ErrorKind::Command(command) => format!("{} ({})", command.message, command.code_name),
+        ErrorKind::Bson(_) | ErrorKind::BsonDeserialization(_) => {
+            format!("the answer holds a name or a text that is no UTF-8 ({})", error.kind)
+        }
         kind => kind.to_string(),
     }
 }

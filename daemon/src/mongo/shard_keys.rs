@@ -36,7 +36,7 @@ impl PlacedBy {
 
     /// Reads an entry of `config.collections`.
     fn read(entry: &RawDocument) -> Option<(Namespace, Self)> {
-        let namespace = entry.get_str("_id").ok()?.parse().ok()?;
+        let namespace = element::shown(element::text(entry, "_id")?).parse().ok()?;
         let key = ShardKey::new(entry.get_document("key").ok()?).ok()?;
         let is_collated = entry
             .get_document("defaultCollation")

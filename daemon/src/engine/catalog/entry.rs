@@ -5,8 +5,8 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, STORED_FUNCTIONS};
 
 use super::make::create_command;
-use crate::engine::element;
-use crate::mongo::{ServerVersion, append};
+use crate::engine::element::{self, Element, Writer, elements};
+use crate::mongo::ServerVersion;
 
 /// What kind of thing a namespace names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct CollectionInfo {
     pub namespace: Namespace,
     /// What it is.
     pub kind: Kind,
+    /// Its name is no UTF-8: [`Self::namespace`] is what is shown of it, and nothing can be done with it by that.
+    pub is_named_oddly: bool,
     /// The entry as the server gave it.
     pub raw: RawDocumentBuf,
 }
@@ -45,13 +47,15 @@ pub struct CollectionInfo {
 impl CollectionInfo {
     /// Reads an entry of `listCollections`.
     pub fn new(db: &str, raw: RawDocumentBuf) -> Option<Self> {
-        let name = raw.get_str("name").ok()?;
+        let name = element::text(&raw, "name")?;
+        let is_named_oddly = std::str::from_utf8(name).is_err();
+        let namespace = Namespace::new(db, element::shown(name));
         let kind = match raw.get_str("type").ok() {
             Some("view") => Kind::View,
             Some("timeseries") => Kind::TimeSeries,
             _ => Kind::Collection,
         };
-        Some(Self { namespace: Namespace::new(db, name), kind, raw })
+        Some(Self { namespace, kind, is_named_oddly, raw })
     }
 
     /// Where its documents are: for measurements, in the buckets beside it.
@@ -83,14 +87,14 @@ impl CollectionInfo {
     }
 
     pub(super) fn set_options(&mut self, options: &RawDocument) {
-        let mut raw = RawDocumentBuf::new();
-        for (name, value) in self.raw.iter().flatten() {
-            match name.as_str() {
-                "options" => append(&mut raw, "options", options),
-                name => append(&mut raw, name, value),
+        let mut raw = Writer::default();
+        for field in elements(&self.raw) {
+            match field.name {
+                b"options" => raw.push_document(b"options", options),
+                _ => raw.copy(&field),
             }
         }
-        self.raw = raw;
+        self.raw = raw.finish();
     }
 
     /// Whether it is capped: its documents then have an order to keep.
@@ -141,13 +145,10 @@ pub fn owner_of(namespace: &Namespace) -> Option<Namespace> {
 /// The options of a time-series collection, of those that its buckets have: their own layout follows from them.
 #[must_use]
 pub fn options_of_owner(of_buckets: &RawDocument) -> RawDocumentBuf {
-    let mut options = RawDocumentBuf::new();
-    for (key, value) in of_buckets.iter().flatten() {
-        if !["validator", "clusteredIndex"].contains(&key.as_str()) {
-            append(&mut options, key.as_str(), value);
-        }
-    }
-    options
+    let mut options = Writer::default();
+    let follows = |field: &Element<'_>| matches!(field.name, b"validator" | b"clusteredIndex");
+    elements(of_buckets).filter(|field| !follows(field)).for_each(|field| options.copy(&field));
+    options.finish()
 }
 
 /// The first version that tells changes of buckets and stored functions.

@@ -6,7 +6,8 @@ use schemas::namespace::{Namespace, STORED_FUNCTIONS};
 
 use super::{CollectionInfo, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, find};
 use crate::engine::capped::bound::{self, Bound};
-use crate::mongo::{Deployment, append, command, error};
+use crate::engine::element::{Element, Writer, elements};
+use crate::mongo::{Deployment, append, error};
 
 /// Options that `listCollections` or an event shows and `create` does not take, or not during the sync: expiry is held off.
 const NOT_CREATABLE: [&str; 5] = ["uuid", "idIndex", "temp", "flags", "expireAfterSeconds"];
@@ -17,13 +18,10 @@ const VIEWS: &str = "system.views";
 /// The `create` command for these options.
 #[must_use]
 pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Option<&RawDocument>) -> RawDocumentBuf {
-    let mut create = command("create", name);
-    for (key, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
-        let key = key.as_str();
-        if !NOT_CREATABLE.contains(&key) {
-            append(&mut create, key, value);
-        }
-    }
+    let mut create = Writer::default();
+    create.push_text(b"create", name.as_bytes());
+    let is_creatable = |option: &Element<'_>| !NOT_CREATABLE.iter().any(|other| other.as_bytes() == option.name);
+    options.into_iter().flat_map(elements).filter(is_creatable).for_each(|option| create.copy(&option));
     // A clustered collection has no index on _id of its own. The server wants its namespace left out of the specification.
     // Neither have views and measurements, and of an old `autoIndexId` the server takes no specification.
     let without = ["clusteredIndex", "viewOn", "timeseries", "autoIndexId"];
@@ -31,13 +29,11 @@ pub fn create_command(name: &str, options: Option<&RawDocument>, id_index: Optio
     if let Some(index) = id_index
         && !has_own
     {
-        let mut copy = RawDocumentBuf::new();
-        for (key, value) in index.iter().flatten().filter(|(key, _)| key.as_str() != "ns") {
-            append(&mut copy, key.as_str(), value);
-        }
-        append(&mut create, "idIndex", &*copy);
+        let mut copy = Writer::default();
+        elements(index).filter(|field| field.name != b"ns").for_each(|field| copy.copy(&field));
+        create.push_document(b"idIndex", &copy.finish());
     }
-    create
+    create.finish()
 }
 
 /// Makes a collection or view on a destination; one that is there already is left as it is and told by `false`. The bound of a capped
@@ -76,18 +72,16 @@ fn apart(create: RawDocumentBuf) -> (RawDocumentBuf, Option<RawDocumentBuf>) {
     if !has("clusteredIndex") || !has("size") {
         return (create, None);
     }
-    let mut plain = RawDocumentBuf::new();
+    let mut plain = Writer::default();
     let mut convert = RawDocumentBuf::new();
     append(&mut convert, "convertToCapped", create.get_str("create").unwrap_or_default());
-    for (key, value) in create.iter().flatten() {
-        match key.as_str() {
-            "capped" | "max" => {}
-            "size" => append(&mut convert, "size", value),
-            key => append(&mut plain, key, value),
-        }
+    if let Ok(Some(size)) = create.get("size") {
+        append(&mut convert, "size", size);
     }
+    let is_plain = |option: &Element<'_>| !matches!(option.name, b"capped" | b"max" | b"size");
+    elements(&create).filter(is_plain).for_each(|option| plain.copy(&option));
     append(&mut convert, "writeConcern", &*rawdoc! { "w": "majority" });
-    (plain, Some(convert))
+    (plain.finish(), Some(convert))
 }
 
 /// Converts a clustered collection that is to be capped and is not yet.

@@ -6,7 +6,7 @@ use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::namespace::Namespace;
 
 use crate::engine::canonical;
-use crate::mongo::append;
+use crate::engine::element::{Element, Writer, elements, shown};
 
 /// What a TTL index expires after during the sync, in seconds: the server's own largest, 68 years.
 const TTL_HELD_OFF: i32 = i32::MAX;
@@ -37,29 +37,38 @@ pub(super) fn ttl(spec: &RawDocument) -> Option<RawBsonRef<'_>> {
     }
 }
 
+/// The type of a number of 32 bits, as BSON writes it.
+const INT32: u8 = 0x10;
+
+/// Whether what a key pattern says of a field is what servers of today take: a number but 0, or the name of a kind of index.
+fn is_direction(field: &Element<'_>) -> bool {
+    let mut alone = Writer::default();
+    alone.push(field.kind, b"v", field.value);
+    match alone.finish().get("v").ok().flatten() {
+        Some(RawBsonRef::Int32(n)) => n != 0,
+        Some(RawBsonRef::Int64(n)) => n != 0,
+        Some(RawBsonRef::Double(n)) => n != 0.0 && !n.is_nan(),
+        Some(RawBsonRef::Decimal128(n)) => !matches!(n.to_string().parse::<f64>(), Ok(n) if n == 0.0 || n.is_nan()),
+        Some(RawBsonRef::String(plugin)) => !plugin.is_empty(),
+        Some(_) | None => false,
+    }
+}
+
 /// A key pattern as servers of today take it. Old ones took any value for ascending, and kept it.
 fn key(spec: &RawDocument) -> RawDocumentBuf {
-    let mut key = RawDocumentBuf::new();
+    let mut key = Writer::default();
     // A text index is listed with a key of the server's own making. Only one with an expiry, which takes a single field, is not
     // made of that again.
     let text = ttl(spec).and_then(|_| spec.get_document("weights").ok());
-    for (name, value) in spec.get_document("key").into_iter().flatten().flatten() {
-        let is_direction = match value {
-            RawBsonRef::Int32(n) => n != 0,
-            RawBsonRef::Int64(n) => n != 0,
-            RawBsonRef::Double(n) => n != 0.0 && !n.is_nan(),
-            RawBsonRef::Decimal128(n) => !matches!(n.to_string().parse::<f64>(), Ok(n) if n == 0.0 || n.is_nan()),
-            RawBsonRef::String(plugin) => !plugin.is_empty(),
-            _ => false,
-        };
-        match (name.as_str(), text) {
-            ("_fts", Some(weights)) => weights.iter().flatten().for_each(|(field, _)| append(&mut key, field.as_str(), "text")),
-            ("_ftsx", Some(_)) => {}
-            (name, _) if is_direction => append(&mut key, name, value),
-            (name, _) => append(&mut key, name, 1),
+    for field in spec.get_document("key").into_iter().flat_map(elements) {
+        match (field.name, text) {
+            (b"_fts", Some(weights)) => elements(weights).for_each(|field| key.push_text(field.name, b"text")),
+            (b"_ftsx", Some(_)) => {}
+            _ if is_direction(&field) => key.copy(&field),
+            (name, _) => key.push(INT32, name, &1_i32.to_le_bytes()),
         }
     }
-    key
+    key.finish()
 }
 
 /// The settings of an index that wait for the end, in words.
@@ -77,25 +86,28 @@ pub fn deferred(namespace: &Namespace, spec: &RawDocument) -> Vec<String> {
 
 /// An index's specification for `createIndexes`, whole, or as it is during the sync.
 pub(super) fn specification(spec: &RawDocument, collated: bool, relaxed: bool) -> RawDocumentBuf {
-    let mut made = RawDocumentBuf::new();
-    for (key, value) in spec.iter().flatten() {
-        match key.as_str() {
+    let mut made = Writer::default();
+    for field in elements(spec) {
+        match field.name {
             // Which namespace it is on is the command's to say.
-            "ns" => {}
+            b"ns" => {}
             // A build cannot be prepared; `collMod` sets it.
-            "prepareUnique" => {}
-            "unique" if relaxed => {}
-            "expireAfterSeconds" if relaxed => append(&mut made, "expireAfterSeconds", TTL_HELD_OFF),
-            "expireAfterSeconds" => append(&mut made, "expireAfterSeconds", ttl(spec).unwrap_or(value)),
-            "key" => append(&mut made, "key", &*self::key(spec)),
-            key => append(&mut made, key, value),
+            b"prepareUnique" => {}
+            b"unique" if relaxed => {}
+            b"expireAfterSeconds" if relaxed => made.push(INT32, field.name, &TTL_HELD_OFF.to_le_bytes()),
+            b"expireAfterSeconds" => match ttl(spec) {
+                Some(RawBsonRef::Int32(seconds)) => made.push(INT32, field.name, &seconds.to_le_bytes()),
+                Some(_) | None => made.copy(&field),
+            },
+            b"key" => made.push_document(b"key", &self::key(spec)),
+            _ => made.copy(&field),
         }
     }
     // On a collection with a collation an index without one has the simple collation, and says so only if it is written out.
     if collated && !matches!(spec.get("collation"), Ok(Some(_))) {
-        append(&mut made, "collation", &*rawdoc! { "locale": "simple" });
+        made.push_document(b"collation", &rawdoc! { "locale": "simple" });
     }
-    made
+    made.finish()
 }
 
 /// Options that are given back at the end, or by `collMod` alone.
@@ -108,12 +120,12 @@ const SWITCHES: [&str; 1] = ["sparse"];
 /// All that only building an index anew can change, in a form that can be compared: its keys and every option, whatever the kind.
 fn build(spec: &RawDocument) -> BTreeMap<String, Vec<u8>> {
     let mut options = BTreeMap::new();
-    for (option, value) in spec.iter().flatten() {
-        let option = option.as_str();
-        match option {
+    for field in elements(spec) {
+        let option = shown(field.name);
+        match option.as_str() {
             option if CHANGEABLE.contains(&option) || ASIDE.contains(&option) => {}
             option if SWITCHES.contains(&option) => {
-                if is_on(value) {
+                if spec.get(option).ok().flatten().is_some_and(is_on) {
                     options.insert(option.to_owned(), Vec::new());
                 }
             }
@@ -122,7 +134,7 @@ fn build(spec: &RawDocument) -> BTreeMap<String, Vec<u8>> {
                 options.insert(option.to_owned(), canonical::value(RawBsonRef::Document(&key(spec))));
             }
             option => {
-                options.insert(option.to_owned(), canonical::value(value));
+                options.insert(option.to_owned(), canonical::element(&field));
             }
         }
     }
@@ -192,7 +204,7 @@ pub fn identity(spec: &RawDocument) -> Vec<u8> {
 #[must_use]
 pub fn asks_of_values(spec: &RawDocument) -> bool {
     let key = spec.get_document("key").ok();
-    key.is_none_or(|key| key.iter().count() > 1 || key.iter().flatten().any(|(_, kind)| kind.as_str().is_some()))
+    key.is_none_or(|key| elements(key).count() > 1 || elements(key).any(|field| field.text().is_some()))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use schemas::observed::Outcome;
 use schemas::spec::{Balancer as Mode, ConnectionSpec, MigrationSpec, VerifyMode};
 
 use super::{Findings, OLDEST, surroundings};
+use crate::engine::element;
 use crate::engine::source::behind_router::{self, is_out_of_reach};
 use crate::engine::topology::{self, Cluster, Shard};
 use crate::engine::{balancer, balancing};
@@ -312,7 +313,7 @@ async fn time_series(findings: &mut Findings, router: &Deployment, spec: &Migrat
     };
     let sharded: Vec<String> = entries
         .iter()
-        .filter_map(|entry| entry.get_str("_id").ok()?.parse::<Namespace>().ok())
+        .filter_map(|entry| element::shown(element::text(entry, "_id")?).parse::<Namespace>().ok())
         .map(|buckets| match buckets.collection.strip_prefix(BUCKETS) {
             Some(own) => Namespace::new(&buckets.db, own),
             None => buckets,
@@ -340,7 +341,7 @@ async fn one_per_id(findings: &mut Findings, router: &Deployment, spec: &Migrati
             Ok(sharded) => sharded,
             Err(fault) => return findings.fail(name, &fault),
         };
-    let names = sharded.iter().filter_map(|entry| entry.get_str("_id").ok()?.parse::<Namespace>().ok());
+    let names = sharded.iter().filter_map(|entry| element::shown(element::text(entry, "_id")?).parse::<Namespace>().ok());
     let carried: Vec<String> =
         names.filter(|namespace| spec.namespaces.scope.contains(namespace)).map(|namespace| namespace.to_string()).collect();
     if carried.is_empty() {

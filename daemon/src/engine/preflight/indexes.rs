@@ -16,6 +16,7 @@ use schemas::observed::Outcome;
 use super::{Findings, index_keys};
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
+use crate::engine::element::{elements, shown};
 use crate::engine::{element, index};
 use crate::mongo::{Deployment, append, command, error};
 
@@ -73,12 +74,12 @@ fn refused(namespace: &Namespace, specs: &[RawDocumentBuf]) -> Vec<String> {
         refused.push(format!("{namespace} has {} indexes, and a server builds {MOST_INDEXES}", specs.len() + 1));
     }
     for spec in specs {
-        for (field, value) in spec.get_document("key").into_iter().flatten().flatten() {
-            if let RawBsonRef::String(kind) = value
+        for field in spec.get_document("key").into_iter().flat_map(elements) {
+            if let Some(kind) = field.text()
                 && !kind.is_empty()
-                && !KINDS.contains(&kind)
+                && !KINDS.iter().any(|known| known.as_bytes() == kind)
             {
-                let index = index::name(spec);
+                let (index, kind, field) = (index::name(spec), shown(kind), shown(field.name));
                 refused.push(format!("index {index} of {namespace} is of the kind {kind:?} on {field}, which nothing builds"));
             }
         }
@@ -281,7 +282,9 @@ async fn suspects(source: &Deployment, look: &Look<'_>, left: Duration) -> Resul
 /// there is null. `None` where an aggregation reads a path otherwise than an index does.
 fn pipeline(spec: &RawDocument) -> Option<Vec<Document>> {
     let mut paths = Vec::new();
-    for (path, direction) in spec.get_document("key").ok()?.iter().flatten() {
+    for field in spec.get_document("key").ok()?.iter() {
+        // A path that is no UTF-8 cannot be written as an expression by the driver.
+        let (path, direction) = field.ok()?;
         let is_plain = |part: &str| !part.is_empty() && !part.starts_with('$') && !part.bytes().all(|b| b.is_ascii_digit());
         if matches!(direction, RawBsonRef::String(_)) || !path.as_str().split('.').all(is_plain) {
             return None;

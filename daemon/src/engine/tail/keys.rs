@@ -118,7 +118,7 @@ impl Known {
         if let Some(uuid) = element::field(entry, "uuid") {
             self.by_uuid.insert(uuid.value.to_vec(), paths.clone());
         }
-        if let Some(Ok(namespace)) = entry.get_str("_id").ok().map(str::parse) {
+        if let Some(Ok(namespace)) = element::text(entry, "_id").map(|name| element::shown(name).parse()) {
             self.by_name.insert(namespace, paths);
         }
     }

@@ -12,6 +12,7 @@ use super::Sides;
 use crate::engine::capped::bound;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
+use crate::engine::element::{elements, shown};
 use crate::engine::{canonical, distribute, index};
 
 /// Collections whose indexes are listed at once.
@@ -127,10 +128,12 @@ fn is_as_without(option: &str, value: RawBsonRef<'_>) -> bool {
 pub fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocument>) -> Vec<String> {
     let fields = |options: Option<&RawDocument>| -> BTreeMap<String, Vec<u8>> {
         let mut fields = BTreeMap::new();
-        for (name, value) in options.into_iter().flat_map(RawDocument::iter).flatten() {
-            let is_aside = ASIDE.contains(&name.as_str()) || bound::is_held_off(name.as_str(), theirs);
-            if !HELD_OFF.contains(&name.as_str()) && !is_aside && !is_as_without(name.as_str(), value) {
-                fields.insert(name.as_str().to_owned(), canonical::value(value));
+        for (options, option) in options.into_iter().flat_map(|options| elements(options).map(move |option| (options, option))) {
+            let name = shown(option.name);
+            let is_aside = ASIDE.contains(&name.as_str()) || bound::is_held_off(&name, theirs);
+            let is_without = options.get(name.as_str()).ok().flatten().is_some_and(|value| is_as_without(&name, value));
+            if !HELD_OFF.contains(&name.as_str()) && !is_aside && !is_without {
+                fields.insert(name, canonical::element(&option));
             }
         }
         fields

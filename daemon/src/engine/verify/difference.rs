@@ -1,6 +1,8 @@
 //! Says where two documents differ, by field paths and never by values.
 
-use mongodb::bson::{Bson, RawBsonRef, RawDocument};
+use mongodb::bson::{Bson, RawDocument};
+
+use crate::engine::element::{DOCUMENT, Element, elements, shown};
 
 /// Paths named of one document at most.
 const MOST_PATHS: usize = 20;
@@ -14,8 +16,7 @@ pub fn paths(ours: &RawDocument, theirs: &RawDocument) -> Vec<String> {
     let mut found = Vec::new();
     walk("", ours, theirs, 0, &mut found);
     if found.is_empty() {
-        let names =
-            |document: &RawDocument| document.iter().flatten().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>();
+        let names = |document| elements(document).map(|field| field.name).collect::<Vec<_>>();
         found.push(if names(ours) == names(theirs) { "(bytes)" } else { "(field order)" }.to_owned());
     }
     found.truncate(MOST_PATHS);
@@ -23,29 +24,30 @@ pub fn paths(ours: &RawDocument, theirs: &RawDocument) -> Vec<String> {
 }
 
 fn walk(prefix: &str, ours: &RawDocument, theirs: &RawDocument, depth: usize, found: &mut Vec<String>) {
-    let path = |name: &str| if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
-    for (name, mine) in ours.iter().flatten() {
+    let path = |name: &[u8]| if prefix.is_empty() { shown(name) } else { format!("{prefix}.{}", shown(name)) };
+    let of = |document, name: &[u8]| elements(document).find(|field| field.name == name);
+    for mine in elements(ours) {
         if found.len() >= MOST_PATHS {
             return;
         }
-        match theirs.get(name.as_str()).ok().flatten() {
-            Some(other) if mine == other => {}
-            Some(RawBsonRef::Document(other)) if depth < DEEPEST => match mine {
-                RawBsonRef::Document(mine) => {
-                    let before = found.len();
-                    walk(&path(name.as_str()), mine, other, depth + 1, found);
-                    if found.len() == before {
-                        found.push(path(name.as_str()));
-                    }
-                }
-                _ => found.push(path(name.as_str())),
-            },
-            Some(_) | None => found.push(path(name.as_str())),
+        let other = of(theirs, mine.name);
+        if other == Some(mine) {
+            continue;
+        }
+        let before = found.len();
+        let inner = |field: &Element<'_>| if field.kind == DOCUMENT { field.document() } else { None };
+        if let (Some(inner_mine), Some(inner_other)) = (inner(&mine), other.as_ref().and_then(inner))
+            && depth < DEEPEST
+        {
+            walk(&path(mine.name), inner_mine, inner_other, depth + 1, found);
+        }
+        if found.len() == before {
+            found.push(path(mine.name));
         }
     }
-    for (name, _) in theirs.iter().flatten() {
-        if found.len() < MOST_PATHS && matches!(ours.get(name.as_str()), Ok(None)) {
-            found.push(path(name.as_str()));
+    for other in elements(theirs) {
+        if found.len() < MOST_PATHS && of(ours, other.name).is_none() {
+            found.push(path(other.name));
         }
     }
 }
