@@ -35,7 +35,9 @@ impl Found {
     }
 }
 
-fn remedy(shards: &str) -> String {
+/// What to do about it.
+#[must_use]
+pub fn remedy(shards: &str) -> String {
     format!("raise `generation` to run again from scratch, with a larger oplog on {shards} (replSetResizeOplog)")
 }
 

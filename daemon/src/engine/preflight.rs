@@ -4,6 +4,7 @@
 
 mod capped;
 mod cluster;
+mod evidence;
 mod forecast;
 mod index_keys;
 mod indexes;
@@ -118,6 +119,7 @@ pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Fi
             uneven::check(&mut findings, source).await;
         }
         write_block::source(&mut findings, source, spec).await;
+        evidence::unseen_writes(&mut findings).await;
     }
     if let Some(destination) = &destination {
         privileges::privileges(&mut findings, destination, spec).await;

@@ -21,6 +21,7 @@ mod moment;
 mod named;
 mod position;
 pub(super) mod stream;
+pub(super) mod untold;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};

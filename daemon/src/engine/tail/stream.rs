@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use tokio::sync::{Notify, mpsc};
 
-use super::Tail;
+use super::{Tail, untold};
 use crate::engine::checkpoint::ShardRow;
 use crate::engine::event::{Event, token_time};
 use crate::engine::merge::Passed;
@@ -135,8 +136,10 @@ impl Tail {
         }
         let mut open = rawdoc! { "aggregate": 1 };
         append(&mut open, "pipeline", &*pipeline);
-        append(&mut open, "cursor", &*rawdoc! {});
+        // A stream that begins tells where it stands before it tells anything else.
+        append(&mut open, "cursor", &*if behind.is_some() { rawdoc! {} } else { rawdoc! { "batchSize": 0 } });
         append(&mut open, "readConcern", &*rawdoc! { "level": "majority" });
+        let mut seen = behind.as_deref().and_then(token_time).unwrap_or(from.start);
         // What opens the stream brings its first reply.
         let mut last = 0;
         let mut first = Some(self.share(source, last, missing).await);
@@ -173,10 +176,15 @@ impl Tail {
                 .and_then(|cursor| cursor.get_document("postBatchResumeToken").ok())
                 .map(RawDocument::to_owned)
                 .or_else(|| events.last().map(|event| event.token.clone()));
+            let tells = !events.is_empty();
+            let through = token.as_deref().and_then(token_time).or_else(|| events.last().map(|event| event.time));
+            if let Some(through) = through.filter(|through| *through > seen) {
+                events = self.with_untold(source, events, behind.as_ref(), (seen, through)).await?;
+                seen = through;
+            }
             if token.is_some() {
                 behind.clone_from(&token);
             }
-            let tells = !events.is_empty();
             let told = token.and_then(|token| token_time(&token).map(|time| Passed { token, time }));
             let bytes: usize = events.iter().map(|event| event.bytes).sum();
             drop(reply);
@@ -194,6 +202,24 @@ impl Tail {
         let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("the change stream of {} ended", source.hosts));
         fault.retryable = true;
         Err(fault.into())
+    }
+
+    /// A reply's events, with what its stream does not tell from one time to another.
+    async fn with_untold(
+        &self,
+        source: &Deployment,
+        events: Vec<Event>,
+        before: Option<&RawDocumentBuf>,
+        (after, through): (ClusterTime, ClusterTime),
+    ) -> Result<Vec<Event>, Fault> {
+        if self.source.is_behind_router() {
+            return Ok(events);
+        }
+        match untold::between(source, after, through).await? {
+            Some(untold) => untold::among(events, untold, before),
+            // Said by preflight: whoever may not read the oplog cannot know of them.
+            None => Ok(events),
+        }
     }
 
     /// A share for the stream's next reply. Where the others' events wait for this one's it does not wait: they are given back only
