@@ -2,6 +2,7 @@
 //! real replica sets, and compared by the rig's comparer, which shares no code with the engine.
 
 mod capped;
+mod apply_ops;
 mod collections;
 mod consistency;
 mod definitions;
@@ -10,6 +11,7 @@ mod events;
 mod faults;
 mod harness;
 mod identity;
+mod odd_names;
 mod pace;
 mod races;
 mod refusals;
