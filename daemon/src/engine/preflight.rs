@@ -120,6 +120,7 @@ pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Fi
         }
         write_block::source(&mut findings, source, spec).await;
         evidence::unseen_writes(&mut findings).await;
+        evidence::identities(&mut findings).await;
     }
     if let Some(destination) = &destination {
         privileges::privileges(&mut findings, destination, spec).await;

@@ -6,6 +6,7 @@ mod driven;
 mod dropped;
 mod elsewhere;
 mod fence;
+mod identity;
 mod keys;
 mod moves;
 mod options;

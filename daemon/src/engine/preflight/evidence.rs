@@ -3,7 +3,40 @@
 use schemas::observed::Outcome;
 
 use super::Findings;
+use crate::engine::identity::{self, Evidence};
 use crate::engine::tail::untold;
+use crate::mongo::Deployment;
+
+/// Looks by what each deployment, and each shard of the source, could be told from another one that comes to its address.
+pub(super) async fn identities(findings: &mut Findings) {
+    let sides: Vec<Deployment> = [&findings.source, &findings.destination].into_iter().flatten().cloned().collect();
+    for deployment in &sides {
+        look(findings, &format!("{}_identity", deployment.side), &format!("the {}", deployment.side), deployment).await;
+    }
+    if findings.source.as_ref().is_some_and(Deployment::is_sharded) {
+        for (shard, deployment) in findings.shards.clone() {
+            if !deployment.is_sharded() {
+                look(findings, "source_identity", &format!("shard {shard}"), &deployment).await;
+            }
+        }
+    }
+}
+
+async fn look(findings: &mut Findings, check: &str, name: &str, deployment: &Deployment) {
+    match identity::evidence(deployment, &Evidence::new()).await {
+        Ok(evidence) => match identity::known_by(&evidence) {
+            Some(what) => findings.note(check, Outcome::Ok, format!("{name} is known by its {what}")),
+            None => findings.warn(
+                check,
+                format!(
+                    "the user may read nothing by which {name} is known: a run could not tell if another deployment came to its address"
+                ),
+                "grant clusterMonitor to the user",
+            ),
+        },
+        Err(fault) => findings.fail(check, &fault),
+    }
+}
 
 /// Looks whether writes by an atomic `applyOps` can be seen, which stand in the oplogs alone.
 pub(super) async fn unseen_writes(findings: &mut Findings) {
