@@ -7,7 +7,7 @@
 //! is told.
 //!
 //! So for each reply of a stream, which has come up to some cluster time, the entries up to that time are looked for in the oplog, and
-//! put among its events. That time is a majority's, so that nothing is read which is taken back. A router has no oplog, and no `applyOps`.
+//! put among its events; what they have written is read from the source. That time is a majority's, so that nothing is read which is taken back. A router has no oplog, and no `applyOps`.
 
 use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
 use schemas::cluster_time::ClusterTime;
@@ -98,11 +98,11 @@ fn what(operation: &RawDocument) -> Result<What, Fault> {
         return Ok(What::Odd(namespace, "applyOps".to_owned(), None));
     }
     let id_in = |field: &str| operation.get_document(field).ok().and_then(element::id_of);
-    let content = operation.get_document("o").map_err(|_| unusable())?;
     let (id, op) = match kind {
-        b"i" => (id_in("o"), Op::Insert(content.to_owned())),
+        // Where there is a document of that `_id` it is a replacement, which keeps the form that its `_id` has.
+        b"i" => (id_in("o"), Op::Reread),
         b"d" => (id_in("o"), Op::Delete),
-        // A replacement may be an insertion as well; of an update's several forms the outcome is read.
+        // A description of a change, in one of several forms, or a replacement, which may be an insertion as well.
         b"u" => (id_in("o2").or_else(|| id_in("o")), Op::Reread),
         _ => return Ok(What::Unknown(format!("{} in applyOps", element::shown(kind)))),
     };
@@ -176,8 +176,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        let insert = Op::Insert(rawdoc! { "x": 1, "_id": 7 });
-        let expected = [("a.b.c", 7, insert), ("a.b", 8, Op::Reread), ("a.b", 9, Op::Delete)];
+        let expected = [("a.b.c", 7, Op::Reread), ("a.b", 8, Op::Reread), ("a.b", 9, Op::Delete)];
         assert_eq!(told, expected.map(|(name, id, op)| (name.to_owned(), rawdoc! { "_id": id }, op)));
         assert!(read(&rawdoc! { "ts": Timestamp { time: 5, increment: 2 }, "o": { "applyOps": [{ "op": "i" }] } }, &mut Vec::new()).is_err());
     }

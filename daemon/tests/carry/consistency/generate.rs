@@ -474,9 +474,28 @@ impl Hand {
         }
     }
 
+    /// Several writes as one entry of the oplog, which no change stream tells of.
+    fn apply_ops(&mut self) -> Document {
+        let operations: Vec<Document> = (0..self.rng.random_range(1..5))
+            .map(|_| {
+                let (ns, id, n) = (format!("{}.{}", self.db(), self.collection()), self.id(), self.rng.random_range(0..40_i32));
+                match self.rng.random_range(0..4) {
+                    0 => doc! { "op": "i", "ns": ns, "o": { "_id": id, "o": n } },
+                    1 => doc! { "op": "u", "ns": ns, "o2": { "_id": id }, "o": { "$v": 2, "diff": { "u": { "o": n } } } },
+                    2 => doc! { "op": "u", "ns": ns, "o2": { "_id": id.clone() }, "o": { "_id": id, "o": n, "whole": true } },
+                    _ => doc! { "op": "d", "ns": ns, "o": { "_id": id } },
+                }
+            })
+            .collect();
+        doc! { "applyOps": operations }
+    }
+
     fn operation(&mut self) -> Operation {
         if !self.series.name.is_empty() && self.one_in(10) {
             return Operation::Command { db: SERIES.to_owned(), command: self.measure() };
+        }
+        if self.one_in(12) {
+            return Operation::Command { db: "admin".to_owned(), command: self.apply_ops() };
         }
         match self.rng.random_range(0..20) {
             0..4 => {
