@@ -199,7 +199,11 @@ pub async fn indexes(deployment: &Deployment, namespace: &Namespace) -> Result<V
     match deployment.collect(&namespace.db, list).await {
         Ok(specs) => {
             let odd: Vec<String> = specs.iter().filter_map(|spec| odd_index(namespace, spec)).collect();
-            if odd.is_empty() { Ok(specs.into_iter().filter(|spec| !is_on_id(spec)).collect()) } else { Err(odd_indexes(deployment, &odd)) }
+            if odd.is_empty() {
+                Ok(specs.into_iter().filter(|spec| !is_on_id(spec)).collect())
+            } else {
+                Err(odd_indexes(deployment, &odd))
+            }
         }
         Err(e) if is_no_collection(&e) => Ok(Vec::new()),
         Err(e) => Err(deployment.fault(&format!("listing the indexes of {namespace}"), &e)),
@@ -253,7 +257,9 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
     let mut pipeline = RawArrayBuf::new();
     pipeline.push(&*rawdoc! { "$collStats": { "storageStats": {} } });
     // The rest has the indexes' names as names of fields.
-    pipeline.push(&*rawdoc! { "$project": { "storageStats.count": 1, "storageStats.size": 1, "storageStats.timeseries.bucketCount": 1 } });
+    pipeline.push(
+        &*rawdoc! { "$project": { "storageStats.count": 1, "storageStats.size": 1, "storageStats.timeseries.bucketCount": 1 } },
+    );
     append(&mut stats, "pipeline", &*pipeline);
     append(&mut stats, "cursor", &*rawdoc! {});
     match deployment.collect(&namespace.db, stats).await {

@@ -191,7 +191,9 @@ impl Event {
                 let ns = event.get_document("ns").map_err(|_| malformed("ns"))?;
                 What::Definition(Definition::DropDatabase(ns.get_str("db").map_err(|_| malformed("ns.db"))?.to_owned()))
             }
-            "createIndexes" => What::Definition(Definition::CreateIndexes(namespace(event, "ns")?, indexes(&description(event))?)),
+            "createIndexes" => {
+                What::Definition(Definition::CreateIndexes(namespace(event, "ns")?, indexes(&description(event))?))
+            }
             "dropIndexes" => {
                 // One whose name is no UTF-8 was never made.
                 let is_odd = |name: &[u8]| std::str::from_utf8(name).is_err();

@@ -416,7 +416,8 @@ impl Tail {
         let What::Odd(namespace, kind, otherwise) = what else { return Ok(what) };
         // One that goes was never carried.
         let goes = matches!(kind.as_str(), "drop" | "dropDatabase" | "dropIndexes");
-        let is_in_scope = self.scope.contains(&namespace) || catalog::owner_of(&namespace).is_some_and(|it| self.scope.contains(&it));
+        let is_in_scope =
+            self.scope.contains(&namespace) || catalog::owner_of(&namespace).is_some_and(|it| self.scope.contains(&it));
         if is_in_scope && !goes {
             let message = format!("the source has {namespace}, whose name is no UTF-8 (seen in its change stream: {kind})");
             return Err(Fault::new(FaultCode::UnsupportedChange, message).with_remedy(

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mongodb::bson::{Document, RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
-use mongodb::error::ErrorKind;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 

@@ -17,14 +17,17 @@ async fn write(pair: &Pair, from: i32) -> Result<()> {
     let insert = |n: i32| doc! { "op": "i", "ns": "shop.a", "o": { "_id": n, "by": "applyOps" } };
     let documents: Vec<Document> = (from..from + 6).map(|n| doc! { "_id": n, "n": 1 }).collect();
     run(&pair.from, "shop", doc! { "insert": "b", "documents": documents }).await?;
-    apply(pair, vec![
-        insert(from),
-        insert(from + 1),
-        doc! { "op": "u", "ns": "shop.b", "o2": { "_id": from }, "o": { "$v": 2, "diff": { "u": { "n": 2 } } } },
-        doc! { "op": "u", "ns": "shop.b", "o2": { "_id": from + 1 }, "o": { "_id": from + 1, "replaced": true } },
-        doc! { "op": "d", "ns": "shop.b", "o": { "_id": from + 2 } },
-        doc! { "op": "d", "ns": "shop.b", "o": { "_id": from + 3 } },
-    ])
+    apply(
+        pair,
+        vec![
+            insert(from),
+            insert(from + 1),
+            doc! { "op": "u", "ns": "shop.b", "o2": { "_id": from }, "o": { "$v": 2, "diff": { "u": { "n": 2 } } } },
+            doc! { "op": "u", "ns": "shop.b", "o2": { "_id": from + 1 }, "o": { "_id": from + 1, "replaced": true } },
+            doc! { "op": "d", "ns": "shop.b", "o": { "_id": from + 2 } },
+            doc! { "op": "d", "ns": "shop.b", "o": { "_id": from + 3 } },
+        ],
+    )
     .await?;
     // Back again, and changed once more.
     run(&pair.from, "shop", doc! { "insert": "b", "documents": [{ "_id": from + 3, "again": true }] }).await?;

@@ -1,8 +1,8 @@
 //! Nothing is lost or changed: documents, collections, indexes and events, each once during the copy and once during the tail, on
 //! real replica sets, and compared by the rig's comparer, which shares no code with the engine.
 
-mod capped;
 mod apply_ops;
+mod capped;
 mod collections;
 mod consistency;
 mod definitions;

@@ -62,7 +62,8 @@ async fn define(client: &Client, collection: &str) -> Result<()> {
     };
     raw(client, "shop", rawdoc! { "create": collection, "validator": not_negative(-5), "validationAction": "warn" }).await?;
     index(client, collection, rawdoc! { "key": odd(1), "name": "odd" }).await?;
-    index(client, collection, rawdoc! { "key": { "a": 1 }, "name": "partial", "partialFilterExpression": not_negative(3) }).await?;
+    index(client, collection, rawdoc! { "key": { "a": 1 }, "name": "partial", "partialFilterExpression": not_negative(3) })
+        .await?;
     index(client, collection, rawdoc! { "key": with_odd(&rawdoc! { "a": 1 }, -1), "name": "unique", "unique": true }).await?;
     let mut pipeline = RawArrayBuf::new();
     pipeline.push(&*rawdoc! { "$match": not_negative(1) });
@@ -111,9 +112,12 @@ async fn same(spec: &MigrationSpec, collection: &str) -> Result<()> {
         });
         options.collect()
     };
-    let (ours, theirs) = (options(Side::Source, &spec.source.connection).await?, options(Side::Destination, &spec.destination.connection).await?);
+    let (ours, theirs) =
+        (options(Side::Source, &spec.source.connection).await?, options(Side::Destination, &spec.destination.connection).await?);
     ensure!(ours.len() == 2 && ours == theirs, "the options of {collection} differ");
-    for command in [rawdoc! { "listIndexes": collection }, rawdoc! { "find": collection }, rawdoc! { "find": format!("{collection}_view") }] {
+    for command in
+        [rawdoc! { "listIndexes": collection }, rawdoc! { "find": collection }, rawdoc! { "find": format!("{collection}_view") }]
+    {
         let ours = read(Side::Source, &spec.source.connection, command.clone()).await?;
         let theirs = read(Side::Destination, &spec.destination.connection, command.clone()).await?;
         ensure!(ours.len() > 3 && ours == theirs, "{command:?} differs: {} and {}", ours.len(), theirs.len());
@@ -188,7 +192,8 @@ async fn what_has_an_odd_name_is_named_before_anything_moves() -> Result<()> {
     daemon::engine::element::elements(&target).skip(1).for_each(|field| rename.copy(&field));
     raw(&pair.from, "admin", rename.finish()).await?;
     sync.caught_up().await?;
-    let arrived = pair.to.database("shop").collection::<mongodb::bson::Document>("renamed").count_documents(rawdoc! {}.try_into()?).await?;
+    let arrived =
+        pair.to.database("shop").collection::<mongodb::bson::Document>("renamed").count_documents(rawdoc! {}.try_into()?).await?;
     ensure!(arrived == 2, "{arrived} documents came with a name that is in scope");
     // In scope it ends the run by name, also after a restart.
     let mut elsewhere = Writer::default();
@@ -219,7 +224,8 @@ async fn a_database_of_an_odd_name_is_named() -> Result<()> {
 
     let mut sync = Run::start_with(&pair, excluding(&pair, &["gr*.*"])?, Tuning::default()).await?;
     sync.cut_over().await?;
-    let arrived = pair.to.database("shop").collection::<mongodb::bson::Document>("orders").count_documents(mongodb::bson::doc! {}).await?;
+    let arrived =
+        pair.to.database("shop").collection::<mongodb::bson::Document>("orders").count_documents(mongodb::bson::doc! {}).await?;
     ensure!(arrived == 1, "the rest did not arrive");
     Ok(())
 }

@@ -18,7 +18,7 @@ const LONGEST: usize = 64;
 ///
 /// # Errors
 /// When one whose name is no UTF-8 is in scope; what the server answers else.
-pub async fn list(deployment: &Deployment, scope: &Scope) -> Result<Vec<String>, Fault> {
+pub(super) async fn list(deployment: &Deployment, scope: &Scope) -> Result<Vec<String>, Fault> {
     // The server goes through all of its databases for a list: with hundreds of migrations, each of one database, that is most of what
     // a look around them costs.
     if let Some(named) = scope.named_databases() {

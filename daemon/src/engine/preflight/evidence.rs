@@ -44,7 +44,11 @@ pub(super) async fn unseen_writes(findings: &mut Findings) {
     for (shard, deployment) in findings.followed() {
         if deployment.is_sharded() {
             let message = "writes by an atomic applyOps on a shard itself are not seen through the router";
-            findings.warn(name, message, "let nobody run applyOps on the shards until the cutover, such as mongorestore --oplogReplay");
+            findings.warn(
+                name,
+                message,
+                "let nobody run applyOps on the shards until the cutover, such as mongorestore --oplogReplay",
+            );
             continue;
         }
         match untold::may_look(&deployment).await {

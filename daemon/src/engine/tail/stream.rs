@@ -137,7 +137,15 @@ impl Tail {
         let mut open = rawdoc! { "aggregate": 1 };
         append(&mut open, "pipeline", &*pipeline);
         // A stream that begins tells where it stands before it tells anything else.
-        append(&mut open, "cursor", &*if behind.is_some() { rawdoc! {} } else { rawdoc! { "batchSize": 0 } });
+        append(
+            &mut open,
+            "cursor",
+            &*if behind.is_some() {
+                rawdoc! {}
+            } else {
+                rawdoc! { "batchSize": 0 }
+            },
+        );
         append(&mut open, "readConcern", &*rawdoc! { "level": "majority" });
         let mut seen = behind.as_deref().and_then(token_time).unwrap_or(from.start);
         // What opens the stream brings its first reply.

@@ -33,7 +33,7 @@ fn filter() -> RawDocumentBuf {
 ///
 /// # Errors
 /// What the server answers else.
-pub async fn may_look(source: &Deployment) -> Result<bool, Fault> {
+pub(in crate::engine) async fn may_look(source: &Deployment) -> Result<bool, Fault> {
     let find = rawdoc! { "find": "oplog.rs", "limit": 1, "singleBatch": true, "projection": { "ts": 1 } };
     match source.collect("local", find).await {
         Ok(_) => Ok(true),
@@ -178,7 +178,10 @@ mod tests {
             .collect();
         let expected = [("a.b.c", 7, Op::Reread), ("a.b", 8, Op::Reread), ("a.b", 9, Op::Delete)];
         assert_eq!(told, expected.map(|(name, id, op)| (name.to_owned(), rawdoc! { "_id": id }, op)));
-        assert!(read(&rawdoc! { "ts": Timestamp { time: 5, increment: 2 }, "o": { "applyOps": [{ "op": "i" }] } }, &mut Vec::new()).is_err());
+        assert!(
+            read(&rawdoc! { "ts": Timestamp { time: 5, increment: 2 }, "o": { "applyOps": [{ "op": "i" }] } }, &mut Vec::new())
+                .is_err()
+        );
     }
 
     #[test]
@@ -187,7 +190,8 @@ mod tests {
         let untold = |times: &[u32]| times.iter().map(|i| event(*i, "")).collect::<Vec<_>>();
         let before = rawdoc! { "_data": "before" };
         let all = among(told.clone(), untold(&[1, 3, 5]), Some(&before)).expect("all");
-        let tokens: Vec<(u32, &str)> = all.iter().map(|event| (event.time.i, event.token.get_str("_data").expect("a token"))).collect();
+        let tokens: Vec<(u32, &str)> =
+            all.iter().map(|event| (event.time.i, event.token.get_str("_data").expect("a token"))).collect();
         assert_eq!(tokens, [(1, "before"), (2, "two"), (3, "two"), (4, "four"), (5, "four")]);
         assert!(among(told.clone(), untold(&[1]), None).is_err());
         assert!(among(told.clone(), untold(&[3]), None).is_ok_and(|all| all.len() == 3));

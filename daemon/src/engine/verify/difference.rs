@@ -23,6 +23,11 @@ pub fn paths(ours: &RawDocument, theirs: &RawDocument) -> Vec<String> {
     found
 }
 
+/// What a field holds that is a document.
+fn inner<'a>(field: &Element<'a>) -> Option<&'a RawDocument> {
+    if field.kind == DOCUMENT { field.document() } else { None }
+}
+
 fn walk(prefix: &str, ours: &RawDocument, theirs: &RawDocument, depth: usize, found: &mut Vec<String>) {
     let path = |name: &[u8]| if prefix.is_empty() { shown(name) } else { format!("{prefix}.{}", shown(name)) };
     let of = |document, name: &[u8]| elements(document).find(|field| field.name == name);
@@ -35,7 +40,6 @@ fn walk(prefix: &str, ours: &RawDocument, theirs: &RawDocument, depth: usize, fo
             continue;
         }
         let before = found.len();
-        let inner = |field: &Element<'_>| if field.kind == DOCUMENT { field.document() } else { None };
         if let (Some(inner_mine), Some(inner_other)) = (inner(&mine), other.as_ref().and_then(inner))
             && depth < DEEPEST
         {
