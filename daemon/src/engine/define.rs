@@ -28,7 +28,7 @@ use super::source::ShardSource;
 use super::tail::{Nature, Tail, Traits};
 use super::topology::{self, Cluster, Placement};
 use super::uneven;
-use crate::mongo::{append, command, error, timestamp};
+use crate::mongo::{append, error, timestamp};
 
 /// Options of `collMod` that are carried as they come; expiry and what is an index's are given back at the end.
 /// So are the bounds of capped collections.
