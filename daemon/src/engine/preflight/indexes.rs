@@ -198,6 +198,9 @@ async fn have_a_key_in_common(
 ) -> Result<bool, String> {
     let mut find = command("find", &look.namespace.collection);
     append(&mut find, "filter", &*element::by_ids([one, other]));
+    // The index on `_id` can have lost them just as well.
+    append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
+    append(&mut find, "maxTimeMS", i64::try_from(LONGEST_LOOK.as_millis()).unwrap_or(i64::MAX));
     append(&mut find, "readConcern", &*rawdoc! { "level": "snapshot" });
     append(&mut find, "comment", "cutover-preflight");
     let documents = source.collect(&look.namespace.db, find).await.map_err(|e| error::words(&e))?;
