@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use lifecycle::Opened;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Serial, ShardName, Workspace};
 use schemas::namespace::Namespace;
@@ -15,10 +16,11 @@ use schemas::phase::Phase;
 use schemas::spec::MigrationSpec;
 use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
+use schemas::wire::v1::open::Side;
 use schemas::wire::v1::{
     ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, Found, GetDaemonRequest,
     GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, LookRequest, LookResponse,
-    MismatchesRequest, MismatchesResponse, ObserveRequest, ObserveResponse, ReportRequest, ReportResponse,
+    MismatchesRequest, MismatchesResponse, ObserveRequest, ObserveResponse, Open, ReportRequest, ReportResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -234,6 +236,9 @@ impl Cutover for Api {
             Some(Act::Pause(_)) => ByHandAct::Pause,
             Some(Act::Resume(_)) => ByHandAct::Resume,
             Some(Act::Cancel(_)) => ByHandAct::Cancel,
+            Some(Act::Open(Open { side: Some(Side::Source(_)) })) => ByHandAct::Open(Opened::Source),
+            Some(Act::Open(Open { side: Some(Side::Destination(_)) })) => ByHandAct::Open(Opened::Destination),
+            Some(Act::Open(Open { side: None })) => return Err(invalid("the request names no side to open")),
             Some(Act::Extend(extend)) => ByHandAct::Extend(extend.extensions),
             Some(Act::RestartShard(restart)) => {
                 let shard = ShardName(restart.shard);

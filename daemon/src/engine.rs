@@ -54,6 +54,7 @@ pub mod sync;
 pub mod tail;
 pub mod told;
 pub mod topology;
+pub mod transactions;
 pub mod tuning;
 pub mod uneven;
 pub mod users;

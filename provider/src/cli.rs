@@ -149,7 +149,17 @@ pub enum Command {
     /// Let a run go on by hand
     Resume(Named),
     /// Stop a run for good by hand; the data stays
-    Cancel(Named),
+    Cancel {
+        /// The migration.
+        #[command(flatten)]
+        migration: Named,
+        /// A cutover that stays in finalizing: the source takes writes again, and the run is cancelled
+        #[arg(long, conflicts_with = "open_destination")]
+        open_source: bool,
+        /// A cutover that stays in finalizing: the destination takes writes with the settings that it has
+        #[arg(long)]
+        open_destination: bool,
+    },
     /// Begin one shard again by hand, while the others go on
     RestartShard {
         /// The migration.

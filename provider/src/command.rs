@@ -69,7 +69,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failu
         Command::Extend { migration, by } => by_hand::run(&migration, Act::Extend(v1::Extend { extensions: by }), context).await,
         Command::Pause(migration) => by_hand::run(&migration, Act::Pause(v1::Pause {}), context).await,
         Command::Resume(migration) => by_hand::run(&migration, Act::Resume(v1::Resume {}), context).await,
-        Command::Cancel(migration) => by_hand::run(&migration, Act::Cancel(v1::Cancel {}), context).await,
+        Command::Cancel { migration, open_source, open_destination } => {
+            by_hand::run(&migration, by_hand::cancel(open_source, open_destination), context).await
+        }
         Command::RestartShard { migration, shard } => {
             by_hand::run(&migration, Act::RestartShard(v1::RestartShard { shard }), context).await
         }

@@ -255,3 +255,51 @@ async fn removing_the_block_cancels() {
     assert_eq!(plan.code, 0, "{plan}");
     assert_eq!(stage.cutover.status("other").await.unwrap()["phase"], "paused");
 }
+
+/// A cutover that finalizing cannot end: one side is opened by a command, and never both.
+#[tokio::test]
+async fn a_cutover_that_stays_in_finalizing_is_ended_with_either_side() {
+    let stage = Stage::plain().await.unwrap();
+    let (source, destination) = (stage.source.client().await.unwrap(), stage.destination.client().await.unwrap());
+    let expires = doc! { "key": { "t": 1 }, "name": "t_1", "expireAfterSeconds": 5_000 };
+    source.database("shop").run_command(doc! { "createIndexes": "orders", "indexes": [expires] }).await.unwrap();
+    insert(&source, "orders", 1).await;
+    // What is tried aside passes, and what is then done does not.
+    let fail = |mode: &str| {
+        let data = doc! { "failCommands": ["collMod"], "namespace": "shop.orders", "appName": "cutover", "errorCode": 72 };
+        doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data }
+    };
+    destination.database("admin").run_command(fail("alwaysOn")).await.unwrap();
+    let declaration = stage.declaration();
+    stage.apply(&declaration).await.unwrap();
+    stage.wait_for("ready").await.unwrap();
+    let early = by_hand(&stage, &["cancel", MIGRATION, "--open-source"]).await;
+    assert!(early.code == 1 && early.stderr.contains("error[CUT0010]"), "{early}");
+    stage.acknowledge(&declaration).await.unwrap();
+    let is_stuck = |status: &Value| status["phase"] == "finalizing" && status["error"]["code"] == "CUT0030";
+    stage.status_where(MIGRATION, "stuck in finalizing", is_stuck).await.unwrap();
+    let refused = by_hand(&stage, &["cancel", MIGRATION]).await;
+    assert!(refused.code == 1 && refused.stderr.contains("--open-source"), "{refused}");
+
+    // The source goes on as if nothing had been.
+    done_by_hand(&stage, &["cancel", MIGRATION, "--open-source"]).await;
+    stage.wait_for("cancelled").await.unwrap();
+    insert(&source, "orders", 2).await;
+    let other = by_hand(&stage, &["cancel", MIGRATION, "--open-destination"]).await;
+    assert!(other.code == 1 && other.stderr.contains("error[CUT0010]"), "{other}");
+
+    // Once more, and the destination is opened as it is; what it lacks is in the journal.
+    let again = stage.declaration().set("generation", 2);
+    stage.apply(&again).await.unwrap();
+    stage.wait_for("ready").await.unwrap();
+    stage.acknowledge(&again).await.unwrap();
+    stage.status_where(MIGRATION, "stuck in finalizing", is_stuck).await.unwrap();
+    done_by_hand(&stage, &["cancel", MIGRATION, "--open-destination"]).await;
+    let completed = stage.wait_for("completed").await.unwrap();
+    assert_eq!(completed["destination_writable"], true, "{completed:#}");
+    insert(&destination, "orders", 3).await;
+    let refused = source.database("shop").collection::<Document>("orders").insert_one(doc! { "_id": 3 }).await;
+    assert!(refused.is_err(), "both sides take writes");
+    let acts = acts(&stage).await;
+    assert!(acts.iter().any(|act| act.contains("what it lacks") && act.contains("expireAfterSeconds")), "{acts:#?}");
+}

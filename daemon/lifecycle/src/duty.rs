@@ -39,7 +39,10 @@ pub fn duties(run: &Run) -> Vec<Effect> {
         }
         State::Finalizing { cutover, fenced, stage, .. } => match stage {
             FinalStage::Restoring => effects.extend([Effect::StopSync, Effect::RestoreSettings]),
-            FinalStage::Opening => effects.push(Effect::OpenDestination),
+            // The source first: nothing may keep it from taking writes again.
+            FinalStage::Returning => effects.push(Effect::UnblockSource { attempt: cutover.attempt }),
+            // Somebody may have had it opened before the sync had stopped.
+            FinalStage::Opening => effects.extend([Effect::StopSync, Effect::OpenDestination]),
             FinalStage::Cleaning { .. } => {
                 if *fenced && run.settings.source_after == SourceAfter::Open {
                     effects.push(Effect::UnblockSource { attempt: cutover.attempt });

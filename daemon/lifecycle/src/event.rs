@@ -22,6 +22,15 @@ pub enum By {
     Hand,
 }
 
+/// The side that a cutover is ended with by hand, while finalizing cannot end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// The source takes writes again, and the run is cancelled. Only while the destination was never opened.
+    Source,
+    /// The destination takes writes with the settings that it has by then.
+    Destination,
+}
+
 /// What happens to a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -61,6 +70,13 @@ pub enum Event {
     Cancel {
         /// Through what.
         by: By,
+        /// Who.
+        actor: Actor,
+    },
+    /// End a cutover by hand that finalizing cannot end.
+    Open {
+        /// With which side.
+        side: Opened,
         /// Who.
         actor: Actor,
     },
@@ -199,6 +215,8 @@ impl Event {
             Self::Pause { .. } => "pause",
             Self::Resume { .. } => "resume",
             Self::Cancel { .. } => "cancel",
+            Self::Open { side: Opened::Source, .. } => "open_source",
+            Self::Open { side: Opened::Destination, .. } => "open_destination",
             Self::Extend { .. } => "extend",
             Self::Acknowledge { .. } => "acknowledge",
             Self::RestartSync { .. } => "restart",

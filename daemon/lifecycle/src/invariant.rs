@@ -2,9 +2,9 @@
 
 use schemas::spec::{SourceAfter, SourceWrites};
 
-use crate::event::Event;
+use crate::event::{Event, Opened};
 use crate::run::Run;
-use crate::state::{DrainStage, State};
+use crate::state::{DrainStage, FinalStage, State};
 use crate::token::Token;
 
 /// A rule that a step would break.
@@ -61,10 +61,38 @@ pub fn check(before: &Run, event: &Event, after: &Run) -> Result<(), Violation> 
     if fence_left && !matches!(event, Event::SourceUnblocked { .. }) {
         return breaks("a block that may be up is given back before it is forgotten");
     }
-    if let State::Finalizing { .. } = &before.state
-        && !matches!(after.state, State::Finalizing { .. } | State::Completed { .. })
-    {
-        return breaks("there is no way back from finalizing");
+    if let State::Finalizing { stage, fenced, .. } = &before.state {
+        match &after.state {
+            State::Completed { .. } => {}
+            State::Finalizing { stage: then, .. } => {
+                let is_opened = matches!(stage, FinalStage::Opening | FinalStage::Cleaning { .. });
+                if is_opened && !matches!(then, FinalStage::Opening | FinalStage::Cleaning { .. }) {
+                    return breaks("what is opened for its users stays so");
+                }
+                if matches!(stage, FinalStage::Returning) && !matches!(then, FinalStage::Returning) {
+                    return breaks("a destination is not opened once its source is");
+                }
+            }
+            State::Cancelled { .. } => {
+                // Whoever has it so; the source comes before anything else is done.
+                let is_returned = match stage {
+                    FinalStage::Returning => true,
+                    FinalStage::Restoring => !fenced && matches!(event, Event::Open { side: Opened::Source, .. }),
+                    FinalStage::Opening | FinalStage::Cleaning { .. } => false,
+                };
+                if !is_returned {
+                    return breaks("finalizing ends in a cancelled run only by the word that opens the source");
+                }
+            }
+            State::Validating { .. }
+            | State::Copying { .. }
+            | State::CatchingUp { .. }
+            | State::Ready
+            | State::Draining { .. }
+            | State::Paused { .. }
+            | State::Failed { .. }
+            | State::Expired { .. } => return breaks("there is no way back from finalizing to a sync"),
+        }
     }
     if let State::Completed { .. } = &before.state
         && !matches!(after.state, State::Completed { .. })

@@ -29,7 +29,7 @@ pub use ahead::ahead_of_journal;
 pub use begin::{begin, succeed};
 pub use duty::duties;
 pub use effect::{Effect, EffectKind};
-pub use event::{By, Event};
+pub use event::{By, Event, Opened};
 pub use invariant::{Violation, check};
 pub use refusal::{Guard, Refusal};
 pub use run::{EarlierRun, FormatVersion, Run, UnreadableRun};

@@ -40,6 +40,15 @@ pub enum Guard {
     /// A cutover is on its way.
     #[error("it is cutting over")]
     CuttingOver,
+    /// The destination may have taken writes.
+    #[error("its destination is opened, or is about to be: writes that it took would be lost on the source")]
+    DestinationOpened,
+    /// The source may have taken writes.
+    #[error("its source is opened: the destination would miss the writes that it takes")]
+    SourceOpened,
+    /// There is no cutover that waits for anything.
+    #[error("it is not finalizing, so that neither side is kept closed by it")]
+    NotFinalizing,
     /// It has cut over.
     #[error("it has cut over")]
     CutOver,
@@ -72,6 +81,9 @@ impl Refusal {
             Guard::NotReady(_) => FaultCode::NotReady,
             Guard::WindowExpired { .. } => FaultCode::WindowExpired,
             Guard::CuttingOver
+            | Guard::DestinationOpened
+            | Guard::SourceOpened
+            | Guard::NotFinalizing
             | Guard::CutOver
             | Guard::Cancelled
             | Guard::Failed
@@ -83,7 +95,15 @@ impl Refusal {
         let fault = Fault::new(code, self.to_string());
         match self.guard {
             Guard::Cancelled => fault.with_remedy("raise `generation` to run again from scratch"),
+            Guard::CuttingOver if self.phase == Phase::Finalizing => fault.with_remedy(
+                "wait until it has completed; where it cannot (`cutover status` says why), `cutover cancel NAME --open-source` or \
+                 `--open-destination` ends it",
+            ),
             Guard::CuttingOver => fault.with_remedy("wait until it has completed, or is ready again"),
+            Guard::DestinationOpened => {
+                fault.with_remedy("let it go on; a source that is to take writes all the same is opened on the server itself")
+            }
+            Guard::NotFinalizing => fault.with_remedy("`cutover cancel NAME` alone stops it for good"),
             _ => fault,
         }
     }

@@ -231,6 +231,8 @@ pub enum AfterUndo {
 pub enum FinalStage {
     /// Settings are given back.
     Restoring,
+    /// Somebody has the source take writes again; the destination has never been opened. Then the run is cancelled.
+    Returning,
     /// The destination is opened; it may be writable by now.
     Opening,
     /// The destination is writable; what the run leaves behind is removed.
@@ -276,6 +278,7 @@ impl State {
             },
             Self::Finalizing { stage, .. } => match stage {
                 FinalStage::Restoring => "the destination gets its settings back".to_owned(),
+                FinalStage::Returning => "the source is opened by hand; the run is cancelled then".to_owned(),
                 FinalStage::Opening => "the destination is opened for writes".to_owned(),
                 FinalStage::Cleaning { .. } => "the destination takes writes; what the run leaves behind is removed".to_owned(),
             },
@@ -349,7 +352,7 @@ impl State {
             Self::Finalizing { stage: FinalStage::Cleaning { writable_at }, .. } | Self::Completed { writable_at, .. } => {
                 Some(*writable_at)
             }
-            Self::Finalizing { stage: FinalStage::Restoring | FinalStage::Opening, .. }
+            Self::Finalizing { stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening, .. }
             | Self::Validating { .. }
             | Self::Copying { .. }
             | Self::CatchingUp { .. }
@@ -370,7 +373,7 @@ impl State {
                 Some(writable_at.since(*down_since))
             }
             Self::Completed { downtime_ms, .. } => Some(Duration::from_millis(*downtime_ms)),
-            Self::Finalizing { stage: FinalStage::Restoring | FinalStage::Opening, .. }
+            Self::Finalizing { stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening, .. }
             | Self::Validating { .. }
             | Self::Copying { .. }
             | Self::CatchingUp { .. }

@@ -91,6 +91,7 @@ impl Walk<'_> {
             Event::Pause { by, actor } => self.pause(by, actor, name)?,
             Event::Resume { by, actor } => self.resume(by, actor, name)?,
             Event::Cancel { by, actor } => self.cancel(by, actor, name)?,
+            Event::Open { side, actor } => self.open(side, actor, name)?,
             Event::Extend { extensions, actor } => self.extend(extensions, actor, name)?,
             Event::Acknowledge { token, actor } => self.acknowledge(token, actor, name)?,
             Event::RestartSync { shard, actor } => self.restart_sync(&shard, actor, name)?,

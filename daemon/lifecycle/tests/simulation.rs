@@ -63,6 +63,8 @@ fn histories_reach_the_far_states() {
         "forgotten",
         "extended_after_expiry",
         "caught_up_with_memory",
+        "returned_to_source",
+        "opened_by_hand",
     ] {
         assert!(seen.get(place).copied().unwrap_or(0) >= 10, "{place} was reached too seldom: {seen:?}");
     }

@@ -25,7 +25,7 @@ use super::fold::{Content, Deletion, Write};
 use super::tail::Tail;
 use super::tuning::Tuning;
 use super::write::{self, Existing, Outcome, Refused, Verb, Why};
-use super::{delta, element, key, uneven};
+use super::{delta, element, index, key, uneven};
 use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{append, cluster_time, command};
 
@@ -432,10 +432,15 @@ impl Applier<'_> {
             // The source holds it, so that only another key helps.
             Some((write, why @ Why::NoPlace)) => Err(self.refusal(namespace, Verb::Insert, *why, Some(write))),
             Some((write, why)) => {
-                // The source may have dropped the index and made it again since: the documents will then be others, too.
-                let mut fault = self.refusal(namespace, Verb::Insert, *why, Some(write));
-                fault.retryable = true;
-                Err(fault)
+                // The source may have dropped the index and made it again since: the documents will then be others, too. What is refused
+                // for another reason is refused again.
+                let may_pass = match why {
+                    Why::Code(code) => index::tells_of_unfit_document(*code),
+                    Why::IdTaken | Why::KeyTaken | Why::View | Why::Unreadable => true,
+                    Why::NoPlace => false,
+                };
+                let fault = self.refusal(namespace, Verb::Insert, *why, Some(write));
+                Err(Fault { retryable: may_pass, ..fault })
             }
         }
     }

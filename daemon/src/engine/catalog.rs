@@ -4,7 +4,7 @@ mod databases;
 mod entry;
 mod make;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
@@ -16,7 +16,7 @@ use super::element::{self, Writer, elements};
 use crate::mongo::{Deployment, ServerVersion, Side, append, command, error, number};
 
 pub use entry::{CollectionInfo, Kind, buckets_of, options_of_owner, owner_of, unsupported};
-pub use make::{create, create_command, drop, drop_empty_views};
+pub use make::{create, create_command, drop, drop_emptied, drop_empty_views};
 
 /// The servers' own catalogues can be read from this version on.
 const LIST_CATALOG: ServerVersion = ServerVersion::new(6, 0, 0);
@@ -147,6 +147,19 @@ pub(super) fn odd_names(deployment: &Deployment, things: &str, shown: &[String])
         first.replace('\\', "\\\\")
     );
     Fault::new(FaultCode::UnsupportedNamespace, message).with_remedy(remedy)
+}
+
+/// The databases of a deployment whose names differ from one of these by case alone, each with that.
+pub async fn like_but_for_case(deployment: &Deployment, names: &BTreeSet<String>) -> Result<Vec<(String, String)>, Fault> {
+    let reply = deployment
+        .command("admin", doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false })
+        .await
+        .map_err(|e| deployment.fault("listing the databases", &e))?;
+    let listed = reply.get_array("databases").into_iter().flatten();
+    let there = listed.filter_map(|database| database.as_document()?.get_str("name").ok());
+    // The server, too, folds the letters of ASCII alone.
+    let like = |there: &str| names.iter().find(|name| *name != there && name.eq_ignore_ascii_case(there)).cloned();
+    Ok(there.filter_map(|there| Some((there.to_owned(), like(there)?))).collect())
 }
 
 /// Whether these are stored functions and there are none: the server drops their collection with its database only, so that an empty

@@ -217,7 +217,8 @@ impl Tail {
                 self.drop(&info.namespace).await?;
             }
         }
-        catalog::drop_empty_views(&self.destination, db).await
+        catalog::drop_empty_views(&self.destination, db).await?;
+        catalog::drop_emptied(&self.destination, db).await
     }
 
     pub(super) async fn create_indexes(
@@ -285,6 +286,9 @@ impl Tail {
                 if let Some(keys) = &self.destination.shard_keys {
                     keys.set(to, self.destination.sharded_by(to).await?);
                     keys.set(from, None);
+                }
+                if from.db != to.db {
+                    catalog::drop_emptied(&self.destination, &from.db).await?;
                 }
                 self.verifier.renamed(from, to).await?;
                 let traits = self.traits_of(from);

@@ -81,8 +81,8 @@ pub enum What {
     /// It is of something whose name is no UTF-8: as it is shown, of what kind the event is, and what is to be followed of it where
     /// that name is out of scope.
     Odd(Namespace, String, Option<Definition>),
-    /// A kind that this version does not know.
-    Unknown(String),
+    /// A kind that this version does not know, of this namespace where it has one.
+    Unknown(String, Option<Namespace>),
 }
 
 /// One event of a change stream.
@@ -103,7 +103,7 @@ pub struct Event {
 }
 
 /// Events of newer servers about work that is under way, and about where shards keep what they have: the data stays the same.
-const WITHOUT_CHANGE: [&str; 6] = [
+const WITHOUT_CHANGE: [&str; 9] = [
     "startIndexBuild",
     "abortIndexBuild",
     "commitIndexBuild",
@@ -111,6 +111,10 @@ const WITHOUT_CHANGE: [&str; 6] = [
     // Where the chunk goes is told there; that no shard is followed that has just joined is seen to apart.
     "migrateChunkToNewShard",
     "migrateLastChunkFromShard",
+    // Steps of resharding, moveCollection and unshardCollection (SERVER-50636, SERVER-98981); their end is told as reshardCollection.
+    "reshardBegin",
+    "reshardBlockingWrites",
+    "reshardDoneCatchUp",
 ];
 
 fn malformed(what: &str) -> Fault {
@@ -208,11 +212,11 @@ impl Event {
             "shardCollection" | "refineCollectionShardKey" | "reshardCollection" => {
                 What::Definition(Definition::Shard(namespace(event, "ns")?))
             }
-            other => What::Unknown(other.to_owned()),
+            other => What::Unknown(other.to_owned(), namespace(event, "ns").ok()),
         };
         let (kind, uuid) = match &what {
             What::Definition(_) | What::Odd(_, _, Some(_)) => (kind_of(event), uuid(event)),
-            What::Change(_) | What::Nothing | What::Odd(_, _, None) | What::Unknown(_) => (Vec::new(), None),
+            What::Change(_) | What::Nothing | What::Odd(_, _, None) | What::Unknown(..) => (Vec::new(), None),
         };
         Ok(Self { time, token, what, bytes: event.as_bytes().len(), kind, uuid })
     }
@@ -267,6 +271,21 @@ mod tests {
         let token = rawdoc! { "_data": "8265F0A1B2000000012B0229296E04" };
         assert_eq!(token_time(&token), Some(ClusterTime { t: 0x65f0_a1b2, i: 1 }));
         assert_eq!(token_time(&rawdoc! { "_data": "xx" }), None);
+    }
+
+    #[test]
+    fn steps_of_a_resharding_change_nothing_and_new_kinds_keep_their_namespace() {
+        let read = |operation: &str| {
+            let event = rawdoc! {
+                "_id": { "_data": "82" }, "operationType": operation, "clusterTime": Timestamp { time: 5, increment: 1 },
+                "ns": { "db": "a", "coll": "b" },
+            };
+            Event::read(&event).expect("an event").what
+        };
+        for step in ["reshardBegin", "reshardBlockingWrites", "reshardDoneCatchUp"] {
+            assert_eq!(read(step), What::Nothing);
+        }
+        assert_eq!(read("weave"), What::Unknown("weave".to_owned(), Some(Namespace::new("a", "b"))));
     }
 
     #[test]

@@ -6,23 +6,31 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
 use mongodb::bson::{Bson, Document, doc};
 use schemas::fault::{Fault, FaultCode};
 
 use super::guard::{WRITE_BLOCK, is_granted, is_write_blocked};
+use super::preflight::surroundings::{BLOCKS_WRITES, compatibility_of};
 use super::source::{Reached, Source};
+use super::transactions::{self, Found};
 use crate::mongo::{Deployment, error};
 
-/// The server's codes: not permitted; no such command.
+/// The server's codes: not permitted; no such command; not with its feature compatibility version; the time limit has passed.
 const UNAUTHORIZED: i32 = 13;
 const NO_SUCH_COMMAND: i32 = 59;
+const ILLEGAL_OPERATION: i32 = 20;
+const TIME_LIMIT: i32 = 50;
 
-/// How long the server may take to put the block up: it waits for transactions that are open, and keeps other writers waiting
-/// meanwhile. A cutover has its own, mostly shorter, limit (`max_downtime`).
+/// How long the block is asked for in all. A cutover has its own, mostly shorter, limit (`max_downtime`).
 const LONGEST_BLOCK: Duration = Duration::from_secs(60);
+/// How long the server may take at once to put the block up. It waits for whatever holds its lock, such as transactions that are open,
+/// and readers and writers wait behind it for as long (seen on 6.0.5, which keeps to the limit).
+const AT_ONCE: Duration = Duration::from_secs(3);
+/// How long they are let go on before the block is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How much longer than that an answer is waited for: a connection that has died silently must not hold an undo up.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Between two looks at what is under way.
@@ -56,20 +64,65 @@ pub async fn check_available(source: &Deployment) -> Result<(), Fault> {
             source.version
         ));
     }
+    if let Some(why) = too_low(source).await {
+        return unavailable(format!("the source's writes cannot be blocked: {why}"));
+    }
     if source.is_authenticated && !is_granted(source, ACTION).await? {
         return unavailable(format!("the user on the source ({}) may not block its writes: it lacks {ACTION}", source.hosts));
     }
     Ok(())
 }
 
-/// Blocks the writes. `limit`: past it the server itself gives up.
+/// Why its feature compatibility version keeps a deployment from blocking writes; `None`: it does not, or does not tell it.
+pub async fn too_low(deployment: &Deployment) -> Option<String> {
+    if deployment.version < WRITE_BLOCK {
+        return None;
+    }
+    let (major, minor) = compatibility_of(deployment).await.filter(|version| *version < BLOCKS_WRITES)?;
+    Some(format!(
+        "the feature compatibility version of the {} ({}) is {major}.{minor}, and setUserWriteBlockMode needs {}.{}",
+        deployment.side, deployment.hosts, BLOCKS_WRITES.0, BLOCKS_WRITES.1
+    ))
+}
+
+/// Blocks the writes. `limit`: past it, it is given up. The server takes [`AT_ONCE`] at most for it, so that what it waits for holds
+/// readers up no longer.
 pub async fn put_up(source: &Source, limit: Duration) -> Result<(), Fault> {
-    let source = &*source.entry;
+    let entry = &*source.entry;
+    let began = Instant::now();
     let limit = limit.clamp(Duration::from_secs(1), LONGEST_BLOCK);
-    in_time(source, limit + ANSWER, source.command("admin", request(source, true, limit)))
-        .await?
-        .map(drop)
-        .map_err(|e| source.fault("blocking the writes", &e))
+    loop {
+        let left = limit.saturating_sub(began.elapsed());
+        let at_once = left.clamp(Duration::from_millis(100), AT_ONCE);
+        let error = match in_time(entry, at_once + ANSWER, entry.command("admin", request(entry, true, at_once))).await? {
+            Ok(_) => return Ok(()),
+            Err(e) => e,
+        };
+        if error::code(&error) != Some(TIME_LIMIT) {
+            return Err(entry.fault("blocking the writes", &error));
+        }
+        let in_the_way = match transactions::of(source).await {
+            Ok(Found::Open(open)) if !open.is_empty() => Some(open),
+            Ok(Found::Open(_) | Found::Hidden(_)) | Err(_) => None,
+        };
+        if began.elapsed() + PAUSE >= limit {
+            return Err(match in_the_way {
+                Some(open) => transactions::fault(&open),
+                None => {
+                    let message = format!(
+                        "the source ({}) did not block its writes within {} s: an operation on it holds its lock for longer than {} s",
+                        entry.hosts,
+                        limit.as_secs(),
+                        AT_ONCE.as_secs()
+                    );
+                    let remedy = "find it by db.currentOp() and let it end, or end it (killOp); then acknowledge again";
+                    Fault::new(FaultCode::WritesContinued, message).with_remedy(remedy)
+                }
+            });
+        }
+        tracing::info!(?in_the_way, "the source has not blocked its writes yet; its readers are let go on meanwhile");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Makes sure that the block is still up: what came before it was lifted may not have been the last.
@@ -134,9 +187,19 @@ pub async fn lift(entry: &Deployment, holders: impl Future<Output = Result<Reach
     ended?;
     match lifted? {
         Ok(_) => Ok(()),
-        // Who may not lift it could not put it up.
-        Err(e) if is_seen_open && matches!(error::code(&e), Some(UNAUTHORIZED | NO_SUCH_COMMAND)) => Ok(()),
-        Err(e) => Err(entry.fault("unblocking the writes", &e)),
+        // Who may not lift it could not put it up; nor can a server whose feature compatibility version was lowered meanwhile, which is
+        // refused while the block is up (tried on 6.0.5).
+        Err(e) if is_seen_open && matches!(error::code(&e), Some(UNAUTHORIZED | NO_SUCH_COMMAND | ILLEGAL_OPERATION)) => Ok(()),
+        Err(e) => {
+            let fault = entry.fault("unblocking the writes", &e);
+            Err(match too_low(entry).await {
+                Some(why) => {
+                    let remedy = "raise it again (setFeatureCompatibilityVersion); the daemon then lifts the block by itself";
+                    Fault { message: format!("{}: {why}", fault.message), ..fault }.with_remedy(remedy)
+                }
+                None => fault,
+            })
+        }
     }
 }
 

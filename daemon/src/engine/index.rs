@@ -20,8 +20,11 @@ use super::distribute;
 use crate::mongo::{Deployment, append, command, error};
 use definition::{has, specification};
 
-pub use definition::{asks_of_values, deferred, identity, is_same_build, is_same_meanwhile, is_same_restored, is_unique, name};
-pub use restore::{check_restored, finish_unique, restore, try_unique};
+pub(super) use definition::waits_for_end;
+pub use definition::{
+    asks_of_values, deferred, identity, is_same_build, is_same_meanwhile, is_same_restored, is_unique, mended_expiry, name,
+};
+pub use restore::{check_restored, check_restored_as, finish_unique, restore, restore_as, try_unique};
 
 /// The server's codes for an index that is there under another name or with other options.
 const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];

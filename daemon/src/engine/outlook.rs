@@ -137,6 +137,20 @@ pub async fn side(
     }
 }
 
+/// A source that cannot block its writes any more, for this reason.
+#[must_use]
+pub fn cannot_block(why: &str) -> Finding {
+    Finding {
+        kind: FindingKind::Version,
+        path: "source.feature_compatibility_version".to_owned(),
+        expected: json!("6.0"),
+        actual: json!("lower"),
+        message: format!(
+            "{why}: no cutover can begin; raise it again (setFeatureCompatibilityVersion), or set cutover.source_writes = \"observe\""
+        ),
+    }
+}
+
 fn is_refusal(code: FaultCode) -> bool {
     matches!(
         code,

@@ -10,7 +10,7 @@ mod index_keys;
 mod indexes;
 mod privileges;
 mod sharding;
-mod surroundings;
+pub(super) mod surroundings;
 mod uneven;
 mod write_block;
 
@@ -121,10 +121,12 @@ pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Fi
         write_block::source(&mut findings, source, spec).await;
         evidence::unseen_writes(&mut findings).await;
         evidence::identities(&mut findings).await;
+        write_block::transactions(&mut findings, spec).await;
     }
     if let Some(destination) = &destination {
         privileges::privileges(&mut findings, destination, spec).await;
         emptiness(&mut findings, destination, spec, ours, run).await;
+        names_by_case(&mut findings, destination, spec, ours).await;
         write_block::destination(&mut findings, destination, spec, &ours.runs).await;
     }
     if let (Some(source), Some(destination)) = (&source, &destination) {
@@ -349,6 +351,37 @@ pub async fn check_emptiness(
     let mut findings = Findings { catalogue, ..Findings::default() };
     emptiness(&mut findings, destination, spec, ours, Some(run)).await;
     findings.first_failure()
+}
+
+/// Whether the destination has databases whose names differ from the source's by case alone, which no server takes beside each other.
+/// One that is left empty by what this migration drops goes with that.
+async fn names_by_case(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &Ours) {
+    let name = "database_names";
+    let wanted: BTreeSet<String> = findings.catalogue.iter().map(|info| info.namespace.db.clone()).collect();
+    let there = match catalog::like_but_for_case(destination, &wanted).await {
+        Ok(there) => there,
+        Err(fault) => return findings.fail(name, &fault),
+    };
+    let goes = |info: &catalog::CollectionInfo| {
+        let is_dropped = spec.destination.existing_data == ExistingData::Drop && spec.namespaces.scope.contains(&info.namespace);
+        is_dropped || ours.namespaces.contains(&info.namespace) || info.namespace.collection.starts_with("system.")
+    };
+    let mut stay = Vec::new();
+    for (there, wanted) in there {
+        match catalog::list_database(destination, &there).await {
+            Ok(listed) if listed.iter().all(goes) => {}
+            Ok(_) => stay.push(format!("{there}, and the source has {wanted}")),
+            Err(fault) => return findings.fail(name, &fault),
+        }
+    }
+    if !stay.is_empty() {
+        let message = format!(
+            "the destination has the database {}: the names differ by case alone, and no server takes both",
+            stay.join("; ")
+        );
+        let remedy = "drop or rename that database on the destination, or leave the source's out of scope";
+        findings.fail(name, &Fault::new(FaultCode::DestinationNotEmpty, message).with_remedy(remedy));
+    }
 }
 
 async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) {

@@ -3,19 +3,22 @@
 //!
 //! What finalizing does is in [`index::restore`]; each of its steps that can fail for good has its trial here. Indexes that are
 //! not there are built; unique ones are tried; those that a sharded destination cannot keep unique, and those of which the
-//! source's shards do not have the same, are named. What an index does besides (expiry, hidden) depends on no document.
+//! source's shards do not have the same, are named. What depends on no document (expiry, hidden) is tried on a collection of the run's
+//! own that has the same definitions and is empty: a server can have what none makes any more.
+
+use std::collections::HashSet;
 
 use mongodb::bson::RawDocumentBuf;
 use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 use tokio::sync::RwLock;
 
-use super::catalog::{self, CollectionInfo};
+use super::catalog::{self, CollectionInfo, Kind};
 use super::concurrent::{self, Piece};
 use super::source::Source;
 use super::topology::Cluster;
 use super::uneven::{self, Uneven};
-use super::{distribute, index};
+use super::{capped, distribute, index, reconcile};
 use crate::mongo::Deployment;
 
 /// Collections whose indexes are listed at once.
@@ -35,10 +38,12 @@ fn missing<'a>(wanted: &'a [RawDocumentBuf], there: &[RawDocumentBuf]) -> Vec<&'
     let is_there = |spec: &RawDocumentBuf| {
         there.iter().any(|other| index::name(other) == index::name(spec) && index::is_same_build(other, spec))
     };
-    let has_twin = |spec: &RawDocumentBuf| {
-        wanted.iter().any(|other| index::name(other) != index::name(spec) && index::identity(other) == index::identity(spec))
-    };
-    wanted.iter().filter(|spec| !is_there(spec) && !has_twin(spec)).collect()
+    wanted.iter().filter(|spec| !is_there(spec) && !has_twin(wanted, spec)).collect()
+}
+
+/// Whether another index is the same once neither is unique.
+fn has_twin(specs: &[RawDocumentBuf], spec: &RawDocumentBuf) -> bool {
+    specs.iter().any(|other| index::name(other) != index::name(spec) && index::identity(other) == index::identity(spec))
 }
 
 impl<'a> Rehearsal<'a> {
@@ -150,6 +155,55 @@ impl<'a> Rehearsal<'a> {
             index::try_unique(self.destination, namespace, spec).await?;
         }
         Ok(())
+    }
+}
+
+impl Rehearsal<'_> {
+    /// Gives an empty collection everything that finalizing will give each of the source's. `aside` is its name; one that a trial before
+    /// has left is dropped.
+    pub(super) async fn try_definitions(&self, aside: &Namespace) -> Result<(), Fault> {
+        // Collections that are defined alike are tried once.
+        let mut tried = HashSet::new();
+        for (info, specs) in &self.collections {
+            let series = info.kind == Kind::TimeSeries;
+            let expires = info.options().is_some_and(|options| matches!(options.get("expireAfterSeconds"), Ok(Some(_))));
+            if !expires && !info.is_capped() && !specs.iter().any(|spec| index::waits_for_end(spec) || has_twin(specs, spec)) {
+                continue;
+            }
+            let mut definition = info.options().map(|options| options.as_bytes().to_vec()).unwrap_or_default();
+            definition.push(u8::from(series));
+            specs.iter().for_each(|spec| definition.extend_from_slice(spec.as_bytes()));
+            if tried.insert(definition) {
+                catalog::drop(self.destination, aside).await?;
+                let ended = self.try_one(info, specs, aside).await;
+                catalog::drop(self.destination, aside).await?;
+                ended?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_one(&self, info: &CollectionInfo, specs: &[RawDocumentBuf], aside: &Namespace) -> Result<(), Fault> {
+        let namespace = &info.namespace;
+        let told = |fault: Fault| {
+            let message = format!("what {namespace} has on the source cannot be given to the destination: {}", fault.message);
+            let remedy = format!(
+                "change it on the source (collMod, or the index dropped and made again) so that the destination takes it, or leave \
+                 {namespace} out; nothing is blocked"
+            );
+            if fault.retryable { fault } else { Fault { message, ..fault }.with_remedy(remedy) }
+        };
+        let there = info.named(aside);
+        catalog::create(self.destination, &aside.db, there.create_command()).await.map_err(told)?;
+        index::build(self.destination, aside, specs, info.has_collation()).await.map_err(told)?;
+        let (unfinished, restored) = index::restore_as(specs, self.destination, aside, info.has_collation()).await;
+        restored.map_err(told)?;
+        for index in unfinished {
+            index::finish_unique(self.destination, aside, &index).await.map_err(told)?;
+        }
+        reconcile::expiry(self.destination, &there).await.map_err(told)?;
+        capped::bound::give_back(self.destination, &there).await.map_err(told)?;
+        index::check_restored_as(specs, self.destination, aside).await.map_err(told)
     }
 }
 

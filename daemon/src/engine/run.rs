@@ -15,7 +15,7 @@ use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 use schemas::observed::{Finding, FindingKind, ForeignWrite, Inspection, Mismatch};
 use schemas::principal::Principal;
-use schemas::spec::MigrationSpec;
+use schemas::spec::{MigrationSpec, SourceWrites};
 use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -262,6 +262,11 @@ impl RunEngine for MongoRun {
             findings.extend(lost);
             if let Some(source) = &source {
                 findings.extend(membership::look(source, &self.context.run_dir).await);
+                if spec.cutover.source_writes == SourceWrites::Block
+                    && let Some(why) = fence::too_low(source).await
+                {
+                    findings.push(outlook::cannot_block(&why));
+                }
             }
             let progress = self.progress();
             // Before, what differs is what is still to be made.
@@ -342,6 +347,8 @@ impl RunEngine for MongoRun {
             let destination = self.destination().await?;
             aside::drop_left(&destination, &self.context.spec.namespaces.scope, self.created().await?).await?;
             self.hold.let_go(true).await?;
+            // What a trial has left that was cut short.
+            catalog::drop(&destination, &self.trial()).await?;
             guard::remove_marker(&destination, &self.context.run).await?;
             if destination.is_authenticated {
                 guard::drop_user(&destination, &self.context.run).await?;

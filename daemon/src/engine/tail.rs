@@ -400,11 +400,21 @@ impl Tail {
                     self.store(position, told, true).await?;
                 }
                 What::Nothing | What::Odd(..) => position.pass(lane, event.token, event.time),
-                What::Unknown(kind) => {
-                    return Err(Fault::new(
-                        FaultCode::UnsupportedChange,
-                        format!("the source's change stream tells of a {kind}, which this version cannot carry"),
-                    ));
+                What::Unknown(kind, namespace) => {
+                    let concerned = namespace.as_ref().is_none_or(|namespace| self.concerns(namespace));
+                    if !concerned {
+                        tracing::info!(kind, ?namespace, "a change of a kind that is not known, of what is not carried");
+                        position.pass(lane, event.token, event.time);
+                        continue;
+                    }
+                    // What came before it is applied, and where the run stands is kept: who knows it can go on from there.
+                    self.apply_changes(std::mem::take(&mut changes), position.time).await?;
+                    let of = namespace.map(|namespace| format!(" of {namespace}")).unwrap_or_default();
+                    let message = format!("the source's change stream tells of a {kind}{of}, which this version cannot carry");
+                    let remedy = "install a version of cutoverd that knows it, which goes on from here while the source's oplog lasts; or \
+                                  raise `generation` to run again from scratch";
+                    let fault = Fault::new(FaultCode::UnsupportedChange, message).with_remedy(remedy);
+                    return Err(Fault { retryable: true, ..fault });
                 }
             }
         }
@@ -425,6 +435,11 @@ impl Tail {
             ));
         }
         Ok(otherwise.map_or(What::Nothing, What::Definition))
+    }
+
+    /// Whether a namespace, or that of which it holds the buckets, is in scope.
+    fn concerns(&self, namespace: &Namespace) -> bool {
+        self.scope.contains(&catalog::owner_of(namespace).unwrap_or_else(|| namespace.clone()))
     }
 
     /// Applies changes without a definition among them: workers side by side, each key's in order.

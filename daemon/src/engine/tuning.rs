@@ -52,6 +52,9 @@ pub struct Tuning {
     pub source_queue: u64,
     /// The mean latency of the source's writes from which on they do, unless the writes take about so long at all times.
     pub source_write_latency: Duration,
+    /// How long transactions that are open on the source are waited for before a cutover is put off: longer than the server lets one
+    /// be open, unless it was told otherwise.
+    pub open_transactions: Duration,
     /// How long a batch of the copy's own may take until they do.
     pub source_read_latency: Duration,
     /// Readers, and writers, of a copy at most where the declaration does not say: more than that is no matter of waiting any more.
@@ -86,6 +89,7 @@ impl Default for Tuning {
             reread_documents: 1_000,
             source_queue: 32,
             source_write_latency: Duration::from_millis(100),
+            open_transactions: Duration::from_secs(70),
             source_read_latency: Duration::from_secs(5),
             most_workers: 16,
             crew_stretch: Duration::from_secs(2),

@@ -11,7 +11,7 @@ use mongodb::bson::{Document, RawArray, RawArrayBuf, RawDocument, RawDocumentBuf
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
-use super::{distribute, element, index};
+use super::{catalog, distribute, element, index};
 use crate::mongo::shard_keys::PlacedBy;
 use crate::mongo::{Deployment, append, command, error};
 
@@ -32,6 +32,10 @@ const ARRAY_HASHED: i32 = 16766;
 
 /// Documents that are looked for by one command, where a refusal leaves open whether they are there.
 const LOOKED_FOR_AT_ONCE: usize = 1_000;
+
+/// The server's code for a time-series bucket with values of several types in one field, such as 5.0 made. Fixed servers take them only
+/// where the collection says that it may have some (SERVER-91195; seen on 6.0.27).
+const MIXED_SCHEMA: i32 = 408;
 
 /// What an exact insertion has around its document and the `_id`, at most, but for a shard key.
 const EXACT_INSERTION: usize = 200;
@@ -213,6 +217,7 @@ async fn until_passed(
     let mut pause = FIRST_PAUSE;
     let mut tried = 1;
     let mut may_be_under_way = false;
+    let mut lets_mixed_in = false;
     loop {
         let sent = if may_be_under_way {
             // What the first try may have left under way must end before the second begins.
@@ -224,6 +229,11 @@ async fn until_passed(
             Ok(()) => {
                 may_be_under_way = true;
                 match send(destination, namespace, doing, command()).await {
+                    Ok(Reply::Read(reply)) if !lets_mixed_in && has_mixed_schema(&reply) => {
+                        let_mixed_buckets_in(destination, namespace).await?;
+                        lets_mixed_in = true;
+                        continue;
+                    }
                     Ok(reply) => return Ok(reply),
                     Err(fault) => fault,
                 }
@@ -237,6 +247,21 @@ async fn until_passed(
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
+}
+
+fn has_mixed_schema(reply: &Document) -> bool {
+    errors(reply).any(|error| error.get_i32("code").is_ok_and(|code| code == MIXED_SCHEMA))
+}
+
+/// Has a time-series collection take the buckets that it has on the source, where it has had them since an older version.
+async fn let_mixed_buckets_in(destination: &Deployment, buckets: &Namespace) -> Result<(), Fault> {
+    let Some(series) = catalog::owner_of(buckets) else { return Ok(()) };
+    tracing::info!(namespace = %series, "it has buckets of mixed schema on the source; the destination is told so");
+    let mut modify = command("collMod", &series.collection);
+    append(&mut modify, "timeseriesBucketsMayHaveMixedSchemaData", true);
+    append(&mut modify, "writeConcern", &*rawdoc! { "w": "majority" });
+    let modified = destination.raw_command(&series.db, modify).await;
+    modified.map(drop).map_err(|e| destination.fault(&format!("letting buckets of mixed schema into {series}"), &e))
 }
 
 async fn send(destination: &Deployment, namespace: &Namespace, doing: &str, command: RawDocumentBuf) -> Result<Reply, Fault> {
@@ -325,10 +350,15 @@ pub fn refusal(destination: &Deployment, namespace: &Namespace, verb: Verb, why:
         Why::Unreadable => "the server refused it in words that are no UTF-8".to_owned(),
         Why::Code(code) => format!("the server refused it with code {code}"),
     };
-    Fault::new(
+    let fault = Fault::new(
         FaultCode::DestinationWriteFailed,
         format!("{} {namespace} on the destination ({}): {words}", verb.doing(), destination.hosts),
-    )
+    );
+    // What passes by itself was tried again already: the same statement would be refused again, and again.
+    Fault { retryable: false, ..fault }.with_remedy(format!(
+        "the destination's log says why it refuses that; once it takes it, or {namespace} is left out (namespaces.exclude, and a raised \
+         `generation`), `cutover resume` goes on where the run stands"
+    ))
 }
 
 /// What is done about documents that are there already.

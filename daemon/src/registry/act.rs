@@ -1,6 +1,6 @@
 //! Acts by hand, for emergencies; the next plan shows them as drift.
 
-use lifecycle::{By, Event};
+use lifecycle::{By, Event, Opened};
 use schemas::fault::{Fault, FaultCode};
 use schemas::history::Actor;
 use schemas::id::{MigrationName, ShardName, Workspace};
@@ -17,6 +17,8 @@ pub enum ByHandAct {
     Resume,
     /// Stop it for good.
     Cancel,
+    /// End a cutover that finalizing cannot end, with this side.
+    Open(Opened),
     /// Add 24 h to its window, each.
     Extend(u32),
     /// Start one shard's sync again.
@@ -59,6 +61,7 @@ impl Book {
             ByHandAct::Pause => Event::Pause { by: By::Hand, actor },
             ByHandAct::Resume => Event::Resume { by: By::Hand, actor },
             ByHandAct::Cancel => Event::Cancel { by: By::Hand, actor },
+            ByHandAct::Open(side) => Event::Open { side, actor },
             ByHandAct::Extend(extensions) => {
                 if !(1..=MOST_EXTENSIONS).contains(&extensions) {
                     return Err(Fault::new(

@@ -12,6 +12,7 @@ mod faults;
 mod harness;
 mod identity;
 mod odd_names;
+mod outages;
 mod pace;
 mod races;
 mod refusals;

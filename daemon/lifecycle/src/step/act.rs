@@ -6,7 +6,7 @@ use schemas::spec::SpecDigest;
 
 use super::Walk;
 use crate::effect::Effect;
-use crate::event::By;
+use crate::event::{By, Opened};
 use crate::refusal::{Guard, Refusal};
 use crate::settings::Settings;
 use crate::state::{FinalStage, State};
@@ -25,7 +25,7 @@ impl Walk<'_> {
         let cutting_over = match &self.run.state {
             State::Draining { .. } => true,
             State::Finalizing { stage, .. } => match stage {
-                FinalStage::Restoring | FinalStage::Opening => true,
+                FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening => true,
                 FinalStage::Cleaning { .. } => false,
             },
             State::Cancelled { .. } => return Err(self.refuse(event, Guard::Cancelled)),
@@ -156,6 +156,56 @@ impl Walk<'_> {
             State::Cancelled { .. } => return Ok(()),
             State::Draining { .. } | State::Finalizing { .. } => Guard::CuttingOver,
             State::Completed { .. } => Guard::CutOver,
+        };
+        Err(self.refuse(event, guard))
+    }
+
+    /// Ends a cutover by hand that finalizing cannot end: the application goes on with one side, and never with both.
+    pub(super) fn open(&mut self, side: Opened, actor: Actor, event: &'static str) -> Result<(), Refusal> {
+        let guard = match (&self.run.state, side) {
+            (State::Finalizing { fenced, stage: FinalStage::Restoring, .. }, Opened::Source) => {
+                let fenced = *fenced;
+                self.act(By::Hand, "the source is opened", &actor);
+                self.run.cancelled_by_hand = true;
+                self.run.trouble = None;
+                if !fenced {
+                    self.cancel_returned(Some(actor));
+                } else if let State::Finalizing { stage, .. } = &mut self.run.state {
+                    *stage = FinalStage::Returning;
+                }
+                return Ok(());
+            }
+            (State::Finalizing { stage: FinalStage::Restoring, .. }, Opened::Destination) => {
+                let trouble = self.run.trouble.take();
+                let left = trouble.map(|fault| format!("; what it lacks: {fault}")).unwrap_or_default();
+                if let State::Finalizing { stage, .. } = &mut self.run.state {
+                    *stage = FinalStage::Opening;
+                }
+                let message = format!("the destination is opened by hand with the settings that it has{left}");
+                self.note(EntryKind::ByHand, message, Some(actor));
+                return Ok(());
+            }
+            (State::Finalizing { stage: FinalStage::Returning, .. }, Opened::Source)
+            | (State::Finalizing { stage: FinalStage::Opening | FinalStage::Cleaning { .. }, .. }, Opened::Destination) => {
+                return Ok(());
+            }
+            (State::Finalizing { stage: FinalStage::Opening | FinalStage::Cleaning { .. }, .. }, Opened::Source) => {
+                Guard::DestinationOpened
+            }
+            (State::Finalizing { stage: FinalStage::Returning, .. }, Opened::Destination) => Guard::SourceOpened,
+            (State::Draining { .. }, Opened::Source | Opened::Destination) => Guard::CuttingOver,
+            (State::Completed { .. }, Opened::Source | Opened::Destination) => Guard::CutOver,
+            (State::Cancelled { .. }, Opened::Source | Opened::Destination) => Guard::Cancelled,
+            (
+                State::Validating { .. }
+                | State::Copying { .. }
+                | State::CatchingUp { .. }
+                | State::Ready
+                | State::Paused { .. }
+                | State::Failed { .. }
+                | State::Expired { .. },
+                Opened::Source | Opened::Destination,
+            ) => Guard::NotFinalizing,
         };
         Err(self.refuse(event, guard))
     }

@@ -2,12 +2,13 @@
 
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::Fault;
-use schemas::history::EntryKind;
+use schemas::history::{Actor, EntryKind};
 use schemas::spec::{SourceAfter, SourceWrites};
 
 use super::Walk;
 use crate::effect::Effect;
 use crate::state::{AfterUndo, Attempt, Doing, DrainStage, FinalStage, Resting, State};
+use crate::vitals::Vitals;
 
 impl Walk<'_> {
     pub(super) fn cutover_preparing(&mut self, what: String, waits: bool) {
@@ -124,7 +125,7 @@ impl Walk<'_> {
                 self.recovered();
                 self.note(EntryKind::Step, "the destination is given back with its data", None);
             }
-            State::Finalizing { stage: FinalStage::Restoring | FinalStage::Opening, .. }
+            State::Finalizing { stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening, .. }
             | State::Validating { .. }
             | State::Copying { .. }
             | State::CatchingUp { .. }
@@ -148,6 +149,7 @@ impl Walk<'_> {
                 self.note(EntryKind::Step, "the block on the source is lifted", None);
                 self.land(fault, then);
             }
+            State::Finalizing { stage: FinalStage::Returning, .. } => self.cancel_returned(None),
             State::Finalizing { fenced, .. } | State::Completed { fenced, .. } => {
                 *fenced = false;
                 self.recovered();
@@ -167,6 +169,17 @@ impl Walk<'_> {
             | State::Failed { .. }
             | State::Expired { .. } => {}
         }
+    }
+
+    /// Ends a cutover that somebody has taken back to the source, which takes writes by now.
+    pub(super) fn cancel_returned(&mut self, actor: Option<Actor>) {
+        self.run.trouble = None;
+        self.run.vitals = Vitals::default();
+        self.go(
+            State::Cancelled { cleaned: false },
+            "the source takes writes; the run is cancelled, and the destination's data stays",
+            actor,
+        );
     }
 
     /// Gives the cutover up; the source's block, where it may be up, comes down before anything else.

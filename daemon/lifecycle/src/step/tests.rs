@@ -12,7 +12,9 @@ use schemas::spec::{ExistingData, MigrationSpec, SourceAfter, SourceWrites};
 use schemas::time::{Length, UtcTime};
 
 use super::{Now, Step, step};
-use crate::{Attempt, By, Effect, EffectKind, Event, Guard, Refusal, Run, Settings, State, Token, begin, duties, succeed};
+use crate::{
+    Attempt, By, Effect, EffectKind, Event, Guard, Opened, Refusal, Run, Settings, State, Token, begin, duties, succeed,
+};
 
 const SPEC: &str = r#"{"name":"orders","generation":1,"paused":false,
     "source":{"uri":"mongodb://a:1","username":null,"password":null,"tls":null},
@@ -295,7 +297,7 @@ fn a_cutover_goes_its_way_to_the_end() {
     life.feed(Event::Drained { attempt: BLOCK, final_time: FINAL_TIME });
     assert_eq!(life.due(), [EffectKind::StopSync, EffectKind::RestoreSettings]);
     life.feed(Event::SettingsRestored);
-    assert_eq!(life.due(), [EffectKind::OpenDestination]);
+    assert_eq!(life.due(), [EffectKind::StopSync, EffectKind::OpenDestination]);
     assert_eq!(life.run.state.writable_at(), None);
     life.wait(500);
     life.feed(Event::DestinationOpened);
@@ -446,6 +448,62 @@ fn finalizing_never_turns_back() {
     ] {
         assert_eq!(life.try_feed(act).expect_err("it is cutting over").guard, Guard::CuttingOver);
     }
+}
+
+impl Life {
+    /// Drained, with settings that cannot be given back.
+    fn finalizing(mode: SourceWrites) -> Self {
+        let mut spec = spec();
+        spec.cutover.source_writes = mode;
+        let mut life = Self::ready_by(&spec);
+        life.acknowledge().expect("ready");
+        life.feed(Event::CutoverPrepared { attempt: BLOCK });
+        life.feed(Event::SourceBlocked { attempt: BLOCK });
+        life.feed(Event::SourceQuiet { attempt: BLOCK });
+        life.feed(Event::Drained { attempt: BLOCK, final_time: FINAL_TIME });
+        life.feed(Event::EffectFailed { effect: Effect::RestoreSettings, fault: lasting() });
+        assert_eq!(life.run.phase(), Phase::Finalizing);
+        life
+    }
+
+    fn open(&mut self, side: Opened) -> Result<Step, Guard> {
+        self.try_feed(Event::Open { side, actor: ada() }).map_err(|refusal| refusal.guard)
+    }
+}
+
+#[test]
+fn what_finalizing_cannot_end_goes_back_to_the_source() {
+    let mut life = Life::finalizing(SourceWrites::Block);
+    life.open(Opened::Source).expect("the destination was never opened");
+    assert_eq!(life.due(), [EffectKind::UnblockSource]);
+    // Nothing opens the other side from here on, whatever ends late.
+    assert_eq!(life.open(Opened::Destination), Err(Guard::SourceOpened));
+    life.feed(Event::SettingsRestored);
+    life.feed(Event::EffectFailed { effect: Effect::UnblockSource { attempt: BLOCK }, fault: lasting() });
+    assert_eq!(life.feed(Event::DaemonStarted).orders, Some(vec![Effect::UnblockSource { attempt: BLOCK }]));
+    life.feed(Event::SourceUnblocked { attempt: BLOCK });
+    assert!(life.run.cancelled_by_hand && !life.run.state.may_fence());
+    assert_eq!(life.due(), [EffectKind::StopSync, EffectKind::FreeDestination, EffectKind::CleanUp]);
+    // A source that was only watched takes writes already.
+    let mut life = Life::finalizing(SourceWrites::Observe);
+    life.open(Opened::Source).expect("the destination was never opened");
+    assert_eq!(life.run.phase(), Phase::Cancelled);
+}
+
+#[test]
+fn what_finalizing_cannot_end_goes_on_with_the_destination() {
+    let mut life = Life::finalizing(SourceWrites::Block);
+    let step = life.open(Opened::Destination).expect("nothing is opened yet");
+    assert!(step.notes[0].message.contains(&lasting().message), "{:?}", step.notes);
+    assert_eq!((life.due(), &life.run.trouble), (vec![EffectKind::StopSync, EffectKind::OpenDestination], &None));
+    assert_eq!(life.open(Opened::Source), Err(Guard::DestinationOpened));
+    life.feed(Event::DestinationOpened);
+    assert_eq!(life.open(Opened::Source), Err(Guard::DestinationOpened));
+    life.feed(Event::CleanedUp);
+    assert_eq!(life.run.phase(), Phase::Completed);
+    assert_eq!(life.open(Opened::Source), Err(Guard::CutOver));
+    assert_eq!(Life::ready().open(Opened::Source), Err(Guard::NotFinalizing));
+    assert_eq!(Life::applying().open(Opened::Destination), Err(Guard::CuttingOver));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lifecycle::Opened;
 use proptest::prelude::*;
 use schemas::id::{Generation, MigrationName};
 use schemas::spec::{
@@ -57,6 +58,7 @@ pub(crate) enum Action {
     Pause,
     Resume,
     Cancel,
+    Open(Opened),
     Extend(u32),
     Declare(Box<MigrationSpec>),
     RestartSync,
@@ -115,6 +117,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Pause),
         3 => Just(Action::Resume),
         1 => prop::bool::weighted(0.3).prop_map(|cancel| if cancel { Action::Cancel } else { Action::Tick }),
+        2 => any::<bool>().prop_map(|source| Action::Open(if source { Opened::Source } else { Opened::Destination })),
         2 => (1..3_u32).prop_map(Action::Extend),
         2 => specs().prop_map(|spec| Action::Declare(Box::new(spec))),
         1 => Just(Action::RestartSync),

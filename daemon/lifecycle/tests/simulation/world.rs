@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lifecycle::{
-    AfterUndo, By, DrainStage, Effect, Event, Now, Run, Settings, State, Step, Token, ahead_of_journal, begin, check, duties,
-    step, succeed,
+    AfterUndo, By, DrainStage, Effect, Event, FinalStage, Now, Opened, Run, Settings, State, Step, Token, ahead_of_journal, begin,
+    check, duties, step, succeed,
 };
 use proptest::test_runner::TestCaseError;
 use schemas::cluster_time::ClusterTime;
@@ -13,6 +13,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::history::Actor;
 use schemas::id::{Generation, RunId, ShardName};
 use schemas::namespace::Namespace;
+use schemas::phase::Phase;
 use schemas::spec::{MigrationSpec, SourceAfter, SourceWrites};
 use schemas::time::UtcTime;
 
@@ -34,6 +35,10 @@ struct Outside {
     copied_by: Option<RunId>,
     sync_runs: bool,
     cleaned: bool,
+    /// Somebody had the destination opened with the settings that it has.
+    opened_by_hand: bool,
+    /// The application may have written to the destination, and has to stay there.
+    handed_over: bool,
 }
 
 pub(crate) struct World {
@@ -167,6 +172,7 @@ impl World {
             Action::Pause => self.feed(Event::Pause { by: By::Hand, actor: actor() })?,
             Action::Resume => self.feed(Event::Resume { by: By::Hand, actor: actor() })?,
             Action::Cancel => self.feed(Event::Cancel { by: By::Declaration, actor: actor() })?,
+            Action::Open(side) => self.open(side)?,
             Action::Extend(extensions) => {
                 if self.journal.as_ref().is_some_and(|run| matches!(run.state, State::Expired { .. })) {
                     self.seen.insert("extended_after_expiry");
@@ -214,6 +220,31 @@ impl World {
             | State::Failed { .. }
             | State::Expired { .. } => self.feed(Event::Tick),
         }
+    }
+
+    /// Somebody ends a cutover by hand that finalizing does not end.
+    fn open(&mut self, side: Opened) -> Checked {
+        let returns = |run: &Option<Run>| match run.as_ref().map(|run| &run.state) {
+            Some(State::Finalizing { stage, .. }) => Some(*stage),
+            _ => None,
+        };
+        let before = returns(&self.journal);
+        self.feed(Event::Open { side, actor: actor() })?;
+        let after = self.journal.as_ref().map(|run| run.phase());
+        match (before, side, returns(&self.journal)) {
+            (Some(FinalStage::Restoring), Opened::Source, Some(FinalStage::Returning)) => {
+                self.seen.insert("returned_to_source");
+            }
+            (Some(FinalStage::Restoring), Opened::Source, None) if after == Some(Phase::Cancelled) => {
+                self.seen.insert("returned_to_source");
+            }
+            (Some(FinalStage::Restoring), Opened::Destination, Some(FinalStage::Opening)) => {
+                self.outside.opened_by_hand = true;
+                self.seen.insert("opened_by_hand");
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn report(&mut self, event: Event) -> Checked {
@@ -479,6 +510,7 @@ impl World {
                 self.outside.destination_open = false;
                 self.outside.cleaned = false;
                 self.outside.copied_by = Some(journaled.id.clone());
+                (self.outside.opened_by_hand, self.outside.handed_over) = (false, false);
             }
             Effect::StopSync => self.outside.sync_runs = false,
             Effect::CheckResumePoint | Effect::PrepareCutover { .. } | Effect::WatchSource { .. } => {}
@@ -496,9 +528,11 @@ impl World {
                 self.outside.settings_restored = true;
             }
             Effect::OpenDestination => {
-                ensure(self.outside.settings_restored, "opened before the settings were restored", self)?;
+                let agreed = self.outside.settings_restored || self.outside.opened_by_hand;
+                ensure(agreed, "opened before the settings were restored", self)?;
                 ensure(!self.outside.sync_runs, "opened under a running sync", self)?;
                 self.outside.destination_open = true;
+                self.outside.handed_over = true;
             }
             Effect::FreeDestination => {
                 ensure(!self.outside.sync_runs, "freed under a running sync", self)?;
@@ -539,13 +573,14 @@ impl World {
             let by_earlier = run.earlier.iter().any(|earlier| earlier.fenced && !earlier.retired);
             ensure(run.state.may_fence() || by_earlier, "the source is blocked where it must not be", self)?;
         }
+        if self.outside.handed_over && self.outside.copied_by.as_ref() == Some(&run.id) {
+            let stays = matches!(run.state, State::Finalizing { .. } | State::Completed { .. });
+            ensure(stays, "a run ended elsewhere whose destination had been handed over", self)?;
+        }
         match &run.state {
             State::Completed { fenced, .. } => {
-                ensure(
-                    self.outside.destination_open && self.outside.settings_restored,
-                    "completed without its destination",
-                    self,
-                )?;
+                let agreed = self.outside.settings_restored || self.outside.opened_by_hand;
+                ensure(self.outside.destination_open && agreed, "completed without its destination", self)?;
                 ensure(self.outside.cleaned, "completed without its clean-up", self)?;
                 ensure(*fenced || !self.outside.source_blocked, "completed with a block that nobody remembers", self)
             }
@@ -603,6 +638,8 @@ impl World {
         let queue_is_empty = self.daemon.as_ref().is_none_or(|daemon| daemon.queue.is_empty());
         ensure(queue_is_empty, "something is left to do", self)?;
         let undone_or_done = match (&before.state, &after.state) {
+            (State::Finalizing { stage: FinalStage::Returning, .. }, State::Cancelled { .. }) => true,
+            (State::Finalizing { stage: FinalStage::Returning, .. }, _) => false,
             (State::Finalizing { .. }, State::Completed { .. }) => true,
             (State::Finalizing { .. }, _) => false,
             (State::Draining { stage: DrainStage::Undoing { then: AfterUndo::Failed, .. }, .. }, State::Failed { .. }) => true,

@@ -58,6 +58,12 @@ impl CollectionInfo {
         Some(Self { namespace, kind, is_named_oddly, raw })
     }
 
+    /// The same under another name.
+    #[must_use]
+    pub fn named(&self, namespace: &Namespace) -> Self {
+        Self { namespace: namespace.clone(), kind: self.kind, raw: self.raw.clone() }
+    }
+
     /// Where its documents are: for measurements, in the buckets beside it.
     #[must_use]
     pub fn data(&self) -> Namespace {

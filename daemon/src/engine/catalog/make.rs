@@ -1,13 +1,20 @@
 //! How a collection or view is made anew, and dropped.
 
+use std::collections::BTreeSet;
+
 use mongodb::bson::{RawDocument, RawDocumentBuf, doc, rawdoc};
-use schemas::fault::Fault;
-use schemas::namespace::{Namespace, STORED_FUNCTIONS};
+use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::{Namespace, OWN_DATABASE, STORED_FUNCTIONS};
 
 use super::{CollectionInfo, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, find};
 use crate::engine::capped::bound::{self, Bound};
 use crate::engine::element::{Element, Writer, elements};
 use crate::mongo::{Deployment, append, error};
+
+/// The server's code for what the user may not do.
+const UNAUTHORIZED: i32 = 13;
+/// The server's code for a database whose name differs from another's by case alone.
+const DIFFERS_BY_CASE: i32 = 13297;
 
 /// Options that `listCollections` or an event shows and `create` does not take, or not during the sync: expiry is held off.
 const NOT_CREATABLE: [&str; 5] = ["uuid", "idIndex", "temp", "flags", "expireAfterSeconds"];
@@ -44,7 +51,11 @@ pub async fn create(deployment: &Deployment, db: &str, create: RawDocumentBuf) -
     let bound = Bound::of(&create);
     let (mut create, capped) = apart(create);
     append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
-    match deployment.raw_command(db, create).await {
+    let mut made = deployment.raw_command(db, create.clone()).await;
+    if made.as_ref().is_err_and(|e| error::code(e) == Some(DIFFERS_BY_CASE)) && make_way_for(deployment, db).await? {
+        made = deployment.raw_command(db, create).await;
+    }
+    match made {
         Ok(_) => {
             convert(deployment, &namespace, capped).await?;
             if let Some(bound) = bound {
@@ -112,7 +123,68 @@ pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), 
     if let Some(keys) = &deployment.shard_keys {
         keys.set(namespace, None);
     }
-    Ok(())
+    drop_emptied(deployment, &namespace.db).await
+}
+
+/// Drops a database of a replica set in which nothing is left. A server keeps its name in mind until then, and makes no database whose
+/// name differs by case alone (code 13297, seen on 6.0.5). On a cluster a database has a place that its owner may have chosen.
+pub async fn drop_emptied(deployment: &Deployment, db: &str) -> Result<(), Fault> {
+    if deployment.is_sharded() || db == OWN_DATABASE {
+        return Ok(());
+    }
+    if !is_emptied(deployment, db).await? {
+        return Ok(());
+    }
+    let drop = doc! { "dropDatabase": 1, "writeConcern": { "w": "majority" } };
+    match deployment.command(db, drop).await {
+        Ok(_) => Ok(()),
+        // It is empty all the same; whether its name is in the way of another is seen when that is made.
+        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(()),
+        Err(e) => Err(deployment.fault(&format!("dropping the database {db}, which is empty"), &e)),
+    }
+}
+
+/// Whether nothing is in a database but what the server keeps there until the database goes.
+async fn is_emptied(deployment: &Deployment, db: &str) -> Result<bool, Fault> {
+    let listed = deployment
+        .collect(db, rawdoc! { "listCollections": 1, "nameOnly": true, "cursor": { "batchSize": 10_000 } })
+        .await
+        .map_err(|e| deployment.fault(&format!("listing the collections of {db}"), &e))?;
+    for entry in listed {
+        let is_nothing = match entry.get_str("name") {
+            // The server's own list of the views that there were.
+            Ok("system.views") => true,
+            Ok(STORED_FUNCTIONS) => !super::has_documents(deployment, &Namespace::new(db, STORED_FUNCTIONS)).await?,
+            // Whatever it is called, and if its name cannot be read.
+            Ok(_) | Err(_) => false,
+        };
+        if !is_nothing {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Drops what of a cluster is nothing but the name of an empty database, where it differs from another by case alone. Gives whether there
+/// was one.
+async fn make_way_for(deployment: &Deployment, db: &str) -> Result<bool, Fault> {
+    for (name, _) in super::like_but_for_case(deployment, &BTreeSet::from([db.to_owned()])).await? {
+        let name = &*name;
+        if is_emptied(deployment, name).await? {
+            tracing::info!(database = name, "an empty database, in the way of one whose name differs by case alone; dropped");
+            let drop = doc! { "dropDatabase": 1, "writeConcern": { "w": "majority" } };
+            let dropped = deployment.command(name, drop).await;
+            dropped.map_err(|e| deployment.fault(&format!("dropping the empty database {name}"), &e))?;
+            return Ok(true);
+        }
+        let message = format!(
+            "the {} ({}) has the database {name}, and no server takes {db} beside it: the names differ by case alone",
+            deployment.side, deployment.hosts
+        );
+        let remedy = format!("drop {name} there, or move what is in it elsewhere");
+        return Err(Fault::new(FaultCode::DestinationNotEmpty, message).with_remedy(remedy));
+    }
+    Ok(false)
 }
 
 /// Drops what a server leaves of a database whose views and time-series collections were dropped one by one: the collection of their

@@ -27,14 +27,39 @@ pub fn is_unique(spec: &RawDocument) -> bool {
     has(spec, "unique")
 }
 
-/// An index's expiry. One that is no number is what a server takes it for: the longest. Given to `collMod` as it is, it would be
-/// none at all, and the server would delete every document (seen on 6.0.5).
+/// An index's expiry, as a server takes it. Old servers keep values that none takes any more, and work by them:
+///
+/// * One that is not a number counts as the longest. Given to `collMod` as it is, it would be none at all, and the server would
+///   delete every document (seen on 6.0.5).
+/// * With one below zero, which 5.0 takes by `collMod`, documents expire at once: a server up to 6.0 deletes them like with zero
+///   (seen on 5.0.32, 6.0.5 and 6.0.27), by so many seconds earlier than with zero, and never later.
+/// * `collMod` itself makes the longest of one that is longer than that.
 pub(super) fn ttl(spec: &RawDocument) -> Option<RawBsonRef<'_>> {
-    match spec.get("expireAfterSeconds").ok().flatten()? {
-        RawBsonRef::Double(seconds) if seconds.is_nan() => Some(RawBsonRef::Int32(TTL_HELD_OFF)),
-        RawBsonRef::Decimal128(seconds) if seconds.to_string().ends_with("NaN") => Some(RawBsonRef::Int32(TTL_HELD_OFF)),
-        seconds => Some(seconds),
-    }
+    let value = spec.get("expireAfterSeconds").ok().flatten()?;
+    let seconds = match value {
+        RawBsonRef::Int32(seconds) => f64::from(seconds),
+        // As large as it may be, it is compared with the bounds alone.
+        RawBsonRef::Int64(seconds) => seconds as f64,
+        RawBsonRef::Double(seconds) => seconds,
+        RawBsonRef::Decimal128(seconds) => seconds.to_string().parse().unwrap_or(f64::NAN),
+        // The server skips an index with another type.
+        _ => f64::NAN,
+    };
+    Some(if seconds.is_nan() || seconds > f64::from(TTL_HELD_OFF) {
+        RawBsonRef::Int32(TTL_HELD_OFF)
+    } else if seconds < 0.0 {
+        RawBsonRef::Int32(0)
+    } else {
+        value
+    })
+}
+
+/// An expiry that the source has and no server gives an index any more: it, and what the destination's index gets.
+#[must_use]
+pub fn mended_expiry(spec: &RawDocument) -> Option<(String, String)> {
+    let words = |value: RawBsonRef<'_>| mongodb::bson::Bson::try_from(value).map_or_else(|_| "?".to_owned(), |v| v.to_string());
+    let (there, taken) = (spec.get("expireAfterSeconds").ok().flatten()?, ttl(spec)?);
+    (there != taken).then(|| (words(there), words(taken)))
 }
 
 /// The type of a number of 32 bits, as BSON writes it.
@@ -82,6 +107,11 @@ pub fn deferred(namespace: &Namespace, spec: &RawDocument) -> Vec<String> {
         words.push(format!("expiry (TTL) on {namespace} index {}", name(spec)));
     }
     words
+}
+
+/// Whether finalizing gives an index something that depends on no document and that a server may refuse all the same.
+pub(in crate::engine) fn waits_for_end(spec: &RawDocument) -> bool {
+    ttl(spec).is_some() || has(spec, "prepareUnique") || has(spec, "hidden")
 }
 
 /// An index's specification for `createIndexes`, whole, or as it is during the sync.

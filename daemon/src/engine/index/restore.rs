@@ -1,6 +1,6 @@
 //! What was relaxed is given back: for good at the cutover, or for a trial before it.
 
-use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, rawdoc};
+use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
@@ -19,38 +19,72 @@ const CANNOT_CONVERT_TO_UNIQUE: i32 = 359;
 ///
 /// Returns the names of those that refuse duplicates from now on and are still to be made unique, by [`finish_unique`]: that reads
 /// the whole index, which nobody should have to wait for.
+///
+/// What cannot be given back keeps nothing else from being so: the names come with the first fault.
 pub async fn restore(
     source: &Deployment,
     destination: &Deployment,
     namespace: &Namespace,
     collated: bool,
-) -> Result<Vec<String>, Fault> {
+) -> (Vec<String>, Result<(), Fault>) {
+    match catalog::indexes(source, namespace).await {
+        Ok(wanted) => restore_as(&wanted, destination, namespace, collated).await,
+        Err(fault) => (Vec::new(), Err(fault)),
+    }
+}
+
+/// As [`restore`], to these.
+pub async fn restore_as(
+    wanted: &[RawDocumentBuf],
+    destination: &Deployment,
+    namespace: &Namespace,
+    collated: bool,
+) -> (Vec<String>, Result<(), Fault>) {
     let mut unfinished = Vec::new();
-    let wanted = catalog::indexes(source, namespace).await?;
+    let restored = restore_all(wanted, destination, namespace, collated, &mut unfinished).await;
+    (unfinished, restored)
+}
+
+async fn restore_all(
+    wanted: &[RawDocumentBuf],
+    destination: &Deployment,
+    namespace: &Namespace,
+    collated: bool,
+    unfinished: &mut Vec<String>,
+) -> Result<(), Fault> {
+    let mut first_fault = Ok(());
+    let mut keep = |ended: Result<(), Fault>| {
+        if first_fault.is_ok() {
+            first_fault = ended;
+        }
+    };
     let found = catalog::indexes(destination, namespace).await?;
     let on_destination = |wanted: &RawDocument| found.iter().find(|spec| name(spec) == name(wanted));
     for spec in &found {
         if !wanted.iter().any(|wanted| name(wanted) == name(spec))
-            && !distribute::is_servers_own(destination, namespace, spec, &wanted)
+            && !distribute::is_servers_own(destination, namespace, spec, wanted)
         {
-            drop_one(destination, namespace, name(spec)).await?;
+            keep(drop_one(destination, namespace, name(spec)).await);
         }
     }
     let mut missing = Vec::new();
-    for spec in &wanted {
+    for spec in wanted {
         match on_destination(spec) {
             None => missing.push(spec),
             Some(there) if !is_same_build(spec, there) => {
-                drop_one(destination, namespace, name(spec)).await?;
+                keep(drop_one(destination, namespace, name(spec)).await);
                 missing.push(spec);
             }
             Some(there) => {
                 if is_unique(spec) && !is_unique(there) {
-                    refuse_duplicates(destination, namespace, spec, collated).await?;
-                    unfinished.push(name(spec).to_owned());
+                    let refuses = refuse_duplicates(destination, namespace, spec, collated).await;
+                    if refuses.is_ok() {
+                        unfinished.push(name(spec).to_owned());
+                    }
+                    keep(refuses);
                 }
                 for option in ["expireAfterSeconds", "hidden"] {
-                    give_back(destination, namespace, spec, there, option, collated).await?;
+                    keep(give_back(destination, namespace, spec, there, option, collated).await);
                 }
             }
         }
@@ -61,20 +95,23 @@ pub async fn restore(
             wanted.iter().filter(|twin| name(twin) != name(spec) && identity(twin) == identity(spec)).map(|twin| name(twin));
         for twin in twins {
             if let Some(place) = unfinished.iter().position(|unfinished| unfinished == twin) {
-                finish_unique(destination, namespace, twin).await?;
-                unfinished.remove(place);
+                let finished = finish_unique(destination, namespace, twin).await;
+                if finished.is_ok() {
+                    unfinished.remove(place);
+                }
+                keep(finished);
             }
         }
         let mut indexes = RawArrayBuf::new();
         indexes.push(&*specification(spec, collated, false));
-        run_create(destination, namespace, &indexes).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
+        let made = run_create(destination, namespace, &indexes).await;
+        keep(made.map_err(|e| unique_fault(destination, namespace, spec, &e)));
     }
     for spec in wanted.iter().filter(|spec| has(spec, "prepareUnique")) {
-        modify(destination, namespace, index_change(name(spec), "prepareUnique", true))
-            .await
-            .map_err(|e| destination.fault(&format!("preparing index {} of {namespace}", name(spec)), &e))?;
+        let prepared = modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await;
+        keep(prepared.map_err(|e| destination.fault(&format!("preparing index {} of {namespace}", name(spec)), &e)));
     }
-    Ok(unfinished)
+    first_fault
 }
 
 /// Sees that the indexes of a collection's source are on the destination, the same to the last option, after [`restore`].
@@ -82,7 +119,12 @@ pub async fn restore(
 /// # Errors
 /// Names those that are not.
 pub async fn check_restored(source: &Deployment, destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
-    let (wanted, found) = tokio::try_join!(catalog::indexes(source, namespace), catalog::indexes(destination, namespace))?;
+    check_restored_as(&catalog::indexes(source, namespace).await?, destination, namespace).await
+}
+
+/// As [`check_restored`], of these.
+pub async fn check_restored_as(wanted: &[RawDocumentBuf], destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+    let found = catalog::indexes(destination, namespace).await?;
     let is_there = |spec: &RawDocument| found.iter().any(|there| name(there) == name(spec) && is_same_restored(spec, there));
     let names: Vec<&str> = wanted.iter().filter(|spec| !is_there(spec)).map(|spec| name(spec)).collect();
     if names.is_empty() {

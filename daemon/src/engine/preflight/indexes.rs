@@ -48,6 +48,7 @@ pub(super) async fn check(findings: &mut Findings, source: &Deployment) {
         Ok(mut listed) => {
             listed.sort_by(|(a, _), (b, _)| a.namespace.cmp(&b.namespace));
             limits(findings, &listed);
+            expiry(findings, &listed);
             unique(findings, source, &listed).await;
         }
         Err(fault) => findings.fail("index_limits", &fault),
@@ -66,6 +67,28 @@ fn limits(findings: &mut Findings, listed: &[Indexed<'_>]) {
     let fault = Fault::new(FaultCode::UnsupportedNamespace, refused.join("; "))
         .with_remedy("drop the indexes on the source, or leave the collections out with namespaces.exclude");
     findings.fail(name, &fault);
+}
+
+/// Expiries that servers keep and none gives an index any more: what the destination's gets instead is told.
+fn expiry(findings: &mut Findings, listed: &[Indexed<'_>]) {
+    let name = "index_expiry";
+    let all = listed.iter().flat_map(|(info, specs)| specs.iter().map(|spec| (&info.namespace, spec)));
+    let mended: Vec<String> = all
+        .filter_map(|(namespace, spec)| {
+            let (there, gets) = index::mended_expiry(spec)?;
+            Some(format!(
+                "index {} of {namespace} has expireAfterSeconds {there}, which no server takes any more; on the destination it gets {gets}, \
+                 which is what a server makes of it",
+                index::name(spec)
+            ))
+        })
+        .take(MOST_NAMED)
+        .collect();
+    if !mended.is_empty() {
+        let remedy =
+            "if the documents are to expire otherwise, give the index another expireAfterSeconds on the source (collMod)";
+        findings.warn(name, mended.join("; "), remedy);
+    }
 }
 
 fn refused(namespace: &Namespace, specs: &[RawDocumentBuf]) -> Vec<String> {

@@ -12,7 +12,10 @@ use crate::mongo::{Deployment, Side, connect};
 const MOST_SKEW_MS: i64 = 10_000;
 
 /// A feature compatibility version, such as 6.0.
-pub(super) type Compatibility = (u32, u32);
+pub(in crate::engine) type Compatibility = (u32, u32);
+
+/// The one from which on a server of today blocks writes: with an older one it knows the command, and refuses it (seen on 6.0.5).
+pub(in crate::engine) const BLOCKS_WRITES: Compatibility = (6, 0);
 
 /// Whether the destination may use every feature that the source may have used.
 pub(super) async fn compatibility(findings: &mut Findings, source: &Deployment, destination: &Deployment) {
@@ -42,7 +45,7 @@ pub(super) async fn compatibility(findings: &mut Findings, source: &Deployment, 
 }
 
 /// A deployment's feature compatibility version; `None` where it may not be read.
-pub(super) async fn compatibility_of(deployment: &Deployment) -> Option<Compatibility> {
+pub(in crate::engine) async fn compatibility_of(deployment: &Deployment) -> Option<Compatibility> {
     let answer = deployment.command("admin", doc! { "getParameter": 1, "featureCompatibilityVersion": 1 }).await.ok()?;
     parse_compatibility(&answer)
 }

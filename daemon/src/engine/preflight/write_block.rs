@@ -8,13 +8,10 @@ use schemas::observed::Outcome;
 use schemas::spec::{MigrationSpec, SourceWrites};
 
 use super::Findings;
-use super::surroundings::{self, Compatibility};
+use super::surroundings::{self, BLOCKS_WRITES};
 use crate::engine::guard::{self, WRITE_BLOCK};
+use crate::engine::transactions::{self, Found, words};
 use crate::mongo::Deployment;
-
-/// The feature compatibility version from which on a server of today blocks writes: with an older one it knows the command, and
-/// refuses it (seen on 6.0.5).
-const COMPATIBILITY: Compatibility = (6, 0);
 
 /// Why a deployment cannot block writes at all.
 async fn unavailable(deployment: &Deployment) -> Option<String> {
@@ -22,8 +19,8 @@ async fn unavailable(deployment: &Deployment) -> Option<String> {
         return Some(format!("MongoDB {}, and that needs {WRITE_BLOCK}", deployment.version));
     }
     // Where it may not be read, the check of that says so.
-    let (major, minor) = surroundings::compatibility_of(deployment).await.filter(|version| *version < COMPATIBILITY)?;
-    Some(format!("of feature compatibility version {major}.{minor}, and that needs {}.{}", COMPATIBILITY.0, COMPATIBILITY.1))
+    let (major, minor) = surroundings::compatibility_of(deployment).await.filter(|version| *version < BLOCKS_WRITES)?;
+    Some(format!("of feature compatibility version {major}.{minor}, and that needs {}.{}", BLOCKS_WRITES.0, BLOCKS_WRITES.1))
 }
 
 /// Whether the source's writes can be blocked at the cutover, and are not already.
@@ -48,6 +45,32 @@ pub(super) async fn source(findings: &mut Findings, source: &Deployment, spec: &
         Ok(None) => findings.warn(
             name,
             "the source can block writes; whether somebody does so already may not be read (serverStatus)",
+            "grant clusterMonitor on the source",
+        ),
+        Err(fault) => findings.fail(name, &fault),
+    }
+}
+
+/// Whether transactions are open for so long that a block of the writes would have to wait for them.
+pub(super) async fn transactions(findings: &mut Findings, spec: &MigrationSpec) {
+    let name = "open_transactions";
+    if spec.cutover.source_writes == SourceWrites::Observe {
+        return;
+    }
+    let followed = findings.followed();
+    let shards: Vec<_> = followed.iter().map(|(name, shard)| (name, shard)).collect();
+    match transactions::look(&shards).await {
+        Ok(Found::Open(open)) if open.is_empty() => {
+            findings.note(name, Outcome::Ok, "no transaction has been open on the source for long");
+        }
+        Ok(Found::Open(open)) => findings.warn(
+            name,
+            format!("{}; a cutover waits for them before it blocks the writes, and is put off where they stay", words(&open)),
+            transactions::REMEDY,
+        ),
+        Ok(Found::Hidden(why)) => findings.warn(
+            name,
+            format!("{why}, so that transactions that a cutover would wait for are not seen"),
             "grant clusterMonitor on the source",
         ),
         Err(fault) => findings.fail(name, &fault),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
-use schemas::namespace::Namespace;
+use schemas::namespace::{Namespace, OWN_DATABASE};
 use schemas::observed::Mismatch;
 use schemas::spec::{SourceWrites, VerifyMode};
 
@@ -15,9 +15,10 @@ use crate::engine::catalog::{self, CollectionInfo};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::rehearsal::Rehearsal;
 use crate::engine::source::Times;
+use crate::engine::transactions::Found;
 use crate::engine::verify::Until;
 use crate::engine::verify::definitions::{self, Views};
-use crate::engine::{SyncReport, capped, fence, guard, hold, index, reconcile, rekeyed, relief, uneven, users};
+use crate::engine::{SyncReport, capped, fence, guard, hold, index, reconcile, rekeyed, relief, transactions, uneven, users};
 use crate::mongo::{Deployment, timestamp};
 
 /// Between two looks at how far the tail has come, while a cutover waits for it.
@@ -32,6 +33,8 @@ const RECHECK_SHORT: Duration = Duration::from_secs(1);
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// Between two words of how much is left to compare.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks at the transactions that are open on the source.
+const TRANSACTIONS_POLL: Duration = Duration::from_millis(250);
 /// Collections whose settings are given back at once.
 const RESTORES: usize = 8;
 /// Indexes made unique at once behind its users' backs: each reads a whole index while they work.
@@ -44,6 +47,12 @@ impl MongoRun {
         self.identity(&pair).await?.hold().await?;
         if self.context.spec.cutover.source_writes == SourceWrites::Block {
             fence::check_available(&pair.source.entry).await?;
+            for shard in &pair.source.shards {
+                // A router does not tell it.
+                if let Some(why) = fence::too_low(&shard.deployment).await {
+                    return Err(Fault::new(FaultCode::WriteBlockUnavailable, why));
+                }
+            }
         }
         // Now, too, so that what is wrong with them shows before the source is blocked.
         self.carry_users(&pair.source.entry).await?;
@@ -78,7 +87,41 @@ impl MongoRun {
         self.verifier.cutover_begins().await?;
         self.recheck_ahead(&pair).await?;
         self.tell("unique indexes are tried on the destination", false).await;
-        rehearsal.try_unique(&self.gate).await
+        rehearsal.try_unique(&self.gate).await?;
+        self.tell("what is given back at the end is tried on the destination", false).await;
+        rehearsal.try_definitions(&self.trial()).await?;
+        if self.context.spec.cutover.source_writes == SourceWrites::Block {
+            // Last, since the next ones may begin at any moment.
+            self.wait_for_transactions(&pair).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no transaction has been open on the source for long, and says meanwhile what it waits for. Nothing is blocked yet.
+    /// Those that stay put the cutover off, by name; what may not be seen is left to the block's own time limit.
+    async fn wait_for_transactions(&self, pair: &Pair) -> Result<(), Fault> {
+        let began = Instant::now();
+        let mut told: Option<Instant> = None;
+        loop {
+            let open = match transactions::of(&pair.source).await? {
+                Found::Open(open) => open,
+                Found::Hidden(why) => {
+                    tracing::warn!(why, "open transactions cannot be looked for");
+                    return Ok(());
+                }
+            };
+            if open.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() >= self.tuning.open_transactions {
+                return Err(transactions::fault(&open));
+            }
+            if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+                self.tell(&format!("nothing is blocked yet: {}", transactions::words(&open)), true).await;
+                told = Some(Instant::now());
+            }
+            tokio::time::sleep(TRANSACTIONS_POLL).await;
+        }
     }
 
     /// Compares what the source changes until that keeps up with it. Where it does not, the lifecycle ends the wait.
@@ -114,6 +157,11 @@ impl MongoRun {
             let sent = sender.send(SyncReport::Preparing { what: what.to_owned(), waits });
             let _ = tokio::time::timeout(TOLD_WITHIN, sent).await;
         }
+    }
+
+    /// The run's own collection for trials on the destination.
+    pub(super) fn trial(&self) -> Namespace {
+        Namespace::new(OWN_DATABASE, format!("trial_{}", self.context.run))
     }
 
     /// Applies and compares what is left once the source takes no more writes. Gives the time of its last one.
@@ -266,18 +314,21 @@ impl MongoRun {
         // What the source does not have is taken for made away with.
         self.identity(&pair).await?.hold().await?;
         let collections = self.collections(&pair).await?;
-        let restores = collections.clone().into_iter().map(|info| -> Piece<'_, Vec<(Namespace, String)>> {
+        // What one of them cannot be given back keeps the others from nothing: somebody may have the destination opened without it.
+        let restores = collections.clone().into_iter().map(|info| -> Piece<'_, (Vec<(Namespace, String)>, Result<(), Fault>)> {
             let pair = pair.clone();
             Box::pin(async move {
-                let unfinished =
-                    index::restore(&pair.source.entry, &pair.destination, &info.namespace, info.has_collation()).await?;
-                reconcile::expiry(&pair.destination, &info).await?;
-                capped::bound::give_back(&pair.destination, &info).await?;
-                index::check_restored(&pair.source.entry, &pair.destination, &info.namespace).await?;
-                Ok(unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect())
+                let (unfinished, restored) =
+                    index::restore(&pair.source.entry, &pair.destination, &info.namespace, info.has_collation()).await;
+                let expiry = reconcile::expiry(&pair.destination, &info).await;
+                let bound = capped::bound::give_back(&pair.destination, &info).await;
+                let checked = index::check_restored(&pair.source.entry, &pair.destination, &info.namespace).await;
+                let unfinished = unfinished.into_iter().map(|index| (info.namespace.clone(), index)).collect();
+                Ok((unfinished, restored.and(expiry).and(bound).and(checked)))
             })
         });
-        let unfinished = concurrent::all(RESTORES, restores.collect()).await?;
+        let restored = concurrent::all(RESTORES, restores.collect()).await?;
+        let (unfinished, ended): (Vec<_>, Vec<_>) = restored.into_iter().unzip();
         let unfinished: Vec<(Namespace, String)> = unfinished.into_iter().flatten().collect();
         let named: Vec<_> = unfinished.iter().map(|(namespace, index)| (namespace.to_string(), index.clone())).collect();
         match self.checkpoints.store_unfinished_unique(unfinished).await {
@@ -287,6 +338,7 @@ impl MongoRun {
             }
             stored => stored?,
         }
+        ended.into_iter().collect::<Result<(), Fault>>()?;
         self.hold_counts(&pair, &collections).await?;
         hold::note_restored(&pair.destination, &self.context.run, &named).await
     }

@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
+use schemas::namespace::{Namespace, Scope};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Tail, untold};
@@ -23,6 +24,12 @@ const LEAN_EVENTS: u32 = 100;
 const AWAIT: Duration = Duration::from_millis(100);
 /// The server's code for a document that is too large, here an event: a document of 16 MiB with a long `_id` gives one.
 const TOO_LARGE: i32 = 10334;
+/// The server's code for an error of which it knows nothing more. A change stream gives it for a replacement whose `$v` is no number
+/// (seen on 5.0.32, 6.0.5 and 6.0.27), which the server takes for the version of an update's form.
+const UNKNOWN_ERROR: i32 = 8;
+/// How long the oplog is searched for such a one, in milliseconds.
+const SEARCH_MS: i64 = 10_000;
+
 /// The first version whose change streams tell updates as the server's own deltas, and whose updates take them.
 const RAW_DELTAS: ServerVersion = ServerVersion::new(6, 0, 0);
 /// The first version whose change streams tell of definitions, and of the server's own collections.
@@ -64,6 +71,41 @@ pub(super) struct Batch {
     pub(super) share: Share,
 }
 
+/// The fault of a stream that the server itself breaks off, behind this time, with the change that makes it do so where it is found.
+async fn untold(source: &Deployment, scope: &Scope, from: ClusterTime, error: &mongodb::error::Error) -> Fault {
+    let mut find = rawdoc! { "find": "oplog.rs", "limit": 1, "projection": { "ns": 1, "o2": 1 }, "maxTimeMS": SEARCH_MS };
+    let is_number = rawdoc! { "$type": "number" };
+    let wanted = rawdoc! { "$exists": true, "$not": is_number };
+    append(&mut find, "filter", &*rawdoc! { "ts": { "$gte": timestamp(from) }, "op": "u", "o.$v": wanted });
+    let found = source.collect("local", find).await;
+    let culprit = found.ok().and_then(|found| found.into_iter().next());
+    let fault = source.fault("following the changes", error);
+    let Some(culprit) = culprit else {
+        let remedy = "the source's log says more; where it tells of value.h, a document with a top-level field `$v` that is no number was \
+                      replaced, which no change stream of MongoDB 5.0 and 6.0 passes: take the field off, then raise `generation`";
+        return Fault { retryable: false, ..fault }.with_remedy(remedy);
+    };
+    let namespace = culprit.get_str("ns").unwrap_or_default().to_owned();
+    let id = culprit.get_document("o2").ok().and_then(|key| key.get("_id").ok().flatten());
+    let id = id.and_then(|id| mongodb::bson::Bson::try_from(id).ok()).map(|id| format!(" (_id {id})")).unwrap_or_default();
+    let message = format!(
+        "the source ({}) cannot tell its own changes any further: a document of {namespace}{id} with a top-level field `$v` that is no \
+         number was replaced, and no change stream of MongoDB 5.0 and 6.0 passes that",
+        source.hosts
+    );
+    let is_ours = namespace.split_once('.').is_some_and(|(db, name)| scope.contains(&Namespace::new(db, name)));
+    let what = if is_ours {
+        "take the field off the documents that have it"
+    } else {
+        "take it off there too, though it is out of scope"
+    };
+    let remedy = format!(
+        "{what} and keep the application from writing it, then raise `generation`; or upgrade the source to a version that tells it, and \
+         `cutover resume`: the run keeps its position"
+    );
+    Fault::new(FaultCode::UnsupportedChange, message).with_remedy(remedy)
+}
+
 impl Tail {
     fn uses_raw_deltas(&self, source: &Deployment) -> bool {
         // A delta of a newer server may hold what an older one does not know.
@@ -93,6 +135,10 @@ impl Tail {
                     tracing::info!("an event is too large to be told whole; its documents are read from the source");
                     lean = true;
                     continue;
+                }
+                Err(Broken::Server(e)) if error::code(&e) == Some(UNKNOWN_ERROR) => {
+                    let from = behind.as_deref().and_then(token_time).unwrap_or(from.start);
+                    untold(source, &self.scope, from, &e).await
                 }
                 Err(Broken::Server(e)) => source.fault("following the changes", &e),
                 Err(Broken::Fault(fault)) => fault,

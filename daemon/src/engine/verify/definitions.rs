@@ -25,6 +25,9 @@ const KIND: &str = "type";
 /// Options that say nothing of the collection, or differ by design. Of old servers there are some that no command takes.
 const ASIDE: [&str; 4] = ["uuid", "idIndex", "flags", "temp"];
 
+/// How a listing says that a time-series collection may have buckets of mixed schema (seen on 6.0.27).
+const MIXED_SCHEMA: &str = "app_metadata=(timeseriesBucketsMayHaveMixedSchemaData=true)";
+
 fn mismatch(namespace: &Namespace, kind: MismatchKind, paths: Vec<String>) -> Mismatch {
     Mismatch { namespace: namespace.clone(), id: None, kind, paths }
 }
@@ -130,8 +133,11 @@ pub fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocume
         let mut fields = BTreeMap::new();
         for (options, option) in options.into_iter().flat_map(|options| elements(options).map(move |option| (options, option))) {
             let name = shown(option.name);
-            let is_aside = ASIDE.contains(&name.as_str()) || bound::is_held_off(&name, theirs);
-            let is_without = options.get(name.as_str()).ok().flatten().is_some_and(|value| is_as_without(&name, value));
+            let value = || options.get(name.as_str()).ok().flatten();
+            let is_aside = ASIDE.contains(&name.as_str())
+                || bound::is_held_off(&name, theirs)
+                || name == "storageEngine" && value().is_some_and(is_mixed_schema);
+            let is_without = value().is_some_and(|value| is_as_without(&name, value));
             if !HELD_OFF.contains(&name.as_str()) && !is_aside && !is_without {
                 fields.insert(name, canonical::element(&option));
             }
@@ -144,6 +150,13 @@ pub fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocume
     names.sort();
     names.dedup();
     names
+}
+
+/// Whether these options say but that a time-series collection may have buckets of mixed schema, which a server that does not know of that
+/// has without saying so.
+fn is_mixed_schema(storage: RawBsonRef<'_>) -> bool {
+    let tiger = storage.as_document().and_then(|engines| engines.get_document("wiredTiger").ok());
+    tiger.and_then(|options| options.get_str("configString").ok()).is_some_and(|config| config == MIXED_SCHEMA)
 }
 
 /// The names of indexes that are on one side only, or differ beyond what is relaxed during the sync. An index that waits for the

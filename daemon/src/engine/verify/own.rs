@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mongodb::bson::RawDocument;
 use schemas::cluster_time::ClusterTime;
+use schemas::namespace::STORED_FUNCTIONS;
 
 use crate::engine::element::{Element, elements, field};
 use crate::engine::key;
@@ -139,7 +140,10 @@ fn touched_by(db: &str, command: &RawDocument) -> Option<Vec<u64>> {
             let (db, collection) = name.split_once('.')?;
             return Some(vec![key_of(db, collection, Touched::Definition, false)]);
         }
-        b"dropDatabase" => return Some(vec![key_of(db, "", Touched::Definition, false)]),
+        // Stored functions go with their database alone, and are told of.
+        b"dropDatabase" => {
+            return Some(["", STORED_FUNCTIONS].map(|name| key_of(db, name, Touched::Definition, false)).to_vec());
+        }
         _ => return None,
     };
     let collection = text(&first)?;
