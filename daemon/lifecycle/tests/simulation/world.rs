@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lifecycle::{
-    AfterUndo, By, DrainStage, Effect, Event, FinalStage, Now, Opened, Run, Settings, State, Step, Token, ahead_of_journal, begin,
-    check, duties, step, succeed,
+    AfterUndo, By, DrainStage, Effect, Event, FinalStage, Now, Opened, Run, Settings, State, Step, Token, ahead_of_journal,
+    begin, check, duties, step, succeed,
 };
 use proptest::test_runner::TestCaseError;
 use schemas::cluster_time::ClusterTime;

@@ -61,7 +61,7 @@ impl CollectionInfo {
     /// The same under another name.
     #[must_use]
     pub fn named(&self, namespace: &Namespace) -> Self {
-        Self { namespace: namespace.clone(), kind: self.kind, raw: self.raw.clone() }
+        Self { namespace: namespace.clone(), is_named_oddly: false, kind: self.kind, raw: self.raw.clone() }
     }
 
     /// Where its documents are: for measurements, in the buckets beside it.

@@ -104,7 +104,7 @@ fn what(operation: &RawDocument) -> Result<What, Fault> {
         b"d" => (id_in("o"), Op::Delete),
         // A description of a change, in one of several forms, or a replacement, which may be an insertion as well.
         b"u" => (id_in("o2").or_else(|| id_in("o")), Op::Reread),
-        _ => return Ok(What::Unknown(format!("{} in applyOps", element::shown(kind)))),
+        _ => return Ok(What::Unknown(format!("{} in applyOps", element::shown(kind)), Some(namespace))),
     };
     Ok(What::Change(Change { namespace, id: id.ok_or_else(unusable)?, op }))
 }
