@@ -91,6 +91,35 @@ impl Api {
             None => Ok(()),
         }
     }
+
+    /// Sees that a destination was not handed over before its source is opened in its place: where the journal could not be written, it need
+    /// not say so. Whether the run is one whose source may be opened is the lifecycle's to say.
+    async fn see_destination_closed(&self, workspace: Option<Workspace>, name: MigrationName) -> Result<(), Fault> {
+        let key = self.registry.resolve(workspace, name).await?;
+        let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await?;
+        let Some(record) = views.into_iter().map(|view| view.record).find(|record| record.run.phase() == Phase::Finalizing)
+        else {
+            return Ok(());
+        };
+        let remedy = "once it is seen to be closed, run this again; or open the source on the server itself, if you know that nobody has \
+                      written to the destination: setUserWriteBlockMode { global: false }";
+        let Some(engine) = self.engines.for_reading(&key.workspace, &record.run, &record.spec).await else {
+            let message = format!("the run of {} is not open, so that its destination cannot be asked", key.name);
+            return Err(Fault::new(FaultCode::WrongState, message).with_remedy(remedy));
+        };
+        match engine.handed_over().await {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let message = format!("the destination of {} has its settings back, and may have taken writes", key.name);
+                Err(Fault::new(FaultCode::WrongState, message).with_remedy("let it go on"))
+            }
+            Err(fault) => {
+                let message =
+                    format!("it is not seen whether the destination of {} has taken writes: {}", key.name, fault.message);
+                Err(Fault::new(FaultCode::WrongState, message).with_remedy(remedy))
+            }
+        }
+    }
 }
 
 fn refuse(fault: Fault) -> Status {
@@ -236,7 +265,12 @@ impl Cutover for Api {
             Some(Act::Pause(_)) => ByHandAct::Pause,
             Some(Act::Resume(_)) => ByHandAct::Resume,
             Some(Act::Cancel(_)) => ByHandAct::Cancel,
-            Some(Act::Open(Open { side: Some(Side::Source(_)) })) => ByHandAct::Open(Opened::Source),
+            Some(Act::Open(Open { side: Some(Side::Source(_)) })) => {
+                self.see_destination_closed(workspace(request.workspace.clone())?, name(request.name.clone())?)
+                    .await
+                    .map_err(refuse)?;
+                ByHandAct::Open(Opened::Source)
+            }
             Some(Act::Open(Open { side: Some(Side::Destination(_)) })) => ByHandAct::Open(Opened::Destination),
             Some(Act::Open(Open { side: None })) => return Err(invalid("the request names no side to open")),
             Some(Act::Extend(extend)) => ByHandAct::Extend(extend.extensions),

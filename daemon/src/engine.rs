@@ -195,6 +195,12 @@ pub trait RunEngine: Send + Sync + 'static {
     /// Lets others write to the destination.
     fn open_destination(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
+    /// Whether the destination was handed over, or may have been: the journal need not have it. Asked before the source is opened in its
+    /// place.
+    fn handed_over(&self) -> BoxFuture<'_, Result<bool, Fault>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
     /// Removes the run's own collections and temporary user, and finishes what [`RunEngine::restore_settings`] left.
     ///
     /// Also called for a run that was cancelled, or is replaced by a new generation: settings then stay as they are.

@@ -5,6 +5,7 @@ mod links;
 mod syncing;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -76,6 +77,7 @@ impl Engine for MongoEngine {
             writer: tokio::sync::Mutex::default(),
             files: Mutex::new(connection_files::digest(&context.spec)),
             running: Mutex::new(None),
+            kept_closed: AtomicBool::new(false),
             tuning: self.tuning.clone(),
             memory: self.memory.clone(),
             context,
@@ -127,6 +129,8 @@ pub struct MongoRun {
     /// The digest of the files that the connections were made with.
     files: Mutex<Option<String>>,
     running: Mutex<Option<Running>>,
+    /// Whether it was seen that no process has handed the destination over, and this one has not since.
+    kept_closed: AtomicBool,
     tuning: Tuning,
     memory: Memory,
 }
@@ -330,6 +334,15 @@ impl RunEngine for MongoRun {
 
     fn restore_settings(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(self.restore())
+    }
+
+    fn handed_over(&self) -> BoxFuture<'_, Result<bool, Fault>> {
+        Box::pin(async move {
+            if self.kept_closed.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            super::hold::restored(&*self.destination().await?, &self.context.run).await.map(|noted| noted.is_some())
+        })
     }
 
     fn open_destination(&self) -> BoxFuture<'_, Result<(), Fault>> {

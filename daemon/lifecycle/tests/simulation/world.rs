@@ -228,6 +228,10 @@ impl World {
             Some(State::Finalizing { stage, .. }) => Some(*stage),
             _ => None,
         };
+        // The journal may not have it, where it could not be written: the destination itself is asked.
+        if side == Opened::Source && self.outside.handed_over {
+            return Ok(());
+        }
         let before = returns(&self.journal);
         self.feed(Event::Open { side, actor: actor() })?;
         let after = self.journal.as_ref().map(|run| run.phase());
@@ -364,6 +368,7 @@ impl World {
             | Event::Pause { .. }
             | Event::Resume { .. }
             | Event::Cancel { .. }
+            | Event::Open { .. }
             | Event::Extend { .. }
             | Event::Acknowledge { .. }
             | Event::RestartSync { .. }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use schemas::cluster_time::ClusterTime;
@@ -307,6 +308,7 @@ impl MongoRun {
             // The destination may be in use since.
             return Ok(());
         }
+        self.kept_closed.store(true, Ordering::Release);
         if self.hold.is_new() && self.context.spec.cutover.source_writes == SourceWrites::Block {
             // An earlier start has seen that the source takes no writes; so it must be still.
             fence::check_up(&pair.source).await?;
@@ -340,11 +342,13 @@ impl MongoRun {
         }
         ended.into_iter().collect::<Result<(), Fault>>()?;
         self.hold_counts(&pair, &collections).await?;
+        self.kept_closed.store(false, Ordering::Release);
         hold::note_restored(&pair.destination, &self.context.run, &named).await
     }
 
     /// Lets the destination's users write.
     pub(super) async fn open(&self) -> Result<(), Fault> {
+        self.kept_closed.store(false, Ordering::Release);
         let destination = self.destination().await?;
         self.hold.check_holder(&destination).await?;
         relief::open(&self.context, &destination, self.writer()).await
