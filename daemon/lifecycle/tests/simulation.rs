@@ -37,7 +37,7 @@ fn histories_reach_the_far_states() {
 
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeMap::<&str, usize>::new();
-    for _ in 0..1_500 {
+    for _ in 0..4_000 {
         let spec = history::specs().new_tree(&mut runner).expect("a spec").current();
         let list = actions(LENGTH).new_tree(&mut runner).expect("a history").current();
         let mut world = World::new(spec);
