@@ -72,11 +72,11 @@ async fn a_second_daemon_keeps_off_the_migration_of_the_first() {
 
 /// Copies a state directory while its daemon stands still, as a snapshot of its disk would.
 fn snapshot(daemon: &Cutoverd, to: &Path) {
-    let pid = Pid::from_raw(daemon.pid()).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
+    let pid = Pid::from_raw(daemon.pid()).expect("it runs");
+    kill_process(pid, Signal::STOP).expect("it stands still");
     let copied = std::process::Command::new("cp").arg("-a").arg(daemon.state_folder()).arg(to).status();
-    kill_process(pid, Signal::CONT).unwrap();
-    assert!(copied.unwrap().success());
+    kill_process(pid, Signal::CONT).expect("it goes on");
+    assert!(copied.is_ok_and(|status| status.success()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
