@@ -254,6 +254,19 @@ pub(crate) fn status_values(observed: &Observed) -> Vec<(&'static str, Value)> {
         .collect()
 }
 
+/// What is true of a run, as its computed attributes have it, without the figures that are measured anew each time.
+#[must_use]
+pub(crate) fn settled_status(of: impl Fn(&str) -> Value) -> Vec<Value> {
+    let part = |name: &str, parts: &[&str]| parts.iter().map(|part| of(name).get(part).clone()).collect::<Vec<_>>();
+    let whole = ["id", "workspace", "run", "serial", "phase", "acknowledge_token", "destination_writable"].map(&of);
+    let mut settled = whole.to_vec();
+    settled.extend(part("ready", &["value"]));
+    settled.extend(part("window", &["opened_at", "expires_at", "extensions"]));
+    settled.extend(part("verification", &["mode", "mismatches"]));
+    settled.extend(part("error", &["code"]));
+    settled
+}
+
 /// The computed attributes that stay what they are for as long as a run does.
 #[must_use]
 pub(crate) fn is_fixed(name: &str) -> bool {

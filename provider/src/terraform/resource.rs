@@ -66,6 +66,7 @@ pub(crate) async fn read(session: &Session, current: &Value) -> Result<Value, Pr
     }
     let Some(daemon) = session.connect().await.map_err(problems)? else { return Ok(current.clone()) };
     check_workspace(current, daemon.workspace())?;
+    session.own(current.get("run").as_text().unwrap_or_default());
     let observed = daemon.observe(&name_of(current)?).await.map_err(problems)?;
     Ok(match observed.filter(|one| one.declared) {
         Some(observed) => state::of_observed(current, &observed, &declare::working_folder(), &daemon.store),

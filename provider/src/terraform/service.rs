@@ -214,7 +214,8 @@ impl Provider for Service {
             let request = request.into_inner();
             known_type(&request.type_name)?;
             let (prior, config) = (value(request.prior_state.as_ref())?, value(request.config.as_ref())?);
-            let planned = resource::plan(&session, &prior, &config).await?;
+            let before = resource::Note::decode(&request.prior_private);
+            let planned = resource::plan(&session, &prior, &config, &before).await?;
             Ok(pb::PlanResourceChangeResponse {
                 planned_state: Some(planned.state.encode()),
                 requires_replace: planned.replaced_for.iter().map(|path| diagnostic::attribute_path(path)).collect(),

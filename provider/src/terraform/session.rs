@@ -1,6 +1,6 @@
 //! What one process of the plugin knows: where the daemon is, and whether somebody has interrupted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,25 @@ pub(crate) enum Settings {
     },
 }
 
+/// What resources of one name are planned to do: each of them asks once.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    creations: u32,
+    updates: u32,
+    removals: u32,
+}
+
+/// What one resource is planned to do with its migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// To have it made, which the state does not have.
+    Create,
+    /// To have it stay.
+    Update,
+    /// To have it go.
+    Remove,
+}
+
 /// How long live checks are good for: the two plans of one replacement follow each other at once.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -47,6 +66,10 @@ pub(crate) struct Session {
     stopped: watch::Sender<bool>,
     /// The runs that were there already when they were to be created.
     adopted: Mutex<BTreeSet<RunId>>,
+    /// What was asked of each name since the provider was configured, which Terraform does before it plans and before it applies.
+    asked: Mutex<BTreeMap<MigrationName, Asked>>,
+    /// The runs that the state has, as far as Terraform has shown it since then.
+    owned: Mutex<BTreeSet<String>>,
     /// Live checks measure the same disks and networks: one at a time. What they found is good for a while: a replacement is
     /// planned twice.
     inspected: tokio::sync::Mutex<Option<(MigrationSpec, Instant, Inspection)>>,
@@ -58,6 +81,8 @@ impl Default for Session {
             settings: Mutex::new(Settings::Unknown),
             stopped: watch::Sender::new(false),
             adopted: Mutex::default(),
+            asked: Mutex::default(),
+            owned: Mutex::default(),
             inspected: tokio::sync::Mutex::default(),
         }
     }
@@ -82,6 +107,8 @@ impl Session {
     pub(crate) fn configure(&self, config: &Value) -> Outcome<()> {
         // One that runs under a debugger outlives an interrupted command.
         self.stopped.send_replace(false);
+        lock(&self.asked).clear();
+        lock(&self.owned).clear();
         let checked = check_daemon(&declare::working_folder(), &declare::values(&DAEMON, config));
         let Some(daemon) = checked.made else {
             *lock(&self.settings) = Settings::Unknown;
@@ -132,6 +159,30 @@ impl Session {
             // Nobody can interrupt any more.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Notes what a resource asks of a migration; false where another one of the same name has asked before.
+    #[must_use]
+    pub(crate) fn ask(&self, name: &MigrationName, ask: Ask) -> bool {
+        let mut asked = lock(&self.asked);
+        let asked = asked.entry(name.clone()).or_default();
+        match ask {
+            Ask::Create => asked.creations += 1,
+            Ask::Update => asked.updates += 1,
+            Ask::Remove => asked.removals += 1,
+        }
+        asked.creations + asked.updates + asked.removals < 2
+    }
+
+    /// Notes a run that the state has.
+    pub(crate) fn own(&self, run: &str) {
+        lock(&self.owned).insert(run.to_owned());
+    }
+
+    /// Whether the state has a run, as far as Terraform has shown it.
+    #[must_use]
+    pub(crate) fn owns(&self, run: &RunId) -> bool {
+        lock(&self.owned).contains(&run.to_string())
     }
 
     /// Remembers a run that was there already when it was to be created.

@@ -11,7 +11,7 @@ use schemas::observed::Observed;
 use schemas::spec::MigrationSpec;
 use serde_json::Value as Json;
 
-use super::catalog::{self, is_fixed, spec_json, status_values};
+use super::catalog::{self, is_fixed, settled_status, spec_json, status_values};
 use super::declare::{self, Store};
 use super::schema::{Block, Presence};
 use super::value::Value;
@@ -28,8 +28,13 @@ pub(crate) fn of_observed(prior: &Value, observed: &Observed, folder: &Path, sto
     let known = declare::migration(folder, prior, Some(store)).made.map(|declared| spec_json(&declared.spec));
     let schema = catalog::migration();
     let mut entries = as_object(merge(&schema, &MIGRATION, prior, known.as_ref(), &actual, &defaults(&observed.spec)));
-    for (name, value) in status_values(observed) {
-        entries.insert(name.to_owned(), value);
+    // Where nothing has happened but that time has passed, what was measured stays as it was: a refresh that finds other figures
+    // each time would have Terraform tell a change each time.
+    let status: BTreeMap<&str, Value> = status_values(observed).into_iter().collect();
+    let now = settled_status(|name| status.get(name).cloned().unwrap_or(Value::Null));
+    let is_as_before = !prior.is_null() && settled_status(|name| prior.get(name).clone()) == now;
+    for (name, value) in status {
+        entries.insert(name.to_owned(), if is_as_before { prior.get(name).clone() } else { value });
     }
     // How to wait is the configuration's alone, and what was dropped was settled by the plan.
     for name in [catalog::WAIT_FOR, catalog::TIMEOUTS.name, catalog::DROPS] {

@@ -111,11 +111,10 @@ impl Value {
             Self::Null => Packed::Nil,
             Self::Unknown => Packed::Ext(0, vec![0]),
             Self::Bool(flag) => Packed::Boolean(*flag),
-            Self::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(whole), ..) => Packed::from(whole),
-                (None, Some(whole), _) => Packed::from(whole),
-                (None, None, float) => Packed::from(float.unwrap_or_default()),
-            },
+            // In digits, which is how a state file has them. Terraform 1.11 compares a refreshed state with the one before down to the
+            // precision that each number was read with, and reads one from an integer with less: `-refresh-only` then finds a
+            // change in every resource with a number.
+            Self::Number(number) => Packed::from(number.to_string()),
             Self::Text(text) => Packed::from(text.as_str()),
             Self::List(items) => Packed::Array(items.iter().map(Self::to_msgpack).collect()),
             Self::Object(entries) => {

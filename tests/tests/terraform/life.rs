@@ -27,8 +27,16 @@ async fn a_migration_lives_from_its_creation_to_its_end() {
     let token = state["acknowledge_token"].as_str().unwrap().to_owned();
     let run = state["run"].as_str().unwrap().to_owned();
 
-    // Nothing differs now, nor does another word for the same.
+    // Nothing differs now, nor does another word for the same. Nor does a refresh, whatever is measured by then.
     ends(&terraform.plan().await.unwrap(), 0);
+    for _ in 0..2 {
+        let refreshed = terraform.run(["plan", "-refresh-only", "-detailed-exitcode", "-out=refreshed.tfplan"]).await.unwrap();
+        if refreshed.code != 0 {
+            let shown = terraform.succeed(["show", "-json", "refreshed.tfplan"]).await.unwrap().json().unwrap();
+            let after = &shown["prior_state"]["values"]["root_module"]["resources"][0]["values"];
+            panic!("from {state:#}\nto {after:#}\n{refreshed}");
+        }
+    }
     scene.write("wait_for = \"completed\"\n  paused = false", "window = \"2d\"").unwrap();
     ends(&terraform.plan().await.unwrap(), 0);
 

@@ -38,6 +38,60 @@ async fn twenty_migrations_in_one_configuration() {
 }
 
 #[tokio::test]
+async fn one_name_is_one_resource() {
+    let scene = Scene::set().await.unwrap();
+    let terraform = &scene.terraform;
+    let second = |kind: &str| {
+        let body = format!("  name = \"orders\"\n{}  cutover {{\n    max_lag = \"30s\"\n  }}\n", scene.sides(""));
+        match kind {
+            "for_each" => format!("resource \"cutover_migration\" \"others\" {{\n  for_each = toset([\"a\", \"b\"])\n{body}}}\n"),
+            _ => format!("resource \"cutover_migration\" \"other\" {{\n{body}}}\n"),
+        }
+    };
+    let refused = async |module: &str| {
+        terraform.write("main.tf", module).unwrap();
+        let planned = terraform.plan().await.unwrap();
+        ends(&planned, 1);
+        says(&planned, "two resources have the name \"orders\"");
+    };
+    let alone = scene.module("wait_for = \"ready\"", "");
+    // Both new; several of one resource; one new beside one that is there.
+    refused(&format!("{alone}{}", second("one"))).await;
+    refused(&format!("{}{}", provider(&scene.daemon.endpoint()), second("for_each"))).await;
+    let status = scene.cutover.succeed(["status", "--json"]).await.unwrap().json().unwrap();
+    assert_eq!(status["migrations"], json!([]));
+    terraform.write("main.tf", &alone).unwrap();
+    ends(&terraform.apply().await.unwrap(), 0);
+    terraform.write("main.tf", &format!("{alone}{}", second("one"))).unwrap();
+    let planned = terraform.plan().await.unwrap();
+    // Whichever of the two Terraform asks about first.
+    ends(&planned, 1);
+    assert_eq!(scene.cutover.status("orders").await.unwrap()["phase"], "ready");
+
+    // Another state that declares the same just so does not get it, and nothing of it is cancelled.
+    let state = terraform.folder().join("terraform.tfstate");
+    let kept = std::fs::read(&state).unwrap();
+    terraform.write("main.tf", &alone).unwrap();
+    std::fs::remove_file(&state).unwrap();
+    let planned = terraform.plan().await.unwrap();
+    ends(&planned, 1);
+    says(&planned, "which the state does not have");
+    std::fs::write(&state, kept).unwrap();
+
+    // One that is in the state twice is told, and not cancelled by taking one of them away.
+    terraform.write("main.tf", &format!("{alone}{}", second("one"))).unwrap();
+    ends(&terraform.run(["import", "cutover_migration.other", "shop/orders"]).await.unwrap(), 0);
+    refused(&format!("{alone}{}", second("one"))).await;
+    refused(&alone).await;
+    ends(&terraform.run(["state", "rm", "cutover_migration.other"]).await.unwrap(), 0);
+    ends(&terraform.plan().await.unwrap(), 0);
+    // A replacement of one resource is no second one.
+    let replaced = terraform.run(["plan", &format!("-replace={ADDRESS}")]).await.unwrap();
+    ends(&replaced, 0);
+    assert_eq!(scene.cutover.status("orders").await.unwrap()["phase"], "ready");
+}
+
+#[tokio::test]
 async fn data_sources_tell_where_things_stand() {
     let scene = Scene::set().await.unwrap();
     let declaration = |extra: &str| {

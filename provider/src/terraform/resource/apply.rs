@@ -10,7 +10,7 @@ use schemas::time::Length;
 use schemas::wire::{self, v1};
 
 use super::note::Note;
-use super::plan::{is_to_go, plan};
+use super::plan::{carried, is_to_go};
 use super::{check_workspace, name_of, problems};
 use crate::plan::Action;
 use crate::progress::Lines;
@@ -63,7 +63,7 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
     };
     let mut note = change.note;
     if note.action.is_none() {
-        note = plan(session, &change.prior, &change.config).await?.note;
+        note = carried(session, &change.prior, &change.config).await?.note;
     }
     let action = note.action.unwrap_or(Action::NoOp);
     let name = wanted.spec.name.clone();
@@ -162,6 +162,7 @@ async fn remove(session: &Session, change: Change) -> Result<Applied, Problems> 
     let run = prior.get("run").as_text().unwrap_or_default();
     // One half of a replacement: the daemon replaces the run itself, with the list of what it created.
     if change.note.takes_over.is_some_and(|kept| kept.to_string() == run) {
+        session.own(run);
         return Ok(gone());
     }
     let daemon = session.must_connect().await.map_err(problems)?;

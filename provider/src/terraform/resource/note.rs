@@ -14,6 +14,9 @@ pub(crate) struct Note {
     pub(crate) serial: Serial,
     /// The run that is there already and that this takes over: destroying it first would destroy what is to be kept.
     pub(crate) takes_over: Option<RunId>,
+    /// The run of the state that it is planned for: where Terraform replaces that, it plans once more, and hands this note in.
+    #[serde(default)]
+    pub(crate) of: Option<String>,
 }
 
 impl Note {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::hcl::Declared;
+use schemas::id::MigrationName;
 use schemas::observed::Observed;
 use schemas::plugin_protocol::tfplugin6::Diagnostic;
 use schemas::spec::ExistingData;
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::declaration::{Declaration, Reach};
 use crate::plan::{self as planner, Action};
 use crate::terraform::service::Problems;
-use crate::terraform::session::{Connected, Session};
+use crate::terraform::session::{Ask, Connected, Session};
 use crate::terraform::value::Value;
 use crate::terraform::{catalog, declare, diagnostic, state};
 
@@ -42,8 +43,55 @@ impl Planned {
     }
 }
 
+/// Plans what one resource asks for. `before` is what the plan before has left, where Terraform plans a replacement.
+///
+/// One name is one migration, so that each resource has its own. Terraform does not say which resource it plans: two are told from
+/// one by what they ask.
+pub(crate) async fn plan(session: &Session, prior: &Value, config: &Value, before: &Note) -> Result<Planned, Problems> {
+    let wanted = |of: &Value| of.get("name").as_text().and_then(|name| MigrationName::new(name).ok());
+    let (had, named) = (wanted(prior), wanted(config));
+    let asks = match (&had, &named) {
+        (Some(had), None) if config.is_null() => Some((had, Ask::Remove)),
+        (Some(had), Some(named)) if had == named => Some((named, Ask::Update)),
+        // The second half of a replacement goes on with what the first has asked.
+        (None, Some(named)) if prior.is_null() && before.of.is_none() => Some((named, Ask::Create)),
+        _ => None,
+    };
+    if let Some((_, Ask::Remove)) = asks
+        && !removes(session, prior).await?
+    {
+        return carried(session, prior, config).await;
+    }
+    if let Some((name, ask)) = asks
+        && !session.ask(name, ask)
+    {
+        return Err(problems(named_twice(name)));
+    }
+    let mut planned = carried(session, prior, config).await?;
+    planned.note.of = prior.get("run").as_text().map(str::to_owned);
+    Ok(planned)
+}
+
+fn named_twice(name: &MigrationName) -> Fault {
+    Fault::new(
+        FaultCode::InvalidConfiguration,
+        format!("two resources have the name {:?}, and one name is one migration", name.as_str()),
+    )
+    .with_remedy(
+        "give each resource a name of its own; where a resource has another address now, write a `moved` block; one that is \
+             in the state twice is taken out of it with `terraform state rm ADDRESS`, which leaves its run alone",
+    )
+}
+
+/// Whether destroying what the state holds would remove the migration that is there.
+async fn removes(session: &Session, prior: &Value) -> Result<bool, Problems> {
+    let Some(daemon) = session.connect().await.map_err(problems)? else { return Ok(false) };
+    let existing = daemon.observe(&name_of(prior)?).await.map_err(problems)?;
+    Ok(existing.is_some_and(|existing| is_to_go(session, prior, &existing)))
+}
+
 /// Plans a migration that is to be as `config` has it. `prior` is null where the state has none, and `config` where it is to go.
-pub(crate) async fn plan(session: &Session, prior: &Value, config: &Value) -> Result<Planned, Problems> {
+pub(super) async fn carried(session: &Session, prior: &Value, config: &Value) -> Result<Planned, Problems> {
     if config.is_null() {
         return removal(session, prior).await;
     }
@@ -98,7 +146,7 @@ async fn known(
     let existing = daemon.observe(&spec.name).await.map_err(problems)?;
     if prior.is_null() {
         if let Some(existing) = &existing {
-            refuse_foreign(existing, &wanted)?;
+            refuse_foreign(session, existing, &wanted)?;
         }
     } else {
         refuse_outdated(existing.as_ref(), prior)?;
@@ -127,7 +175,7 @@ async fn known(
     }
     let change = plan.changes.first().ok_or_else(|| problems(unplanned()))?;
     let existing = observed.first();
-    let mut note = Note { action: Some(change.action), serial: change.serial, takes_over: None };
+    let mut note = Note { action: Some(change.action), serial: change.serial, takes_over: None, of: None };
     if let Some(existing) = existing.filter(|_| prior.is_null()) {
         note.takes_over = Some(existing.status.run.clone());
         if change.action == Action::NoOp {
@@ -176,7 +224,7 @@ async fn removal(session: &Session, prior: &Value) -> Result<Planned, Problems> 
     let mut note = Note::default();
     if let Some(change) = plan.changes.first() {
         diagnostics.extend(effects(change));
-        note = Note { action: Some(change.action), serial: change.serial, takes_over: None };
+        note = Note { action: Some(change.action), serial: change.serial, takes_over: None, of: None };
     }
     Ok(Planned { note, diagnostics, ..nothing() })
 }
@@ -190,16 +238,23 @@ pub(super) fn is_to_go(session: &Session, prior: &Value, existing: &Observed) ->
 }
 
 /// A migration of this name is there, and the state does not have it.
-fn refuse_foreign(existing: &Observed, wanted: &Declared) -> Result<(), Problems> {
+///
+/// One that is declared just so may be another state's: only a resource that the state has, to be replaced, keeps its run.
+fn refuse_foreign(session: &Session, existing: &Observed, wanted: &Declared) -> Result<(), Problems> {
     let status = &existing.status;
-    let same = existing.spec == wanted.spec && existing.by_hand.paused.is_none() && !existing.by_hand.cancelled;
+    let as_declared = existing.spec == wanted.spec && existing.by_hand.paused.is_none() && !existing.by_hand.cancelled;
+    let same = as_declared && session.owns(&status.run);
     if !existing.declared || wanted.spec.generation != status.generation || same {
         return Ok(());
     }
     let (workspace, name) = (&status.workspace, &status.name);
     let fault = Fault::new(
         FaultCode::WrongState,
-        format!("{workspace} has a migration {name} already (run {}), which is declared otherwise", status.run),
+        format!(
+            "{workspace} has a migration {name} already (run {}), which {}",
+            status.run,
+            if as_declared { "the state does not have" } else { "is declared otherwise" }
+        ),
     );
     Err(problems(fault.with_remedy(format!(
         "take it into the state with `terraform import ADDRESS {workspace}/{name}`; where an apply was cut short, \
