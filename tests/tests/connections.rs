@@ -33,6 +33,53 @@ async fn refusal(stage: &Stage, declaration: &Declaration, code: &str) -> String
     output.stderr
 }
 
+#[tokio::test]
+async fn a_source_may_be_reached_at_another_address_within_a_run_and_be_no_other_deployment() {
+    let named = |name: &str| Options { name: name.to_owned(), ..Options::default() };
+    let source = Options { members: 2, ..named("rs-source") };
+    let stage = Stage::set(source, named("rs-destination"), cutoverd::Config::default()).await.unwrap();
+    let client = stage.source.client().await.unwrap();
+    let orders = client.database("shop").collection("orders");
+    orders.insert_one(doc! { "_id": 1 }).await.unwrap();
+    let at = |host: String| stage.declaration().text("source.uri", &format!("mongodb://{host}/?replicaSet=rs-source"));
+    let (first, second) = (at(stage.source.host(0)), at(stage.source.host(1)));
+    stage.apply(&first).await.unwrap();
+    let run = stage.wait_for("ready").await.unwrap()["run"].clone();
+
+    second.write(stage.folder()).unwrap();
+    let planned = stage.cutover.succeed(["plan"]).await.unwrap();
+    assert!(planned.stdout.contains("connects anew to the source"), "{planned}");
+    stage.apply(&second).await.unwrap();
+    orders.insert_one(doc! { "_id": 2 }).await.unwrap();
+    let copied = stage.destination.client().await.unwrap().database("shop").collection::<Document>("orders");
+    let patience = std::time::Duration::from_secs(120);
+    let began = std::time::Instant::now();
+    while copied.count_documents(doc! {}).await.unwrap() < 2 {
+        assert!(began.elapsed() < patience, "the run stands still: {}", stage.daemon.log_end());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(stage.wait_for("ready").await.unwrap()["run"], run);
+
+    // Of the same name, and another.
+    let other = rig::ReplicaSet::start(named("rs-source")).await.unwrap();
+    stage.apply(&at(other.host(0))).await.unwrap();
+    let began = std::time::Instant::now();
+    loop {
+        let status = stage.cutover.status(MIGRATION).await.unwrap();
+        if status["error"]["code"] == "CUT0056" {
+            assert_eq!((&status["ready"]["value"], &status["run"]), (&false.into(), &run), "{status:#}");
+            break;
+        }
+        assert!(began.elapsed() < patience, "it is not refused: {status:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(copied.count_documents(doc! {}).await.unwrap(), 2);
+    stage.apply(&second).await.unwrap();
+    // Where it has failed by then; else it goes on by itself.
+    stage.cutover.run(["resume", MIGRATION]).await.unwrap();
+    assert_eq!(stage.wait_for("ready").await.unwrap()["run"], run);
+}
+
 /// A role with what no built-in role of least privilege has.
 async fn create_role(client: &Client, name: &str, actions: &[&str]) {
     let privileges = [doc! { "resource": { "cluster": true }, "actions": actions.to_vec() }];

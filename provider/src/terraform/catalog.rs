@@ -222,7 +222,7 @@ fn status_attributes() -> Vec<Attribute> {
         Attribute::computed(
             "lag_seconds",
             Type::Number,
-            "How far the destination is behind the source; null before it is known.",
+            "How far the destination is behind the source; null before it is known. As all that is measured it is kept as it was for as long as nothing else changes.",
         ),
         Attribute::computed("ready", ready, "Whether a cutover may be acknowledged, and the reasons why not."),
         Attribute::computed(

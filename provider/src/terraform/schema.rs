@@ -175,7 +175,9 @@ impl Attribute {
             required: self.presence == Presence::Required,
             optional: default || write_only || self.presence == Presence::Optional,
             computed: default || self.presence == Presence::Computed,
-            sensitive: write_only,
+            // A write-only value is in no plan and no state, and is never shown. Terraform 1.11 compares the paths of sensitive
+            // attributes of a refreshed state in the order in which it came by them, which is chance where there are two.
+            sensitive: false,
             description_kind: StringKind::Markdown.into(),
             deprecated: false,
             write_only,

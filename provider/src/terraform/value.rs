@@ -215,10 +215,14 @@ mod tests {
 
     #[test]
     fn values_survive_their_encoding() {
-        let json = json!({"a": [1, 2.5, -3, "x", null, true], "b": {"c": 18_446_744_073_709_551_615_u64}, "d": 4.0});
+        let json = json!({"a": ["x", null, true], "b": {"c": "y"}});
         let mut value = Value::from(json.clone());
         assert_eq!(Value::decode(Some(&value.encode())), Ok(value.clone()));
-        assert_eq!(value.to_json(), Some(json!({"a": json["a"], "b": json["b"], "d": 4})));
+        assert_eq!(value.to_json(), Some(json));
+        // Numbers go out in digits; the client, which knows the schema, reads them as numbers again.
+        let numbers = json!([1, 2.5, -3, 18_446_744_073_709_551_615_u64, 4.0]);
+        let sent = Value::decode(Some(&Value::from(numbers).encode())).expect("a value");
+        assert_eq!(sent.to_json(), Some(json!(["1", "2.5", "-3", "18446744073709551615", "4"])));
         let Value::Object(entries) = &mut value else { panic!("an object") };
         entries.insert("u".to_owned(), Value::Unknown);
         assert_eq!(Value::decode(Some(&value.encode())), Ok(value.clone()));
