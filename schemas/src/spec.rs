@@ -339,8 +339,10 @@ pub enum SourceAfter {
 }
 
 /// What a run is built on; blocks with a dot at their end.
-const BUILT_ON: [&str; 8] = [
-    "source.uri",
+///
+/// Not how the source is reached: a host that was replaced within a run of days needs no run from scratch. That it is the same
+/// deployment the daemon proves when it connects.
+const BUILT_ON: [&str; 7] = [
     "destination.uri",
     "destination.existing_data",
     "destination.block_writes",
@@ -352,7 +354,8 @@ const BUILT_ON: [&str; 8] = [
 
 /// Whether a run is built on the attribute at this path, so that it changes only with a new generation.
 ///
-/// All others take effect on the run as it is: how it logs in, how fast it copies, whether it is held, when and how it cuts over.
+/// All others take effect on the run as it is: how the source is reached, how it logs in, how fast it copies, whether it is held, when
+/// and how it cuts over.
 #[must_use]
 pub fn needs_new_generation(path: &str) -> bool {
     BUILT_ON.iter().any(|built_on| if built_on.ends_with('.') { path.starts_with(built_on) } else { path == *built_on })

@@ -300,6 +300,12 @@ pub(super) fn of_update(spec: &MigrationSpec, existing: &Observed, changes: &[At
     let changed = |prefix: &str| changes.iter().any(|change| change.path.starts_with(prefix));
     let over = status.phase == Phase::Completed;
     let mut effects = Vec::new();
+    if changed("source.uri") && !over {
+        effects.push(
+            "connects anew to the source; a deployment other than the one that the run began with is refused before anything is read"
+                .to_owned(),
+        );
+    }
     if changed("copy.") {
         effects.push(match status.phase {
             Phase::Validating | Phase::Copying | Phase::Paused => "changes how fast the copy reads from here on".to_owned(),
