@@ -105,7 +105,7 @@ pub async fn look(shards: &[(&ShardName, &Deployment)]) -> Result<Found, Fault> 
             hidden @ Found::Hidden(_) => return Ok(hidden),
         }
     }
-    all.sort_by(|a, b| b.open_for.cmp(&a.open_for));
+    all.sort_by_key(|one: &Open| std::cmp::Reverse(one.open_for));
     Ok(Found::Open(all))
 }
 

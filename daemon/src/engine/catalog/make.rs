@@ -168,23 +168,22 @@ async fn is_emptied(deployment: &Deployment, db: &str) -> Result<bool, Fault> {
 /// Drops what of a cluster is nothing but the name of an empty database, where it differs from another by case alone. Gives whether there
 /// was one.
 async fn make_way_for(deployment: &Deployment, db: &str) -> Result<bool, Fault> {
-    for (name, _) in super::like_but_for_case(deployment, &BTreeSet::from([db.to_owned()])).await? {
-        let name = &*name;
-        if is_emptied(deployment, name).await? {
-            tracing::info!(database = name, "an empty database, in the way of one whose name differs by case alone; dropped");
-            let drop = doc! { "dropDatabase": 1, "writeConcern": { "w": "majority" } };
-            let dropped = deployment.command(name, drop).await;
-            dropped.map_err(|e| deployment.fault(&format!("dropping the empty database {name}"), &e))?;
-            return Ok(true);
-        }
-        let message = format!(
-            "the {} ({}) has the database {name}, and no server takes {db} beside it: the names differ by case alone",
-            deployment.side, deployment.hosts
-        );
-        let remedy = format!("drop {name} there, or move what is in it elsewhere");
-        return Err(Fault::new(FaultCode::DestinationNotEmpty, message).with_remedy(remedy));
+    let like = super::like_but_for_case(deployment, &BTreeSet::from([db.to_owned()])).await?;
+    // No server has two that are alike.
+    let Some((name, _)) = like.into_iter().next() else { return Ok(false) };
+    if is_emptied(deployment, &name).await? {
+        tracing::info!(database = name, "an empty database, in the way of one whose name differs by case alone; dropped");
+        let drop = doc! { "dropDatabase": 1, "writeConcern": { "w": "majority" } };
+        let dropped = deployment.command(&name, drop).await;
+        dropped.map_err(|e| deployment.fault(&format!("dropping the empty database {name}"), &e))?;
+        return Ok(true);
     }
-    Ok(false)
+    let message = format!(
+        "the {} ({}) has the database {name}, and no server takes {db} beside it: the names differ by case alone",
+        deployment.side, deployment.hosts
+    );
+    let remedy = format!("drop {name} there, or move what is in it elsewhere");
+    Err(Fault::new(FaultCode::DestinationNotEmpty, message).with_remedy(remedy))
 }
 
 /// Drops what a server leaves of a database whose views and time-series collections were dropped one by one: the collection of their

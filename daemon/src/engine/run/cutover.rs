@@ -41,6 +41,9 @@ const RESTORES: usize = 8;
 /// Indexes made unique at once behind its users' backs: each reads a whole index while they work.
 const FINISHES: usize = 2;
 
+/// The indexes of a collection that are still to be made unique, and whether it has everything back.
+type Restored = (Vec<(Namespace, String)>, Result<(), Fault>);
+
 impl MongoRun {
     /// Does before the source is blocked whatever can fail or take long.
     pub(super) async fn prepare(&self) -> Result<(), Fault> {
@@ -317,7 +320,7 @@ impl MongoRun {
         self.identity(&pair).await?.hold().await?;
         let collections = self.collections(&pair).await?;
         // What one of them cannot be given back keeps the others from nothing: somebody may have the destination opened without it.
-        let restores = collections.clone().into_iter().map(|info| -> Piece<'_, (Vec<(Namespace, String)>, Result<(), Fault>)> {
+        let restores = collections.clone().into_iter().map(|info| -> Piece<'_, Restored> {
             let pair = pair.clone();
             Box::pin(async move {
                 let (unfinished, restored) =
