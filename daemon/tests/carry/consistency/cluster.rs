@@ -27,9 +27,9 @@ use crate::harness::{Run, drop_databases, run, spec};
 /// Seeds that a normal run tries of each shape, which together draw every kind of operation and event.
 const fn quick(shape: Shape) -> [u64; 2] {
     match shape {
-        Shape::ClusterToSet => [6, 15],
-        Shape::ClusterToCluster => [4, 1151],
-        Shape::SetToCluster => [93, 94],
+        Shape::ClusterToSet => [85, 86],
+        Shape::ClusterToCluster => [241, 416],
+        Shape::SetToCluster => [65, 78],
     }
 }
 
