@@ -128,7 +128,12 @@ async fn change(client: &Client, db: &str) -> Result<()> {
 async fn until_mended(sync: &mut Run, pair: &Pair, db: &str) -> Result<()> {
     let began = Instant::now();
     loop {
-        let report = compare(&pair.from, &pair.to, &Scope::only(&[&format!("{db}.*")])).await?;
+        let report = match compare(&pair.from, &pair.to, &Scope::only(&[&format!("{db}.*")])).await {
+            Ok(report) => report,
+            // A collection was dropped or renamed on the destination between its listing and the look at it.
+            Err(error) if format!("{error:#}").contains("NamespaceNotFound") && began.elapsed() < PATIENCE => continue,
+            Err(error) => return Err(error),
+        };
         let is_held_off = |one: &Difference| {
             let is_index = one.id.as_deref().is_some_and(|name| ["unique", "ttl"].contains(&name));
             is_index || ["size is", "max is"].iter().any(|bound| one.detail.starts_with(bound))
