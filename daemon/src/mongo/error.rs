@@ -7,8 +7,8 @@ use super::Side;
 
 /// Server codes after which the same command may pass: elections, shutdowns, network errors inside the cluster, lock and cache
 /// pressure, a full disk. From the server's `error_codes.yml` (categories RetriableError, NotPrimaryError, ShutdownError, NetworkError).
-const TRANSIENT_CODES: [i32; 24] =
-    [6, 7, 24, 43, 46, 50, 64, 89, 91, 112, 133, 134, 136, 175, 189, 202, 237, 262, 317, 9001, 10107, 11600, 11602, 14031];
+const TRANSIENT_CODES: [i32; 25] =
+    [6, 7, 24, 43, 46, 50, 64, 89, 91, 107, 112, 133, 134, 136, 175, 189, 202, 237, 262, 317, 9001, 10107, 11600, 11602, 14031];
 
 /// Like [`TRANSIENT_CODES`]: not primary in its older forms.
 const NOT_PRIMARY_CODES: [i32; 3] = [10058, 13435, 13436];

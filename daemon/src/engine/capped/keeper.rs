@@ -68,6 +68,13 @@ impl Keeper {
         self.wake.notified().await;
     }
 
+    /// Has the tail copy one again: it is known to be otherwise than on the source.
+    pub fn ask(&self, namespace: &Namespace) {
+        self.with(namespace, |state| (state.mark, state.is_checked) = (None, false));
+        locked(&self.asked).insert(namespace.clone());
+        self.wake.notify_one();
+    }
+
     /// The tail has copied this one again.
     pub fn done(&self, namespace: &Namespace) {
         locked(&self.asked).remove(namespace);

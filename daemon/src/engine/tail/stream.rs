@@ -1,5 +1,6 @@
 //! Reads a shard's change stream: opens it where it was left, and passes on what it tells, reply by reply.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -10,8 +11,9 @@ use schemas::namespace::{Namespace, Scope};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Tail, untold};
+use crate::engine::catalog;
 use crate::engine::checkpoint::ShardRow;
-use crate::engine::event::{Event, token_time};
+use crate::engine::event::{Event, What, token_time};
 use crate::engine::merge::Passed;
 use crate::engine::source::ShardSource;
 use crate::memory::Share;
@@ -270,10 +272,32 @@ impl Tail {
             return Ok(events);
         }
         match untold::between(source, after, through).await? {
-            Some(untold) => untold::among(events, untold, before),
+            Some(untold) => {
+                self.recopy_capped(source, &untold).await?;
+                untold::among(events, untold, before)
+            }
             // Said by preflight: whoever may not read the oplog cannot know of them.
             None => Ok(events),
         }
+    }
+
+    /// Has capped collections copied again that an atomic `applyOps` inserted into: what was evicted for it stands neither in the
+    /// stream nor in the oplog (seen on 6.0.5).
+    async fn recopy_capped(&self, source: &Deployment, untold: &[Event]) -> Result<(), Fault> {
+        let mut touched = BTreeSet::new();
+        for event in untold {
+            if let What::Change(change) = &event.what
+                && self.scope.contains(&change.namespace)
+            {
+                touched.insert(&change.namespace);
+            }
+        }
+        for namespace in touched {
+            if catalog::find(source, namespace).await?.is_some_and(|info| info.is_capped()) {
+                self.keeper.ask(namespace);
+            }
+        }
+        Ok(())
     }
 
     /// A share for the stream's next reply. Where the others' events wait for this one's it does not wait: they are given back only
