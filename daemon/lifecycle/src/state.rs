@@ -213,6 +213,9 @@ pub struct Doing {
     pub what: String,
     /// Since when they wait for what the source's load decides; `None`: for work whose length the data decides.
     pub waiting_since: Option<UtcTime>,
+    /// Since when the checks have failed for what may pass; they begin again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<UtcTime>,
 }
 
 /// Where a cutover that was given up goes, once the source takes writes again.

@@ -314,6 +314,31 @@ impl Identity {
         self.hold_destination().await
     }
 
+    /// As [`Self::hold`], where a shard that does not answer is left to its own copy: that looks at it before it reads, and the others
+    /// go on.
+    ///
+    /// # Errors
+    /// As [`Self::hold`].
+    pub async fn hold_reachable(&self) -> Result<(), Fault> {
+        if let Err(fault) = self.hold_source().await {
+            let is_clear = matches!(fault.code, FaultCode::OtherDeployment | FaultCode::MissingPrivileges);
+            if is_clear || self.source.shards.len() == 1 {
+                return Err(fault);
+            }
+            hold_one(&self.checkpoints, &self.source.entry, "", "the source").await?;
+            tracing::warn!(code = %fault.code, error = %fault.message, "a shard cannot be looked at; its own copy does that again");
+        }
+        self.hold_destination().await
+    }
+
+    /// The same of one shard.
+    ///
+    /// # Errors
+    /// As [`Self::hold`].
+    pub async fn hold_shard(&self, shard: &ShardSource) -> Result<(), Fault> {
+        hold_shard(&self.checkpoints, &self.source, shard).await
+    }
+
     /// The same of the source.
     ///
     /// # Errors
@@ -408,17 +433,16 @@ pub async fn hold_source(source: &Source, spec: &ConnectionSpec, checkpoints: &C
 
 async fn hold_reached(source: &Source, checkpoints: &Checkpoints) -> Result<(), Fault> {
     hold_one(checkpoints, &source.entry, "", "the source").await?;
-    if source.tells_shards_apart() {
-        let shards = source.shards.iter().map(|shard| async move {
-            let name = format!("the source's shard {}", shard.name);
-            hold_one(checkpoints, &shard.deployment, &shard.name.0, &name).await
-        });
-        try_join_all(shards).await?;
-    }
-    if !source.is_behind_router() {
-        try_join_all(source.shards.iter().map(|shard| hold_history(checkpoints, shard))).await?;
-    }
+    try_join_all(source.shards.iter().map(|shard| hold_shard(checkpoints, source, shard))).await?;
     Ok(())
+}
+
+async fn hold_shard(checkpoints: &Checkpoints, source: &Source, shard: &ShardSource) -> Result<(), Fault> {
+    if source.tells_shards_apart() {
+        let name = format!("the source's shard {}", shard.name);
+        hold_one(checkpoints, &shard.deployment, &shard.name.0, &name).await?;
+    }
+    if source.is_behind_router() { Ok(()) } else { hold_history(checkpoints, shard).await }
 }
 
 async fn keep(checkpoints: &Checkpoints, side: &str, holder: &str, what: What, value: String) -> Result<(), Fault> {

@@ -379,6 +379,7 @@ impl Sync {
         let show = |fault| shard.progress.set_error(fault);
         let copy = || -> BoxFuture<'_, Result<(), Fault>> {
             Box::pin(async move {
+                self.identity.hold_shard(shard.shard).await?;
                 self.wait_for_given_up().await?;
                 shard.copy(tell).await
             })

@@ -149,7 +149,7 @@ impl Sync {
     async fn until_copied(&self) -> Result<Times, Fault> {
         self.patiently(|| {
             Box::pin(async {
-                self.identity.hold().await?;
+                self.identity.hold_reachable().await?;
                 // Writes of a process that died, or of a try that was given up, must have ended.
                 self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await?;
                 self.destination.read_shard_keys().await?;

@@ -162,6 +162,11 @@ impl Run {
         if let Some(manner) = manner {
             manner.keep(dir.path())?;
         }
+        Self::begin_in(dir, source, spec, tuning).await
+    }
+
+    /// The same in a folder that the run has already.
+    pub(crate) async fn begin_in(dir: TempDir, source: Vec<Client>, spec: MigrationSpec, tuning: Tuning) -> Result<Self> {
         let (runtime, engine, reports) = open(&spec, &tuning, dir.path()).await?;
         Ok(Self { runtime: Some(runtime), engine, reports, spec, tuning, dir, source, caught_up: false, blockers: Vec::new() })
     }

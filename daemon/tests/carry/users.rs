@@ -126,8 +126,9 @@ async fn users_and_roles_come_along_with_their_passwords() -> Result<()> {
     run(&pair.from, "shop", doc! { "insert": "orders", "documents": [{ "_id": 1 }] }).await?;
 
     let spec = spec(&pair, &dir)?;
-    at_rest(&spec, &Tuning::default(), &dir.path().join("run"))?.validate().await?;
-    let mut sync = Run::start_with(&pair, spec, Tuning::default()).await?;
+    let folder = tempfile::tempdir()?;
+    at_rest(&spec, &Tuning::default(), folder.path())?.validate().await?;
+    let mut sync = Run::begin_in(folder, vec![pair.from.clone()], spec, Tuning::default()).await?;
     sync.caught_up().await?;
     log_in(&pair.destination, "shop", "app", "first password").await?;
     let made = sync.engine().progress().created_namespaces;
@@ -160,8 +161,8 @@ async fn users_and_roles_come_along_with_their_passwords() -> Result<()> {
 }
 
 /// The message of the first failed check, with its code.
-async fn refusal(spec: &MigrationSpec, dir: &TempDir) -> Result<(FaultCode, String)> {
-    let engine = at_rest(spec, &Tuning::default(), &dir.path().join("refused"))?;
+async fn refusal(spec: &MigrationSpec, folder: &TempDir) -> Result<(FaultCode, String)> {
+    let engine = at_rest(spec, &Tuning::default(), folder.path())?;
     let fault = engine.validate().await.err().context("it is not refused")?;
     Ok((fault.code, fault.message))
 }
@@ -174,11 +175,12 @@ async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_wit
     run(&pair.from, "shop", doc! { "createRole": "clerk", "privileges": [], "roles": ["read"] }).await?;
     run(&pair.from, "shop", doc! { "insert": "orders", "documents": [{ "_id": 1 }] }).await?;
     let spec = spec(&pair, &dir)?;
+    let folder = tempfile::tempdir()?;
 
     // Roles that would be missing are named, with who has them.
     run(&pair.from, "admin", doc! { "createRole": "auditor", "privileges": [], "roles": [] }).await?;
     run(&pair.from, "shop", doc! { "grantRolesToUser": "app", "roles": [{ "role": "auditor", "db": "admin" }] }).await?;
-    let (code, message) = refusal(&spec, &dir).await?;
+    let (code, message) = refusal(&spec, &folder).await?;
     ensure!(
         code == FaultCode::UnsupportedNamespace && message.contains("user app of shop has the role auditor of admin"),
         "{message}"
@@ -188,7 +190,7 @@ async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_wit
     // So are privileges.
     let mut weak = spec.clone();
     weak.destination.connection.username = Some("weak".to_owned());
-    let (code, message) = refusal(&weak, &dir).await?;
+    let (code, message) = refusal(&weak, &folder).await?;
     ensure!(code == FaultCode::MissingPrivileges && message.contains("find (on admin.system.roles)"), "{message}");
     let found = MongoEngine::default().inspect(&spec, &Ours::default()).await;
     let users = found.checks.iter().find(|check| check.name == "users").context("users are not checked")?;
@@ -197,10 +199,10 @@ async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_wit
     // Somebody else's of the same name, and of another.
     run(&pair.to, "shop", doc! { "createUser": "app", "pwd": "theirs", "roles": [] }).await?;
     run(&pair.to, "shop", doc! { "createUser": "other", "pwd": "theirs", "roles": [] }).await?;
-    let (code, message) = refusal(&spec, &dir).await?;
+    let (code, message) = refusal(&spec, &folder).await?;
     ensure!(code == FaultCode::DestinationNotEmpty && message.contains("shop.system.users.app"), "{message}");
     // A sync that is started all the same touches none.
-    let engine = at_rest(&spec, &Tuning::default(), &dir.path().join("forced"))?;
+    let engine = at_rest(&spec, &Tuning::default(), folder.path())?;
     let (sender, _reports) = tokio::sync::mpsc::channel(10);
     let fault = engine.start_sync(sender).await.err().context("it starts over a stranger's user")?;
     ensure!(fault.code == FaultCode::DestinationNotEmpty && fault.message.contains("user app of shop"), "{fault}");
@@ -215,11 +217,11 @@ async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_wit
     let names: Vec<String> = drops.iter().map(ToString::to_string).collect();
     ensure!(names == ["shop.system.users.app", "shop.system.users.other"], "{names:?}");
     let admins: Vec<Namespace> = vec!["admin.system.users.mover".parse()?];
-    let engine = at_rest(&dropping, &Tuning::default(), &dir.path().join("run"))?;
+    let engine = at_rest(&dropping, &Tuning::default(), folder.path())?;
     engine.drop_namespaces(DropWhat::Listed([drops, admins].concat())).await?;
     log_in(&pair.destination, "admin", "mover", "moving").await?;
     ensure!(kept(&pair.to, "shop").await?.iter().all(Vec::is_empty), "listed users are not dropped");
-    let mut sync = Run::start_with(&pair, dropping, Tuning::default()).await?;
+    let mut sync = Run::begin_in(folder, vec![pair.from.clone()], dropping, Tuning::default()).await?;
     sync.caught_up().await?;
     log_in(&pair.destination, "shop", "app", "ours").await?;
 
@@ -227,8 +229,7 @@ async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_wit
     sync.stop().await?;
     run(&pair.to, "shop", doc! { "createUser": "stranger", "pwd": "theirs", "roles": [] }).await?;
     let made = sync.engine().progress().created_namespaces;
-    let engine = at_rest(&spec, &Tuning::default(), &dir.path().join("next"))?;
-    engine.drop_namespaces(DropWhat::Created(made)).await?;
+    sync.engine().drop_namespaces(DropWhat::Created(made)).await?;
     let left: Vec<Vec<String>> = kept(&pair.to, "shop").await?;
     ensure!(left[0].len() == 1 && left[0][0].contains("stranger") && left[1].is_empty(), "{left:?}");
     let listed: Document = run(&pair.to, "shop", doc! { "listCollections": 1 }).await?;

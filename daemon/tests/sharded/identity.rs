@@ -11,7 +11,7 @@ use crate::driven::Driven;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_was_made_anew_is_named() -> Result<()> {
     let (mut source, destination) =
-        tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(2)), ReplicaSet::start(Options::default()))?;
+        tokio::try_join!(ShardedCluster::start(ClusterOptions::shards(3)), ReplicaSet::start(Options::default()))?;
     fill(&source).await?;
     let mut run = Driven::start(spec(&source, destination.uri())).await?;
     run.ready().await?;

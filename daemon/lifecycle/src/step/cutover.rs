@@ -18,11 +18,30 @@ impl Walk<'_> {
         };
         // One wait after the other is one wait.
         let so_far = doing.as_ref().and_then(|doing| doing.waiting_since);
+        let failing_since = doing.as_ref().and_then(|doing| doing.failing_since);
         let waiting_since = waits.then(|| so_far.unwrap_or(self.now));
-        let doing = Some(Doing { what: what.clone(), waiting_since });
+        let doing = Some(Doing { what: what.clone(), waiting_since, failing_since });
         let cutover = cutover.clone();
         self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } };
         self.note(EntryKind::Step, format!("before the source is blocked: {what}"), None);
+    }
+
+    /// Begins the checks before a cutover again, after a fault that may pass; gives up what has failed again and again for as long as
+    /// a wait may take.
+    pub(super) fn check_again(&mut self, fault: Fault) {
+        let State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } } = &self.run.state else {
+            return;
+        };
+        let failing_since = doing.as_ref().and_then(|doing| doing.failing_since).unwrap_or(self.now);
+        if self.now >= failing_since.plus(self.run.settings.max_downtime.get()) {
+            return self.give_up(fault, AfterUndo::Ready);
+        }
+        let what = format!("the checks begin again after an error: {}", fault.message);
+        let doing = Some(Doing { what, waiting_since: None, failing_since: Some(failing_since) });
+        let cutover = cutover.clone();
+        self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } };
+        self.trouble(fault);
+        self.again = true;
     }
 
     pub(super) fn cutover_prepared(&mut self, attempt: Attempt) {
@@ -32,6 +51,7 @@ impl Walk<'_> {
         let State::Draining { cutover, .. } = &self.run.state else { return };
         let cutover = cutover.clone();
         self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: Some(self.now), doing: None } };
+        self.recovered();
         self.note(EntryKind::Step, "the checks before the cutover have passed", None);
         self.look_at_vitals();
     }

@@ -253,6 +253,8 @@ impl Walk<'_> {
                 self.sync_stopped_by(fault)
             }
             State::Draining { stage, .. } => match stage {
+                // Nothing is blocked, and what the checks met may pass within the bound of their waits.
+                DrainStage::Preparing { .. } if fault.code == FaultCode::Unreachable => self.check_again(fault),
                 DrainStage::Preparing { .. } => self.give_up(fault, AfterUndo::Ready),
                 DrainStage::Blocking { .. } | DrainStage::Watching | DrainStage::Applying { .. } => {
                     if fault.retryable {

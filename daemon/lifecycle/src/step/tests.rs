@@ -384,6 +384,27 @@ fn what_waits_before_the_block_is_bounded_and_told() {
 }
 
 #[test]
+fn checks_before_the_block_that_meet_an_outage_begin_again_within_the_bound() {
+    let mut life = Life::ready();
+    life.acknowledge().expect("ready");
+    let outage = || Fault::new(FaultCode::Unreachable, "connection reset by peer");
+    let failed = || Event::EffectFailed { effect: Effect::PrepareCutover { attempt: BLOCK }, fault: outage() };
+    life.feed(failed());
+    assert_eq!(life.run.phase(), Phase::Draining, "nothing is blocked, and it may pass");
+    assert!(life.due().contains(&EffectKind::PrepareCutover), "{:?}", life.due());
+    assert_eq!(life.run.trouble.as_ref().map(|fault| fault.code), Some(FaultCode::Unreachable));
+    // A build between two outages may take as long as it takes; what fails for ever does not.
+    life.feed(Event::CutoverPreparing { what: "indexes are built".to_owned(), waits: false });
+    life.wait(299_999);
+    life.feed(failed());
+    assert_eq!(life.run.phase(), Phase::Draining);
+    life.wait(1);
+    life.feed(failed());
+    assert_eq!(life.run.phase(), Phase::Ready);
+    assert_eq!(life.run.aborted.as_ref().map(|fault| fault.code), Some(FaultCode::Unreachable));
+}
+
+#[test]
 fn a_drain_that_ends_at_the_bound_is_too_late() {
     let mut life = Life::applying();
     life.wait(300_000);

@@ -42,7 +42,7 @@ impl MongoRun {
         let pair = self.pair().await?;
         // Before anything is written, the marker too: it is a witness.
         let identity = self.identity(&pair).await?;
-        identity.hold().await?;
+        identity.hold_reachable().await?;
         Versions::of(&pair.source.entry, &pair.destination).keep(&self.context.run_dir)?;
         if pair.source.tells_shards_apart() {
             let read = self.progress.shards().iter().map(|shard| shard.name().clone()).collect();
