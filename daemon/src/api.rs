@@ -1,6 +1,8 @@
 //! The daemon's gRPC service: checks who calls and what they send, and passes it on.
 
 mod caller;
+pub(super) mod tcp_tls;
+pub mod unix_socket;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -18,9 +20,10 @@ use schemas::wire::v1::act_request::Act;
 use schemas::wire::v1::cutover_server::Cutover;
 use schemas::wire::v1::open::Side;
 use schemas::wire::v1::{
-    ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse, Found, GetDaemonRequest,
-    GetDaemonResponse, InspectRequest, InspectResponse, KeepSecretsRequest, KeepSecretsResponse, LookRequest, LookResponse,
-    MismatchesRequest, MismatchesResponse, ObserveRequest, ObserveResponse, Open, ReportRequest, ReportResponse,
+    ActRequest, ActResponse, Applied, ApplyRequest, ApplyResponse, EventsRequest, EventsResponse,
+    Found, GetDaemonRequest, GetDaemonResponse, InspectRequest, InspectResponse,
+    KeepSecretsRequest, KeepSecretsResponse, LookRequest, LookResponse, MismatchesRequest,
+    MismatchesResponse, ObserveRequest, ObserveResponse, Open, ReportRequest, ReportResponse,
 };
 use schemas::wire::{FORMAT_VERSION, check_format, from_json, to_json, to_status};
 use tokio::sync::mpsc;
@@ -28,13 +31,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::engine::outlook::Fresh;
+use crate::directory_watch::Board;
+use crate::engine::drift::Fresh;
 use crate::engine::{EngineProgress, Ours};
-use crate::engines::Engines;
+use crate::open_runs::Engines;
 use crate::registry::{ByHandAct, DeclaredChange, Registry, check_shard};
 use crate::secret_store::SecretStore;
 use crate::status::observed;
-use crate::watch::Board;
 
 /// Changes that one request may carry: far more than one HCL directory has.
 const MOST_CHANGES: usize = 1_000;
@@ -51,7 +54,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 /// Runs that are looked around at once.
 const LOOKED_AT_ONCE: usize = 32;
 
-/// How long a look around one run may take: it connects anew to both sides, and lists their collections.
+/// How long a look around one run may take: it connects anew to both sides, and lists their
+/// collections.
 const LOOK_AROUND_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Records that wait for a slow reader of `Events`.
@@ -71,18 +75,42 @@ pub struct Api {
 impl Api {
     /// From its parts; `stop` ends the streams.
     #[must_use]
-    pub fn new(registry: Registry, engines: Arc<Engines>, state_dir: PathBuf, watching: Board, stop: CancellationToken) -> Self {
+    pub fn new(
+        registry: Registry,
+        engines: Arc<Engines>,
+        state_dir: PathBuf,
+        watching: Board,
+        stop: CancellationToken,
+    ) -> Self {
         let path = state_dir.display().to_string();
-        Self { registry, engines, secrets: SecretStore::new(state_dir), state_dir: path, watching, stop }
+        Self {
+            registry,
+            engines,
+            secrets: SecretStore::new(state_dir),
+            state_dir: path,
+            watching,
+            stop,
+        }
     }
 }
 
 impl Api {
-    /// Has the engine begin the copy of one shard again, while documents are copied; what else may be is the lifecycle's to say.
-    async fn begin_shard_again(&self, workspace: Option<Workspace>, name: MigrationName, shard: &ShardName) -> Result<(), Fault> {
+    /// Has the engine begin the copy of one shard again, while documents are copied; what else may
+    /// be is the lifecycle's to say.
+    async fn begin_shard_again(
+        &self,
+        workspace: Option<Workspace>,
+        name: MigrationName,
+        shard: &ShardName,
+    ) -> Result<(), Fault> {
         let key = self.registry.resolve(workspace, name).await?;
-        let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await?;
-        let Some(record) = views.into_iter().map(|view| view.record).find(|record| record.run.phase() == Phase::Copying) else {
+        let views =
+            self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await?;
+        let Some(record) = views
+            .into_iter()
+            .map(|view| view.record)
+            .find(|record| record.run.phase() == Phase::Copying)
+        else {
             return Ok(());
         };
         check_shard(self.engines.progress(&record.run.id), &key.name, shard)?;
@@ -92,30 +120,50 @@ impl Api {
         }
     }
 
-    /// Sees that a destination was not handed over before its source is opened in its place: where the journal could not be written, it need
-    /// not say so. Whether the run is one whose source may be opened is the lifecycle's to say.
-    async fn see_destination_closed(&self, workspace: Option<Workspace>, name: MigrationName) -> Result<(), Fault> {
+    /// Sees that a destination was not handed over before its source is opened in its place: where
+    /// the journal could not be written, it need not say so. Whether the run is one whose source
+    /// may be opened is the lifecycle's to say.
+    async fn see_destination_closed(
+        &self,
+        workspace: Option<Workspace>,
+        name: MigrationName,
+    ) -> Result<(), Fault> {
         let key = self.registry.resolve(workspace, name).await?;
-        let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await?;
-        let Some(record) = views.into_iter().map(|view| view.record).find(|record| record.run.phase() == Phase::Finalizing)
+        let views =
+            self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await?;
+        let Some(record) = views
+            .into_iter()
+            .map(|view| view.record)
+            .find(|record| record.run.phase() == Phase::Finalizing)
         else {
             return Ok(());
         };
-        let remedy = "once it is seen to be closed, run this again; or open the source on the server itself, if you know that nobody has \
+        let remedy = "once it is seen to be closed, run this again; or open the source on the \
+             server itself, if you know that nobody has \
                       written to the destination: setUserWriteBlockMode { global: false }";
-        let Some(engine) = self.engines.for_reading(&key.workspace, &record.run, &record.spec).await else {
-            let message = format!("the run of {} is not open, so that its destination cannot be asked", key.name);
+        let Some(engine) =
+            self.engines.for_reading(&key.workspace, &record.run, &record.spec).await
+        else {
+            let message = format!(
+                "the run of {} is not open, so that its destination cannot be asked",
+                key.name
+            );
             return Err(Fault::new(FaultCode::WrongState, message).with_remedy(remedy));
         };
         match engine.handed_over().await {
             Ok(false) => Ok(()),
             Ok(true) => {
-                let message = format!("the destination of {} has its settings back, and may have taken writes", key.name);
+                let message = format!(
+                    "the destination of {} has its settings back, and may have taken writes",
+                    key.name
+                );
                 Err(Fault::new(FaultCode::WrongState, message).with_remedy("let it go on"))
             }
             Err(fault) => {
-                let message =
-                    format!("it is not seen whether the destination of {} has taken writes: {}", key.name, fault.message);
+                let message = format!(
+                    "it is not seen whether the destination of {} has taken writes: {}",
+                    key.name, fault.message
+                );
                 Err(Fault::new(FaultCode::WrongState, message).with_remedy(remedy))
             }
         }
@@ -140,7 +188,10 @@ fn name(text: String) -> Result<MigrationName, Status> {
 
 #[tonic::async_trait]
 impl Cutover for Api {
-    async fn get_daemon(&self, request: Request<GetDaemonRequest>) -> Result<Response<GetDaemonResponse>, Status> {
+    async fn get_daemon(
+        &self,
+        request: Request<GetDaemonRequest>,
+    ) -> Result<Response<GetDaemonResponse>, Status> {
         caller::caller(&request)?;
         Ok(Response::new(GetDaemonResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -151,21 +202,30 @@ impl Cutover for Api {
         }))
     }
 
-    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
+    async fn observe(
+        &self,
+        request: Request<ObserveRequest>,
+    ) -> Result<Response<ObserveResponse>, Status> {
         caller::caller(&request)?;
         let request = request.into_inner();
         let wanted = if request.name.is_empty() { None } else { Some(name(request.name)?) };
-        let views = self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
+        let views =
+            self.registry.observe(workspace(request.workspace)?, wanted).await.map_err(refuse)?;
         let observed = views.into_iter().map(|view| async {
             let record = view.record.clone();
             let run = record.run.id.clone();
-            let engine = self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await;
+            let engine =
+                self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await;
             let progress = engine.map(|engine| engine.progress());
             let mut observed = observed(view, progress);
-            // Whether an extension helps is for its plan to say, and nothing else looks while the run stands still.
+            // Whether an extension helps is for its plan to say, and nothing else looks while the
+            // run stands still.
             if observed.status.phase == Phase::Expired {
                 observed.resume_point_held =
-                    tokio::time::timeout(LOOK_PATIENCE, self.engines.resume_point_held(&run)).await.ok().flatten();
+                    tokio::time::timeout(LOOK_PATIENCE, self.engines.resume_point_held(&run))
+                        .await
+                        .ok()
+                        .flatten();
             }
             to_json(&observed)
         });
@@ -175,37 +235,65 @@ impl Cutover for Api {
 
     async fn look(&self, request: Request<LookRequest>) -> Result<Response<LookResponse>, Status> {
         caller::caller(&request)?;
-        let views = self.registry.observe(workspace(request.into_inner().workspace)?, None).await.map_err(refuse)?;
+        let views = self
+            .registry
+            .observe(workspace(request.into_inner().workspace)?, None)
+            .await
+            .map_err(refuse)?;
         let connections = Fresh::default();
         let found = views.into_iter().map(async |view| {
             let record = view.record;
             let is_under_way = match record.run.phase() {
-                Phase::Copying | Phase::CatchingUp | Phase::Ready | Phase::Paused | Phase::Failed | Phase::Expired => true,
-                Phase::Validating | Phase::Draining | Phase::Finalizing | Phase::Completed | Phase::Cancelled => false,
+                Phase::Copying
+                | Phase::CatchingUp
+                | Phase::Ready
+                | Phase::Paused
+                | Phase::Failed
+                | Phase::Expired => true,
+                Phase::Validating
+                | Phase::Draining
+                | Phase::Finalizing
+                | Phase::Completed
+                | Phase::Cancelled => false,
             };
             if !record.declared || !is_under_way {
                 return None;
             }
-            let engine = self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await?;
-            let findings = tokio::time::timeout(LOOK_AROUND_PATIENCE, engine.look(&connections)).await.ok()?;
+            let engine =
+                self.engines.for_reading(&record.key.workspace, &record.run, &record.spec).await?;
+            let findings =
+                tokio::time::timeout(LOOK_AROUND_PATIENCE, engine.look(&connections)).await.ok()?;
             Some(Found {
                 workspace: record.key.workspace.to_string(),
                 name: record.key.name.to_string(),
                 findings: findings.iter().map(to_json).collect(),
             })
         });
-        let found = stream::iter(found).buffer_unordered(LOOKED_AT_ONCE).filter_map(std::future::ready).collect().await;
+        let found = stream::iter(found)
+            .buffer_unordered(LOOKED_AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
         Ok(Response::new(LookResponse { found }))
     }
 
-    async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
+    async fn inspect(
+        &self,
+        request: Request<InspectRequest>,
+    ) -> Result<Response<InspectResponse>, Status> {
         caller::caller(&request)?;
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
-        let mut spec: MigrationSpec = from_json("the declaration", &request.spec).map_err(refuse)?;
+        let mut spec: MigrationSpec =
+            from_json("the declaration", &request.spec).map_err(refuse)?;
         let tried_out = self.secrets.try_out(&mut spec, &request.secrets).map_err(refuse)?;
-        // What earlier runs of this migration made there is dropped by a new one, and so is no obstacle to it.
-        let views = self.registry.observe(workspace(request.workspace)?, Some(spec.name.clone())).await.map_err(refuse)?;
+        // What earlier runs of this migration made there is dropped by a new one, and so is no
+        // obstacle to it.
+        let views = self
+            .registry
+            .observe(workspace(request.workspace)?, Some(spec.name.clone()))
+            .await
+            .map_err(refuse)?;
         let all = self.registry.observe(None, None).await.map_err(refuse)?;
         let neighbours = all.into_iter().map(|view| view.record.run.id.clone()).collect();
         let mut ours = Ours { neighbours, ..Ours::default() };
@@ -220,31 +308,57 @@ impl Cutover for Api {
         Ok(Response::new(InspectResponse { inspection: to_json(&inspection) }))
     }
 
-    async fn keep_secrets(&self, request: Request<KeepSecretsRequest>) -> Result<Response<KeepSecretsResponse>, Status> {
+    async fn keep_secrets(
+        &self,
+        request: Request<KeepSecretsRequest>,
+    ) -> Result<Response<KeepSecretsResponse>, Status> {
         caller::caller(&request)?;
         let request = request.into_inner();
         let workspace = Workspace::new(request.workspace).map_err(invalid)?;
         let name = name(request.name)?;
-        let views = self.registry.observe(Some(workspace.clone()), Some(name.clone())).await.map_err(refuse)?;
+        let views = self
+            .registry
+            .observe(Some(workspace.clone()), Some(name.clone()))
+            .await
+            .map_err(refuse)?;
         let declared = views.first().map(|view| &*view.record.spec);
         self.secrets.keep(&workspace, &name, &request.secrets, declared).map_err(refuse)?;
         Ok(Response::new(KeepSecretsResponse {}))
     }
 
-    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+    async fn apply(
+        &self,
+        request: Request<ApplyRequest>,
+    ) -> Result<Response<ApplyResponse>, Status> {
         let actor = caller::actor(&request, request.get_ref().actor.as_ref())?;
         let request = request.into_inner();
         check_format(request.format_version).map_err(refuse)?;
         let workspace = Workspace::new(request.workspace).map_err(invalid)?;
         if request.changes.len() > MOST_CHANGES {
-            return Err(invalid(format!("{} changes at once are more than {MOST_CHANGES}", request.changes.len())));
+            return Err(invalid(format!(
+                "{} changes at once are more than {MOST_CHANGES}",
+                request.changes.len()
+            )));
         }
         let mut changes = Vec::with_capacity(request.changes.len());
         for change in request.changes {
-            let spec =
-                if change.spec.is_empty() { None } else { Some(from_json("the declaration", &change.spec).map_err(refuse)?) };
-            let drops = change.drops.iter().map(|drop| drop.parse()).collect::<Result<Vec<Namespace>, _>>().map_err(invalid)?;
-            changes.push(DeclaredChange { name: name(change.name)?, expected: Serial(change.expected_serial), spec, drops });
+            let spec = if change.spec.is_empty() {
+                None
+            } else {
+                Some(from_json("the declaration", &change.spec).map_err(refuse)?)
+            };
+            let drops = change
+                .drops
+                .iter()
+                .map(|drop| drop.parse())
+                .collect::<Result<Vec<Namespace>, _>>()
+                .map_err(invalid)?;
+            changes.push(DeclaredChange {
+                name: name(change.name)?,
+                expected: Serial(change.expected_serial),
+                spec,
+                drops,
+            });
         }
         let applied = self.registry.apply(workspace, changes, actor).await.map_err(refuse)?;
         let applied = applied
@@ -266,35 +380,65 @@ impl Cutover for Api {
             Some(Act::Resume(_)) => ByHandAct::Resume,
             Some(Act::Cancel(_)) => ByHandAct::Cancel,
             Some(Act::Open(Open { side: Some(Side::Source(_)) })) => {
-                self.see_destination_closed(workspace(request.workspace.clone())?, name(request.name.clone())?)
-                    .await
-                    .map_err(refuse)?;
+                self.see_destination_closed(
+                    workspace(request.workspace.clone())?,
+                    name(request.name.clone())?,
+                )
+                .await
+                .map_err(refuse)?;
                 ByHandAct::Open(Opened::Source)
             }
-            Some(Act::Open(Open { side: Some(Side::Destination(_)) })) => ByHandAct::Open(Opened::Destination),
-            Some(Act::Open(Open { side: None })) => return Err(invalid("the request names no side to open")),
+            Some(Act::Open(Open { side: Some(Side::Destination(_)) })) => {
+                ByHandAct::Open(Opened::Destination)
+            }
+            Some(Act::Open(Open { side: None })) => {
+                return Err(invalid("the request names no side to open"));
+            }
             Some(Act::Extend(extend)) => ByHandAct::Extend(extend.extensions),
             Some(Act::RestartShard(restart)) => {
                 let shard = ShardName(restart.shard);
                 let owner = workspace(request.workspace.clone())?;
-                self.begin_shard_again(owner, name(request.name.clone())?, &shard).await.map_err(refuse)?;
+                self.begin_shard_again(owner, name(request.name.clone())?, &shard)
+                    .await
+                    .map_err(refuse)?;
                 ByHandAct::RestartShard(shard)
             }
             None => {
-                return Err(refuse(Fault::new(FaultCode::VersionMismatch, "the request names no act that this daemon knows")));
+                return Err(refuse(Fault::new(
+                    FaultCode::VersionMismatch,
+                    "the request names no act that this daemon knows",
+                )));
             }
         };
-        let message = self.registry.act(workspace(request.workspace)?, name(request.name)?, act, actor).await.map_err(refuse)?;
+        let message = self
+            .registry
+            .act(workspace(request.workspace)?, name(request.name)?, act, actor)
+            .await
+            .map_err(refuse)?;
         Ok(Response::new(ActResponse { message }))
     }
 
-    async fn mismatches(&self, request: Request<MismatchesRequest>) -> Result<Response<MismatchesResponse>, Status> {
+    async fn mismatches(
+        &self,
+        request: Request<MismatchesRequest>,
+    ) -> Result<Response<MismatchesResponse>, Status> {
         caller::caller(&request)?;
         let request = request.into_inner();
-        let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
-        let views = self.registry.observe(Some(key.workspace.clone()), Some(key.name.clone())).await.map_err(refuse)?;
+        let key = self
+            .registry
+            .resolve(workspace(request.workspace)?, name(request.name)?)
+            .await
+            .map_err(refuse)?;
+        let views = self
+            .registry
+            .observe(Some(key.workspace.clone()), Some(key.name.clone()))
+            .await
+            .map_err(refuse)?;
         let Some(view) = views.into_iter().next() else {
-            return Err(refuse(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {}", key.name))));
+            return Err(refuse(Fault::new(
+                FaultCode::UnknownMigration,
+                format!("there is no migration {}", key.name),
+            )));
         };
         let record = view.record;
         let (mismatches, foreign_writes, verification) =
@@ -304,7 +448,11 @@ impl Cutover for Api {
                     engine.foreign_writes(MOST_FOREIGN_WRITES).await.map_err(refuse)?,
                     engine.progress().verification,
                 ),
-                None => (Vec::new(), Vec::new(), EngineProgress::none(record.spec.verify.mode).verification),
+                None => (
+                    Vec::new(),
+                    Vec::new(),
+                    EngineProgress::none(record.spec.verify.mode).verification,
+                ),
             };
         Ok(Response::new(MismatchesResponse {
             mismatches: mismatches.iter().map(to_json).collect(),
@@ -313,19 +461,33 @@ impl Cutover for Api {
         }))
     }
 
-    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+    async fn report(
+        &self,
+        request: Request<ReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
         caller::caller(&request)?;
         let request = request.into_inner();
-        let report = self.registry.report(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
+        let report = self
+            .registry
+            .report(workspace(request.workspace)?, name(request.name)?)
+            .await
+            .map_err(refuse)?;
         Ok(Response::new(ReportResponse { report: to_json(&report) }))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
 
-    async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+    async fn events(
+        &self,
+        request: Request<EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
         caller::caller(&request)?;
         let request = request.into_inner();
-        let key = self.registry.resolve(workspace(request.workspace)?, name(request.name)?).await.map_err(refuse)?;
+        let key = self
+            .registry
+            .resolve(workspace(request.workspace)?, name(request.name)?)
+            .await
+            .map_err(refuse)?;
         let (sender, receiver) = mpsc::channel(ENTRIES_AHEAD);
         let (registry, stop) = (self.registry.clone(), self.stop.clone());
         tokio::spawn(async move {
@@ -345,7 +507,8 @@ impl Cutover for Api {
                     let Some(last) = page.last() else { break };
                     after = last.seq;
                     for entry in &page {
-                        if sender.send(Ok(EventsResponse { entry: to_json(entry) })).await.is_err() {
+                        if sender.send(Ok(EventsResponse { entry: to_json(entry) })).await.is_err()
+                        {
                             return;
                         }
                     }

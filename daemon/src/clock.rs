@@ -1,8 +1,9 @@
 //! The one file that reads the clock.
 //!
-//! The daemon's trusted time is the wall clock's, but it never goes back: within one boot of the machine it is at least what was
-//! trusted before and the time that has elapsed since, suspension included; across boots, at least what was stored. Setting the wall
-//! clock back so never lengthens a window. Setting it forward shortens one, for good.
+//! The daemon's trusted time is the wall clock's, but it never goes back: within one boot of the
+//! machine it is at least what was trusted before and the time that has elapsed since, suspension
+//! included; across boots, at least what was stored. Setting the wall clock back so never lengthens
+//! a window. Setting it forward shortens one, for good.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -46,7 +47,9 @@ impl Clock {
     /// Goes on from what was stored, if anything was.
     #[must_use]
     pub fn resume(mark: Option<&Mark>, offset_file: Option<PathBuf>) -> Self {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_default();
         let reading = read(offset_file.as_ref());
         let last = match mark {
             // The same boot: what has elapsed since counts, whatever the wall clock says.
@@ -54,11 +57,14 @@ impl Clock {
                 advance(Reading { wall: mark.utc, since_boot: mark.since_boot }, reading)
             }
             // Another boot: only the wall clock knows how long the machine was down.
-            Some(mark) => Reading { wall: reading.wall.max(mark.utc), since_boot: reading.since_boot },
+            Some(mark) => {
+                Reading { wall: reading.wall.max(mark.utc), since_boot: reading.since_boot }
+            }
             None => reading,
         };
         if last.wall > reading.wall.plus(Duration::from_secs(60)) {
-            warn!(wall = %reading.wall, trusted = %last.wall, "the wall clock is behind what it was; the trusted time does not follow it back");
+            warn!(wall = %reading.wall, trusted = %last.wall, "the wall clock is behind what it \
+                 was; the trusted time does not follow it back");
         }
         Self { offset_file, boot, last: Mutex::new(last) }
     }
@@ -78,10 +84,14 @@ impl Clock {
     }
 }
 
-/// The next trusted reading: the wall clock, but not behind the last one and what has elapsed since.
+/// The next trusted reading: the wall clock, but not behind the last one and what has elapsed
+/// since.
 fn advance(last: Reading, reading: Reading) -> Reading {
     let elapsed = reading.since_boot.saturating_sub(last.since_boot);
-    Reading { wall: reading.wall.max(last.wall.plus(elapsed)), since_boot: reading.since_boot.max(last.since_boot) }
+    Reading {
+        wall: reading.wall.max(last.wall.plus(elapsed)),
+        since_boot: reading.since_boot.max(last.since_boot),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the clock")]
@@ -90,12 +100,18 @@ fn read(offset_file: Option<&PathBuf>) -> Reading {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let wall = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
     let boot = clock_gettime(ClockId::Boottime);
-    let since_boot = Duration::new(u64::try_from(boot.tv_sec).unwrap_or(0), u32::try_from(boot.tv_nsec).unwrap_or(0));
+    let since_boot = Duration::new(
+        u64::try_from(boot.tv_sec).unwrap_or(0),
+        u32::try_from(boot.tv_nsec).unwrap_or(0),
+    );
     let offset = offset_file
         .and_then(|path| std::fs::read_to_string(path).ok())
         .and_then(|text| text.trim().parse::<i64>().ok())
         .unwrap_or(0);
-    Reading { wall: UtcTime::from_millis(wall.saturating_add(offset.saturating_mul(1_000))), since_boot }
+    Reading {
+        wall: UtcTime::from_millis(wall.saturating_add(offset.saturating_mul(1_000))),
+        since_boot,
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +123,10 @@ mod tests {
     use super::{Clock, Mark, Reading, advance};
 
     fn reading(wall_s: i64, since_boot_s: u64) -> Reading {
-        Reading { wall: UtcTime::from_millis(wall_s * 1_000), since_boot: Duration::from_secs(since_boot_s) }
+        Reading {
+            wall: UtcTime::from_millis(wall_s * 1_000),
+            since_boot: Duration::from_secs(since_boot_s),
+        }
     }
 
     #[test]
@@ -128,7 +147,10 @@ mod tests {
     #[test]
     fn a_suspended_machine_counts() {
         // CLOCK_BOOTTIME includes the time asleep, whatever the wall clock says on waking.
-        assert_eq!(advance(reading(1_000, 10), reading(1_001, 3_610)).wall, UtcTime::from_millis(4_600_000));
+        assert_eq!(
+            advance(reading(1_000, 10), reading(1_001, 3_610)).wall,
+            UtcTime::from_millis(4_600_000)
+        );
     }
 
     #[test]

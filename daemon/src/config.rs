@@ -6,15 +6,26 @@ use std::str::FromStr;
 
 use clap::Parser;
 
-/// Holds MongoDB migrations: moves their data, keeps their cutover windows, and cuts over when a reviewed change says so.
+/// Holds MongoDB migrations: moves their data, keeps their cutover windows, and cuts over when a
+/// reviewed change says so.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "cutoverd", version)]
 pub struct Config {
     /// Where the daemon keeps its journal and checkpoints; created if missing, for its owner only
-    #[arg(long, value_name = "DIR", env = "CUTOVERD_STATE_DIR", default_value = "/var/lib/cutover")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "CUTOVERD_STATE_DIR",
+        default_value = "/var/lib/cutover"
+    )]
     pub state_dir: PathBuf,
     /// Where it listens: unix:PATH
-    #[arg(long, value_name = "unix:PATH", env = "CUTOVERD_LISTEN", default_value = schemas::wire::DEFAULT_ENDPOINT)]
+    #[arg(
+        long,
+        value_name = "unix:PATH",
+        env = "CUTOVERD_LISTEN",
+        default_value = schemas::wire::DEFAULT_ENDPOINT
+    )]
     pub listen: Listen,
     /// Where it listens on TCP, with mutual TLS, besides; not at all, where absent
     #[arg(
@@ -27,18 +38,26 @@ pub struct Config {
     /// PEM file with the daemon's certificate and its key, for --listen-tls
     #[arg(long, value_name = "FILE", env = "CUTOVERD_TLS_CERTIFICATE_KEY_FILE")]
     pub tls_certificate_key_file: Option<PathBuf>,
-    /// PEM file with the authorities of callers: whoever has a certificate of theirs may do everything, so they must be for
-    /// this daemon alone
+    /// PEM file with the authorities of callers: whoever has a certificate of theirs may do
+    /// everything, so they must be for this daemon alone
     #[arg(long, value_name = "FILE", env = "CUTOVERD_TLS_CLIENT_CA_FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
-    /// Where it answers /healthz and /metrics (Prometheus) over HTTP: a loopback address; not at all, where absent
+    /// Where it answers /healthz and /metrics (Prometheus) over HTTP: a loopback address; not at
+    /// all, where absent
     #[arg(long, value_name = "ADDRESS:PORT", env = "CUTOVERD_HTTP")]
     pub http: Option<SocketAddr>,
-    /// A directory with HCL: what changes there is planned and applied, with variables' values from the environment
+    /// A directory with HCL: what changes there is planned and applied, with variables' values from
+    /// the environment
     #[arg(long, value_name = "DIR", env = "CUTOVERD_WATCH")]
     pub watch: Option<PathBuf>,
-    /// The memory it may take, for all migrations together, in MiB; at least 189, however large documents are
-    #[arg(long, value_name = "MIB", env = "CUTOVERD_MEMORY_MB", default_value_t = crate::memory::DEFAULT_BYTES >> 20)]
+    /// The memory it may take, for all migrations together, in MiB; at least 189, however large
+    /// documents are
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "CUTOVERD_MEMORY_MB",
+        default_value_t = crate::memory::DEFAULT_BYTES >> 20
+    )]
     pub memory_mb: u64,
     /// What it logs to stderr, such as `info` or `daemon=debug`
     #[arg(long, value_name = "FILTER", env = "CUTOVERD_LOG", default_value = "info")]
@@ -54,7 +73,10 @@ pub struct Listen {
 
 /// A text that names no Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no socket to listen on; write unix:PATH with an absolute path, as in {default}", default = schemas::wire::DEFAULT_ENDPOINT)]
+#[error(
+    "{0:?} is no socket to listen on; write unix:PATH with an absolute path, as in {default}",
+    default = schemas::wire::DEFAULT_ENDPOINT
+)]
 pub struct InvalidListen(String);
 
 impl FromStr for Listen {
@@ -62,7 +84,8 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, InvalidListen> {
         let invalid = || InvalidListen(text.to_owned());
         let rest = text.strip_prefix("unix:").ok_or_else(invalid)?;
-        // `unix:///run/x` and `unix:/run/x` are one path; `unix://host/x` would be another machine's.
+        // `unix:///run/x` and `unix:/run/x` are one path; `unix://host/x` would be another
+        // machine's.
         let path = match rest.strip_prefix("//") {
             Some(path) => path,
             None => rest,
@@ -95,7 +118,15 @@ mod tests {
         for text in ["unix:/run/c.sock", "unix:///run/c.sock"] {
             assert_eq!(text.parse::<Listen>().expect(text).path, Path::new("/run/c.sock"));
         }
-        for text in ["", "/run/c.sock", "unix:", "unix:c.sock", "unix://host/c.sock", "unix:/run/", "tcp:127.0.0.1:1"] {
+        for text in [
+            "",
+            "/run/c.sock",
+            "unix:",
+            "unix:c.sock",
+            "unix://host/c.sock",
+            "unix:/run/",
+            "tcp:127.0.0.1:1",
+        ] {
             assert!(text.parse::<Listen>().is_err(), "{text:?}");
         }
     }

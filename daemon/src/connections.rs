@@ -1,8 +1,9 @@
-//! How many callers are let in at once: what they take of this process' descriptors leaves the engine those for its servers.
+//! How many callers are let in at once: what they take of this process' descriptors leaves the
+//! engine those for its servers.
 //!
-//! Where a listener has as many connections as it may, a new one is let in for one that is cut: of those that have not shown who
-//! they are the oldest, else the one on which nothing has moved for the longest. So nobody keeps others out by connecting often or by
-//! being slow.
+//! Where a listener has as many connections as it may, a new one is let in for one that is cut: of
+//! those that have not shown who they are the oldest, else the one on which nothing has moved for
+//! the longest. So nobody keeps others out by connecting often or by being slow.
 
 use std::future::Future;
 use std::io;
@@ -25,24 +26,32 @@ use tracing::{debug, warn};
 /// More descriptors than this are never of use here, and tables of them cost memory.
 const MOST_DESCRIPTORS: u64 = 1 << 20;
 
-/// Fewer descriptors than this may be too few for a migration: each side's members take up to a hundred connections.
+/// Fewer descriptors than this may be too few for a migration: each side's members take up to a
+/// hundred connections.
 const FEW_DESCRIPTORS: u64 = 512;
 
-/// How long a listener waits after it could not take a connection: most often there is no descriptor at that moment.
+/// How long a listener waits after it could not take a connection: most often there is no
+/// descriptor at that moment.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
-/// Raises the number of descriptors that this process may have to what the system lets it raise it to.
+/// Raises the number of descriptors that this process may have to what the system lets it raise it
+/// to.
 pub fn raise_descriptors() {
     let had = getrlimit(Resource::Nofile);
     let most = had.maximum.unwrap_or(MOST_DESCRIPTORS).min(MOST_DESCRIPTORS);
     if had.current.is_some_and(|current| current < most)
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: had.maximum })
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: had.maximum })
     {
         warn!(%error, most, "failed to raise the number of open files");
     }
     let descriptors = descriptors();
     if descriptors < FEW_DESCRIPTORS {
-        warn!(descriptors, advised = FEW_DESCRIPTORS, "few files may be open at once: raise `ulimit -n` or LimitNOFILE");
+        warn!(
+            descriptors,
+            advised = FEW_DESCRIPTORS,
+            "few files may be open at once: raise `ulimit -n` or LimitNOFILE"
+        );
     }
 }
 
@@ -51,7 +60,8 @@ fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(MOST_DESCRIPTORS)
 }
 
-/// How many connections a listener takes at once: a share of the descriptors, up to a number that is enough for any use.
+/// How many connections a listener takes at once: a share of the descriptors, up to a number that
+/// is enough for any use.
 fn share(divisor: u64, enough: u64) -> usize {
     usize::try_from((descriptors() / divisor).clamp(4, enough)).unwrap_or(4)
 }
@@ -121,7 +131,9 @@ impl Open {
     fn cut_one(&self) {
         let lives = self.lives();
         let open = lives.iter().filter(|life| !life.cut.is_cancelled());
-        let rank = |life: &&Arc<Life>| (life.is_met.load(Ordering::Relaxed), life.moved.load(Ordering::Relaxed));
+        let rank = |life: &&Arc<Life>| {
+            (life.is_met.load(Ordering::Relaxed), life.moved.load(Ordering::Relaxed))
+        };
         if let Some(life) = open.min_by_key(rank) {
             debug!("cuts a silent connection: a new one takes its place");
             life.cut.cancel();
@@ -139,9 +151,15 @@ pub(crate) struct Bounded<L> {
 }
 
 impl<L: Accept> Bounded<L> {
-    /// With `most` connections at once. One on which nothing is answered for `patience` is cut, where that is given.
+    /// With `most` connections at once. One on which nothing is answered for `patience` is cut,
+    /// where that is given.
     pub(crate) fn new(listener: L, most: usize, patience: Option<Duration>) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(most.max(1))), open: Arc::default(), patience }
+        Self {
+            listener,
+            permits: Arc::new(Semaphore::new(most.max(1))),
+            open: Arc::default(),
+            patience,
+        }
     }
 
     /// Takes the next connection, however long that takes.
@@ -161,7 +179,10 @@ impl<L: Accept> Bounded<L> {
             Ok(permit) => permit,
             Err(_) => {
                 self.open.cut_one();
-                Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed")
+                Arc::clone(&self.permits)
+                    .acquire_owned()
+                    .await
+                    .expect("the semaphore is never closed")
             }
         };
         let life = Arc::new(Life::default());
@@ -197,7 +218,8 @@ pub(crate) struct Guarded<S> {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How long nothing may be answered, and until when that is.
     late: Option<(Duration, Pin<Box<Sleep>>)>,
-    /// Given back with the connection's descriptor: after it, since members are dropped in their order.
+    /// Given back with the connection's descriptor: after it, since members are dropped in their
+    /// order.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -206,7 +228,8 @@ impl<S> Guarded<S> {
         if self.cut.as_mut().poll(context).is_ready() {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "others take its place"));
         }
-        let is_late = self.late.as_mut().is_some_and(|(_, late)| late.as_mut().poll(context).is_ready());
+        let is_late =
+            self.late.as_mut().is_some_and(|(_, late)| late.as_mut().poll(context).is_ready());
         if is_late { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 
@@ -225,7 +248,11 @@ impl<S> Drop for Guarded<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.check(context)?;
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         self.open.note(&self.life);
@@ -234,7 +261,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.check(context)?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
         self.answered();
@@ -270,7 +301,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 impl<S: Connected> Connected for Guarded<S> {
     type ConnectInfo = S::ConnectInfo;
 
-    /// The server asks for it once it serves the connection: after the handshake, where there is one.
+    /// The server asks for it once it serves the connection: after the handshake, where there is
+    /// one.
     fn connect_info(&self) -> Self::ConnectInfo {
         self.life.is_met.store(true, Ordering::Relaxed);
         self.stream.connect_info()
@@ -287,7 +319,10 @@ mod tests {
 
     use super::Bounded;
 
-    async fn bounded(most: usize, patience: Option<Duration>) -> (Bounded<TcpListener>, std::net::SocketAddr) {
+    async fn bounded(
+        most: usize,
+        patience: Option<Duration>,
+    ) -> (Bounded<TcpListener>, std::net::SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("it listens");
         let address = listener.local_addr().expect("an address");
         (Bounded::new(listener, most, patience), address)
@@ -337,7 +372,8 @@ mod tests {
             while taken.read_u8().await.is_ok() {}
             began.elapsed()
         };
-        let took = tokio::select! { took = read => took, () = drip => panic!("the server's side ends first") };
+        let took = tokio::select! { took = read => took, () = drip => panic!("the server's side \
+        ends first") };
         assert!(took >= Duration::from_millis(400), "{took:?}");
     }
 }

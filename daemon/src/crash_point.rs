@@ -1,4 +1,5 @@
-//! Places at which a test can have the daemon die, named by `CUTOVERD_TEST_CRASH_AT`. Inert without it.
+//! Places at which a test can have the daemon die, named by `CUTOVERD_TEST_CRASH_AT`. Inert without
+//! it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 /// Names the place, once for each start of the daemon.
 pub const CRASH_VARIABLE: &str = "CUTOVERD_TEST_CRASH_AT";
 
-/// Every place: before and after each effect, and after each phase was journaled, before its effects are issued.
+/// Every place: before and after each effect, and after each phase was journaled, before its
+/// effects are issued.
 pub const PLACES: [&str; 43] = [
     "before:retire_earlier",
     "after:retire_earlier",
@@ -105,7 +107,9 @@ impl CrashPoint {
     pub fn from_environment() -> Result<Self, Fault> {
         match std::env::var(CRASH_VARIABLE) {
             Err(_) => Ok(Self::none()),
-            Ok(place) if PLACES.contains(&place.as_str()) => Ok(Self { place: Mutex::new(Some(place)), death: Death::Abort }),
+            Ok(place) if PLACES.contains(&place.as_str()) => {
+                Ok(Self { place: Mutex::new(Some(place)), death: Death::Abort })
+            }
             Ok(place) => Err(Fault::new(
                 FaultCode::InvalidConfiguration,
                 format!("{CRASH_VARIABLE} names no place to crash at: {place:?}"),
@@ -138,7 +142,8 @@ impl CrashPoint {
         }
     }
 
-    /// Dies where this is the place. Returns whether the caller is to stop at once, without another step.
+    /// Dies where this is the place. Returns whether the caller is to stop at once, without another
+    /// step.
     pub fn reach(&self, place: Place) -> bool {
         let mut wanted = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted.as_deref() != Some(place.to_string().as_str()) {

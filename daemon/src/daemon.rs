@@ -12,21 +12,21 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::api::Api;
+use crate::api::tcp_tls::{KEEPALIVE, Remote};
+use crate::api::unix_socket::{Socket, listen};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connections::{Bounded, most_callers};
 use crate::crash_point::CrashPoint;
+use crate::directory_watch::{Board, Watch};
 use crate::engine::Engine;
-use crate::engines::Engines;
 use crate::http::Http;
 use crate::journal::Journal;
-use crate::listen::{Socket, listen};
+use crate::open_runs::Engines;
 use crate::registry::{Parts, Registry, start};
-use crate::remote::{KEEPALIVE, Remote};
 use crate::secret_store::SecretStore;
 use crate::state_dir::StateDir;
 use crate::supervisor::Supervisor;
-use crate::watch::{Board, Watch};
 
 /// How long the parts of the daemon may take to stop; a service manager kills after longer.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -69,12 +69,19 @@ pub struct Daemon {
 
 impl Daemon {
     /// Takes hold of the state directory, takes up every migration in it, and serves.
-    pub async fn start(config: &Config, engine: Arc<dyn Engine>, hooks: TestHooks) -> Result<Self, Fault> {
+    pub async fn start(
+        config: &Config,
+        engine: Arc<dyn Engine>,
+        hooks: TestHooks,
+    ) -> Result<Self, Fault> {
         let state_dir = StateDir::take(&config.state_dir)?;
         let (journal_path, runs) = (state_dir.journal(), state_dir.runs()?);
-        let journal = blocking(move || Journal::open_beside(&journal_path, &runs)).await?.full_while(hooks.full_disk_file);
-        // Before anything is taken up: a daemon that cannot be reached must not begin to work. The socket comes last: who can connect
-        // to it finds a daemon that listens wherever it was told to.
+        let journal = blocking(move || Journal::open_beside(&journal_path, &runs))
+            .await?
+            .full_while(hooks.full_disk_file);
+        // Before anything is taken up: a daemon that cannot be reached must not begin to work. The
+        // socket comes last: who can connect to it finds a daemon that listens wherever it was told
+        // to.
         let remote = Remote::listen(config).await?;
         let http = match config.http {
             Some(address) => Some(Http::listen(address).await?),
@@ -87,24 +94,39 @@ impl Daemon {
         let crash_point = Arc::new(hooks.crash_point);
         let (stop_work, stop_serving) = (crash_point.stop_token(), CancellationToken::new());
         let supervisors = TaskTracker::new();
-        let supervisor = Supervisor::new(Arc::clone(&engines), Arc::clone(&crash_point), supervisors.clone(), stop_work.clone());
+        let supervisor = Supervisor::new(
+            Arc::clone(&engines),
+            Arc::clone(&crash_point),
+            supervisors.clone(),
+            stop_work.clone(),
+        );
         let runtime = tokio::runtime::Handle::current();
         let parts = Parts {
             journal,
             clock,
             engines: Arc::clone(&engines),
             crash_point,
-            supervise: Box::new(move |key, orders, registry| supervisor.supervise(key, orders, registry, &runtime)),
+            supervise: Box::new(move |key, orders, registry| {
+                supervisor.supervise(key, orders, registry, &runtime)
+            }),
         };
         let board = Board::new(Arc::clone(&parts.clock));
         let registry = blocking(move || start(parts)).await?;
         let state_path = absolute(state_dir.path())?;
-        // Nothing is declared yet in this process: what no declaration refers to now is needed by none.
+        // Nothing is declared yet in this process: what no declaration refers to now is needed by
+        // none.
         let declared = registry.observe(None, None).await?;
         SecretStore::new(state_path.clone()).prune(declared.iter().map(|view| &*view.record.spec));
-        let api = Api::new(registry.clone(), Arc::clone(&engines), state_path.clone(), board.clone(), stop_serving.clone());
-        let service =
-            CutoverServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let api = Api::new(
+            registry.clone(),
+            Arc::clone(&engines),
+            state_path.clone(),
+            board.clone(),
+            stop_serving.clone(),
+        );
+        let service = CutoverServer::new(api)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let until = stop_serving.clone();
         let server = tokio::spawn(async move {
             let callers = Bounded::new(listener, most_callers(), None);
@@ -124,7 +146,8 @@ impl Daemon {
             if let Ok(address) = http.address() {
                 info!(%address, "answers /healthz and /metrics");
             }
-            let (registry, engines, until) = (registry.clone(), Arc::clone(&engines), stop_serving.clone());
+            let (registry, engines, until) =
+                (registry.clone(), Arc::clone(&engines), stop_serving.clone());
             supervisors.spawn(async move {
                 if let Err(error) = http.serve(registry, engines, until).await {
                     warn!(%error, "HTTP is no longer served");
@@ -132,11 +155,24 @@ impl Daemon {
             });
         }
         if let Some(directory) = &config.watch {
-            let watch = Watch::new(absolute(directory)?, socket.path().to_owned(), &state_path, board);
+            let watch =
+                Watch::new(absolute(directory)?, socket.path().to_owned(), &state_path, board);
             supervisors.spawn(watch.run(stop_serving.clone()));
         }
-        info!(socket = %socket.path().display(), state_dir = %state_dir.path().display(), pid = std::process::id(), "ready");
-        Ok(Self { registry, engines, supervisors, stop_work, stop_serving, server, socket, state_dir })
+        info!(
+            socket = %socket.path().display(), state_dir = %state_dir.path().display(),
+            pid = std::process::id(), "ready",
+        );
+        Ok(Self {
+            registry,
+            engines,
+            supervisors,
+            stop_work,
+            stop_serving,
+            server,
+            socket,
+            state_dir,
+        })
     }
 
     /// Where the daemon listens.
@@ -157,7 +193,16 @@ impl Daemon {
 
     /// Lets go of everything where it is, as a crash does. For tests within one process.
     pub async fn abandon(self) {
-        let Self { registry, engines, supervisors, stop_work, stop_serving, server, socket, state_dir } = self;
+        let Self {
+            registry,
+            engines,
+            supervisors,
+            stop_work,
+            stop_serving,
+            server,
+            socket,
+            state_dir,
+        } = self;
         stop_work.cancel();
         stop_serving.cancel();
         server.abort();
@@ -168,7 +213,16 @@ impl Daemon {
 
     /// Stops: no more calls, then every sync with its checkpoints written, then the journal.
     pub async fn stop(self) {
-        let Self { registry, engines, supervisors, stop_work, stop_serving, server, socket, state_dir } = self;
+        let Self {
+            registry,
+            engines,
+            supervisors,
+            stop_work,
+            stop_serving,
+            server,
+            socket,
+            state_dir,
+        } = self;
         info!("stopping");
         stop_serving.cancel();
         stop_work.cancel();
@@ -190,12 +244,17 @@ impl Daemon {
 
 fn absolute(path: &Path) -> Result<PathBuf, Fault> {
     std::path::absolute(path).map_err(|error| {
-        Fault::new(FaultCode::StateDirUnusable, format!("failed to find the directory {}: {error}", path.display()))
+        Fault::new(
+            FaultCode::StateDirUnusable,
+            format!("failed to find the directory {}: {error}", path.display()),
+        )
     })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Fault::new(FaultCode::Internal, format!("the start was cut off: {error}"))))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Fault::new(FaultCode::Internal, format!("the start was cut off: {error}")))
+    })
 }

@@ -1,66 +1,34 @@
-//! The boundary between the daemon's shell, which decides and records, and the engine, which moves data.
+//! The boundary between the daemon's shell, which decides and records, and the engine, which moves
+//! data.
 //!
-//! The shell opens one [`RunEngine`] for each run and calls it as the lifecycle's effects say. Everything here is idempotent: after
-//! a crash the shell calls again what it does not know to be done. The futures of [`Engine::inspect`], [`RunEngine::validate`],
-//! [`RunEngine::start_sync`], [`RunEngine::resume_point_held`], [`RunEngine::prepare_cutover`], [`RunEngine::watch_source_quiet`] and
-//! [`RunEngine::drain`] may be dropped before they end; the others only when the daemon stops. Whatever was dropped,
-//! [`RunEngine::stop_sync`] afterwards leaves nothing running.
+//! The shell opens one [`RunEngine`] for each run and calls it as the lifecycle's effects say.
+//! Everything here is idempotent: after a crash the shell calls again what it does not know to be
+//! done. The futures of [`Engine::inspect`], [`RunEngine::validate`], [`RunEngine::start_sync`],
+//! [`RunEngine::resume_point_held`], [`RunEngine::prepare_cutover`],
+//! [`RunEngine::watch_source_quiet`] and [`RunEngine::drain`] may be dropped before they end; the
+//! others only when the daemon stops. Whatever was dropped, [`RunEngine::stop_sync`] afterwards
+//! leaves nothing running.
 
 pub mod apply;
-pub mod balancer;
-pub mod balancing;
-pub mod brake;
-pub mod canonical;
 pub mod capped;
 pub mod catalog;
+pub mod change_event;
 pub mod checkpoint;
 pub mod concurrent;
 pub mod copy;
-pub mod crew;
-pub mod define;
-pub mod delta;
-pub mod distribute;
-pub mod doubled;
-pub mod event;
-pub mod fence;
-pub mod fold;
-pub mod gate;
-pub mod guard;
-pub mod held;
-pub mod hold;
-pub mod identity;
+pub mod cutover;
+pub mod destination;
+pub mod document_key;
+pub mod drift;
 pub mod index;
-pub mod key;
-pub mod lane;
-pub mod membership;
-pub mod mend;
-pub mod merge;
-pub mod outlook;
-pub mod pace;
-pub mod partition;
 pub mod preflight;
 pub mod progress;
-pub mod reconcile;
-mod rehearsal;
-pub mod rekeyed;
-pub mod relief;
-mod reporter;
 pub mod run;
-pub mod shard_copy;
-pub mod sharded;
 pub mod source;
-mod survey;
 pub mod sync;
 pub mod tail;
-pub mod told;
-pub mod topology;
-pub mod transactions;
 pub mod tuning;
-pub mod uneven;
-pub mod users;
 pub mod verify;
-pub mod width;
-pub mod write;
 
 pub use placement::element;
 
@@ -89,23 +57,27 @@ pub struct EngineContext {
     pub workspace: Workspace,
     /// What was declared. A changed setting arrives by opening the run again.
     pub spec: Arc<MigrationSpec>,
-    /// The run's own folder under the state directory, for the engine's checkpoints. It may not exist yet.
+    /// The run's own folder under the state directory, for the engine's checkpoints. It may not
+    /// exist yet.
     pub run_dir: PathBuf,
-    /// Whether it has checkpoints: its live checks have passed, and it may go on. One that has lost them does not begin from scratch.
+    /// Whether it has checkpoints: its live checks have passed, and it may go on. One that has lost
+    /// them does not begin from scratch.
     pub has_begun: bool,
-    /// What earlier runs of the migration created, and what the plan listed as dropped: this run drops it after its validation,
-    /// which so disregards it.
+    /// What earlier runs of the migration created, and what the plan listed as dropped: this run
+    /// drops it after its validation, which so disregards it.
     pub replaces: Arc<[Namespace]>,
 }
 
-/// What the daemon has on the destination that is no obstacle to a migration's next run, or is judged elsewhere.
+/// What the daemon has on the destination that is no obstacle to a migration's next run, or is
+/// judged elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ours {
     /// What they made.
     pub namespaces: BTreeSet<Namespace>,
     /// The runs themselves.
     pub runs: BTreeSet<RunId>,
-    /// The runs of the daemon's other migrations. Whether they are in the way is judged when the plan is applied, which may cancel them.
+    /// The runs of the daemon's other migrations. Whether they are in the way is judged when the
+    /// plan is applied, which may cancel them.
     pub neighbours: BTreeSet<RunId>,
 }
 
@@ -116,10 +88,12 @@ pub trait Engine: Send + Sync + 'static {
     /// What is `ours` on the destination is no obstacle.
     fn inspect<'a>(&'a self, spec: &'a MigrationSpec, ours: &'a Ours) -> BoxFuture<'a, Inspection>;
 
-    /// Opens a run's checkpoints. Cheap, and without the network; its progress is that of the checkpoints from then on.
+    /// Opens a run's checkpoints. Cheap, and without the network; its progress is that of the
+    /// checkpoints from then on.
     fn open(&self, context: EngineContext) -> Result<Arc<dyn RunEngine>, Fault>;
 
-    /// What gives back what a run holds without anything of the run's own folder, which may be lost or on a full disk.
+    /// What gives back what a run holds without anything of the run's own folder, which may be lost
+    /// or on a full disk.
     fn relief(&self, context: EngineContext) -> Arc<dyn Relief>;
 }
 
@@ -149,65 +123,78 @@ pub trait RunEngine: Send + Sync + 'static {
     /// Drops namespaces on the destination.
     fn drop_namespaces(&self, what: DropWhat) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Starts the copy, the index builds and the tail from the checkpoints, and returns once they run on their own.
+    /// Starts the copy, the index builds and the tail from the checkpoints, and returns once they
+    /// run on their own.
     ///
-    /// Starting what runs already changes nothing, except that reports go to the new sender. What is done already, the copy or the
-    /// indexes, is reported again. A destination that had been opened is blocked for others again (`block_writes`). After
-    /// [`SyncReport::Failed`] nothing runs any more.
+    /// Starting what runs already changes nothing, except that reports go to the new sender. What
+    /// is done already, the copy or the indexes, is reported again. A destination that had been
+    /// opened is blocked for others again (`block_writes`). After [`SyncReport::Failed`] nothing
+    /// runs any more.
     fn start_sync(&self, reports: mpsc::Sender<SyncReport>) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Stops all of that and waits until it has stopped, with its checkpoints written.
     fn stop_sync(&self) -> BoxFuture<'_, ()>;
 
-    /// Begins the copy of one shard again that has stopped, from its checkpoints, while the others go on.
+    /// Begins the copy of one shard again that has stopped, from its checkpoints, while the others
+    /// go on.
     ///
-    /// Refused with the reason where that shard is not stopped, or its documents are copied already.
+    /// Refused with the reason where that shard is not stopped, or its documents are copied
+    /// already.
     fn restart_shard<'a>(&'a self, shard: &'a ShardName) -> BoxFuture<'a, Result<(), Fault>> {
         let message = format!("shard {shard} cannot be begun again by itself");
         Box::pin(std::future::ready(Err(Fault::new(FaultCode::InvalidConfiguration, message))))
     }
 
-    /// Tells whether the source still holds what comes after the checkpoints; `None` where that may not be seen.
+    /// Tells whether the source still holds what comes after the checkpoints; `None` where that may
+    /// not be seen.
     fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>>;
 
-    /// Makes the checks that a cutover needs before the source is blocked: that it can be, unique indexes tried dry.
+    /// Makes the checks that a cutover needs before the source is blocked: that it can be, unique
+    /// indexes tried dry.
     fn prepare_cutover(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Blocks the source's writes. Never dropped before it ends: a request still on its way could land after an unblock.
+    /// Blocks the source's writes. Never dropped before it ends: a request still on its way could
+    /// land after an unblock.
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Lifts the block, and makes sure that it is lifted, also after a request to block that is still under way. A source that is
-    /// not blocked, or cannot be, is a success.
+    /// Lifts the block, and makes sure that it is lifted, also after a request to block that is
+    /// still under way. A source that is not blocked, or cannot be, is a success.
     fn unblock_source(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Waits until no write in scope has reached the source for `quiet_for`; the caller drops it when it has waited enough.
+    /// Waits until no write in scope has reached the source for `quiet_for`; the caller drops it
+    /// when it has waited enough.
     fn watch_source_quiet(&self, quiet_for: Duration) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Takes the final cluster time of every shard and applies through it, with the sync running; rechecks what changed.
+    /// Takes the final cluster time of every shard and applies through it, with the sync running;
+    /// rechecks what changed.
     ///
-    /// Where the source is only watched, a write in scope after the final time is the fault `WritesContinued`.
+    /// Where the source is only watched, a write in scope after the final time is the fault
+    /// `WritesContinued`.
     fn drain(&self) -> BoxFuture<'_, Result<ClusterTime, Fault>>;
 
-    /// Gives unique, TTL, hidden and capped settings back, as far as users of the destination rely on them from their first write
-    /// on. What can follow behind their backs may be left to [`RunEngine::clean_up`]. The sync has stopped.
+    /// Gives unique, TTL, hidden and capped settings back, as far as users of the destination rely
+    /// on them from their first write on. What can follow behind their backs may be left to
+    /// [`RunEngine::clean_up`]. The sync has stopped.
     fn restore_settings(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Lets others write to the destination.
     fn open_destination(&self) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Whether the destination was handed over, or may have been: the journal need not have it. Asked before the source is opened in its
-    /// place.
+    /// Whether the destination was handed over, or may have been: the journal need not have it.
+    /// Asked before the source is opened in its place.
     fn handed_over(&self) -> BoxFuture<'_, Result<bool, Fault>> {
         Box::pin(std::future::ready(Ok(false)))
     }
 
-    /// Removes the run's own collections and temporary user, and finishes what [`RunEngine::restore_settings`] left.
+    /// Removes the run's own collections and temporary user, and finishes what
+    /// [`RunEngine::restore_settings`] left.
     ///
-    /// Also called for a run that was cancelled, or is replaced by a new generation: settings then stay as they are.
+    /// Also called for a run that was cancelled, or is replaced by a new generation: settings then
+    /// stay as they are.
     fn clean_up(&self, ending: Ending) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Gives back what the run holds of the source beside the block of its writes: a balancer that it stopped. Nothing held is a
-    /// success.
+    /// Gives back what the run holds of the source beside the block of its writes: a balancer that
+    /// it stopped. Nothing held is a success.
     fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -224,9 +211,9 @@ pub trait RunEngine: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Looks at both sides for what has changed around the run since it began, over connections that several runs may share; what
-    /// cannot be seen now is left out.
-    fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
+    /// Looks at both sides for what has changed around the run since it began, over connections
+    /// that several runs may share; what cannot be seen now is left out.
+    fn look<'a>(&'a self, connections: &'a drift::Fresh) -> BoxFuture<'a, Vec<Finding>> {
         let _ = connections;
         Box::pin(std::future::ready(Vec::new()))
     }
@@ -251,7 +238,8 @@ pub enum SyncReport {
     CopyFinished,
     /// All indexes that do not wait for the cutover are built.
     IndexesBuilt,
-    /// The copy of one shard of several stopped by this, and is tried again by itself where the fault is retryable; the others go on.
+    /// The copy of one shard of several stopped by this, and is tried again by itself where the
+    /// fault is retryable; the others go on.
     ShardStopped {
         /// The shard.
         shard: ShardName,
@@ -260,7 +248,8 @@ pub enum SyncReport {
     },
     /// How it is, about twice a second.
     Health {
-        /// Between the newest operation on the source and the newest one applied; `None` where it is not known.
+        /// Between the newest operation on the source and the newest one applied; `None` where it
+        /// is not known.
         lag: Option<Duration>,
         /// Whether the tail has nothing left of what came during the copy.
         caught_up: bool,
@@ -308,7 +297,7 @@ pub struct EngineProgress {
     /// Whether the run holds the source's balancer stopped.
     pub balancer_held: bool,
     /// How many readers and writers the copy has, all shards together; `None`: nothing is copied.
-    pub copy_workers: Option<width::Widths>,
+    pub copy_workers: Option<crate::engine::copy::autoscale::Widths>,
 }
 
 impl EngineProgress {

@@ -1,6 +1,8 @@
-//! Health and metrics over HTTP, for probes and Prometheus: what may be read by whoever is on this machine, and nothing that acts.
+//! Health and metrics over HTTP, for probes and Prometheus: what may be read by whoever is on this
+//! machine, and nothing that acts.
 //!
-//! It has no TLS and asks nobody who they are, so that it listens on loopback alone and tells neither tokens nor addresses.
+//! It has no TLS and asks nobody who they are, so that it listens on loopback alone and tells
+//! neither tokens nor addresses.
 
 use std::fmt::Write as _;
 use std::future::IntoFuture as _;
@@ -20,15 +22,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::connections::{Bounded, Guarded, most_readers};
-use crate::engine::width::Widths;
-use crate::engines::Engines;
+use crate::engine::copy::autoscale::Widths;
+use crate::open_runs::Engines;
 use crate::registry::Registry;
 use crate::status::observed;
 
 /// Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long a reader may take to send a request, and to take its answer: all of it is a few kilobytes, of this machine.
+/// How long a reader may take to send a request, and to take its answer: all of it is a few
+/// kilobytes, of this machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A listener that takes connections, and does not answer yet.
@@ -59,15 +62,24 @@ impl Http {
     /// Listens on a loopback address.
     pub(crate) async fn listen(address: SocketAddr) -> Result<Self, Fault> {
         if !address.ip().is_loopback() {
-            let message = format!("--http {address} can be reached from other machines, and HTTP is served without TLS");
-            let remedy = "listen on 127.0.0.1 or [::1], and put a proxy with TLS before it where others need it";
+            let message = format!(
+                "--http {address} can be reached from other machines, and HTTP is served without \
+                 TLS"
+            );
+            let remedy = "listen on 127.0.0.1 or [::1], and put a proxy with TLS before it where \
+                 others need it";
             return Err(Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy));
         }
         let bound = TcpListener::bind(address).await;
-        bound.map(|listener| Self(Bounded::new(listener, most_readers(), Some(PATIENCE)))).map_err(|error| {
-            Fault::new(FaultCode::InvalidConfiguration, format!("failed to listen for HTTP on {address}: {error}"))
+        bound.map(|listener| Self(Bounded::new(listener, most_readers(), Some(PATIENCE)))).map_err(
+            |error| {
+                Fault::new(
+                    FaultCode::InvalidConfiguration,
+                    format!("failed to listen for HTTP on {address}: {error}"),
+                )
                 .with_remedy("name an address and a port of this machine that are free")
-        })
+            },
+        )
     }
 
     /// Where it listens: the port that the system chose, where 0 was asked for.
@@ -76,7 +88,12 @@ impl Http {
     }
 
     /// Answers until it is stopped.
-    pub(crate) async fn serve(self, registry: Registry, engines: Arc<Engines>, until: CancellationToken) -> std::io::Result<()> {
+    pub(crate) async fn serve(
+        self,
+        registry: Registry,
+        engines: Arc<Engines>,
+        until: CancellationToken,
+    ) -> std::io::Result<()> {
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/metrics", get(metrics))
@@ -100,7 +117,9 @@ async fn metrics(State(sources): State<Sources>) -> Response {
             ([(header::CONTENT_TYPE, METRICS)], text(&seen.collect::<Vec<_>>())).into_response()
         }
         // It stops.
-        Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", fault.message)).into_response(),
+        Err(fault) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", fault.message)).into_response()
+        }
     }
 }
 
@@ -115,21 +134,39 @@ type Figure = fn(&Seen) -> Option<f64>;
 
 /// The figures by name and meaning.
 const FIGURES: [(&str, &str, Figure); 11] = [
-    ("lag_seconds", "Seconds between the newest operation on the source and the newest one applied.", |one| {
-        one.status.lag_seconds
+    (
+        "lag_seconds",
+        "Seconds between the newest operation on the source and the newest one applied.",
+        |one| one.status.lag_seconds,
+    ),
+    ("ready", "Whether it may be cut over.", |one| {
+        Some(f64::from(u8::from(one.status.ready.value)))
     }),
-    ("ready", "Whether it may be cut over.", |one| Some(f64::from(u8::from(one.status.ready.value)))),
-    ("window_remaining_seconds", "Seconds until the cutover window closes.", |one| one.status.window.remaining_seconds),
+    ("window_remaining_seconds", "Seconds until the cutover window closes.", |one| {
+        one.status.window.remaining_seconds
+    }),
     ("copy_bytes", "Bytes of documents copied.", |one| Some(one.status.copy.bytes_copied as f64)),
-    ("copy_bytes_total", "Bytes of documents to copy.", |one| Some(one.status.copy.bytes_total as f64)),
-    ("events_applied", "Changes of the source applied by this process.", |one| Some(one.status.tail.events_applied as f64)),
-    ("mismatches", "Documents found to differ.", |one| Some(one.status.verification.mismatches as f64)),
+    ("copy_bytes_total", "Bytes of documents to copy.", |one| {
+        Some(one.status.copy.bytes_total as f64)
+    }),
+    ("events_applied", "Changes of the source applied by this process.", |one| {
+        Some(one.status.tail.events_applied as f64)
+    }),
+    ("mismatches", "Documents found to differ.", |one| {
+        Some(one.status.verification.mismatches as f64)
+    }),
     ("destination_writable", "Whether the destination is open.", |one| {
         Some(f64::from(u8::from(one.status.destination_writable)))
     }),
-    ("copy_readers", "Readers of the copy at once, at most.", |one| one.workers.map(|workers| workers.readers as f64)),
-    ("copy_writers", "Writers of the copy at once, at most.", |one| one.workers.map(|workers| workers.writers as f64)),
-    ("in_trouble", "Whether an error is told.", |one| Some(f64::from(u8::from(one.status.error.is_some())))),
+    ("copy_readers", "Readers of the copy at once, at most.", |one| {
+        one.workers.map(|workers| workers.readers as f64)
+    }),
+    ("copy_writers", "Writers of the copy at once, at most.", |one| {
+        one.workers.map(|workers| workers.writers as f64)
+    }),
+    ("in_trouble", "Whether an error is told.", |one| {
+        Some(f64::from(u8::from(one.status.error.is_some())))
+    }),
 ];
 
 /// Statuses in Prometheus' text format. Names of workspaces and migrations need no escapes.
@@ -144,10 +181,18 @@ fn text(all: &[Seen]) -> String {
             }
         }
     }
-    let _ = writeln!(out, "# HELP cutover_phase 1 for the phase that it is in.\n# TYPE cutover_phase gauge");
+    let _ = writeln!(
+        out,
+        "# HELP cutover_phase 1 for the phase that it is in.\n# TYPE cutover_phase gauge"
+    );
     for Seen { status: one, .. } in all {
         for phase in Phase::ALL {
-            let _ = writeln!(out, "cutover_phase{{{},phase=\"{phase}\"}} {}", labels(one), u8::from(one.phase == phase));
+            let _ = writeln!(
+                out,
+                "cutover_phase{{{},phase=\"{phase}\"}} {}",
+                labels(one),
+                u8::from(one.phase == phase)
+            );
         }
     }
     out

@@ -1,4 +1,5 @@
-//! The journal: what the daemon holds, and what happened, in SQLite. A state and its records are written in one transaction.
+//! The journal: what the daemon holds, and what happened, in SQLite. A state and its records are
+//! written in one transaction.
 
 mod layout;
 
@@ -89,8 +90,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal, and makes it where it is missing. `runs` have a folder beside it: one that tells of none of them is not
-    /// the journal that they were made with.
+    /// Opens the journal, and makes it where it is missing. `runs` have a folder beside it: one
+    /// that tells of none of them is not the journal that they were made with.
     pub fn open_beside(path: &Path, runs: &[String]) -> Result<Self, Fault> {
         Self::open_with(path, |connection| layout::refuse_unknown(connection, path, runs))
     }
@@ -100,16 +101,20 @@ impl Journal {
         Self::open_with(path, |_| Ok(()))
     }
 
-    fn open_with(path: &Path, check: impl FnOnce(&Connection) -> Result<(), Fault>) -> Result<Self, Fault> {
-        // SQLite would create the file for everybody that the umask lets; its side files take after it.
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| state_fault::of_io(format!("failed to open the journal {}", path.display()), &error))?;
+    fn open_with(
+        path: &Path,
+        check: impl FnOnce(&Connection) -> Result<(), Fault>,
+    ) -> Result<Self, Fault> {
+        // SQLite would create the file for everybody that the umask lets; its side files take after
+        // it.
+        std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(
+            |error| {
+                state_fault::of_io(format!("failed to open the journal {}", path.display()), &error)
+            },
+        )?;
         // A transition must survive a power cut before its effects run.
-        let connection = sqlite::open(path, "FULL").map_err(|source| failed("open")(source).fault())?;
+        let connection =
+            sqlite::open(path, "FULL").map_err(|source| failed("open")(source).fault())?;
         check(&connection)?;
         layout::prepare(&connection)?;
         Ok(Self { connection, full_while: None })
@@ -124,9 +129,10 @@ impl Journal {
     /// Whether there is room, as far as a test has a say.
     fn room(&self) -> rusqlite::Result<()> {
         match &self.full_while {
-            Some(file) if file.exists() => {
-                Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None))
-            }
+            Some(file) if file.exists() => Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                None,
+            )),
             Some(_) | None => Ok(()),
         }
     }
@@ -138,7 +144,9 @@ impl Journal {
     }
 
     fn rows(&self) -> rusqlite::Result<Vec<Row>> {
-        let mut statement = self.connection.prepare("SELECT workspace, name, serial, declared, spec, run FROM migrations")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT workspace, name, serial, declared, spec, run FROM migrations")?;
         let rows = statement.query_map([], |row| {
             Ok(Row {
                 workspace: row.get(0)?,
@@ -152,17 +160,28 @@ impl Journal {
         rows.collect()
     }
 
-    /// Writes changes and their records, all of them or none, and the clock's mark. Returns the number of the last record.
+    /// Writes changes and their records, all of them or none, and the clock's mark. Returns the
+    /// number of the last record.
     pub fn write(&mut self, changes: &[Change], mark: &Mark) -> Result<Option<u64>, JournalError> {
         self.write_with(changes, &[], mark)
     }
 
     /// The same, and the reports of the runs that complete with these changes.
-    pub fn write_with(&mut self, changes: &[Change], reports: &[Report], mark: &Mark) -> Result<Option<u64>, JournalError> {
+    pub fn write_with(
+        &mut self,
+        changes: &[Change],
+        reports: &[Report],
+        mark: &Mark,
+    ) -> Result<Option<u64>, JournalError> {
         self.write_all(changes, reports, mark).map_err(failed("write"))
     }
 
-    fn write_all(&mut self, changes: &[Change], reports: &[Report], mark: &Mark) -> rusqlite::Result<Option<u64>> {
+    fn write_all(
+        &mut self,
+        changes: &[Change],
+        reports: &[Report],
+        mark: &Mark,
+    ) -> rusqlite::Result<Option<u64>> {
         self.room()?;
         let transaction = self.connection.transaction()?;
         let mut last = None;
@@ -172,9 +191,11 @@ impl Journal {
                 Some(record) => {
                     transaction
                         .prepare_cached(
-                            "INSERT INTO migrations (workspace, name, serial, declared, spec, run) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                            "INSERT INTO migrations (workspace, name, serial, declared, spec, \
+                             run) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                              ON CONFLICT (workspace, name) DO UPDATE SET
-                             serial = excluded.serial, declared = excluded.declared, spec = excluded.spec, run = excluded.run",
+                             serial = excluded.serial, declared = excluded.declared, spec = \
+                             excluded.spec, run = excluded.run",
                         )?
                         .execute(params![
                             workspace,
@@ -186,15 +207,22 @@ impl Journal {
                         ])?;
                 }
                 None => {
-                    transaction.execute("DELETE FROM migrations WHERE workspace = ?1 AND name = ?2", params![workspace, name])?;
-                    transaction.execute("DELETE FROM created WHERE run = ?1", params![change.run.as_str()])?;
+                    transaction.execute(
+                        "DELETE FROM migrations WHERE workspace = ?1 AND name = ?2",
+                        params![workspace, name],
+                    )?;
+                    transaction.execute(
+                        "DELETE FROM created WHERE run = ?1",
+                        params![change.run.as_str()],
+                    )?;
                 }
             }
             for note in &change.notes {
                 let phase = |phase: Option<Phase>| phase.map(Phase::as_str);
                 transaction
                     .prepare_cached(
-                        "INSERT INTO entries (at, workspace, migration, run, kind, phase_from, phase_to, actor, message)
+                        "INSERT INTO entries (at, workspace, migration, run, kind, phase_from, \
+                         phase_to, actor, message)
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                     )?
                     .execute(params![
@@ -213,7 +241,8 @@ impl Journal {
         }
         for report in reports {
             transaction.execute(
-                "INSERT OR REPLACE INTO reports (run, workspace, migration, at, report) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR REPLACE INTO reports (run, workspace, migration, at, report) VALUES \
+                 (?1, ?2, ?3, ?4, ?5)",
                 params![
                     report.run.as_str(),
                     report.workspace.as_str(),
@@ -248,13 +277,19 @@ impl Journal {
     }
 
     /// Remembers what a run created on its destination.
-    pub fn add_created(&mut self, run: &RunId, namespaces: &[Namespace]) -> Result<(), JournalError> {
+    pub fn add_created(
+        &mut self,
+        run: &RunId,
+        namespaces: &[Namespace],
+    ) -> Result<(), JournalError> {
         self.room().map_err(failed("write"))?;
         let mut add = || {
             let transaction = self.connection.transaction()?;
             for namespace in namespaces {
                 transaction
-                    .prepare_cached("INSERT OR IGNORE INTO created (run, namespace) VALUES (?1, ?2)")?
+                    .prepare_cached(
+                        "INSERT OR IGNORE INTO created (run, namespace) VALUES (?1, ?2)",
+                    )?
                     .execute(params![run.as_str(), namespace.to_string()])?;
             }
             transaction.commit()
@@ -265,8 +300,9 @@ impl Journal {
     /// What a run created on its destination, as far as it was remembered here.
     pub fn created(&self, run: &RunId) -> Result<Vec<Namespace>, JournalError> {
         let read = || {
-            let mut statement =
-                self.connection.prepare_cached("SELECT namespace FROM created WHERE run = ?1 ORDER BY namespace")?;
+            let mut statement = self.connection.prepare_cached(
+                "SELECT namespace FROM created WHERE run = ?1 ORDER BY namespace",
+            )?;
             let rows = statement.query_map(params![run.as_str()], |row| row.get::<_, String>(0))?;
             rows.collect::<rusqlite::Result<Vec<String>>>()
         };
@@ -281,18 +317,21 @@ impl Journal {
                 "SELECT seq, at, run, kind, phase_from, phase_to, actor, message FROM entries
                  WHERE workspace = ?1 AND migration = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4",
             )?;
-            let rows = statement.query_map(params![key.workspace.as_str(), key.name.as_str(), after, limit], |row| {
-                Ok(layout::EntryRow {
-                    seq: row.get(0)?,
-                    at: row.get(1)?,
-                    run: row.get(2)?,
-                    kind: row.get(3)?,
-                    from: row.get(4)?,
-                    to: row.get(5)?,
-                    actor: row.get(6)?,
-                    message: row.get(7)?,
-                })
-            })?;
+            let rows = statement.query_map(
+                params![key.workspace.as_str(), key.name.as_str(), after, limit],
+                |row| {
+                    Ok(layout::EntryRow {
+                        seq: row.get(0)?,
+                        at: row.get(1)?,
+                        run: row.get(2)?,
+                        kind: row.get(3)?,
+                        from: row.get(4)?,
+                        to: row.get(5)?,
+                        actor: row.get(6)?,
+                        message: row.get(7)?,
+                    })
+                },
+            )?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
         let rows = read().map_err(|error| failed("read")(error).fault())?;
@@ -302,15 +341,21 @@ impl Journal {
     /// When a run went to which phase, in order.
     pub fn transitions(&self, run: &RunId) -> Result<Vec<(UtcTime, Phase)>, JournalError> {
         let read = || {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT at, phase_to FROM entries WHERE run = ?1 AND phase_to IS NOT NULL ORDER BY seq")?;
-            let rows = statement.query_map(params![run.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+            let mut statement = self.connection.prepare_cached(
+                "SELECT at, phase_to FROM entries WHERE run = ?1 AND phase_to IS \
+                     NOT NULL ORDER BY seq",
+            )?;
+            let rows = statement.query_map(params![run.as_str()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+            })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
         // Only phases were put in.
         let rows = read().map_err(failed("read"))?;
-        Ok(rows.into_iter().filter_map(|(at, phase)| Some((UtcTime::from_millis(at), phase.parse().ok()?))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|(at, phase)| Some((UtcTime::from_millis(at), phase.parse().ok()?)))
+            .collect())
     }
 
     /// The report of a run, or where none is named of the migration's last run that has one.
@@ -318,7 +363,8 @@ impl Journal {
         let stored: Option<String> = self
             .connection
             .query_row(
-                "SELECT report FROM reports WHERE workspace = ?1 AND migration = ?2 AND (?3 IS NULL OR run = ?3)
+                "SELECT report FROM reports WHERE workspace = ?1 AND migration = ?2 AND (?3 IS \
+                 NULL OR run = ?3)
                  ORDER BY at DESC LIMIT 1",
                 params![key.workspace.as_str(), key.name.as_str(), run.map(RunId::as_str)],
                 |row| row.get(0),
@@ -331,8 +377,11 @@ impl Journal {
     /// Workspaces in which a migration of this name has left records.
     pub fn workspaces_with(&self, name: &MigrationName) -> Result<Vec<Workspace>, Fault> {
         let read = || {
-            let mut statement = self.connection.prepare_cached("SELECT DISTINCT workspace FROM entries WHERE migration = ?1")?;
-            let rows = statement.query_map(params![name.as_str()], |row| row.get::<_, String>(0))?;
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT DISTINCT workspace FROM entries WHERE migration = ?1")?;
+            let rows =
+                statement.query_map(params![name.as_str()], |row| row.get::<_, String>(0))?;
             rows.collect::<rusqlite::Result<Vec<String>>>()
         };
         let names = read().map_err(|error| failed("read")(error).fault())?;
@@ -345,7 +394,8 @@ fn write_mark(connection: &Connection, mark: &Mark) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO clock (id, utc_ms, since_boot_ms, boot) VALUES (1, ?1, ?2, ?3)
-             ON CONFLICT (id) DO UPDATE SET utc_ms = excluded.utc_ms, since_boot_ms = excluded.since_boot_ms, boot = excluded.boot",
+             ON CONFLICT (id) DO UPDATE SET utc_ms = excluded.utc_ms, since_boot_ms = \
+             excluded.since_boot_ms, boot = excluded.boot",
         )?
         .execute(params![mark.utc.as_millis(), since_boot, mark.boot])?;
     Ok(())
@@ -365,11 +415,14 @@ impl Row {
     fn read(self) -> Result<Record, Fault> {
         let name = self.name.clone();
         let unreadable = |what: &str, error: &dyn std::fmt::Display| {
-            Cause::Damaged.fault(format!("the journal's {what} of migration {name} cannot be read: {error}"))
+            Cause::Damaged
+                .fault(format!("the journal's {what} of migration {name} cannot be read: {error}"))
         };
-        let workspace = Workspace::new(self.workspace).map_err(|error| unreadable("workspace", &error))?;
+        let workspace =
+            Workspace::new(self.workspace).map_err(|error| unreadable("workspace", &error))?;
         let label = MigrationName::new(self.name).map_err(|error| unreadable("name", &error))?;
-        let spec: MigrationSpec = serde_json::from_str(&self.spec).map_err(|error| unreadable("declaration", &error))?;
+        let spec: MigrationSpec =
+            serde_json::from_str(&self.spec).map_err(|error| unreadable("declaration", &error))?;
         let run = Run::from_json(&self.run).map_err(|error| unreadable("run", &error))?;
         Ok(Record {
             key: Key { workspace, name: label },

@@ -28,13 +28,15 @@ fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let result = log(&config.log).and_then(|()| {
         if !gives_back {
-            tracing::debug!("the allocator keeps what is freed: memory may grow past what is in use");
+            tracing::debug!(
+                "the allocator keeps what is freed: memory may grow past what is in use"
+            );
         }
         daemon::connections::raise_descriptors();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Fault::new(FaultCode::Internal, format!("failed to start threads: {error}")))?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+                Fault::new(FaultCode::Internal, format!("failed to start threads: {error}"))
+            })?;
         let result = runtime.block_on(serve(&config));
         // A name that does not resolve or a server that does not answer must not hold up the exit.
         runtime.shutdown_background();
@@ -45,7 +47,13 @@ fn main() -> ExitCode {
         Err(fault) => {
             use std::io::Write as _;
             // Nobody is left to tell where stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error[{}]: {}\n  remedy: {}", fault.code, fault.message, fault.remedy);
+            let _ = writeln!(
+                std::io::stderr(),
+                "error[{}]: {}\n  remedy: {}",
+                fault.code,
+                fault.message,
+                fault.remedy
+            );
             ExitCode::FAILURE
         }
     }
@@ -53,15 +61,24 @@ fn main() -> ExitCode {
 
 fn log(filter: &str) -> Result<(), Fault> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
-        Fault::new(FaultCode::InvalidConfiguration, format!("--log {filter:?} is no filter: {error}"))
-            .with_remedy("write it like info, debug or daemon=debug,warn")
+        Fault::new(
+            FaultCode::InvalidConfiguration,
+            format!("--log {filter:?} is no filter: {error}"),
+        )
+        .with_remedy("write it like info, debug or daemon=debug,warn")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     Ok(())
 }
 
 async fn serve(config: &Config) -> Result<(), Fault> {
-    let no_signals = |error: std::io::Error| Fault::new(FaultCode::Internal, format!("failed to wait for signals: {error}"));
+    let no_signals = |error: std::io::Error| {
+        Fault::new(FaultCode::Internal, format!("failed to wait for signals: {error}"))
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let memory = Memory::of_mb(config.memory_mb)?;

@@ -1,12 +1,14 @@
-//! One MongoDB deployment as the engine sees it: connected, known by its `hello`, spoken to with raw commands.
+//! One MongoDB deployment as the engine sees it: connected, known by its `hello`, spoken to with
+//! raw commands.
 //!
-//! What errors mean to an operator is decided in [`error`]; how a deployment is reached in [`connect`].
+//! What errors mean to an operator is decided in [`error`]; how a deployment is reached in
+//! [`connect`].
 
 pub mod connect;
 pub mod connection_files;
 pub mod error;
-pub mod observe;
 pub mod shard_keys;
+pub mod write_observer;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,8 +20,8 @@ use mongodb::{ServerInfo, ServerType};
 use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 
+use self::write_observer::{OnItsWay, WriteObserver};
 pub use connect::connect;
-use observe::{OnItsWay, WriteObserver};
 use shard_keys::ShardKeys;
 
 use crate::memory::Memory;
@@ -130,9 +132,11 @@ impl Deployment {
         self.topology == Topology::Sharded
     }
 
-    /// The same, but everything goes to the member that is the primary now, also when it is none any more; and that member's name.
+    /// The same, but everything goes to the member that is the primary now, also when it is none
+    /// any more; and that member's name.
     ///
-    /// Record ids are a member's own: what begins with them on one member must go on there. A router knows of none, and is its own.
+    /// Record ids are a member's own: what begins with them on one member must go on there. A
+    /// router knows of none, and is its own.
     pub async fn pinned(&self) -> Result<(Self, String), Fault> {
         if self.is_sharded() {
             return Ok((self.clone(), "router".to_owned()));
@@ -145,39 +149,66 @@ impl Deployment {
                     && chosen.get_or_init(|| server.address().clone()) == server.address()
             }
         };
-        let pinned = Self { member: SelectionCriteria::Predicate(Arc::new(is_chosen)), ..self.clone() };
-        let hello = pinned.command("admin", doc! { "hello": 1 }).await.map_err(|e| self.fault("looking for the primary", &e))?;
+        let pinned =
+            Self { member: SelectionCriteria::Predicate(Arc::new(is_chosen)), ..self.clone() };
+        let hello = pinned
+            .command("admin", doc! { "hello": 1 })
+            .await
+            .map_err(|e| self.fault("looking for the primary", &e))?;
         let name = hello.get_str("me").map_err(|_| {
-            Fault::new(FaultCode::Internal, format!("the {} at {} does not tell its member's name", self.side, self.hosts))
+            Fault::new(
+                FaultCode::Internal,
+                format!("the {} at {} does not tell its member's name", self.side, self.hosts),
+            )
         })?;
         Ok((pinned, name.to_owned()))
     }
 
     /// Runs a command on the primary and returns its reply.
-    pub async fn command(&self, db: &str, command: Document) -> Result<Document, mongodb::error::Error> {
+    pub async fn command(
+        &self,
+        db: &str,
+        command: Document,
+    ) -> Result<Document, mongodb::error::Error> {
         self.raw_command(db, RawDocumentBuf::try_from(&command)?).await
     }
 
     /// Runs a raw command on the primary and returns its reply.
-    pub async fn raw_command(&self, db: &str, command: RawDocumentBuf) -> Result<Document, mongodb::error::Error> {
+    pub async fn raw_command(
+        &self,
+        db: &str,
+        command: RawDocumentBuf,
+    ) -> Result<Document, mongodb::error::Error> {
         let on_its_way = OnItsWay::begin(self.observer.as_ref(), db, &command);
-        let reply = self.client.database(db).run_raw_command(command).selection_criteria(self.member.clone()).await;
+        let reply = self
+            .client
+            .database(db)
+            .run_raw_command(command)
+            .selection_criteria(self.member.clone())
+            .await;
         if let Some(command) = on_its_way {
             command.end(reply.as_ref().ok());
         }
         reply
     }
 
-    /// The newest operation that the primary knows of: everything that was acknowledged before the call is at or before it.
+    /// The newest operation that the primary knows of: everything that was acknowledged before the
+    /// call is at or before it.
     pub async fn operation_time(&self) -> Result<ClusterTime, Fault> {
-        let reply = self.command("admin", doc! { "ping": 1 }).await.map_err(|e| self.fault("asking for the time", &e))?;
-        reply
-            .get_timestamp("operationTime")
-            .map(cluster_time)
-            .map_err(|_| Fault::new(FaultCode::Internal, format!("the {} at {} tells no operationTime", self.side, self.hosts)))
+        let reply = self
+            .command("admin", doc! { "ping": 1 })
+            .await
+            .map_err(|e| self.fault("asking for the time", &e))?;
+        reply.get_timestamp("operationTime").map(cluster_time).map_err(|_| {
+            Fault::new(
+                FaultCode::Internal,
+                format!("the {} at {} tells no operationTime", self.side, self.hosts),
+            )
+        })
     }
 
-    /// Runs a command that answers with a cursor, read as raw batches of about `batch_size` documents.
+    /// Runs a command that answers with a cursor, read as raw batches of about `batch_size`
+    /// documents.
     pub async fn batches(
         &self,
         db: &str,
@@ -193,10 +224,20 @@ impl Deployment {
             .await
     }
 
-    /// Runs a command that answers with a cursor and collects all documents: for catalogues, not for data.
-    pub async fn collect(&self, db: &str, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>, mongodb::error::Error> {
-        let mut cursor =
-            self.client.database(db).run_raw_cursor_command(command).selection_criteria(self.member.clone()).batch().await?;
+    /// Runs a command that answers with a cursor and collects all documents: for catalogues, not
+    /// for data.
+    pub async fn collect(
+        &self,
+        db: &str,
+        command: RawDocumentBuf,
+    ) -> Result<Vec<RawDocumentBuf>, mongodb::error::Error> {
+        let mut cursor = self
+            .client
+            .database(db)
+            .run_raw_cursor_command(command)
+            .selection_criteria(self.member.clone())
+            .batch()
+            .await?;
         let mut documents = Vec::new();
         while let Some(batch) = cursor.next().await {
             for value in batch?.doc_slices()? {
@@ -208,7 +249,8 @@ impl Deployment {
         Ok(documents)
     }
 
-    /// Makes a fault of a driver's error; `doing` says what was tried, as in `listing the collections of shop`.
+    /// Makes a fault of a driver's error; `doing` says what was tried, as in
+    /// `listing the collections of shop`.
     #[must_use]
     pub fn fault(&self, doing: &str, error: &mongodb::error::Error) -> Fault {
         error::classify(self.side, &self.hosts, doing, error)
@@ -216,7 +258,10 @@ impl Deployment {
 
     /// The newest majority-committed operation of the primary.
     pub async fn majority_optime(&self) -> Result<ClusterTime, Fault> {
-        let reply = self.command("admin", doc! { "hello": 1 }).await.map_err(|e| self.fault("reading the optime", &e))?;
+        let reply = self
+            .command("admin", doc! { "hello": 1 })
+            .await
+            .map_err(|e| self.fault("reading the optime", &e))?;
         reply
             .get_document("lastWrite")
             .and_then(|last| last.get_document("majorityOpTime"))
@@ -224,31 +269,47 @@ impl Deployment {
             .and_then(|optime| optime.get_timestamp("ts").ok())
             .map(cluster_time)
             .ok_or_else(|| {
-                Fault::new(FaultCode::Internal, format!("the {} at {} reports no majority optime", self.side, self.hosts))
+                Fault::new(
+                    FaultCode::Internal,
+                    format!("the {} at {} reports no majority optime", self.side, self.hosts),
+                )
             })
     }
 
-    /// Writes a note to the oplog with majority and returns its cluster time: every operation that was acknowledged before the
-    /// call is at or before it.
+    /// Writes a note to the oplog with majority and returns its cluster time: every operation that
+    /// was acknowledged before the call is at or before it.
     pub async fn oplog_note(&self, message: &str) -> Result<ClusterTime, Fault> {
-        let command = doc! { "appendOplogNote": 1, "data": { "msg": message }, "writeConcern": { "w": "majority" } };
-        let reply = self.command("admin", command).await.map_err(|e| self.fault("writing an oplog note", &e))?;
+        let command = doc! {
+            "appendOplogNote": 1, "data": { "msg": message }, "writeConcern": { "w": "majority" },
+        };
+        let reply = self
+            .command("admin", command)
+            .await
+            .map_err(|e| self.fault("writing an oplog note", &e))?;
         reply.get_timestamp("operationTime").map(cluster_time).map_err(|_| {
-            Fault::new(FaultCode::Internal, format!("the {} at {} gave an oplog note no operationTime", self.side, self.hosts))
+            Fault::new(
+                FaultCode::Internal,
+                format!("the {} at {} gave an oplog note no operationTime", self.side, self.hosts),
+            )
         })
     }
 
-    /// The newest time of its cluster that the server knows of, signed so that other servers of the cluster believe it.
+    /// The newest time of its cluster that the server knows of, signed so that other servers of the
+    /// cluster believe it.
     pub async fn clock(&self) -> Result<Option<mongodb::ClusterTime>, Fault> {
         self.exchange_clocks(None).await
     }
 
-    /// Tells the server, and the driver's client for all that it sends from now on, what time it is in its cluster.
+    /// Tells the server, and the driver's client for all that it sends from now on, what time it is
+    /// in its cluster.
     pub async fn learn(&self, clock: &mongodb::ClusterTime) -> Result<(), Fault> {
         self.exchange_clocks(Some(clock)).await.map(drop)
     }
 
-    async fn exchange_clocks(&self, ours: Option<&mongodb::ClusterTime>) -> Result<Option<mongodb::ClusterTime>, Fault> {
+    async fn exchange_clocks(
+        &self,
+        ours: Option<&mongodb::ClusterTime>,
+    ) -> Result<Option<mongodb::ClusterTime>, Fault> {
         let fault = |e: mongodb::error::Error| self.fault("asking for the cluster's time", &e);
         let mut session = self.client.start_session().await.map_err(fault)?;
         if let Some(ours) = ours {
@@ -260,12 +321,18 @@ impl Deployment {
         Ok(session.cluster_time().cloned())
     }
 
-    /// Waits until no write whose mark begins so is under way; marks hold letters, digits, `-`, `_`, `:` and `;` only. A connection that broke, or a process that died, can leave writes
-    /// behind that the server still works on: one that landed after its own repetition would undo what came between.
+    /// Waits until no write whose mark begins so is under way; marks hold letters, digits, `-`,
+    /// `_`, `:` and `;` only. A connection that broke, or a process that died, can leave writes
+    /// behind that the server still works on: one that landed after its own repetition would undo
+    /// what came between.
     pub async fn wait_for_writes(&self, mark: &str) -> Result<(), Fault> {
         if self.is_sharded() {
             // What the router itself has not sent on yet; the shards are looked at after it.
-            self.wait_for_writes_of(mark, doc! { "allUsers": false, "idleConnections": false, "localOps": true }).await?;
+            self.wait_for_writes_of(
+                mark,
+                doc! { "allUsers": false, "idleConnections": false, "localOps": true },
+            )
+            .await?;
         }
         self.wait_for_writes_of(mark, doc! { "allUsers": false, "idleConnections": false }).await
     }
@@ -281,8 +348,14 @@ impl Deployment {
                 ],
                 "cursor": {},
             };
-            let reply = self.command("admin", look).await.map_err(|e| self.fault("looking for writes under way", &e))?;
-            let is_quiet = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(Vec::is_empty);
+            let reply = self
+                .command("admin", look)
+                .await
+                .map_err(|e| self.fault("looking for writes under way", &e))?;
+            let is_quiet = reply
+                .get_document("cursor")
+                .and_then(|c| c.get_array("firstBatch"))
+                .is_ok_and(Vec::is_empty);
             if is_quiet {
                 return Ok(());
             }
@@ -290,7 +363,8 @@ impl Deployment {
         }
     }
 
-    /// Seconds between the oldest and the newest entry of the oplog; `None` where it may not be read.
+    /// Seconds between the oldest and the newest entry of the oplog; `None` where it may not be
+    /// read.
     pub async fn oplog_window_seconds(&self) -> Option<u64> {
         let first = self.oplog_end(1).await?;
         let last = self.oplog_end(-1).await?;
@@ -303,9 +377,18 @@ impl Deployment {
     }
 
     async fn oplog_end(&self, direction: i32) -> Option<ClusterTime> {
-        let command = doc! { "find": "oplog.rs", "sort": { "$natural": direction }, "limit": 1, "projection": { "ts": 1 } };
+        let command = doc! {
+            "find": "oplog.rs", "sort": { "$natural": direction }, "limit": 1,
+            "projection": { "ts": 1 },
+        };
         let reply = self.command("local", command).await.ok()?;
-        let entry = reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?.first()?.as_document()?;
+        let entry = reply
+            .get_document("cursor")
+            .ok()?
+            .get_array("firstBatch")
+            .ok()?
+            .first()?
+            .as_document()?;
         entry.get_timestamp("ts").ok().map(cluster_time)
     }
 }
@@ -349,8 +432,14 @@ pub fn command(name: &str, target: &str) -> RawDocumentBuf {
     command
 }
 
-/// Appends a field whose name is not known at compile time. Names of fields that we write have no NUL byte.
-pub fn append(document: &mut RawDocumentBuf, key: &str, value: impl mongodb::bson::raw::BindRawBsonRef) {
-    let key: &mongodb::bson::raw::CStr = key.try_into().expect("the keys of our own commands have no NUL byte");
+/// Appends a field whose name is not known at compile time. Names of fields that we write have no
+/// NUL byte.
+pub fn append(
+    document: &mut RawDocumentBuf,
+    key: &str,
+    value: impl mongodb::bson::raw::BindRawBsonRef,
+) {
+    let key: &mongodb::bson::raw::CStr =
+        key.try_into().expect("the keys of our own commands have no NUL byte");
     document.append(key, value);
 }

@@ -1,16 +1,19 @@
-//! The one thread that holds every migration and writes the journal: it steps runs, journals, and only then gives orders.
+//! The one thread that holds every migration and writes the journal: it steps runs, journals, and
+//! only then gives orders.
 //!
 //! ```text
-//!   api, supervisors, timer --Command--> registry --journal--> orders (a watch per migration) --> supervisor --> engine
+//!   api, supervisors, timer --Command--> registry --journal--> orders (one watch a migration)
+//!   orders --> supervisor --> engine
 //! ```
 //!
-//! SQLite blocks, so that this is a thread and not a task; being one, it makes `Apply` atomic without locks.
+//! SQLite blocks, so that this is a thread and not a task; being one, it makes `Apply` atomic
+//! without locks.
 
-mod act;
 mod apply;
-mod book;
+mod by_hand;
 mod overlap;
 mod report;
+mod thread;
 
 use std::sync::{Arc, mpsc};
 
@@ -25,12 +28,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::crash_point::CrashPoint;
-use crate::engines::Engines;
 use crate::journal::{Journal, Key, Record};
+use crate::open_runs::Engines;
 
-use book::Book;
+use self::thread::Book;
 
-pub use act::{ByHandAct, check_shard};
+pub use self::by_hand::{ByHandAct, check_shard};
 pub use apply::{Applied, DeclaredChange};
 pub(crate) use overlap::share_source;
 
@@ -77,15 +80,50 @@ type Reply<T> = oneshot::Sender<Result<T, Fault>>;
 
 /// What the registry can be asked for.
 enum Command {
-    Feed { origin: Origin, event: Box<Event>, reply: Reply<()> },
-    Apply { workspace: Workspace, changes: Vec<DeclaredChange>, actor: Actor, reply: Reply<Vec<Applied>> },
-    Act { workspace: Option<Workspace>, name: MigrationName, act: ByHandAct, actor: Actor, reply: Reply<String> },
-    Records { reply: Reply<Vec<Record>> },
-    Observe { workspace: Option<Workspace>, name: Option<MigrationName>, reply: Reply<Vec<View>> },
-    Resolve { workspace: Option<Workspace>, name: MigrationName, reply: Reply<Key> },
-    Entries { key: Key, after: u64, reply: Reply<Vec<Entry>> },
-    Report { workspace: Option<Workspace>, name: MigrationName, reply: Reply<Report> },
-    Stop { reply: oneshot::Sender<()> },
+    Feed {
+        origin: Origin,
+        event: Box<Event>,
+        reply: Reply<()>,
+    },
+    Apply {
+        workspace: Workspace,
+        changes: Vec<DeclaredChange>,
+        actor: Actor,
+        reply: Reply<Vec<Applied>>,
+    },
+    Act {
+        workspace: Option<Workspace>,
+        name: MigrationName,
+        act: ByHandAct,
+        actor: Actor,
+        reply: Reply<String>,
+    },
+    Records {
+        reply: Reply<Vec<Record>>,
+    },
+    Observe {
+        workspace: Option<Workspace>,
+        name: Option<MigrationName>,
+        reply: Reply<Vec<View>>,
+    },
+    Resolve {
+        workspace: Option<Workspace>,
+        name: MigrationName,
+        reply: Reply<Key>,
+    },
+    Entries {
+        key: Key,
+        after: u64,
+        reply: Reply<Vec<Entry>>,
+    },
+    Report {
+        workspace: Option<Workspace>,
+        name: MigrationName,
+        reply: Reply<Report>,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// Reaches the registry from tasks.
@@ -118,7 +156,12 @@ impl Registry {
     }
 
     /// Takes declared changes: all of them or none.
-    pub async fn apply(&self, workspace: Workspace, changes: Vec<DeclaredChange>, actor: Actor) -> Result<Vec<Applied>, Fault> {
+    pub async fn apply(
+        &self,
+        workspace: Workspace,
+        changes: Vec<DeclaredChange>,
+        actor: Actor,
+    ) -> Result<Vec<Applied>, Fault> {
         self.ask(|reply| Command::Apply { workspace, changes, actor, reply }).await
     }
 
@@ -139,12 +182,20 @@ impl Registry {
     }
 
     /// The migrations of a workspace, or of all, by name.
-    pub async fn observe(&self, workspace: Option<Workspace>, name: Option<MigrationName>) -> Result<Vec<View>, Fault> {
+    pub async fn observe(
+        &self,
+        workspace: Option<Workspace>,
+        name: Option<MigrationName>,
+    ) -> Result<Vec<View>, Fault> {
         self.ask(|reply| Command::Observe { workspace, name, reply }).await
     }
 
     /// Finds the only migration of a name, also one that has left nothing but records.
-    pub async fn resolve(&self, workspace: Option<Workspace>, name: MigrationName) -> Result<Key, Fault> {
+    pub async fn resolve(
+        &self,
+        workspace: Option<Workspace>,
+        name: MigrationName,
+    ) -> Result<Key, Fault> {
         self.ask(|reply| Command::Resolve { workspace, name, reply }).await
     }
 
@@ -154,7 +205,11 @@ impl Registry {
     }
 
     /// The report of a completed migration.
-    pub async fn report(&self, workspace: Option<Workspace>, name: MigrationName) -> Result<Report, Fault> {
+    pub async fn report(
+        &self,
+        workspace: Option<Workspace>,
+        name: MigrationName,
+    ) -> Result<Report, Fault> {
         self.ask(|reply| Command::Report { workspace, name, reply }).await
     }
 
@@ -201,6 +256,8 @@ pub fn start(parts: Parts) -> Result<Registry, Fault> {
     std::thread::Builder::new()
         .name("registry".to_owned())
         .spawn(move || book.run(&inbox))
-        .map_err(|error| Fault::new(FaultCode::Internal, format!("failed to start a thread: {error}")))?;
+        .map_err(|error| {
+            Fault::new(FaultCode::Internal, format!("failed to start a thread: {error}"))
+        })?;
     Ok(registry)
 }

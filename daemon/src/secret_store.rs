@@ -1,4 +1,5 @@
-//! Keeps passwords that clients hand over, each in a file for the daemon's user only, and throws away those that nobody needs.
+//! Keeps passwords that clients hand over, each in a file for the daemon's user only, and throws
+//! away those that nobody needs.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -19,7 +20,8 @@ use crate::state_fault;
 /// Longer than any password that a server takes.
 const LONGEST_BYTES: usize = 64 << 10;
 
-/// The folders of passwords that are only tried; one that a crash left is thrown away with the next start.
+/// The folders of passwords that are only tried; one that a crash left is thrown away with the next
+/// start.
 const TRIAL_PREFIX: &str = ".trial-";
 
 /// The store of one state directory.
@@ -42,8 +44,8 @@ impl SecretStore {
         Self { state_dir }
     }
 
-    /// Keeps passwords; one of the same version is replaced. Of the others of this migration, those stay that its declaration
-    /// refers to.
+    /// Keeps passwords; one of the same version is replaced. Of the others of this migration, those
+    /// stay that its declaration refers to.
     pub fn keep(
         &self,
         workspace: &Workspace,
@@ -61,18 +63,30 @@ impl SecretStore {
             kept.push(path);
         }
         let folder = folder(&self.state_dir, workspace, name);
-        let needed: Vec<&Path> = kept.iter().map(PathBuf::as_path).chain(declared.into_iter().flat_map(referred_to)).collect();
+        let needed: Vec<&Path> = kept
+            .iter()
+            .map(PathBuf::as_path)
+            .chain(declared.into_iter().flat_map(referred_to))
+            .collect();
         prune(&folder, &needed).map_err(|error| unusable(&folder, &error))
     }
 
-    /// Puts passwords where a declaration refers to them, for as long as what is given back is there.
-    pub fn try_out(&self, spec: &mut MigrationSpec, secrets: &[v1::Secret]) -> Result<Option<TempDir>, Fault> {
+    /// Puts passwords where a declaration refers to them, for as long as what is given back is
+    /// there.
+    pub fn try_out(
+        &self,
+        spec: &mut MigrationSpec,
+        secrets: &[v1::Secret],
+    ) -> Result<Option<TempDir>, Fault> {
         if secrets.is_empty() {
             return Ok(None);
         }
         let parent = self.state_dir.join(FOLDER);
         let trial = create_folder(&parent).and_then(|()| {
-            tempfile::Builder::new().prefix(TRIAL_PREFIX).permissions(Permissions::from_mode(0o700)).tempdir_in(&parent)
+            tempfile::Builder::new()
+                .prefix(TRIAL_PREFIX)
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir_in(&parent)
         });
         let trial = trial.map_err(|error| unusable(&parent, &error))?;
         for given in secrets {
@@ -88,7 +102,8 @@ impl SecretStore {
         Ok(Some(trial))
     }
 
-    /// Throws away what no declaration refers to. Only while nothing is being declared: what was just kept is not referred to yet.
+    /// Throws away what no declaration refers to. Only while nothing is being declared: what was
+    /// just kept is not referred to yet.
     pub fn prune<'a>(&self, declared: impl Iterator<Item = &'a MigrationSpec>) {
         let needed: Vec<&Path> = declared.flat_map(referred_to).collect();
         if let Err(error) = prune(&self.state_dir.join(FOLDER), &needed) {
@@ -99,9 +114,11 @@ impl SecretStore {
 
 /// The files that a declaration refers to.
 fn referred_to(spec: &MigrationSpec) -> impl Iterator<Item = &Path> {
-    [&spec.source.connection, &spec.destination.connection].into_iter().filter_map(|connection| match &connection.password {
-        Some(SecretRef::File(path)) => Some(path.as_path()),
-        Some(SecretRef::Env(_)) | None => None,
+    [&spec.source.connection, &spec.destination.connection].into_iter().filter_map(|connection| {
+        match &connection.password {
+            Some(SecretRef::File(path)) => Some(path.as_path()),
+            Some(SecretRef::Env(_)) | None => None,
+        }
     })
 }
 
@@ -127,9 +144,12 @@ fn prune(folder: &Path, needed: &[&Path]) -> io::Result<()> {
 
 fn checked(given: &v1::Secret) -> Result<Given<'_>, Fault> {
     let invalid = |why: String| Fault::new(FaultCode::InvalidConfiguration, why);
-    let side = Side::from_name(&given.side).ok_or_else(|| invalid(format!("{:?} is no side of a migration", given.side)))?;
+    let side = Side::from_name(&given.side)
+        .ok_or_else(|| invalid(format!("{:?} is no side of a migration", given.side)))?;
     if given.secret.is_empty() || given.secret.len() > LONGEST_BYTES {
-        return Err(invalid(format!("the {side}'s password is empty, or longer than {LONGEST_BYTES} bytes")));
+        return Err(invalid(format!(
+            "the {side}'s password is empty, or longer than {LONGEST_BYTES} bytes"
+        )));
     }
     Ok(Given { side, version: given.version, secret: &given.secret })
 }
@@ -163,15 +183,37 @@ mod tests {
     fn passwords_are_kept_for_the_owner_until_nobody_needs_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = SecretStore::new(folder.path().to_owned());
-        let (workspace, name) = (Workspace::new("shop").expect("a name"), MigrationName::new("orders").expect("a name"));
-        let secret = |side: &str, secret: &str| v1::Secret { side: side.to_owned(), version: 3, secret: secret.to_owned() };
-        store.keep(&workspace, &name, &[secret("source", "a\n"), secret("destination", "b")], None).expect("it keeps them");
+        let (workspace, name) = (
+            Workspace::new("shop").expect("a name"),
+            MigrationName::new("orders").expect("a name"),
+        );
+        let secret = |side: &str, secret: &str| v1::Secret {
+            side: side.to_owned(),
+            version: 3,
+            secret: secret.to_owned(),
+        };
+        store
+            .keep(&workspace, &name, &[secret("source", "a\n"), secret("destination", "b")], None)
+            .expect("it keeps them");
         let path = file(folder.path(), &workspace, &name, Side::Source, 3);
-        assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(resolve_secret(&SecretRef::File(path.clone())).expect("it resolves"), "a", "no password ends in a line end");
+        assert_eq!(
+            std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            resolve_secret(&SecretRef::File(path.clone())).expect("it resolves"),
+            "a",
+            "no password ends in a line end"
+        );
         assert!(store.keep(&workspace, &name, &[secret("sauce", "x")], None).is_err());
         assert!(store.keep(&workspace, &name, &[secret("source", "")], None).is_err());
         store.prune(std::iter::empty());
-        assert!(!path.exists() && std::fs::read_dir(folder.path().join("secrets")).expect("it is there").next().is_none());
+        assert!(
+            !path.exists()
+                && std::fs::read_dir(folder.path().join("secrets"))
+                    .expect("it is there")
+                    .next()
+                    .is_none()
+        );
     }
 }

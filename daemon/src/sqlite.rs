@@ -1,4 +1,5 @@
-//! How a database in the state directory is opened: whole, or not at all; and on a full disk as well.
+//! How a database in the state directory is opened: whole, or not at all; and on a full disk as
+//! well.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,9 +17,14 @@ const BUSY: Duration = Duration::from_secs(10);
 /// SQLite's; what the check of its integrity finds is `SQLITE_CORRUPT`.
 pub fn open(path: &Path, synchronous: &str) -> rusqlite::Result<Connection> {
     try_open(path, synchronous, false).or_else(|error| {
-        // On a full disk there is no room for the index of the log that connections share; who is alone has it in memory
-        // (<https://sqlite.org/wal.html#noshm>). What is stored is needed there more than ever.
-        if Cause::of_sqlite(&error).may_pass() { try_open(path, synchronous, true).map_err(|_| error) } else { Err(error) }
+        // On a full disk there is no room for the index of the log that connections share; who is
+        // alone has it in memory (<https://sqlite.org/wal.html#noshm>). What is stored is needed
+        // there more than ever.
+        if Cause::of_sqlite(&error).may_pass() {
+            try_open(path, synchronous, true).map_err(|_| error)
+        } else {
+            Err(error)
+        }
     })
 }
 
@@ -37,7 +43,10 @@ fn try_open(path: &Path, synchronous: &str, alone: bool) -> rusqlite::Result<Con
 fn corrupt(found: String) -> rusqlite::Error {
     let mut error = ffi::Error::new(ffi::SQLITE_CORRUPT);
     error.code = ErrorCode::DatabaseCorrupt;
-    rusqlite::Error::SqliteFailure(error, Some(format!("database disk image is malformed: {found}")))
+    rusqlite::Error::SqliteFailure(
+        error,
+        Some(format!("database disk image is malformed: {found}")),
+    )
 }
 
 #[cfg(test)]
@@ -50,7 +59,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.db");
         let connection = open(&path, "full").expect("made");
-        connection.execute_batch("CREATE TABLE t (a TEXT); CREATE INDEX i ON t (a);").expect("made");
+        connection
+            .execute_batch("CREATE TABLE t (a TEXT); CREATE INDEX i ON t (a);")
+            .expect("made");
         for n in 0..500 {
             connection.execute("INSERT INTO t VALUES (?1)", [format!("{n:0>64}")]).expect("put in");
         }
@@ -61,7 +72,8 @@ mod tests {
         torn[whole.len() / 2 / 4096 * 4096..][..4096].fill(0);
         std::fs::write(&path, torn).expect("written");
         assert_eq!(Cause::of_sqlite(&open(&path, "full").expect_err("damaged")), Cause::Damaged);
-        std::fs::write(&path, "no database, but long enough to be taken for one by its size alone").expect("written");
+        std::fs::write(&path, "no database, but long enough to be taken for one by its size alone")
+            .expect("written");
         assert_eq!(Cause::of_sqlite(&open(&path, "full").expect_err("none")), Cause::Damaged);
         std::fs::write(&path, whole).expect("written");
         open(&path, "full").expect("whole");

@@ -1,4 +1,5 @@
-//! What is wrong with the state directory, told apart by cause: each has a remedy of its own, and only some pass by themselves.
+//! What is wrong with the state directory, told apart by cause: each has a remedy of its own, and
+//! only some pass by themselves.
 
 use std::fmt::Display;
 use std::io;
@@ -32,8 +33,12 @@ impl Cause {
         };
         match failure.code {
             ErrorCode::DiskFull => Self::Full,
-            ErrorCode::ReadOnly if failure.extended_code == ffi::SQLITE_READONLY_DBMOVED => Self::Gone,
-            ErrorCode::SystemIoFailure if failure.extended_code == ffi::SQLITE_IOERR_CORRUPTFS => Self::Damaged,
+            ErrorCode::ReadOnly if failure.extended_code == ffi::SQLITE_READONLY_DBMOVED => {
+                Self::Gone
+            }
+            ErrorCode::SystemIoFailure if failure.extended_code == ffi::SQLITE_IOERR_CORRUPTFS => {
+                Self::Damaged
+            }
             ErrorCode::DatabaseCorrupt
             | ErrorCode::NotADatabase
             | ErrorCode::TypeMismatch
@@ -49,7 +54,9 @@ impl Cause {
     #[must_use]
     pub fn of_io(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Self::Full,
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::Full,
             io::ErrorKind::NotFound => Self::Gone,
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged,
             _ => Self::Refused,
@@ -68,20 +75,24 @@ impl Cause {
     const fn remedy(self) -> &'static str {
         match self {
             Self::Full => {
-                "free some space, or lift the quota, where the state directory is: it is tried again by itself; a run that has failed \
+                "free some space, or lift the quota, where the state directory is: it is tried \
+                 again by itself; a run that has failed \
                  goes on with `cutover resume NAME`"
             }
             Self::Refused => {
-                "see that the disk of the state directory works, is mounted for writing, and lets the user that runs cutoverd in: it is \
+                "see that the disk of the state directory works, is mounted for writing, and lets \
+                 the user that runs cutoverd in: it is \
                  tried again by itself; a run that has failed goes on with `cutover resume NAME`"
             }
             Self::Damaged => {
-                "stop cutoverd, keep the state directory for inquiry, and put an undamaged copy of the file back; where there is none, \
+                "stop cutoverd, keep the state directory for inquiry, and put an undamaged copy \
+                 of the file back; where there is none, \
                  see the page of CUT0007"
             }
             Self::OtherVersion => "start the version of cutoverd that wrote it",
             Self::Gone => {
-                "stop cutoverd and put back what was removed, as it was last; where there is no copy, see the page of CUT0007: it says \
+                "stop cutoverd and put back what was removed, as it was last; where there is no \
+                 copy, see the page of CUT0007: it says \
                  how to give back what a lost run holds"
             }
         }
@@ -123,9 +134,13 @@ mod tests {
     #[test]
     fn what_may_pass_is_told_from_what_needs_a_person() {
         assert_eq!(sqlite(ffi::SQLITE_FULL), Cause::Full);
-        for code in
-            [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_CANTOPEN, ffi::SQLITE_READONLY, ffi::SQLITE_BUSY]
-        {
+        for code in [
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_BUSY,
+        ] {
             assert_eq!(sqlite(code), Cause::Refused, "{code}");
         }
         for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_IOERR_CORRUPTFS] {
@@ -137,7 +152,9 @@ mod tests {
         let causes = [28, 122, 30, 5, 13, 2].map(system);
         use Cause::{Full, Gone, Refused};
         assert_eq!(causes, [Full, Full, Refused, Refused, Refused, Gone]);
-        assert!(Full.may_pass() && Refused.may_pass() && !Gone.may_pass() && !Cause::Damaged.may_pass());
+        assert!(
+            Full.may_pass() && Refused.may_pass() && !Gone.may_pass() && !Cause::Damaged.may_pass()
+        );
         assert!(Full.fault("x").retryable && Full.fault("x").remedy.contains("cutover resume"));
     }
 }

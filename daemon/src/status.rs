@@ -17,7 +17,8 @@ use crate::registry::View;
 /// What a verification is in that has found everything equal.
 const CLEAN: &str = "clean";
 
-/// What the daemon tells of a migration. `progress` is the open engine's; `None` where it is not open.
+/// What the daemon tells of a migration. `progress` is the open engine's; `None` where it is not
+/// open.
 #[must_use]
 pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     let View { record, created, journal_fault, now } = view;
@@ -30,7 +31,8 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
         reasons.push(fault.to_string());
     }
     let offered = if journal_fault.is_some() { None } else { run.offered_token() };
-    let waits = journal_fault.filter(|_| !run.phase().is_final() && !matches!(run.state, State::Failed { .. }));
+    let waits = journal_fault
+        .filter(|_| !run.phase().is_final() && !matches!(run.state, State::Failed { .. }));
     let error = waits.or_else(|| error(run)).or_else(|| syncing_error(&record, &progress));
     let phase = match run.shown_phase(now) {
         Phase::Ready if offered.is_none() => Phase::CatchingUp,
@@ -45,8 +47,12 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     created_namespaces.dedup();
     let cutover = run.state.cutover();
     let mut verification = progress.verification;
-    if phase == Phase::Completed && verification.mode == VerifyMode::Full && verification.mismatches == 0 {
-        // It has completed because nothing differed. An engine that is opened after that, to read, has compared nothing itself.
+    if phase == Phase::Completed
+        && verification.mode == VerifyMode::Full
+        && verification.mismatches == 0
+    {
+        // It has completed because nothing differed. An engine that is opened after that, to read,
+        // has compared nothing itself.
         CLEAN.clone_into(&mut verification.phase);
     }
     let status = MigrationStatus {
@@ -69,7 +75,9 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
             | State::Paused { .. }
             | State::Cancelled { .. }
             | State::Failed { .. }
-            | State::Expired { .. } => run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds),
+            | State::Expired { .. } => {
+                run.vitals.lag.map(|lag| lag.as_secs_f64()).or(progress.lag_seconds)
+            }
         },
         copy: progress.copy,
         tail: progress.tail,
@@ -80,20 +88,30 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
             .into_iter()
             .map(|shard| ShardStatus {
                 name: shard.name.clone(),
-                phase: if shard.error.as_ref().is_some_and(|fault| !fault.retryable) { Phase::Failed } else { phase },
+                phase: if shard.error.as_ref().is_some_and(|fault| !fault.retryable) {
+                    Phase::Failed
+                } else {
+                    phase
+                },
                 copy: shard.copy,
                 tail: shard.tail,
                 lag_seconds: shard.lag_seconds,
                 optime_gap: shard.optime_gap,
                 oplog_window_seconds: shard.oplog_window_seconds,
-                error: shard
-                    .error
-                    .map(|fault| if is_one_of_several { to_begin_again(&record, &shard.name, fault) } else { fault }),
+                error: shard.error.map(|fault| {
+                    if is_one_of_several {
+                        to_begin_again(&record, &shard.name, fault)
+                    } else {
+                        fault
+                    }
+                }),
             })
             .collect(),
         window: window(run, now),
         ready: Readiness { value: phase == Phase::Ready, reasons },
-        acknowledge_token: offered.filter(|_| phase == Phase::Ready).map(|token| token.as_str().to_owned()),
+        acknowledge_token: offered
+            .filter(|_| phase == Phase::Ready)
+            .map(|token| token.as_str().to_owned()),
         cutover: CutoverStatus {
             started_at: cutover.map(|cutover| cutover.at),
             downtime_seconds: run.state.downtime().map(|downtime| downtime.as_secs_f64()),
@@ -104,7 +122,11 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
     Observed {
         spec: (*record.spec).clone(),
         declared: record.declared,
-        by_hand: ByHand { paused: run.paused_by_hand, extensions: run.extensions_by_hand, cancelled: run.cancelled_by_hand },
+        by_hand: ByHand {
+            paused: run.paused_by_hand,
+            extensions: run.extensions_by_hand,
+            cancelled: run.cancelled_by_hand,
+        },
         acknowledged_token: cutover.map(|cutover| cutover.token.as_str().to_owned()),
         created_namespaces,
         deferred_settings: progress.deferred_settings,
@@ -154,7 +176,10 @@ fn syncing_error(record: &Record, progress: &EngineProgress) -> Option<Fault> {
         Some(Fault { message: format!("shard {}: {}", shard.name, fault.message), ..fault })
     };
     match &record.run.state {
-        State::Copying { .. } | State::CatchingUp { .. } | State::Ready | State::Draining { .. } => {
+        State::Copying { .. }
+        | State::CatchingUp { .. }
+        | State::Ready
+        | State::Draining { .. } => {
             progress.error.clone().or_else(|| progress.shards.iter().find_map(of_one))
         }
         State::Validating { .. }
@@ -167,13 +192,15 @@ fn syncing_error(record: &Record, progress: &EngineProgress) -> Option<Fault> {
     }
 }
 
-/// A fault with which the copy of one shard of several has stopped for good, and what lets it go on once its cause is mended.
+/// A fault with which the copy of one shard of several has stopped for good, and what lets it go on
+/// once its cause is mended.
 fn to_begin_again(record: &Record, shard: &ShardName, fault: Fault) -> Fault {
     let is_stopped = matches!(record.run.state, State::Copying { .. }) && !fault.retryable;
     if !is_stopped {
         return fault;
     }
-    let remedy = format!("{}; then `cutover restart-shard {} {shard}`", fault.remedy, record.key.name);
+    let remedy =
+        format!("{}; then `cutover restart-shard {} {shard}`", fault.remedy, record.key.name);
     fault.with_remedy(remedy)
 }
 
@@ -181,10 +208,12 @@ fn to_begin_again(record: &Record, shard: &ShardName, fault: Fault) -> Fault {
 fn error(run: &Run) -> Option<Fault> {
     match &run.state {
         State::Failed { fault, .. } => Some(fault.clone()),
-        State::Expired { at, .. } => run
-            .trouble
-            .clone()
-            .or_else(|| Some(Fault::new(schemas::fault::FaultCode::WindowExpired, format!("the cutover window closed at {at}")))),
+        State::Expired { at, .. } => run.trouble.clone().or_else(|| {
+            Some(Fault::new(
+                schemas::fault::FaultCode::WindowExpired,
+                format!("the cutover window closed at {at}"),
+            ))
+        }),
         State::Completed { .. } | State::Cancelled { .. } => run.trouble.clone(),
         State::Validating { .. }
         | State::Copying { .. }

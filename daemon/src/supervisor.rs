@@ -1,6 +1,8 @@
-//! One task for each migration: carries out the registry's orders with the engine, in order, and tells how they ended.
+//! One task for each migration: carries out the registry's orders with the engine, in order, and
+//! tells how they ended.
 //!
-//! It decides nothing. Newer orders replace older ones; what is safe to give up halfway is given up for them.
+//! It decides nothing. Newer orders replace older ones; what is safe to give up halfway is given up
+//! for them.
 
 mod backoff;
 mod carry_out;
@@ -19,15 +21,16 @@ use tracing::{debug, error, info, warn};
 
 use crate::crash_point::{CrashPoint, Place};
 use crate::engine::SyncReport;
-use crate::engines::Engines;
 use crate::journal::Key;
+use crate::open_runs::Engines;
 use crate::registry::{Orders, Origin, Registry};
 use backoff::Backoff;
 
 /// The longest pause between two tries while writers are kept out: there a second counts.
 const URGENT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause between two tries otherwise: a server that is back is taken up within half a minute.
+/// The longest pause between two tries otherwise: a server that is back is taken up within half a
+/// minute.
 const PATIENT_PAUSE: Duration = Duration::from_secs(30);
 
 /// Between two tries to tell the registry of an outcome that it could not journal (a full disk).
@@ -51,14 +54,32 @@ pub struct Supervisor {
 impl Supervisor {
     /// From its parts; `tasks` tracks what it starts, `stop` ends it.
     #[must_use]
-    pub fn new(engines: Arc<Engines>, crash_point: Arc<CrashPoint>, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub fn new(
+        engines: Arc<Engines>,
+        crash_point: Arc<CrashPoint>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         Self { engines, crash_point, tasks, stop }
     }
 
     /// Starts the task of one migration.
-    pub fn supervise(&self, key: Key, orders: watch::Receiver<Orders>, registry: Registry, runtime: &tokio::runtime::Handle) {
-        let worker =
-            Worker { supervisor: self.clone(), key, orders, registry, backoff: Arc::new(Backoff::default()), done: 0, number: 0 };
+    pub fn supervise(
+        &self,
+        key: Key,
+        orders: watch::Receiver<Orders>,
+        registry: Registry,
+        runtime: &tokio::runtime::Handle,
+    ) {
+        let worker = Worker {
+            supervisor: self.clone(),
+            key,
+            orders,
+            registry,
+            backoff: Arc::new(Backoff::default()),
+            done: 0,
+            number: 0,
+        };
         self.tasks.spawn_on(worker.work(), runtime);
     }
 }
@@ -124,7 +145,9 @@ impl Worker {
     /// Opens the run, so that its progress can be read whatever state it is in.
     async fn open_for_readers(&mut self) {
         let orders = self.orders.borrow().clone();
-        if let Err(fault) = self.supervisor.engines.of_run(&self.key.workspace, &orders.run, &orders.spec).await {
+        if let Err(fault) =
+            self.supervisor.engines.of_run(&self.key.workspace, &orders.run, &orders.spec).await
+        {
             warn!(migration = %self.key.name, %fault, "the run's checkpoints cannot be opened");
         }
     }
@@ -144,7 +167,14 @@ impl Worker {
             return Ended::Stopping;
         }
         debug!(migration = %self.key.name, effect = kind.as_str(), "begun");
-        let work = carry_out::carry_out(&self.supervisor, &self.key, orders, effect, &self.registry, &self.backoff);
+        let work = carry_out::carry_out(
+            &self.supervisor,
+            &self.key,
+            orders,
+            effect,
+            &self.registry,
+            &self.backoff,
+        );
         // A panic in the engine is an error of this effect, not the end of the migration.
         let work = std::panic::AssertUnwindSafe(work).catch_unwind();
         tokio::pin!(work);
@@ -153,14 +183,17 @@ impl Worker {
                 outcome = &mut work => outcome,
                 () = stop.cancelled() => return Ended::Stopping,
                 _ = self.orders.changed() => {
-                    debug!(migration = %self.key.name, effect = kind.as_str(), "given up for newer orders");
+                    debug!(migration = %self.key.name, effect = kind.as_str(), "given up for \
+                         newer orders");
                     return Ended::Overtaken;
                 }
             }
         } else {
             tokio::select! {
                 outcome = &mut work => outcome,
-                () = async { stop.cancelled().await; tokio::time::sleep(STOP_PATIENCE).await } => return Ended::Stopping,
+                () = async {
+                    stop.cancelled().await; tokio::time::sleep(STOP_PATIENCE).await
+                } => return Ended::Stopping,
             }
         };
         if self.supervisor.crash_point.reach(Place::After(kind)) {
@@ -173,12 +206,18 @@ impl Worker {
     }
 
     /// Tells how an effect ended, until the registry has taken it. `None`: the daemon has stopped.
-    async fn conclude(&mut self, orders: &Orders, effect: Effect, outcome: Result<Event, Fault>) -> Option<()> {
+    async fn conclude(
+        &mut self,
+        orders: &Orders,
+        effect: Effect,
+        outcome: Result<Event, Fault>,
+    ) -> Option<()> {
         let kind = effect.kind();
         let event = match outcome {
             Ok(event) => {
                 debug!(migration = %self.key.name, effect = kind.as_str(), "done");
-                // What only starts something has not shown yet that it works: its own reports clear it.
+                // What only starts something has not shown yet that it works: its own reports clear
+                // it.
                 if !matches!(effect, Effect::StartSync) {
                     self.backoff.clear(kind);
                 }
@@ -191,23 +230,34 @@ impl Worker {
                 Event::EffectFailed { effect, fault }
             }
         };
-        let origin = Origin { key: self.key.clone(), run: orders.run.id.clone(), orders: Some(orders.number) };
+        let origin = Origin {
+            key: self.key.clone(),
+            run: orders.run.id.clone(),
+            orders: Some(orders.number),
+        };
         let (registry, stop) = (self.registry.clone(), self.supervisor.stop.clone());
         tokio::select! {
             told = tell(&registry, origin, event, &stop) => told,
-            // What gives something back does not wait for an outcome that waits for the journal. It is of the past by then.
+            // What gives something back does not wait for an outcome that waits for the journal. It
+            // is of the past by then.
             _ = self.orders.changed() => Some(()),
         }
     }
 }
 
 /// Tells the registry of an event until it is journaled. `None`: the daemon has stopped.
-async fn tell(registry: &Registry, origin: Origin, event: Event, stop: &CancellationToken) -> Option<()> {
+async fn tell(
+    registry: &Registry,
+    origin: Origin,
+    event: Event,
+    stop: &CancellationToken,
+) -> Option<()> {
     loop {
         match registry.feed(origin.clone(), event.clone()).await {
             Ok(()) => return Some(()),
             Err(fault) if fault.code == FaultCode::StateDirUnusable => {
-                debug!(migration = %origin.key.name, event = event.name(), %fault, "an outcome waits for the journal");
+                debug!(migration = %origin.key.name, event = event.name(), %fault, "an outcome \
+                     waits for the journal");
                 tokio::select! {
                     () = stop.cancelled() => return None,
                     () = tokio::time::sleep(JOURNAL_PAUSE) => {}
@@ -215,7 +265,8 @@ async fn tell(registry: &Registry, origin: Origin, event: Event, stop: &Cancella
             }
             Err(fault) if fault.code == FaultCode::DaemonUnreachable => return None,
             Err(fault) => {
-                error!(migration = %origin.key.name, event = event.name(), %fault, "an event was refused");
+                error!(migration = %origin.key.name, event = event.name(), %fault, "an event was \
+                     refused");
                 return Some(());
             }
         }

@@ -13,7 +13,10 @@ pub fn from_environment() -> v1::Actor {
 
 fn from_variables(variable: impl Fn(&str) -> Option<String>) -> v1::Actor {
     let first = |names: &[&str]| {
-        names.iter().find_map(|name| variable(name).filter(|value| !value.trim().is_empty())).unwrap_or_default()
+        names
+            .iter()
+            .find_map(|name| variable(name).filter(|value| !value.trim().is_empty()))
+            .unwrap_or_default()
     };
     v1::Actor { name: first(&NAMES), revision: first(&REVISIONS) }
 }

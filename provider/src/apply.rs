@@ -28,8 +28,8 @@ pub struct Applied {
 /// The namespaces on the destination that a plan lists as dropped, by migration.
 pub type Drops = BTreeMap<MigrationName, Vec<Namespace>>;
 
-/// Applies a plan: all of it, or nothing. `specs` holds what is declared for each migration that stays; nothing on the destination is
-/// dropped but what `drops` lists.
+/// Applies a plan: all of it, or nothing. `specs` holds what is declared for each migration that
+/// stays; nothing on the destination is dropped but what `drops` lists.
 pub async fn apply(
     client: &DaemonClient,
     plan: &Plan,
@@ -46,22 +46,36 @@ pub async fn apply(
         let spec = if change.action.removes() {
             String::new()
         } else {
-            let spec = specs
-                .get(&change.migration)
-                .ok_or_else(|| invariant(format!("the plan has no declaration of {}", change.migration)))?;
+            let spec = specs.get(&change.migration).ok_or_else(|| {
+                invariant(format!("the plan has no declaration of {}", change.migration))
+            })?;
             wire::to_json(spec)
         };
-        let drops = drops.get(&change.migration).into_iter().flatten().map(ToString::to_string).collect();
-        changes.push(v1::Change { name: change.migration.to_string(), expected_serial: change.serial.0, spec, drops });
+        let drops =
+            drops.get(&change.migration).into_iter().flatten().map(ToString::to_string).collect();
+        changes.push(v1::Change {
+            name: change.migration.to_string(),
+            expected_serial: change.serial.0,
+            spec,
+            drops,
+        });
     }
     let taken = client.apply(workspace, changes, actor).await?;
     plan.actions()
         .map(|change| {
             let answer = taken.iter().find(|one| one.name == change.migration.as_str());
-            let answer = answer.ok_or_else(|| invariant(format!("the daemon did not answer for {}", change.migration)))?;
-            let run =
-                (!answer.run.is_empty()).then(|| wire::from_json("the run's id", &wire::to_json(&answer.run))).transpose()?;
-            Ok(Applied { migration: change.migration.clone(), action: change.action, serial: Serial(answer.serial), run })
+            let answer = answer.ok_or_else(|| {
+                invariant(format!("the daemon did not answer for {}", change.migration))
+            })?;
+            let run = (!answer.run.is_empty())
+                .then(|| wire::from_json("the run's id", &wire::to_json(&answer.run)))
+                .transpose()?;
+            Ok(Applied {
+                migration: change.migration.clone(),
+                action: change.action,
+                serial: Serial(answer.serial),
+                run,
+            })
         })
         .collect()
 }

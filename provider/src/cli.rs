@@ -9,15 +9,16 @@ use schemas::time::Length;
 
 /// MongoDB live migration as code.
 ///
-/// Declare migrations in HCL; `plan` shows what differs between the declaration and the migrations as they are, and
-/// `apply` makes it so. A local daemon, cutoverd, does the work.
+/// Declare migrations in HCL; `plan` shows what differs between the declaration and the migrations
+/// as they are, and `apply` makes it so. A local daemon, cutoverd, does the work.
 ///
-/// Exit codes: 0 done, or no difference; 1 an error; 2 a difference or drift, where asked for; 3 the daemon cannot be
-/// reached.
+/// Exit codes: 0 done, or no difference; 1 an error; 2 a difference or drift, where asked for; 3
+/// the daemon cannot be reached.
 #[derive(Debug, Parser)]
 #[command(name = "cutover", version, max_term_width = 100)]
 pub struct Cli {
-    /// Where the daemon listens: unix:///PATH or tcp://HOST:PORT [env: CUTOVER_ENDPOINT, then the `daemon` block]
+    /// Where the daemon listens: unix:///PATH or tcp://HOST:PORT [env: CUTOVER_ENDPOINT, then the
+    /// `daemon` block]
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
     /// What to do.
@@ -117,7 +118,8 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// List the open mismatches, where source and destination differ, and what others wrote to the destination
+    /// List the open mismatches, where source and destination differ, and what others wrote to the
+    /// destination
     Verify {
         /// The migration.
         #[command(flatten)]
@@ -153,10 +155,12 @@ pub enum Command {
         /// The migration.
         #[command(flatten)]
         migration: Named,
-        /// A cutover that stays in finalizing: the source takes writes again, and the run is cancelled
+        /// A cutover that stays in finalizing: the source takes writes again, and the run is
+        /// cancelled
         #[arg(long, conflicts_with = "open_destination")]
         open_source: bool,
-        /// A cutover that stays in finalizing: the destination takes writes with the settings that it has
+        /// A cutover that stays in finalizing: the destination takes writes with the settings that
+        /// it has
         #[arg(long)]
         open_destination: bool,
     },
@@ -243,7 +247,8 @@ pub struct Named {
 /// Reads a length of whole days as a number of extensions.
 fn days(text: &str) -> Result<u32, String> {
     const DAY_MS: u128 = 24 * 3600 * 1000;
-    let length: Length = text.parse().map_err(|error: schemas::time::InvalidLength| error.to_string())?;
+    let length: Length =
+        text.parse().map_err(|error: schemas::time::InvalidLength| error.to_string())?;
     let ms = length.get().as_millis();
     match u32::try_from(ms / DAY_MS) {
         Ok(days) if days > 0 && ms.is_multiple_of(DAY_MS) => Ok(days),

@@ -39,8 +39,12 @@ pub async fn run(cli: Cli, output: Output) -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             match &failure {
-                Failure::Fault(fault) => output.message(&diagnostics::fault(fault, output.messages)),
-                Failure::Diagnostics(all) => output.message(&diagnostics::all(all, output.messages)),
+                Failure::Fault(fault) => {
+                    output.message(&diagnostics::fault(fault, output.messages))
+                }
+                Failure::Diagnostics(all) => {
+                    output.message(&diagnostics::all(all, output.messages))
+                }
                 Failure::OutputClosed => {}
             }
             failure.exit_code()
@@ -51,7 +55,9 @@ pub async fn run(cli: Cli, output: Output) -> ExitCode {
 async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     match command {
         Command::Validate { declared } => validate::run(&declared, context),
-        Command::Preflight { declared, name, json } => preflight::run(&declared, name.as_ref(), json, context).await,
+        Command::Preflight { declared, name, json } => {
+            preflight::run(&declared, name.as_ref(), json, context).await
+        }
         Command::Plan { declared, format, detailed_exitcode, target, out } => {
             let request = plan::Request { declared, format, detailed_exitcode, target, out };
             plan::run(&request, context).await
@@ -65,10 +71,18 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failu
         }
         Command::Verify { migration, json } => verify::run(&migration, json, context).await,
         Command::Report { migration, format } => report::run(&migration, format, context).await,
-        Command::Events { migration, json, follow } => events::run(&migration, json, follow, context).await,
-        Command::Extend { migration, by } => by_hand::run(&migration, Act::Extend(v1::Extend { extensions: by }), context).await,
-        Command::Pause(migration) => by_hand::run(&migration, Act::Pause(v1::Pause {}), context).await,
-        Command::Resume(migration) => by_hand::run(&migration, Act::Resume(v1::Resume {}), context).await,
+        Command::Events { migration, json, follow } => {
+            events::run(&migration, json, follow, context).await
+        }
+        Command::Extend { migration, by } => {
+            by_hand::run(&migration, Act::Extend(v1::Extend { extensions: by }), context).await
+        }
+        Command::Pause(migration) => {
+            by_hand::run(&migration, Act::Pause(v1::Pause {}), context).await
+        }
+        Command::Resume(migration) => {
+            by_hand::run(&migration, Act::Resume(v1::Resume {}), context).await
+        }
         Command::Cancel { migration, open_source, open_destination } => {
             by_hand::run(&migration, by_hand::cancel(open_source, open_destination), context).await
         }
@@ -86,20 +100,31 @@ struct Context {
 }
 
 impl Context {
-    /// Connects to the daemon: `--endpoint`, else the environment, else what is declared, else the usual place.
+    /// Connects to the daemon: `--endpoint`, else the environment, else what is declared, else the
+    /// usual place.
     async fn connect(&self, declared: &Reach) -> Result<DaemonClient, Fault> {
         let tls = Reach::tls_of_environment()?.or_else(|| declared.tls.clone());
-        DaemonClient::connect(&self.named_endpoint(declared.endpoint.as_deref())?, tls.as_ref()).await
+        DaemonClient::connect(&self.named_endpoint(declared.endpoint.as_deref())?, tls.as_ref())
+            .await
     }
 
     fn named_endpoint(&self, declared: Option<&str>) -> Result<Endpoint, Fault> {
         let variable = endpoint_variable();
-        self.endpoint.as_deref().or(variable.as_deref()).or(declared).unwrap_or(DEFAULT_ENDPOINT).parse()
+        self.endpoint
+            .as_deref()
+            .or(variable.as_deref())
+            .or(declared)
+            .unwrap_or(DEFAULT_ENDPOINT)
+            .parse()
     }
 
-    /// Connects for a command that needs no HCL; where the current directory has some, its `daemon` block counts.
+    /// Connects for a command that needs no HCL; where the current directory has some, its `daemon`
+    /// block counts.
     async fn connect_from_here(&self) -> Result<DaemonClient, Failure> {
-        if self.endpoint.is_some() || endpoint_variable().is_some() || !load::has_declaration(Path::new(".")) {
+        if self.endpoint.is_some()
+            || endpoint_variable().is_some()
+            || !load::has_declaration(Path::new("."))
+        {
             return Ok(self.connect(&Reach::default()).await?);
         }
         // Guessing a daemon where the HCL cannot be read could act on another one's migration.
@@ -118,8 +143,13 @@ fn endpoint_variable() -> Option<String> {
 }
 
 /// Narrows a declaration to one migration, which must be declared or there.
-fn narrow(declared: Declaration, observed: &[Observed], target: Option<&MigrationName>) -> Result<Declaration, Fault> {
+fn narrow(
+    declared: Declaration,
+    observed: &[Observed],
+    target: Option<&MigrationName>,
+) -> Result<Declaration, Fault> {
     let Some(name) = target else { return Ok(declared) };
-    let known = declared.migrations.contains_key(name) || observed.iter().any(|one| one.declared && one.status.name == *name);
+    let known = declared.migrations.contains_key(name)
+        || observed.iter().any(|one| one.declared && one.status.name == *name);
     if known { Ok(declared.only(name)) } else { Err(unknown::undeclared(&declared, name)) }
 }

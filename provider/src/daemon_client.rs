@@ -1,4 +1,5 @@
-//! The only place that talks to the daemon: its calls in this crate's types, its refusals as faults.
+//! The only place that talks to the daemon: its calls in this crate's types, its refusals as
+//! faults.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use schemas::directory_watch::Watching;
 use schemas::fault::{Fault, FaultCode};
 use schemas::hcl::DaemonTls;
 use schemas::history::Entry;
@@ -15,7 +17,6 @@ use schemas::observed::{Finding, ForeignWrite, Inspection, Mismatch, Observed};
 use schemas::report::Report;
 use schemas::spec::MigrationSpec;
 use schemas::status::VerificationProgress;
-use schemas::watching::Watching;
 use schemas::wire::v1::cutover_client::CutoverClient;
 use schemas::wire::{self, v1};
 use serde::Serialize;
@@ -59,7 +60,8 @@ impl DaemonClient {
         let channel = match endpoint {
             Endpoint::Unix(path) => {
                 let path = path.clone();
-                // The address is never looked up: the connector goes to the socket whatever it says.
+                // The address is never looked up: the connector goes to the socket whatever it
+                // says.
                 tonic::transport::Endpoint::from_static("http://cutoverd.invalid")
                     .connect_timeout(CONNECT_TIMEOUT)
                     .connect_with_connector(tower::service_fn(move |_| {
@@ -90,13 +92,17 @@ impl DaemonClient {
         Ok(client)
     }
 
-    /// Makes a first call. With TLS 1.3 a caller's connection stands before the other side has seen its certificate: the refusal
-    /// comes instead of the first answer, as an alert or, where that is lost, as a closed connection.
+    /// Makes a first call. With TLS 1.3 a caller's connection stands before the other side has seen
+    /// its certificate: the refusal comes instead of the first answer, as an alert or, where that
+    /// is lost, as a closed connection.
     async fn introduce_itself(&self) -> Result<(), Fault> {
         let mut client = self.client.clone();
-        let call = tokio::time::timeout(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await;
+        let call =
+            tokio::time::timeout(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await;
         match call {
-            Ok(Err(status)) if is_broken(&status) => Err(refused_certificate(&self.endpoint, &why_broken(&status))),
+            Ok(Err(status)) if is_broken(&status) => {
+                Err(refused_certificate(&self.endpoint, &why_broken(&status)))
+            }
             Ok(Err(status)) => Err(refused(&self.endpoint, &status)),
             // What hangs is told by the call that waits for it.
             Ok(Ok(_)) | Err(_) => Ok(()),
@@ -109,8 +115,13 @@ impl DaemonClient {
         &self.endpoint
     }
 
-    /// The migrations as they are, of all workspaces or one, all names or one; in the order of workspace and name.
-    pub async fn observe(&self, workspace: Option<&Workspace>, name: Option<&MigrationName>) -> Result<Vec<Observed>, Fault> {
+    /// The migrations as they are, of all workspaces or one, all names or one; in the order of
+    /// workspace and name.
+    pub async fn observe(
+        &self,
+        workspace: Option<&Workspace>,
+        name: Option<&MigrationName>,
+    ) -> Result<Vec<Observed>, Fault> {
         let request = v1::ObserveRequest {
             workspace: workspace.map(ToString::to_string).unwrap_or_default(),
             name: name.map(ToString::to_string).unwrap_or_default(),
@@ -123,50 +134,81 @@ impl DaemonClient {
             .iter()
             .map(|json| wire::from_json::<Observed>("the daemon's answer", json))
             .collect::<Result<Vec<_>, _>>()?;
-        observed.sort_by(|a, b| (&a.status.workspace, &a.status.name).cmp(&(&b.status.workspace, &b.status.name)));
+        observed.sort_by(|a, b| {
+            (&a.status.workspace, &a.status.name).cmp(&(&b.status.workspace, &b.status.name))
+        });
         Ok(observed)
     }
 
     /// The daemon's state directory, absolute.
     pub async fn state_dir(&self) -> Result<PathBuf, Fault> {
         let mut client = self.client.clone();
-        let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
+        let response =
+            self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
         wire::check_format(response.format_version)?;
         Ok(response.state_dir.into())
     }
 
     /// What a look at both sides finds around the migrations under way, by name.
-    pub async fn look(&self, workspace: &Workspace) -> Result<BTreeMap<MigrationName, Vec<Finding>>, Fault> {
+    pub async fn look(
+        &self,
+        workspace: &Workspace,
+    ) -> Result<BTreeMap<MigrationName, Vec<Finding>>, Fault> {
         let mut client = self.client.clone();
         let request = v1::LookRequest { workspace: workspace.to_string() };
         let response = self.answer(ANSWER_TIMEOUT, client.look(request)).await?;
         let found = response.found.into_iter().map(|one| {
-            let findings = one.findings.iter().map(|json| wire::from_json::<Finding>("the daemon's answer", json));
+            let findings = one
+                .findings
+                .iter()
+                .map(|json| wire::from_json::<Finding>("the daemon's answer", json));
             let name = MigrationName::new(one.name).map_err(|error| {
-                Fault::new(FaultCode::VersionMismatch, format!("the daemon's answer cannot be read: {error}"))
+                Fault::new(
+                    FaultCode::VersionMismatch,
+                    format!("the daemon's answer cannot be read: {error}"),
+                )
             })?;
             Ok((name, findings.collect::<Result<_, _>>()?))
         });
         found.collect()
     }
 
-    /// The directory that the daemon watches and what it has made of it; `None` where it watches none.
+    /// The directory that the daemon watches and what it has made of it; `None` where it watches
+    /// none.
     pub async fn watching(&self) -> Result<Option<Watching>, Fault> {
         let mut client = self.client.clone();
-        let response = self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
+        let response =
+            self.answer(ANSWER_TIMEOUT, client.get_daemon(v1::GetDaemonRequest {})).await?;
         wire::check_format(response.format_version)?;
-        if response.watching.is_empty() { Ok(None) } else { wire::from_json("the daemon's answer", &response.watching).map(Some) }
+        if response.watching.is_empty() {
+            Ok(None)
+        } else {
+            wire::from_json("the daemon's answer", &response.watching).map(Some)
+        }
     }
 
     /// Has passwords kept, for declarations that are to refer to them.
-    pub async fn keep_secrets(&self, workspace: &Workspace, name: &MigrationName, secrets: Vec<v1::Secret>) -> Result<(), Fault> {
-        let request = v1::KeepSecretsRequest { workspace: workspace.to_string(), name: name.to_string(), secrets };
+    pub async fn keep_secrets(
+        &self,
+        workspace: &Workspace,
+        name: &MigrationName,
+        secrets: Vec<v1::Secret>,
+    ) -> Result<(), Fault> {
+        let request = v1::KeepSecretsRequest {
+            workspace: workspace.to_string(),
+            name: name.to_string(),
+            secrets,
+        };
         let mut client = self.client.clone();
         self.answer(ANSWER_TIMEOUT, client.keep_secrets(request)).await.map(drop)
     }
 
     /// Runs the live checks of a declaration.
-    pub async fn inspect(&self, workspace: &Workspace, spec: &MigrationSpec) -> Result<Inspection, Fault> {
+    pub async fn inspect(
+        &self,
+        workspace: &Workspace,
+        spec: &MigrationSpec,
+    ) -> Result<Inspection, Fault> {
         self.inspect_with(workspace, spec, Vec::new()).await
     }
 
@@ -224,30 +266,52 @@ impl DaemonClient {
     }
 
     /// What a migration's verification has found.
-    pub async fn mismatches(&self, workspace: Option<&Workspace>, name: &MigrationName) -> Result<Findings, Fault> {
-        let request =
-            v1::MismatchesRequest { workspace: workspace.map(ToString::to_string).unwrap_or_default(), name: name.to_string() };
+    pub async fn mismatches(
+        &self,
+        workspace: Option<&Workspace>,
+        name: &MigrationName,
+    ) -> Result<Findings, Fault> {
+        let request = v1::MismatchesRequest {
+            workspace: workspace.map(ToString::to_string).unwrap_or_default(),
+            name: name.to_string(),
+        };
         let mut client = self.client.clone();
         let answer = self.answer(ANSWER_TIMEOUT, client.mismatches(request)).await?;
-        let foreign = answer.foreign_writes.iter().map(|json| wire::from_json("a foreign write", json));
+        let foreign =
+            answer.foreign_writes.iter().map(|json| wire::from_json("a foreign write", json));
         Ok(Findings {
             verification: wire::from_json("the verification's progress", &answer.progress)?,
-            mismatches: answer.mismatches.iter().map(|json| wire::from_json("a mismatch", json)).collect::<Result<_, _>>()?,
+            mismatches: answer
+                .mismatches
+                .iter()
+                .map(|json| wire::from_json("a mismatch", json))
+                .collect::<Result<_, _>>()?,
             foreign_writes: foreign.collect::<Result<_, _>>()?,
         })
     }
 
     /// What a completed migration was, what proved it, and how long it took.
-    pub async fn report(&self, workspace: Option<&Workspace>, name: &MigrationName) -> Result<Report, Fault> {
-        let request =
-            v1::ReportRequest { workspace: workspace.map(ToString::to_string).unwrap_or_default(), name: name.to_string() };
+    pub async fn report(
+        &self,
+        workspace: Option<&Workspace>,
+        name: &MigrationName,
+    ) -> Result<Report, Fault> {
+        let request = v1::ReportRequest {
+            workspace: workspace.map(ToString::to_string).unwrap_or_default(),
+            name: name.to_string(),
+        };
         let mut client = self.client.clone();
         let answer = self.answer(ANSWER_TIMEOUT, client.report(request)).await?;
         wire::from_json("the report", &answer.report)
     }
 
     /// The journal of one migration; with `follow` it goes on as long as somebody reads.
-    pub async fn events(&self, workspace: Option<&Workspace>, name: &MigrationName, follow: bool) -> Result<EventStream, Fault> {
+    pub async fn events(
+        &self,
+        workspace: Option<&Workspace>,
+        name: &MigrationName,
+        follow: bool,
+    ) -> Result<EventStream, Fault> {
         let request = v1::EventsRequest {
             workspace: workspace.map(ToString::to_string).unwrap_or_default(),
             name: name.to_string(),
@@ -268,9 +332,15 @@ impl DaemonClient {
             Ok(Err(status)) => Err(refused(&self.endpoint, &status)),
             Err(_) => Err(Fault::new(
                 FaultCode::DaemonUnreachable,
-                format!("the daemon at {} has not answered for {} s", self.endpoint, limit.as_secs()),
+                format!(
+                    "the daemon at {} has not answered for {} s",
+                    self.endpoint,
+                    limit.as_secs()
+                ),
             )
-            .with_remedy("look at cutoverd's log; restart it if it hangs: runs go on where they were")),
+            .with_remedy(
+                "look at cutoverd's log; restart it if it hangs: runs go on where they were",
+            )),
         }
     }
 }
@@ -294,25 +364,33 @@ impl EventStream {
 }
 
 fn no_tls(endpoint: &Endpoint) -> Fault {
-    Fault::new(FaultCode::InvalidConfiguration, format!("nothing says how to prove who calls the daemon at {endpoint}"))
-        .with_remedy(format!(
-            "give the daemon block a block tls with ca_file and certificate_key_file, or set {} and {}",
-            wire::TLS_CA_VARIABLE,
-            wire::TLS_CERTIFICATE_KEY_VARIABLE
-        ))
+    Fault::new(
+        FaultCode::InvalidConfiguration,
+        format!("nothing says how to prove who calls the daemon at {endpoint}"),
+    )
+    .with_remedy(format!(
+        "give the daemon block a block tls with ca_file and certificate_key_file, or set {} and {}",
+        wire::TLS_CA_VARIABLE,
+        wire::TLS_CERTIFICATE_KEY_VARIABLE
+    ))
 }
 
 fn client_tls(tls: &DaemonTls) -> Result<ClientTlsConfig, Fault> {
     let read = |what: &str, path: &Path, holds: Holds| {
         pem::read(path, holds, clock::now()).map_err(|problem| {
-            Fault::new(FaultCode::InvalidConfiguration, format!("{what} {} {}", path.display(), problem.what))
-                .with_remedy(problem.remedy)
+            Fault::new(
+                FaultCode::InvalidConfiguration,
+                format!("{what} {} {}", path.display(), problem.what),
+            )
+            .with_remedy(problem.remedy)
         })
     };
     let authorities = read("ca_file", &tls.ca_file, Holds::Authorities)?;
     let own = read("certificate_key_file", &tls.certificate_key_file, Holds::CertificateAndKey)?;
     // One file holds both; each reader takes its own part of it.
-    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)).identity(Identity::from_pem(&own, &own)))
+    Ok(ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(authorities))
+        .identity(Identity::from_pem(&own, &own)))
 }
 
 /// What TLS itself says is wrong, somewhere in a chain of causes.
@@ -321,7 +399,9 @@ fn tls_trouble<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a r
     while let Some(error) = next {
         // An I/O error does not count what it wraps among its sources.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(trouble) = error.downcast_ref().or_else(|| wrapped.and_then(|wrapped| wrapped.downcast_ref())) {
+        if let Some(trouble) =
+            error.downcast_ref().or_else(|| wrapped.and_then(|wrapped| wrapped.downcast_ref()))
+        {
             return Some(trouble);
         }
         next = error.source();
@@ -332,21 +412,35 @@ fn tls_trouble<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a r
 /// The fault of a connection on which one side did not believe the other.
 fn distrust(endpoint: &Endpoint, trouble: &rustls::Error) -> Fault {
     let (what, remedy) = match trouble {
-        rustls::Error::AlertReceived(_) => return refused_certificate(endpoint, &trouble.to_string()),
+        rustls::Error::AlertReceived(_) => {
+            return refused_certificate(endpoint, &trouble.to_string());
+        }
         rustls::Error::InvalidCertificate(_) => (
             "shows a certificate that is not believed",
-            "name the authority of the daemon's certificate in ca_file, and the daemon as its certificate does",
+            "name the authority of the daemon's certificate in ca_file, and the daemon as its \
+             certificate does",
         ),
-        _ => ("does not speak TLS as expected", "name the port that cutoverd was given with --listen-tls"),
+        _ => (
+            "does not speak TLS as expected",
+            "name the port that cutoverd was given with --listen-tls",
+        ),
     };
-    Fault::new(FaultCode::DaemonUnreachable, format!("the daemon at {endpoint} {what}: {trouble}")).with_remedy(remedy)
+    Fault::new(FaultCode::DaemonUnreachable, format!("the daemon at {endpoint} {what}: {trouble}"))
+        .with_remedy(remedy)
 }
 
 fn refused_certificate(endpoint: &Endpoint, why: &str) -> Fault {
-    Fault::new(FaultCode::DaemonUnreachable, format!("the daemon at {endpoint} refuses this caller's certificate: {why}"))
-        .with_remedy(
-            "use a certificate of an authority that cutoverd was given with --tls-client-ca-file, and that is still valid",
-        )
+    Fault::new(
+        FaultCode::DaemonUnreachable,
+        format!(
+            "the daemon at {endpoint} refuses this \
+         caller's certificate: {why}"
+        ),
+    )
+    .with_remedy(
+        "use a certificate of an authority that cutoverd was given with --tls-client-ca-file, \
+             and that is still valid",
+    )
 }
 
 fn unreachable(endpoint: &Endpoint, error: &tonic::transport::Error) -> Fault {
@@ -359,13 +453,19 @@ fn unreachable(endpoint: &Endpoint, error: &tonic::transport::Error) -> Fault {
     }
     let (why, remedy) = match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) => ("no such file".to_owned(), None),
-        Some(io::ErrorKind::ConnectionRefused) => ("connection refused: no daemon listens there".to_owned(), None),
-        Some(io::ErrorKind::PermissionDenied) => {
-            ("permission denied".to_owned(), Some("run the command as the user that runs cutoverd, whose socket it is"))
+        Some(io::ErrorKind::ConnectionRefused) => {
+            ("connection refused: no daemon listens there".to_owned(), None)
         }
+        Some(io::ErrorKind::PermissionDenied) => (
+            "permission denied".to_owned(),
+            Some("run the command as the user that runs cutoverd, whose socket it is"),
+        ),
         _ => (cause.to_string(), None),
     };
-    let fault = Fault::new(FaultCode::DaemonUnreachable, format!("cannot reach the daemon at {endpoint}: {why}"));
+    let fault = Fault::new(
+        FaultCode::DaemonUnreachable,
+        format!("cannot reach the daemon at {endpoint}: {why}"),
+    );
     match remedy {
         Some(remedy) => fault.with_remedy(remedy),
         None => fault,
@@ -376,14 +476,18 @@ fn unreachable(endpoint: &Endpoint, error: &tonic::transport::Error) -> Fault {
 fn refused(endpoint: &Endpoint, status: &tonic::Status) -> Fault {
     if is_broken(status) {
         let why = why_broken(status);
-        return Fault::new(FaultCode::DaemonUnreachable, format!("the connection to the daemon at {endpoint} broke: {why}"));
+        return Fault::new(
+            FaultCode::DaemonUnreachable,
+            format!("the connection to the daemon at {endpoint} broke: {why}"),
+        );
     }
     wire::from_status(status)
 }
 
 /// Whether a status is the transport's own.
 fn is_broken(status: &tonic::Status) -> bool {
-    status.details().is_empty() && (status.code() == tonic::Code::Unavailable || status.source().is_some())
+    status.details().is_empty()
+        && (status.code() == tonic::Code::Unavailable || status.source().is_some())
 }
 
 /// The deepest cause that the transport names.

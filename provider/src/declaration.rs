@@ -21,9 +21,13 @@ pub struct Reach {
 impl Reach {
     /// The files of mutual TLS that the environment names: both, or it is an error.
     pub fn tls_of_environment() -> Result<Option<DaemonTls>, Fault> {
-        let file = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let file = |name: &str| {
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        };
         match (file(TLS_CA_VARIABLE), file(TLS_CERTIFICATE_KEY_VARIABLE)) {
-            (Some(ca_file), Some(certificate_key_file)) => Ok(Some(DaemonTls { ca_file, certificate_key_file })),
+            (Some(ca_file), Some(certificate_key_file)) => {
+                Ok(Some(DaemonTls { ca_file, certificate_key_file }))
+            }
             (None, None) => Ok(None),
             (ca_file, _) => {
                 let (set, missing) = if ca_file.is_some() {
@@ -31,8 +35,11 @@ impl Reach {
                 } else {
                     (TLS_CERTIFICATE_KEY_VARIABLE, TLS_CA_VARIABLE)
                 };
-                Err(Fault::new(FaultCode::InvalidConfiguration, format!("{set} is set, and {missing} is not"))
-                    .with_remedy("set both, or neither: each side of mutual TLS needs its own file"))
+                Err(Fault::new(
+                    FaultCode::InvalidConfiguration,
+                    format!("{set} is set, and {missing} is not"),
+                )
+                .with_remedy("set both, or neither: each side of mutual TLS needs its own file"))
             }
         }
     }

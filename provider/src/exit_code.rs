@@ -41,7 +41,9 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Fault(fault) if fault.code == FaultCode::DaemonUnreachable => ExitCode::Unreachable,
+            Self::Fault(fault) if fault.code == FaultCode::DaemonUnreachable => {
+                ExitCode::Unreachable
+            }
             Self::Fault(_) | Self::Diagnostics(_) => ExitCode::Error,
             Self::OutputClosed => ExitCode::Done,
         }
@@ -60,7 +62,10 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::OutputClosed
         } else {
-            Self::Fault(Fault::new(FaultCode::OutputFailed, format!("failed to write the output: {error}")))
+            Self::Fault(Fault::new(
+                FaultCode::OutputFailed,
+                format!("failed to write the output: {error}"),
+            ))
         }
     }
 }

@@ -6,8 +6,8 @@
 //! cutoverd --observe--> Observed, Inspection   \--apply--> cutoverd
 //! ```
 //!
-//! [`plan`] is pure. Only [`daemon_client`] talks to the daemon, only [`clock`] reads the clock, and only [`output`]
-//! writes to the standard streams.
+//! [`plan`] is pure. Only [`daemon_client`] talks to the daemon, only [`clock`] reads the clock,
+//! and only [`output`] writes to the standard streams.
 
 pub mod actor;
 pub mod apply;

@@ -56,7 +56,12 @@ impl Inputs {
                 Some(_) => None,
             })
             .collect();
-        changed.extend(now.0.keys().filter(|name| !self.0.contains_key(*name)).map(|name| format!("{name} is new")));
+        changed.extend(
+            now.0
+                .keys()
+                .filter(|name| !self.0.contains_key(*name))
+                .map(|name| format!("{name} is new")),
+        );
         changed
     }
 }
@@ -68,8 +73,10 @@ pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
         let name = entry?.file_name();
         // As with loading: editors leave hidden files of the same ending while one is open.
         let is_hidden = name.to_string_lossy().starts_with(['.', '#']);
-        let path = if directory == Path::new(".") { PathBuf::from(name) } else { directory.join(name) };
-        let is_input = path.extension().is_some_and(|ending| ENDINGS.iter().any(|one| ending == *one));
+        let path =
+            if directory == Path::new(".") { PathBuf::from(name) } else { directory.join(name) };
+        let is_input =
+            path.extension().is_some_and(|ending| ENDINGS.iter().any(|one| ending == *one));
         if is_input && !is_hidden && path.is_file() {
             files.push(path);
         }
@@ -105,15 +112,21 @@ pub fn reach(directory: &Path) -> Result<Reach, Failure> {
 /// Reads and checks a directory's declaration, with the digests of its files.
 pub fn directory(directory: &Path, variables: &Variables) -> Result<Loaded, Failure> {
     let given = hcl::Inputs {
-        vars: variables.assignments.iter().map(|text| assignment(text)).collect::<Result<_, _>>()?,
+        vars: variables
+            .assignments
+            .iter()
+            .map(|text| assignment(text))
+            .collect::<Result<_, _>>()?,
         var_files: variables.files.clone(),
         env: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
     };
-    // The digests first: a file that changes in between makes a saved plan outdated, never the other way round.
+    // The digests first: a file that changes in between makes a saved plan outdated, never the
+    // other way round.
     let inputs = Inputs::read(directory).unwrap_or_default();
-    let loaded = hcl::load(directory, &given).map_err(|all| Failure::Diagnostics(all.into_iter().collect()))?;
+    let loaded = hcl::load(directory, &given)
+        .map_err(|all| Failure::Diagnostics(all.into_iter().collect()))?;
     let declaration = Declaration {
         workspace: loaded.daemon.workspace,
         reach: Reach { endpoint: loaded.daemon.endpoint, tls: loaded.daemon.tls },
@@ -126,8 +139,13 @@ pub fn directory(directory: &Path, variables: &Variables) -> Result<Loaded, Fail
 
 fn assignment(text: &str) -> Result<(String, String), Fault> {
     match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
-        _ => Err(Fault::new(FaultCode::InvalidConfiguration, format!("--var {text:?} gives no variable a value"))
-            .with_remedy("write it like --var window=72h")),
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err(Fault::new(
+            FaultCode::InvalidConfiguration,
+            format!("--var {text:?} gives no variable a value"),
+        )
+        .with_remedy("write it like --var window=72h")),
     }
 }

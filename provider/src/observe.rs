@@ -42,9 +42,14 @@ pub async fn inspections(
     declared: impl Iterator<Item = &MigrationSpec>,
     observed: &[Observed],
 ) -> Result<BTreeMap<MigrationName, Inspection>, Fault> {
-    let inspections = declared.filter(|spec| starts(spec, observed)).map(|spec| -> BoxFuture<'_, Result<_, Fault>> {
-        Box::pin(async move { Ok((spec.name.clone(), client.inspect(workspace, spec).await?)) })
-    });
+    let inspections = declared.filter(|spec| starts(spec, observed)).map(
+        |spec| -> BoxFuture<'_, Result<_, Fault>> {
+            Box::pin(async move { Ok((spec.name.clone(), client.inspect(workspace, spec).await?)) })
+        },
+    );
     // What they measure the daemon measures one after the other.
-    stream::iter(inspections.collect::<Vec<_>>()).buffer_unordered(INSPECTED_AT_ONCE).try_collect().await
+    stream::iter(inspections.collect::<Vec<_>>())
+        .buffer_unordered(INSPECTED_AT_ONCE)
+        .try_collect()
+        .await
 }

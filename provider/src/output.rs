@@ -1,4 +1,5 @@
-//! The standard streams: results to stdout, diagnostics to stderr. A reader that has gone is no panic.
+//! The standard streams: results to stdout, diagnostics to stderr. A reader that has gone is no
+//! panic.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -21,7 +22,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// The process's own streams: coloured only on a terminal, and never with `NO_COLOR` or on a dumb terminal.
+    /// The process's own streams: coloured only on a terminal, and never with `NO_COLOR` or on a
+    /// dumb terminal.
     #[must_use]
     pub fn standard() -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -62,7 +64,8 @@ impl Output {
 /// A document as indented JSON with a line end.
 #[must_use]
 pub fn pretty<T: Serialize>(document: &T) -> String {
-    let mut text = serde_json::to_string_pretty(document).expect("the documents of this crate have string keys only");
+    let mut text = serde_json::to_string_pretty(document)
+        .expect("the documents of this crate have string keys only");
     text.push('\n');
     text
 }

@@ -1,4 +1,5 @@
-//! Files of certificates and keys, told by what is in them: a connection that fails for one of them only says that it failed.
+//! Files of certificates and keys, told by what is in them: a connection that fails for one of them
+//! only says that it failed.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -10,7 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use schemas::time::UtcTime;
 
-/// More than any file of certificates is: the authorities of a whole operating system are a quarter of it.
+/// More than any file of certificates is: the authorities of a whole operating system are a quarter
+/// of it.
 const LARGEST_BYTES: u64 = 1 << 20;
 
 /// What a file is to hold.
@@ -37,21 +39,27 @@ impl Problem {
     }
 }
 
-/// Reads a file, and looks whether it holds what it is to hold. `now` is what its certificate's time is held against.
+/// Reads a file, and looks whether it holds what it is to hold. `now` is what its certificate's
+/// time is held against.
 ///
 /// # Errors
 ///
 /// The first thing that would keep a connection from being made with it.
 pub fn read(path: &Path, holds: Holds, now: UtcTime) -> Result<Vec<u8>, Problem> {
     let unreadable = |error: std::io::Error| {
-        Problem::new(format!("cannot be read: {error}"), "make it readable for the user that connects, or correct the path")
+        Problem::new(
+            format!("cannot be read: {error}"),
+            "make it readable for the user that connects, or correct the path",
+        )
     };
     // A pipe or a device would block, or never end.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(Problem::new("is not a regular file", "name a file in PEM, or a link to one"));
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(LARGEST_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
     check(&bytes, holds, now)?;
     Ok(bytes)
 }
@@ -64,11 +72,13 @@ pub fn read(path: &Path, holds: Holds, now: UtcTime) -> Result<Vec<u8>, Problem>
 pub fn check(bytes: &[u8], holds: Holds, now: UtcTime) -> Result<(), Problem> {
     is_pem(bytes)?;
     // Before anything is decoded: an old encrypted key is no base64 from its first line on.
-    let is_encrypted = count(bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") > 0 || count(bytes, b"Proc-Type: 4,ENCRYPTED") > 0;
+    let is_encrypted = count(bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") > 0
+        || count(bytes, b"Proc-Type: 4,ENCRYPTED") > 0;
     if holds == Holds::CertificateAndKey && is_encrypted {
         return Err(Problem::new(
             "holds a key that is encrypted",
-            "decrypt it: openssl pkey -in FILE -out KEY.pem, and let the file be readable for the user that connects alone",
+            "decrypt it: openssl pkey -in FILE -out KEY.pem, and let the file be readable for the \
+             user that connects alone",
         ));
     }
     let certificates = certificates(bytes)?;
@@ -80,7 +90,8 @@ pub fn check(bytes: &[u8], holds: Holds, now: UtcTime) -> Result<(), Problem> {
 
 fn is_pem(bytes: &[u8]) -> Result<(), Problem> {
     const PLAIN: &str = "save it as plain text, in ASCII or as UTF-8 without a byte order mark";
-    let convert = "convert it: openssl x509 -inform der -in FILE -out FILE.pem, or openssl pkcs12 -in FILE -nodes -out FILE.pem";
+    let convert = "convert it: openssl x509 -inform der -in FILE -out FILE.pem, or openssl pkcs12 \
+         -in FILE -nodes -out FILE.pem";
     if bytes.is_empty() {
         return Err(Problem::new("is empty", "name a file in PEM"));
     }
@@ -88,7 +99,10 @@ fn is_pem(bytes: &[u8]) -> Result<(), Problem> {
         return Err(Problem::new("is larger than any file of certificates", "name a file in PEM"));
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {
-        return Err(Problem::new("begins with a byte order mark, which hides its first certificate", PLAIN));
+        return Err(Problem::new(
+            "begins with a byte order mark, which hides its first certificate",
+            PLAIN,
+        ));
     }
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(Problem::new("is text in UTF-16", PLAIN));
@@ -112,13 +126,17 @@ fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     for certificate in CertificateDer::pem_slice_iter(bytes) {
         let number = found.len() + 1;
         found.push(certificate.map_err(|error| {
-            Problem::new(format!("is damaged at its certificate number {number}: {error}"), "take it anew from where it came")
+            Problem::new(
+                format!("is damaged at its certificate number {number}: {error}"),
+                "take it anew from where it came",
+            )
         })?);
     }
     if count(bytes, b"-----BEGIN CERTIFICATE-----") > found.len() {
         return Err(Problem::new(
             "has a certificate that is not read",
-            "let -----BEGIN CERTIFICATE----- and -----END CERTIFICATE----- each begin a line, with lines that end in LF or CRLF",
+            "let -----BEGIN CERTIFICATE----- and -----END CERTIFICATE----- each begin a line, \
+             with lines that end in LF or CRLF",
         ));
     }
     Ok(found)
@@ -131,7 +149,11 @@ fn no_certificate(bytes: &[u8]) -> Problem {
             "convert it: openssl x509 -in FILE -out FILE.pem",
         );
     }
-    let what = if count(bytes, b"PRIVATE KEY-----") > 0 { "holds a key and no certificate" } else { "holds no certificate" };
+    let what = if count(bytes, b"PRIVATE KEY-----") > 0 {
+        "holds a key and no certificate"
+    } else {
+        "holds no certificate"
+    };
     Problem::new(what, "name a file with a line -----BEGIN CERTIFICATE-----")
 }
 
@@ -151,7 +173,11 @@ fn authorities(bytes: &[u8], certificates: Vec<CertificateDer<'static>>) -> Resu
     Ok(())
 }
 
-fn certificate_and_key(bytes: &[u8], certificates: Vec<CertificateDer<'static>>, now: UtcTime) -> Result<(), Problem> {
+fn certificate_and_key(
+    bytes: &[u8],
+    certificates: Vec<CertificateDer<'static>>,
+    now: UtcTime,
+) -> Result<(), Problem> {
     if certificates.is_empty() {
         return Err(no_certificate(bytes));
     }
@@ -168,10 +194,14 @@ fn certificate_and_key(bytes: &[u8], certificates: Vec<CertificateDer<'static>>,
         )
     };
     let key = PrivateKeyDer::from_pem_slice(bytes).map_err(|error| damaged(&error))?;
-    let key =
-        rustls::crypto::aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(|error| damaged(&error))?;
+    let key = rustls::crypto::aws_lc_rs::default_provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| damaged(&error))?;
     let own = certificates[0].clone();
-    let pairs = |certificate: &CertificateDer<'static>| CertifiedKey::new(vec![certificate.clone()], key.clone()).keys_match();
+    let pairs = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::new(vec![certificate.clone()], key.clone()).keys_match()
+    };
     match pairs(&own) {
         Ok(()) => {}
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
@@ -181,7 +211,10 @@ fn certificate_and_key(bytes: &[u8], certificates: Vec<CertificateDer<'static>>,
             } else {
                 "put a certificate and its own key into the file"
             };
-            return Err(Problem::new("holds a key that is not that of its first certificate", remedy));
+            return Err(Problem::new(
+                "holds a key that is not that of its first certificate",
+                remedy,
+            ));
         }
         // A key that does not tell its other half.
         Err(rustls::Error::InconsistentKeys(_)) => {}
@@ -215,14 +248,17 @@ fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (length, rest) = if first < 0x80 {
         (usize::from(first), rest)
     } else {
-        let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(digits, _)| digits.len() <= 4)?;
+        let (digits, rest) = rest
+            .split_at_checked(usize::from(first & 0x7f))
+            .filter(|(digits, _)| digits.len() <= 4)?;
         (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
     };
     let (inner, rest) = rest.split_at_checked(length)?;
     Some((tag, inner, rest))
 }
 
-/// From when until when a certificate is good (RFC 5280, section 4.1); `None` where that is not to be seen.
+/// From when until when a certificate is good (RFC 5280, section 4.1); `None` where that is not to
+/// be seen.
 fn validity(certificate: &CertificateDer<'_>) -> Option<(UtcTime, UtcTime)> {
     let (_, whole, _) = value(certificate)?;
     let (_, signed, _) = value(whole)?;
@@ -300,19 +336,29 @@ mod tests {
         is(b"", "is empty");
         is(format!("\u{feff}{certificate}").as_bytes(), "byte order mark");
         is(
-            &[b"\xff\xfe".as_slice(), &certificate.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()].concat(),
+            &[
+                b"\xff\xfe".as_slice(),
+                &certificate.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>(),
+            ]
+            .concat(),
             "UTF-16",
         );
         is(&der, "DER");
         is(b"hello", "nothing in PEM");
         is(key.as_bytes(), "a key and no certificate");
-        is(certificate.replace("CERTIFICATE", "TRUSTED CERTIFICATE").as_bytes(), "TRUSTED CERTIFICATE");
+        is(
+            certificate.replace("CERTIFICATE", "TRUSTED CERTIFICATE").as_bytes(),
+            "TRUSTED CERTIFICATE",
+        );
         is(certificate.replace("CERTIFICATE", "CERTIFICATE REQUEST").as_bytes(), "no certificate");
         is(format!("  {certificate}").as_bytes(), "not read");
         is(certificate.replace('\n', "\r").replace("\r\r", "\r").as_bytes(), "");
         is(&certificate.as_bytes()[..certificate.len() / 2], "damaged");
         is(certificate.replacen("MII", "MI*", 1).as_bytes(), "damaged");
-        is(b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n", "no certificate of an authority");
+        is(
+            b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n",
+            "no certificate of an authority",
+        );
     }
 
     #[test]
@@ -323,7 +369,9 @@ mod tests {
         is(&format!("{certificate}{key}"), "");
         is(&format!("{key}{certificate}"), "");
         is(
-            &format!("Bag Attributes\n  localKeyID: 01\n{certificate}{other}{key}").replace('\n', "\r\n").replace("\r\r", "\r"),
+            &format!("Bag Attributes\n  localKeyID: 01\n{certificate}{other}{key}")
+                .replace('\n', "\r\n")
+                .replace("\r\r", "\r"),
             "",
         );
         is(&certificate, "a certificate and no key");
@@ -331,9 +379,15 @@ mod tests {
         is(&format!("{certificate}{other_key}"), "not that of its first certificate");
         is(&format!("{other}{certificate}{key}"), "not that of its first certificate");
         is(&format!("{certificate}{}", key.replace("PRIVATE", "ENCRYPTED PRIVATE")), "encrypted");
-        let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\naGVsbG8=\n-----END RSA PRIVATE KEY-----\n";
+        let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: \
+             AES-256-CBC,00\n\naGVsbG8=\n-----END RSA PRIVATE KEY-----\n";
         is(&format!("{certificate}{old}"), "encrypted");
-        is(&format!("{certificate}-----BEGIN PRIVATE KEY-----\naGVsbG8=\n-----END PRIVATE KEY-----\n"), "cannot be read");
+        is(
+            &format!(
+                "{certificate}-----BEGIN PRIVATE KEY-----\naGVsbG8=\n-----END PRIVATE KEY-----\n"
+            ),
+            "cannot be read",
+        );
         is(&format!("\u{feff}{certificate}{key}"), "byte order mark");
         let (expired, key, _) = made(2020, 2026);
         is(&format!("{expired}{key}"), "expired at 2026-01-01T00:00:00");

@@ -1,6 +1,8 @@
-//! What a plan is: the changes that would make reality what is declared, the drift, and what stands in the way.
+//! What a plan is: the changes that would make reality what is declared, the drift, and what stands
+//! in the way.
 //!
-//! [`plan`] is pure: the same inputs give the same bytes. It neither asks the daemon nor reads a clock.
+//! [`plan`] is pure: the same inputs give the same bytes. It neither asks the daemon nor reads a
+//! clock.
 
 mod attributes;
 mod decide;
@@ -241,7 +243,14 @@ impl Plan {
     /// A plan that could not be made, with the reasons.
     #[must_use]
     pub fn unmade(fingerprint: String, diagnostics: Vec<Diagnostic>) -> Self {
-        Self { format_version: PLAN_FORMAT, workspace: None, fingerprint, changes: Vec::new(), drift: Vec::new(), diagnostics }
+        Self {
+            format_version: PLAN_FORMAT,
+            workspace: None,
+            fingerprint,
+            changes: Vec::new(),
+            drift: Vec::new(),
+            diagnostics,
+        }
     }
 
     /// The changes that do something.
@@ -270,8 +279,9 @@ impl Plan {
 
 /// Compares a declaration with the migrations as they are.
 ///
-/// `observed` holds the migrations of the declaration's workspace; `inspections` what the daemon found for those that
-/// [`starts`] is true of. `now` is used only where the daemon does not tell the time left itself.
+/// `observed` holds the migrations of the declaration's workspace; `inspections` what the daemon
+/// found for those that [`starts`] is true of. `now` is used only where the daemon does not tell
+/// the time left itself.
 #[must_use]
 pub fn plan(
     declared: &Declaration,
@@ -279,7 +289,8 @@ pub fn plan(
     inspections: &BTreeMap<MigrationName, Inspection>,
     now: UtcTime,
 ) -> Plan {
-    let existing: BTreeMap<&MigrationName, &Observed> = observed.iter().map(|one| (&one.status.name, one)).collect();
+    let existing: BTreeMap<&MigrationName, &Observed> =
+        observed.iter().map(|one| (&one.status.name, one)).collect();
     let mut plan = Plan {
         format_version: PLAN_FORMAT,
         workspace: Some(declared.workspace.clone()),
@@ -288,7 +299,8 @@ pub fn plan(
         drift: Vec::new(),
         diagnostics: declared.warnings.clone(),
     };
-    let mut names: Vec<&MigrationName> = existing.keys().copied().chain(declared.migrations.keys()).collect();
+    let mut names: Vec<&MigrationName> =
+        existing.keys().copied().chain(declared.migrations.keys()).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
@@ -314,7 +326,12 @@ pub fn plan(
 pub fn find_drift(declared: &Declaration, observed: &[Observed], now: UtcTime) -> Vec<Drift> {
     declared
         .specs()
-        .filter_map(|spec| observed.iter().find(|one| one.status.name == spec.name).map(|existing| (spec, existing)))
+        .filter_map(|spec| {
+            observed
+                .iter()
+                .find(|one| one.status.name == spec.name)
+                .map(|existing| (spec, existing))
+        })
         .flat_map(|(spec, existing)| drift::find(spec, existing, now))
         .collect()
 }
@@ -324,6 +341,9 @@ pub fn find_drift(declared: &Declaration, observed: &[Observed], now: UtcTime) -
 pub fn starts(spec: &MigrationSpec, observed: &[Observed]) -> bool {
     match observed.iter().find(|one| one.status.name == spec.name) {
         None => true,
-        Some(existing) => spec.generation > existing.status.generation && !refusal::cuts_over(existing.status.phase),
+        Some(existing) => {
+            spec.generation > existing.status.generation
+                && !refusal::cuts_over(existing.status.phase)
+        }
     }
 }

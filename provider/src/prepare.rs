@@ -1,4 +1,5 @@
-//! A declaration against a daemon: looked at, planned, and with everything at hand that applying the plan needs.
+//! A declaration against a daemon: looked at, planned, and with everything at hand that applying
+//! the plan needs.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +25,15 @@ pub struct Prepared {
     pub drops: Drops,
 }
 
-/// Plans a declaration against the migrations as they are; the daemon looks at both sides of those that would start.
-pub async fn prepare(client: &DaemonClient, declared: Declaration, observed: &[Observed]) -> Result<Prepared, Fault> {
-    let inspections = observe::inspections(client, &declared.workspace, declared.specs(), observed).await?;
+/// Plans a declaration against the migrations as they are; the daemon looks at both sides of those
+/// that would start.
+pub async fn prepare(
+    client: &DaemonClient,
+    declared: Declaration,
+    observed: &[Observed],
+) -> Result<Prepared, Fault> {
+    let inspections =
+        observe::inspections(client, &declared.workspace, declared.specs(), observed).await?;
     let plan = plan(&declared, observed, &inspections, clock::now());
     let specs = declared.migrations.into_iter().map(|(name, one)| (name, one.spec)).collect();
     let drops = inspections.into_iter().map(|(name, found)| (name, found.drops)).collect();

@@ -33,8 +33,12 @@ impl Bars {
 
     /// Draws the statuses; a migration that is gone loses its bars.
     pub fn show(&mut self, statuses: &[MigrationStatus]) {
-        let gone: Vec<Key> =
-            self.migrations.keys().filter(|key| !statuses.iter().any(|one| key_of(one) == **key)).cloned().collect();
+        let gone: Vec<Key> = self
+            .migrations
+            .keys()
+            .filter(|key| !statuses.iter().any(|one| key_of(one) == **key))
+            .cloned()
+            .collect();
         for key in gone {
             if let Some((head, shards)) = self.migrations.remove(&key) {
                 shards.values().for_each(ProgressBar::finish_and_clear);
@@ -42,7 +46,11 @@ impl Bars {
             }
         }
         // Names of shards may differ at their ends alone: none is cut.
-        let widest = statuses.iter().flat_map(|one| &one.shards).map(|shard| clean(&shard.name.0).chars().count()).max();
+        let widest = statuses
+            .iter()
+            .flat_map(|one| &one.shards)
+            .map(|shard| clean(&shard.name.0).chars().count())
+            .max();
         let widest = widest.unwrap_or_default();
         for one in statuses {
             let (head, shards) = self.migrations.entry(key_of(one)).or_insert_with(|| {
@@ -53,13 +61,21 @@ impl Bars {
             let mut above = head.clone();
             for shard in &one.shards {
                 let bar = shards.entry(shard.name.clone()).or_insert_with(|| {
-                    let style = ProgressStyle::with_template("  {prefix} [{bar:30}] {msg}").expect("a fixed template");
-                    self.all.insert_after(&above, ProgressBar::new(0).with_style(style.progress_chars("=> ")))
+                    let style = ProgressStyle::with_template("  {prefix} [{bar:30}] {msg}")
+                        .expect("a fixed template");
+                    self.all.insert_after(
+                        &above,
+                        ProgressBar::new(0).with_style(style.progress_chars("=> ")),
+                    )
                 });
                 bar.set_prefix(format!("{:widest$}", clean(&shard.name.0)));
                 bar.set_length(shard.copy.bytes_total.max(1));
                 let done = shard.phase > Phase::Copying && shard.phase <= Phase::Completed;
-                bar.set_position(if done { shard.copy.bytes_total.max(1) } else { shard.copy.bytes_copied });
+                bar.set_position(if done {
+                    shard.copy.bytes_total.max(1)
+                } else {
+                    shard.copy.bytes_copied
+                });
                 bar.set_message(shard_message(shard));
                 above = bar.clone();
             }
@@ -87,10 +103,16 @@ fn shard_message(shard: &ShardStatus) -> String {
     if let Some(fault) = &shard.error {
         return clean(&fault.to_string());
     }
-    let copied = format!("{} of {}", units::bytes(shard.copy.bytes_copied), units::bytes(shard.copy.bytes_total));
+    let copied = format!(
+        "{} of {}",
+        units::bytes(shard.copy.bytes_copied),
+        units::bytes(shard.copy.bytes_total)
+    );
     match (shard.phase, shard.lag_seconds) {
         (Phase::Validating | Phase::Copying, _) | (_, None) => copied,
-        (_, Some(lag)) => format!("lag {}, {:.0} events/s", units::seconds(lag), shard.tail.events_per_second),
+        (_, Some(lag)) => {
+            format!("lag {}, {:.0} events/s", units::seconds(lag), shard.tail.events_per_second)
+        }
     }
 }
 
@@ -108,14 +130,18 @@ impl Lines {
             let (state, line) = (state(one), status::line(one));
             let worth = match self.last.get(&key_of(one)) {
                 None => true,
-                Some((old_state, old_line, at)) => *old_state != state || (*old_line != line && at.elapsed() >= LINE_INTERVAL),
+                Some((old_state, old_line, at)) => {
+                    *old_state != state || (*old_line != line && at.elapsed() >= LINE_INTERVAL)
+                }
             };
             if worth {
                 news.push(line.clone());
                 self.last.insert(key_of(one), (state, line, Instant::now()));
             }
         }
-        for (_, name) in self.last.keys().filter(|key| !statuses.iter().any(|one| key_of(one) == **key)) {
+        for (_, name) in
+            self.last.keys().filter(|key| !statuses.iter().any(|one| key_of(one) == **key))
+        {
             news.push(format!("{name}: gone"));
         }
         self.last.retain(|key, _| statuses.iter().any(|one| key_of(one) == *key));
@@ -126,7 +152,10 @@ impl Lines {
 /// What of a status is worth a line of its own when it changes.
 fn state(status: &MigrationStatus) -> String {
     let error = status.error.as_ref().map(ToString::to_string);
-    format!("{} {} {} {:?} {error:?}", status.phase, status.paused, status.ready.value, status.acknowledge_token)
+    format!(
+        "{} {} {} {:?} {error:?}",
+        status.phase, status.paused, status.ready.value, status.acknowledge_token
+    )
 }
 
 fn key_of(status: &MigrationStatus) -> Key {

@@ -1,4 +1,5 @@
-//! Results for people: plans, drift, checks, statuses and journals as text or Markdown. Pure: text in, text out.
+//! Results for people: plans, drift, checks, statuses and journals as text or Markdown. Pure: text
+//! in, text out.
 
 pub mod checks;
 pub mod diagnostics;
@@ -11,8 +12,11 @@ pub mod plan_text;
 pub mod report;
 pub mod status;
 
-/// A text with what could move a terminal's cursor or change its colours made visible. Names come from servers.
+/// A text with what could move a terminal's cursor or change its colours made visible. Names come
+/// from servers.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { format!("\\u{{{:x}}}", u32::from(c)) } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { format!("\\u{{{:x}}}", u32::from(c)) } else { c.to_string() })
+        .collect()
 }

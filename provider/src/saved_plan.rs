@@ -1,9 +1,11 @@
 //! Plans in files: what was reviewed is what is applied, or nothing is.
 //!
-//! A file carries what the plan was made from (the declarations, the migrations as they were, what the live checks found, the
-//! digests of the directory's files), and the plan beside it for whoever reads the JSON. [`SavedPlan::read`] makes the plan again
-//! from the former and refuses a file whose plan is another one: what is shown is made from what is applied. Its last member is a
-//! SHA-256 over every byte before it. It holds references to secrets, no secrets, and is readable for its owner only.
+//! A file carries what the plan was made from (the declarations, the migrations as they were, what
+//! the live checks found, the digests of the directory's files), and the plan beside it for whoever
+//! reads the JSON. [`SavedPlan::read`] makes the plan again from the former and refuses a file
+//! whose plan is another one: what is shown is made from what is applied. Its last member is a
+//! SHA-256 over every byte before it. It holds references to secrets, no secrets, and is readable
+//! for its owner only.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +26,8 @@ use crate::declaration::{Declaration, Reach};
 use crate::load::Inputs;
 use crate::plan::{Action, Folded, Plan, plan};
 
-/// The version of the file. Another one is refused, not read with fields dropped: format 1 had no digest.
+/// The version of the file. Another one is refused, not read with fields dropped: format 1 had no
+/// digest.
 pub const SAVED_PLAN_FORMAT: u32 = 2;
 
 const KIND: &str = "cutover-plan";
@@ -51,7 +54,8 @@ pub struct SavedPlan {
     format_version: u32,
     /// When it was made.
     created_at: UtcTime,
-    /// The directory that it was made from, as it was named: relative ones are looked up from where `apply` runs.
+    /// The directory that it was made from, as it was named: relative ones are looked up from where
+    /// `apply` runs.
     directory: PathBuf,
     /// The daemon that it was made against.
     endpoint: String,
@@ -74,7 +78,8 @@ pub struct SavedPlan {
     inspections: BTreeMap<MigrationName, Inspection>,
 }
 
-/// Where a plan was made: what it is made with beside the declarations and the migrations as they are.
+/// Where a plan was made: what it is made with beside the declarations and the migrations as they
+/// are.
 #[derive(Debug)]
 pub struct Origin {
     /// The directory.
@@ -166,7 +171,10 @@ impl SavedPlan {
     /// Writes it, readable for its owner only; an existing file is replaced whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), Fault> {
         let failed = |error: io::Error| {
-            Fault::new(FaultCode::OutputFailed, format!("failed to write the plan to {}: {error}", path.display()))
+            Fault::new(
+                FaultCode::OutputFailed,
+                format!("failed to write the plan to {}: {error}", path.display()),
+            )
         };
         durable_file::write(path, self.to_bytes().as_bytes()).map_err(failed)
     }
@@ -182,12 +190,18 @@ impl SavedPlan {
     ///
     /// # Errors
     ///
-    /// [`FaultCode::OutputFailed`] where the file cannot be read, is no saved plan, has any other byte than it was written with, or
-    /// shows another plan than what is in it gives; [`FaultCode::VersionMismatch`] for one of another format.
+    /// [`FaultCode::OutputFailed`] where the file cannot be read, is no saved plan, has any other
+    /// byte than it was written with, or shows another plan than what is in it gives;
+    /// [`FaultCode::VersionMismatch`] for one of another format.
     pub fn read(path: &Path) -> Result<Self, Fault> {
-        let failed =
-            |why: String| Fault::new(FaultCode::OutputFailed, format!("failed to read the plan {}: {why}", path.display()));
-        let foreign = |why: String| failed(why).with_remedy("make the file with `cutover plan --out FILE`");
+        let failed = |why: String| {
+            Fault::new(
+                FaultCode::OutputFailed,
+                format!("failed to read the plan {}: {why}", path.display()),
+            )
+        };
+        let foreign =
+            |why: String| failed(why).with_remedy("make the file with `cutover plan --out FILE`");
         let mut bytes = Vec::new();
         fs::File::open(path)
             .and_then(|file| file.take(LARGEST_BYTES + 1).read_to_end(&mut bytes))
@@ -201,7 +215,8 @@ impl SavedPlan {
             && *format_version != SAVED_PLAN_FORMAT
         {
             let message = format!(
-                "{} is a plan of format {format_version}, and this program reads format {SAVED_PLAN_FORMAT}",
+                "{} is a plan of format {format_version}, and this program reads format \
+                 {SAVED_PLAN_FORMAT}",
                 path.display()
             );
             let remedy = if *format_version < SAVED_PLAN_FORMAT {
@@ -213,13 +228,19 @@ impl SavedPlan {
         }
         let Some(bound) = bound(&bytes) else {
             return Err(match head {
-                Ok(head) if head.kind != KIND => foreign(format!("it is no saved plan but {:?}", head.kind)),
-                Err(error) if !bytes.starts_with(b"{") || !error.is_syntax() => foreign(format!("it is no saved plan: {error}")),
-                Ok(_) | Err(_) => foreign("it is damaged: it has other bytes than were saved".to_owned()),
+                Ok(head) if head.kind != KIND => {
+                    foreign(format!("it is no saved plan but {:?}", head.kind))
+                }
+                Err(error) if !bytes.starts_with(b"{") || !error.is_syntax() => {
+                    foreign(format!("it is no saved plan: {error}"))
+                }
+                Ok(_) | Err(_) => {
+                    foreign("it is damaged: it has other bytes than were saved".to_owned())
+                }
             });
         };
-        let saved: Self =
-            serde_json::from_str(&format!("{bound}{END}")).map_err(|error| foreign(format!("it is no saved plan: {error}")))?;
+        let saved: Self = serde_json::from_str(&format!("{bound}{END}"))
+            .map_err(|error| foreign(format!("it is no saved plan: {error}")))?;
         if saved.kind != KIND {
             return Err(foreign(format!("it is no saved plan but {:?}", saved.kind)));
         }
@@ -231,7 +252,8 @@ impl SavedPlan {
 
     /// What the file says of itself that is not so.
     fn contradiction(&self) -> Option<String> {
-        if let Some((name, one)) = self.declared.iter().find(|(name, one)| **name != one.spec.name) {
+        if let Some((name, one)) = self.declared.iter().find(|(name, one)| **name != one.spec.name)
+        {
             return Some(format!("what it declares as {name} is {}", one.spec.name));
         }
         let declaration = Declaration {
@@ -254,14 +276,19 @@ impl SavedPlan {
     pub fn check_inputs(&self) -> Result<(), Fault> {
         let directory = self.directory.display();
         let now = Inputs::read(&self.directory).map_err(|error| {
-            outdated(format!("the directory {directory} that the plan was made from cannot be read: {error}"))
-                .with_remedy("run `cutover apply` where `cutover plan` was run")
+            outdated(format!(
+                "the directory {directory} that the plan was made from cannot be read: {error}"
+            ))
+            .with_remedy("run `cutover apply` where `cutover plan` was run")
         })?;
         let changed = self.inputs.changed(&now);
         if changed.is_empty() {
             return Ok(());
         }
-        Err(outdated(format!("{directory} has changed since the plan was made: {}", changed.join(", "))))
+        Err(outdated(format!(
+            "{directory} has changed since the plan was made: {}",
+            changed.join(", ")
+        )))
     }
 
     /// Refuses it where a migration is not what it was.
@@ -272,21 +299,35 @@ impl SavedPlan {
             let existing = observed.iter().find(|one| one.status.name == *name);
             match existing {
                 None if change.action == Action::Create => {}
-                None => changed.push(format!("{name} was there at serial {}, and is gone", change.serial)),
+                None => changed
+                    .push(format!("{name} was there at serial {}, and is gone", change.serial)),
                 Some(existing) if change.action == Action::Create => {
-                    changed.push(format!("{name} did not exist, and is there at serial {} now", existing.status.serial));
+                    changed.push(format!(
+                        "{name} did not exist, and is there at serial {} now",
+                        existing.status.serial
+                    ));
                 }
                 Some(existing) if existing.status.serial != change.serial => {
-                    changed.push(format!("{name} was at serial {}, and is at {} now", change.serial, existing.status.serial));
+                    changed.push(format!(
+                        "{name} was at serial {}, and is at {} now",
+                        change.serial, existing.status.serial
+                    ));
                 }
                 // What it tells as the values before is what it was made on.
                 Some(existing) if self.was(name).is_none_or(|was| was.spec != existing.spec) => {
-                    changed.push(format!("{name} is not declared as the plan tells, at the same serial {}", change.serial));
+                    changed.push(format!(
+                        "{name} is not declared as the plan tells, at the same serial {}",
+                        change.serial
+                    ));
                 }
                 Some(_) => {}
             }
         }
-        if changed.is_empty() { Ok(()) } else { Err(outdated(format!("the plan is outdated: {}", changed.join("; ")))) }
+        if changed.is_empty() {
+            Ok(())
+        } else {
+            Err(outdated(format!("the plan is outdated: {}", changed.join("; "))))
+        }
     }
 
     fn was(&self, name: &MigrationName) -> Option<&Observed> {
@@ -294,19 +335,35 @@ impl SavedPlan {
     }
 
     /// Refuses it where a live check fails now, or more would be dropped than was listed.
-    pub fn check_inspections(&self, inspections: &BTreeMap<MigrationName, Inspection>) -> Result<(), Fault> {
+    pub fn check_inspections(
+        &self,
+        inspections: &BTreeMap<MigrationName, Inspection>,
+    ) -> Result<(), Fault> {
         for (name, found) in inspections {
             if let Some(check) = found.checks.iter().find(|check| check.outcome == Outcome::Fail) {
-                let fault = Fault::new(check.code.unwrap_or(FaultCode::Internal), check.message.clone());
+                let fault =
+                    Fault::new(check.code.unwrap_or(FaultCode::Internal), check.message.clone());
                 return Err(match &check.remedy {
                     Some(remedy) => fault.with_remedy(remedy),
                     None => fault,
                 });
             }
-            let listed = self.inspections.get(name).map(|listed| listed.drops.as_slice()).unwrap_or_default();
-            let more: Vec<String> = found.drops.iter().filter(|one| !listed.contains(one)).map(ToString::to_string).collect();
+            let listed = self
+                .inspections
+                .get(name)
+                .map(|listed| listed.drops.as_slice())
+                .unwrap_or_default();
+            let more: Vec<String> = found
+                .drops
+                .iter()
+                .filter(|one| !listed.contains(one))
+                .map(ToString::to_string)
+                .collect();
             if !more.is_empty() {
-                let message = format!("{name} would now drop collections that the plan did not list: {}", more.join(", "));
+                let message = format!(
+                    "{name} would now drop collections that the plan did not list: {}",
+                    more.join(", ")
+                );
                 return Err(outdated(message));
             }
         }
@@ -316,7 +373,8 @@ impl SavedPlan {
 
 /// The bytes that a file's digest is of, where it is theirs.
 fn bound(bytes: &[u8]) -> Option<&str> {
-    let (bound, digest) = std::str::from_utf8(bytes).ok()?.strip_suffix(AFTER_DIGEST)?.rsplit_once(BEFORE_DIGEST)?;
+    let (bound, digest) =
+        std::str::from_utf8(bytes).ok()?.strip_suffix(AFTER_DIGEST)?.rsplit_once(BEFORE_DIGEST)?;
     (sha256_hex(bound.as_bytes()) == digest).then_some(bound)
 }
 

@@ -1,9 +1,10 @@
-//! The Terraform and OpenTofu provider: plugin protocol 6 over the same loader's checks, planner and daemon client.
+//! The Terraform and OpenTofu provider: plugin protocol 6 over the same loader's checks, planner
+//! and daemon client.
 //!
 //! ```text
 //! serve, tls (process, socket)  ->  service (calls)  ->  configuration | resource | data_source
-//!                                                            declare -> schemas::hcl -> plan, daemon_client
-//!                                                            state   <- Observed
+//!                               declare -> schemas::hcl -> plan, daemon_client
+//!                               state   <- Observed
 //! ```
 
 mod catalog;

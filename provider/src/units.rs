@@ -17,7 +17,11 @@ pub fn bytes(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if value >= 99.95 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
+    if value >= 99.95 {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// A count with separators, as in `1,234,567`.
@@ -53,7 +57,8 @@ pub fn counted_mismatches(number: u64) -> String {
     format!("{} {}", count(number), if number == 1 { "mismatch" } else { "mismatches" })
 }
 
-/// A length of time in its two largest units, as in `4 min 10 s`, and below ten seconds with a decimal.
+/// A length of time in its two largest units, as in `4 min 10 s`, and below ten seconds with a
+/// decimal.
 #[must_use]
 pub fn seconds(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
@@ -63,9 +68,18 @@ pub fn seconds(seconds: f64) -> String {
         let text = format!("{seconds:.1}");
         return format!("{} s", text.strip_suffix(".0").unwrap_or(&text));
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "finite, not negative; saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "finite, not negative; saturates"
+    )]
     let whole = seconds.round() as u64;
-    let parts = [(whole / 86_400, "d"), (whole / 3600 % 24, "h"), (whole / 60 % 60, "min"), (whole % 60, "s")];
+    let parts = [
+        (whole / 86_400, "d"),
+        (whole / 3600 % 24, "h"),
+        (whole / 60 % 60, "min"),
+        (whole % 60, "s"),
+    ];
     let first = parts.iter().position(|(number, _)| *number > 0).unwrap_or(3);
     let mut text = String::new();
     for (number, unit) in parts.iter().skip(first).take(2).filter(|(number, _)| *number > 0) {
@@ -81,7 +95,11 @@ pub fn seconds(seconds: f64) -> String {
 /// An estimated length of time, which is not told in parts of a second.
 #[must_use]
 pub fn estimate(seconds: f64) -> String {
-    if (0.0..1.0).contains(&seconds) { "less than a second".to_owned() } else { self::seconds(seconds) }
+    if (0.0..1.0).contains(&seconds) {
+        "less than a second".to_owned()
+    } else {
+        self::seconds(seconds)
+    }
 }
 
 /// A whole number of seconds in words.
@@ -94,7 +112,9 @@ pub fn whole_seconds(number: u64) -> String {
 /// A share in percent, rounded down, so that 100 % means all of it; `None` of an unknown whole.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> Option<u64> {
-    (whole > 0).then(|| u64::try_from(u128::from(part.min(whole)) * 100 / u128::from(whole)).unwrap_or(100))
+    (whole > 0).then(|| {
+        u64::try_from(u128::from(part.min(whole)) * 100 / u128::from(whole)).unwrap_or(100)
+    })
 }
 
 /// A connection string without what is secret in it: the password before the `@`.
@@ -102,7 +122,8 @@ pub fn percent(part: u64, whole: u64) -> Option<u64> {
 pub fn redacted(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
-    // A password with a bare `/` or `?` is invalid, but must not show either: the last `@` of all decides then.
+    // A password with a bare `/` or `?` is invalid, but must not show either: the last `@` of all
+    // decides then.
     let at = rest[..authority_end].rfind('@').or_else(|| rest.rfind('@'));
     let Some(at) = at else { return uri.to_owned() };
     match rest[..at].split_once(':') {
@@ -135,7 +156,10 @@ mod tests {
             [0.0, 0.84, 4.0, 12.4, 61.0, 3600.0, 90_000.0, f64::NAN].map(seconds),
             ["0 s", "0.8 s", "4 s", "12 s", "1 min 1 s", "1 h", "1 d 1 h", "unknown"]
         );
-        assert_eq!([0.0, 0.99, 1.0].map(super::estimate), ["less than a second", "less than a second", "1 s"]);
+        assert_eq!(
+            [0.0, 0.99, 1.0].map(super::estimate),
+            ["less than a second", "less than a second", "1 s"]
+        );
         assert_eq!((percent(1, 0), percent(999, 1000), percent(5, 4)), (None, Some(99), Some(100)));
     }
 

@@ -32,7 +32,11 @@ impl Patience {
     /// The daemon has not: gives the fault back once it is too long, or of another kind.
     pub fn bear(&mut self, fault: Fault) -> Result<(), Fault> {
         let since = *self.away_since.get_or_insert_with(Instant::now);
-        if fault.code == FaultCode::DaemonUnreachable && since.elapsed() < PATIENCE { Ok(()) } else { Err(fault) }
+        if fault.code == FaultCode::DaemonUnreachable && since.elapsed() < PATIENCE {
+            Ok(())
+        } else {
+            Err(fault)
+        }
     }
 }
 
@@ -70,9 +74,11 @@ pub fn judge(target: Phase, action: Action, status: &MigrationStatus) -> Verdict
         | Phase::Draining
         | Phase::Finalizing
         | Phase::Paused => {
-            // An acknowledged cutover that was given up leaves its reason; without one it has not begun yet.
-            let given_up =
-                action == Action::CutOver && matches!(phase, Phase::Ready | Phase::CatchingUp) && status.error.is_some();
+            // An acknowledged cutover that was given up leaves its reason; without one it has not
+            // begun yet.
+            let given_up = action == Action::CutOver
+                && matches!(phase, Phase::Ready | Phase::CatchingUp)
+                && status.error.is_some();
             match (rank(phase), rank(target)) {
                 (Some(now), Some(wanted)) if now >= wanted => Verdict::Reached,
                 (_, Some(wanted)) if given_up && Some(wanted) > rank(Phase::Ready) => {
@@ -139,7 +145,11 @@ pub async fn until(
     }
 }
 
-fn all_reached(migrations: &[(MigrationName, Action)], target: Phase, statuses: &[MigrationStatus]) -> Result<bool, Fault> {
+fn all_reached(
+    migrations: &[(MigrationName, Action)],
+    target: Phase,
+    statuses: &[MigrationStatus],
+) -> Result<bool, Fault> {
     let mut all = true;
     for (name, action) in migrations {
         let Some(status) = statuses.iter().find(|status| status.name == *name) else {
@@ -173,7 +183,8 @@ mod tests {
     use crate::plan::Action;
 
     fn status(phase: Phase, error: Option<FaultCode>) -> MigrationStatus {
-        let base: Value = serde_json::from_str(include_str!("../tests/plan/base.json")).expect("JSON");
+        let base: Value =
+            serde_json::from_str(include_str!("../tests/plan/base.json")).expect("JSON");
         let mut status = base["observed"]["status"].clone();
         status["phase"] = json!(phase);
         status["error"] = json!(error.map(|code| Fault::new(code, "it went wrong")));
@@ -189,7 +200,11 @@ mod tests {
             (Phase::Ready, Phase::Completed),
             (Phase::Paused, Phase::Paused),
         ] {
-            assert_eq!(judge(target, Action::Create, &status(phase, None)), Verdict::Reached, "{target} {phase}");
+            assert_eq!(
+                judge(target, Action::Create, &status(phase, None)),
+                Verdict::Reached,
+                "{target} {phase}"
+            );
         }
     }
 
@@ -201,7 +216,11 @@ mod tests {
             (Phase::Completed, Phase::Ready),
             (Phase::Expired, Phase::Ready),
         ] {
-            assert_eq!(judge(target, Action::Create, &status(phase, None)), Verdict::Wait, "{target} {phase}");
+            assert_eq!(
+                judge(target, Action::Create, &status(phase, None)),
+                Verdict::Wait,
+                "{target} {phase}"
+            );
         }
         // Trouble that the daemon deals with by itself.
         let troubled = status(Phase::Copying, Some(FaultCode::Unreachable));
@@ -218,7 +237,10 @@ mod tests {
             (Phase::Completed, Action::CutOver, Phase::Ready, Some(FaultCode::MaxDowntimeExceeded)),
         ] {
             let verdict = judge(target, action, &status(phase, error));
-            assert!(matches!(&verdict, Verdict::InVain(why) if why.contains("orders")), "{target} {phase}: {verdict:?}");
+            assert!(
+                matches!(&verdict, Verdict::InVain(why) if why.contains("orders")),
+                "{target} {phase}: {verdict:?}"
+            );
         }
     }
 }

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// A point in a cluster's logical time, as in an oplog entry's `ts`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct ClusterTime {
     /// Seconds since 1970-01-01T00:00:00Z.
     pub t: u32,
@@ -12,7 +14,8 @@ pub struct ClusterTime {
 }
 
 impl ClusterTime {
-    /// Seconds by which this time is ahead of `other`; zero where it is not. Whole seconds: finer is not in a cluster time.
+    /// Seconds by which this time is ahead of `other`; zero where it is not. Whole seconds: finer
+    /// is not in a cluster time.
     #[must_use]
     pub fn seconds_ahead_of(self, other: Self) -> u32 {
         if self > other { self.t.saturating_sub(other.t) } else { 0 }

@@ -1,4 +1,5 @@
-//! One way to write a small file so that a crash or a power cut leaves the old content or the new one, and nothing between.
+//! One way to write a small file so that a crash or a power cut leaves the old content or the new
+//! one, and nothing between.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -10,11 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Two writers of one file in this process must not share the file that they write aside.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Replaces a file's content, for its owner only: written aside, synced, renamed over the file, and the folder synced.
+/// Replaces a file's content, for its owner only: written aside, synced, renamed over the file, and
+/// the folder synced.
 ///
 /// # Errors
-/// As the system tells. The file then has its old content, and nothing lies aside; where only the sync of the folder failed it may
-/// have the new one.
+/// As the system tells. The file then has its old content, and nothing lies aside; where only the
+/// sync of the folder failed it may have the new one.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let aside = aside(path)?;
     let written = OpenOptions::new()
@@ -85,7 +87,10 @@ mod tests {
         write(&path, b"a longer one").expect("written");
         write(&path, b"short").expect("written");
         assert_eq!(std::fs::read(&path).expect("it is there"), b"short");
-        assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(std::fs::read_dir(folder.path()).expect("it is there").count(), 1);
         remove(&path).expect("removed");
         remove(&path).expect("it is gone already");

@@ -1,7 +1,8 @@
-//! HCL to declarations: a directory's `*.hcl` files, merged, checked, with all their mistakes at once.
+//! HCL to declarations: a directory's `*.hcl` files, merged, checked, with all their mistakes at
+//! once.
 //!
 //! ```text
-//! source (texts) -> syntax (trees) -> variable, local (names) -> body (a block against its schema: check, eval)
+//! source (texts) -> syntax (trees) -> variable, local (names) -> body (a block: check, eval)
 //!   -> migration (rules over several attributes) -> Declaration, or Diagnostics
 //! ```
 //!
@@ -15,19 +16,19 @@ use hcl_edit::structure::{Block, Structure};
 
 use crate::id::MigrationName;
 
-mod balance;
 mod body;
 mod check;
 mod daemon;
 mod diagnostic;
 mod eval;
+pub mod external;
+mod fmt;
 mod for_each;
 mod function;
-mod layout;
 mod local;
-mod mask;
 mod migration;
 mod operation;
+mod redact;
 pub mod schema;
 mod source;
 mod suggest;
@@ -36,15 +37,15 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod type_constraint;
+mod unclosed;
 pub mod uri;
 mod value;
-pub mod values;
 mod variable;
 
+pub use self::fmt::layout;
 pub use check::tcp_endpoint;
 pub use daemon::{DaemonSettings, DaemonTls};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Place, Related, Severity};
-pub use layout::layout;
 pub use migration::{DEFAULT_VERIFY_MODE, Declared};
 pub use variable::ENVIRONMENT_PREFIX;
 
@@ -104,18 +105,26 @@ pub fn load(dir: &Path, inputs: &Inputs) -> Result<Declaration, Diagnostics> {
     match names_in(dir) {
         Ok(names) => {
             for (name, path) in names {
-                let bucket = if name.ends_with(EXTENSION) { &mut sources.files } else { &mut sources.values };
+                let bucket = if name.ends_with(EXTENSION) {
+                    &mut sources.files
+                } else {
+                    &mut sources.values
+                };
                 sources.complete &= read_into(bucket, &path, &mut report);
             }
             if sources.files.is_empty() && report.errors() == 0 {
                 let shown = dir.display();
-                let detail = "A migration is declared in files that end in .hcl; folders within the directory are not read.";
+                let detail = "A migration is declared in files that end in .hcl; folders within \
+                     the directory are not read.";
                 report.add(Diagnostic::error(format!("there is no .hcl file in {shown}"), detail));
             }
         }
         Err(error) => {
             let detail = format!("The system says: {error}.");
-            report.add(Diagnostic::error(format!("the directory {} cannot be read", dir.display()), detail));
+            report.add(Diagnostic::error(
+                format!("the directory {} cannot be read", dir.display()),
+                detail,
+            ));
         }
     }
     for path in &inputs.var_files {
@@ -127,12 +136,18 @@ pub fn load(dir: &Path, inputs: &Inputs) -> Result<Declaration, Diagnostics> {
     assemble(dir, sources, inputs, report)
 }
 
-/// Loads texts that are at hand, as if they were files of a directory. `inputs.var_files` are read all the same.
-pub fn load_texts(dir: &Path, texts: Vec<File>, inputs: &Inputs) -> Result<Declaration, Diagnostics> {
+/// Loads texts that are at hand, as if they were files of a directory. `inputs.var_files` are read
+/// all the same.
+pub fn load_texts(
+    dir: &Path,
+    texts: Vec<File>,
+    inputs: &Inputs,
+) -> Result<Declaration, Diagnostics> {
     let mut report = Report::default();
     let mut sources = Sources::default();
     for File { name, text } in texts {
-        let bucket = if name.ends_with(AUTOMATIC_VALUES) { &mut sources.values } else { &mut sources.files };
+        let bucket =
+            if name.ends_with(AUTOMATIC_VALUES) { &mut sources.values } else { &mut sources.files };
         bucket.push(SourceFile::new(name, text));
     }
     for path in &inputs.var_files {
@@ -161,7 +176,8 @@ fn names_in(dir: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         // Editors leave hidden files of the same ending while one is open.
-        let counts = !name.starts_with(['.', '#']) && (name.ends_with(EXTENSION) || name.ends_with(AUTOMATIC_VALUES));
+        let counts = !name.starts_with(['.', '#'])
+            && (name.ends_with(EXTENSION) || name.ends_with(AUTOMATIC_VALUES));
         // A file that vanishes meanwhile, or a dangling link, is told of when it is read.
         if counts && !entry.path().is_dir() {
             let path = if dir == Path::new(".") { PathBuf::from(&name) } else { dir.join(&name) };
@@ -185,8 +201,14 @@ fn read_into(bucket: &mut Vec<SourceFile>, path: &Path, report: &mut Report) -> 
     }
 }
 
-fn assemble(dir: &Path, sources: Sources, inputs: &Inputs, mut report: Report) -> Result<Declaration, Diagnostics> {
-    let bytes: usize = sources.files.iter().chain(&sources.values).map(|file| file.text.len()).sum();
+fn assemble(
+    dir: &Path,
+    sources: Sources,
+    inputs: &Inputs,
+    mut report: Report,
+) -> Result<Declaration, Diagnostics> {
+    let bytes: usize =
+        sources.files.iter().chain(&sources.values).map(|file| file.text.len()).sum();
     if bytes > MOST_BYTES {
         let detail = format!("All files together may have {} MiB.", MOST_BYTES >> 20);
         report.add(Diagnostic::error("the files are too large", detail));
@@ -195,7 +217,10 @@ fn assemble(dir: &Path, sources: Sources, inputs: &Inputs, mut report: Report) -
     let dir = match std::path::absolute(dir) {
         Ok(dir) => dir,
         Err(error) => {
-            report.add(Diagnostic::error("the current directory is not known", format!("The system says: {error}.")));
+            report.add(Diagnostic::error(
+                "the current directory is not known",
+                format!("The system says: {error}."),
+            ));
             return Err(report.finish());
         }
     };
@@ -246,15 +271,27 @@ fn assemble(dir: &Path, sources: Sources, inputs: &Inputs, mut report: Report) -
     let migrations = migrations(&top, &names, &mut report);
     let failed = report.errors() > 0;
     let diagnostics = report.finish();
-    if failed { Err(diagnostics) } else { Ok(Declaration { daemon, migrations, warnings: diagnostics }) }
+    if failed {
+        Err(diagnostics)
+    } else {
+        Ok(Declaration { daemon, migrations, warnings: diagnostics })
+    }
 }
 
 /// Values of sensitive variables are not printed, wherever they come from.
-fn hide_sensitive_values(values: &mut [Parsed], variables: &BTreeMap<String, variable::Variable<'_>>) {
+fn hide_sensitive_values(
+    values: &mut [Parsed],
+    variables: &BTreeMap<String, variable::Variable<'_>>,
+) {
     for parsed in values {
-        let sensitive = |name: &str| variables.get(name).is_some_and(variable::Variable::is_sensitive);
-        let spans: Vec<_> =
-            parsed.body.attributes().filter(|a| sensitive(a.key.as_str())).filter_map(|a| a.value.span()).collect();
+        let sensitive =
+            |name: &str| variables.get(name).is_some_and(variable::Variable::is_sensitive);
+        let spans: Vec<_> = parsed
+            .body
+            .attributes()
+            .filter(|a| sensitive(a.key.as_str()))
+            .filter_map(|a| a.value.span())
+            .collect();
         parsed.file.hide(spans);
     }
 }
@@ -274,22 +311,38 @@ fn top_blocks<'a>(files: &'a [Parsed], report: &mut Report) -> TopBlocks<'a> {
     for parsed in files {
         for structure in parsed.body.iter() {
             match structure {
-                Structure::Block(block) if known().any(|name| name == block.ident.as_str()) => blocks.push((parsed, block)),
+                Structure::Block(block) if known().any(|name| name == block.ident.as_str()) => {
+                    blocks.push((parsed, block))
+                }
                 Structure::Block(block) => {
                     let name = block.ident.as_str();
                     let summary = format!("unknown block {}", quoted(name));
-                    let detail = format!("A file has the blocks {}.{}", suggest::any_of(known()), did_you_mean(name, known()));
-                    report.add(Diagnostic::error(summary, detail).at(parsed.file.place(block.ident.span().unwrap_or_default())));
+                    let detail = format!(
+                        "A file has the blocks {}.{}",
+                        suggest::any_of(known()),
+                        did_you_mean(name, known())
+                    );
+                    report.add(
+                        Diagnostic::error(summary, detail)
+                            .at(parsed.file.place(block.ident.span().unwrap_or_default())),
+                    );
                 }
                 Structure::Attribute(attribute) => {
                     let name = attribute.key.as_str();
-                    let summary = format!("the attribute {} stands outside of any block", quoted(name));
+                    let summary =
+                        format!("the attribute {} stands outside of any block", quoted(name));
                     let detail = match known().find(|known| *known == name) {
-                        Some(block) => format!("{block} is a block: it is written with braces, and without the equals sign."),
-                        None => "A value under a name of its own belongs into a locals block.".to_owned(),
+                        Some(block) => format!(
+                            "{block} is a block: it is written with braces, and without the \
+                             equals sign."
+                        ),
+                        None => "A value under a name of its own belongs into a locals block."
+                            .to_owned(),
                     };
-                    report
-                        .add(Diagnostic::error(summary, detail).at(parsed.file.place(attribute.key.span().unwrap_or_default())));
+                    report.add(
+                        Diagnostic::error(summary, detail)
+                            .at(parsed.file.place(attribute.key.span().unwrap_or_default())),
+                    );
                 }
             }
         }
@@ -305,7 +358,8 @@ fn walk(
     names: &Names,
     report: &mut Report,
 ) -> Filled {
-    Walker { file: &parsed.file, names, dir: &names.dir, report, constant: false, each }.top_block(schema, block)
+    Walker { file: &parsed.file, names, dir: &names.dir, report, constant: false, each }
+        .top_block(schema, block)
 }
 
 fn daemon_block(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> DaemonSettings {
@@ -314,8 +368,10 @@ fn daemon_block(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> Daem
     for (parsed, block) in top.of(DAEMON.name) {
         let filled = walk(parsed, block, &DAEMON, None, names, report);
         if let Some(first) = &first {
-            let diagnostic =
-                Diagnostic::error("the block daemon stands twice", "A directory belongs to one daemon. Remove one of them.");
+            let diagnostic = Diagnostic::error(
+                "the block daemon stands twice",
+                "A directory belongs to one daemon. Remove one of them.",
+            );
             report.add(diagnostic.at(filled.place).related_to("the first one", first.clone()));
             continue;
         }
@@ -325,14 +381,24 @@ fn daemon_block(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> Daem
     settings
 }
 
-fn migrations(top: &TopBlocks<'_>, names: &Names, report: &mut Report) -> BTreeMap<MigrationName, Declared> {
+fn migrations(
+    top: &TopBlocks<'_>,
+    names: &Names,
+    report: &mut Report,
+) -> BTreeMap<MigrationName, Declared> {
     let mut migrations = Migrations::default();
     for (parsed, block) in top.of(MIGRATION.name) {
         match for_each::expand(parsed, block, names, report) {
-            Expansion::One => migrations.take(walk(parsed, block, &MIGRATION, None, names, report), false, report),
+            Expansion::One => {
+                migrations.take(walk(parsed, block, &MIGRATION, None, names, report), false, report)
+            }
             Expansion::Each(all) => {
                 for each in &all {
-                    migrations.take(walk(parsed, block, &MIGRATION, Some(each), names, report), true, report);
+                    migrations.take(
+                        walk(parsed, block, &MIGRATION, Some(each), names, report),
+                        true,
+                        report,
+                    );
                 }
             }
             Expansion::Broken => {}
@@ -355,12 +421,15 @@ impl Migrations {
         if let Some((first, first_is_each)) = self.first.get(label) {
             let summary = format!("there are two migrations {}", quoted(label));
             let detail = if is_each || *first_is_each {
-                "A migration is named by its label, and with for_each by its label, a hyphen and its key. Rename one of them."
+                "A migration is named by its label, and with for_each by its label, a hyphen and \
+                 its key. Rename one of them."
             } else {
                 "A migration is named by its label. Rename or remove one of them."
             };
             let diagnostic = Diagnostic::error(summary, detail);
-            report.add(diagnostic.at(filled.place.clone()).related_to("the first one", first.clone()));
+            report.add(
+                diagnostic.at(filled.place.clone()).related_to("the first one", first.clone()),
+            );
         } else {
             self.first.insert(label.clone(), (filled.place.clone(), is_each));
         }

@@ -1,4 +1,5 @@
-//! The journal as users read it: who did what, when, and every transition. `cutover events` prints these.
+//! The journal as users read it: who did what, when, and every transition. `cutover events` prints
+//! these.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,8 @@ use crate::time::UtcTime;
 /// Who asked for something.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// The caller's user id, as the kernel tells it; `null` for the daemon itself and for callers from elsewhere.
+    /// The caller's user id, as the kernel tells it; `null` for the daemon itself and for callers
+    /// from elsewhere.
     pub uid: Option<u32>,
     /// The certificate of a caller from elsewhere: its names and its SHA-256.
     #[serde(default)]
@@ -49,7 +51,8 @@ pub enum EntryKind {
     ByHand,
     /// The run went from one phase to another.
     Transition,
-    /// Something that the run did on the way: the source blocked, the final time taken, an index converted.
+    /// Something that the run did on the way: the source blocked, the final time taken, an index
+    /// converted.
     Step,
     /// Something went wrong.
     Fault,

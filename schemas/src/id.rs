@@ -1,6 +1,7 @@
 //! Names and numbers that identify things: migrations, workspaces, runs, shards, serials.
 //!
-//! What a bare string or integer would be in JSON is a type of its own here, checked where it is made.
+//! What a bare string or integer would be in JSON is a type of its own here, checked where it is
+//! made.
 
 use std::fmt;
 
@@ -15,7 +16,8 @@ pub struct InvalidName {
     rule: &'static str,
 }
 
-const LABEL_RULE: &str = "use 1 to 64 letters, digits, `-` and `_`, starting with a letter or a digit";
+const LABEL_RULE: &str =
+    "use 1 to 64 letters, digits, `-` and `_`, starting with a letter or a digit";
 
 fn is_label(value: &str) -> bool {
     let mut chars = value.chars();
@@ -32,7 +34,8 @@ macro_rules! label {
         pub struct $name(String);
 
         impl $name {
-            /// Checks a name: 1 to 64 letters, digits, `-` and `_`, starting with a letter or a digit.
+            /// Checks a name: 1 to 64 letters, digits, `-` and `_`, starting with a letter or a
+            /// digit.
             pub fn new(value: impl Into<String>) -> Result<Self, InvalidName> {
                 let value = value.into();
                 if is_label(&value) {
@@ -111,8 +114,11 @@ impl fmt::Display for Generation {
     }
 }
 
-/// Rises with each change of a migration's declared state; `apply` carries the one that it planned on. 0: none yet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Rises with each change of a migration's declared state; `apply` carries the one that it planned
+/// on. 0: none yet.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Serial(pub u64);
 

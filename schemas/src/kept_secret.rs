@@ -1,7 +1,9 @@
-//! Passwords that a client hands over for the daemon to keep: where they are, so that a declaration can refer to them.
+//! Passwords that a client hands over for the daemon to keep: where they are, so that a declaration
+//! can refer to them.
 //!
-//! They are files in the daemon's state directory, which only its user can enter. A declaration holds the path, as it would of any
-//! other file; a new version is another path, so that a change of the password is a change of the declaration.
+//! They are files in the daemon's state directory, which only its user can enter. A declaration
+//! holds the path, as it would of any other file; a new version is another path, so that a change
+//! of the password is a change of the declaration.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -54,6 +56,12 @@ pub fn folder(state_dir: &Path, workspace: &Workspace, name: &MigrationName) -> 
 
 /// The file of one password.
 #[must_use]
-pub fn file(state_dir: &Path, workspace: &Workspace, name: &MigrationName, side: Side, version: u32) -> PathBuf {
+pub fn file(
+    state_dir: &Path,
+    workspace: &Workspace,
+    name: &MigrationName,
+    side: Side,
+    version: u32,
+) -> PathBuf {
     folder(state_dir, workspace, name).join(format!("{side}-{version}"))
 }

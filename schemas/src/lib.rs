@@ -1,10 +1,12 @@
-//! The vocabulary that the daemon, the command line and the Terraform plugin share. No sockets, no clock.
+//! The vocabulary that the daemon, the command line and the Terraform plugin share. No sockets, no
+//! clock.
 //!
 //! ```text
-//! *.hcl --hcl--> spec::MigrationSpec --wire--> the daemon --wire--> status::MigrationStatus, history::Entry
+//! *.hcl --hcl--> spec::MigrationSpec --wire--> daemon --wire--> MigrationStatus, history::Entry
 //! ```
 
 pub mod cluster_time;
+pub mod directory_watch;
 pub mod durable_file;
 pub mod fault;
 pub mod hcl;
@@ -20,5 +22,4 @@ pub mod report;
 pub mod spec;
 pub mod status;
 pub mod time;
-pub mod watching;
 pub mod wire;

@@ -33,7 +33,9 @@ impl FromStr for Namespace {
     type Err = InvalidNamespace;
     fn from_str(text: &str) -> Result<Self, InvalidNamespace> {
         match text.split_once('.') {
-            Some((db, collection)) if !db.is_empty() && !collection.is_empty() => Ok(Self::new(db, collection)),
+            Some((db, collection)) if !db.is_empty() && !collection.is_empty() => {
+                Ok(Self::new(db, collection))
+            }
             _ => Err(InvalidNamespace(text.to_owned())),
         }
     }
@@ -58,9 +60,11 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// One `include` or `exclude` entry: `db.collection`, with `*` for any run of characters within a part.
+/// One `include` or `exclude` entry: `db.collection`, with `*` for any run of characters within a
+/// part.
 ///
-/// The part before the first dot is the database's; the rest is the collection's, whose own dots are plain characters.
+/// The part before the first dot is the database's; the rest is the collection's, whose own dots
+/// are plain characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NamespacePattern {
@@ -71,7 +75,8 @@ pub struct NamespacePattern {
 /// A text that is no namespace pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a namespace pattern; write db.collection, with * for any characters within a part, as in shop.* or *.audit"
+    "{0:?} is not a namespace pattern; write db.collection, with * for any characters within a \
+     part, as in shop.* or *.audit"
 )]
 pub struct InvalidPattern(String);
 
@@ -93,7 +98,11 @@ impl FromStr for NamespacePattern {
     type Err = InvalidPattern;
     fn from_str(text: &str) -> Result<Self, InvalidPattern> {
         match text.split_once('.') {
-            Some((db, collection)) if !db.is_empty() && !collection.is_empty() && !text.contains(char::is_whitespace) => {
+            Some((db, collection))
+                if !db.is_empty()
+                    && !collection.is_empty()
+                    && !text.contains(char::is_whitespace) =>
+            {
                 Ok(Self { db: db.to_owned(), collection: collection.to_owned() })
             }
             _ => Err(InvalidPattern(text.to_owned())),
@@ -120,7 +129,8 @@ impl fmt::Display for NamespacePattern {
     }
 }
 
-/// Matches `*` as any run of characters, in time linear in both for each `*`: it backtracks to the last star only.
+/// Matches `*` as any run of characters, in time linear in both for each `*`: it backtracks to the
+/// last star only.
 fn wildcard(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
@@ -146,13 +156,15 @@ fn wildcard(pattern: &str, text: &str) -> bool {
 /// Databases that are the server's own and never in scope.
 pub const SYSTEM_DATABASES: [&str; 3] = ["admin", "local", "config"];
 
-/// The one of the server's own collections in a database that users fill: functions that they have stored.
+/// The one of the server's own collections in a database that users fill: functions that they have
+/// stored.
 pub const STORED_FUNCTIONS: &str = "system.js";
 
 /// The database that holds the daemon's own records of a run on the destination; never in scope.
 pub const OWN_DATABASE: &str = "cutover_internal";
 
-/// Which namespaces a migration carries: everything user-made that `include` names (all, when empty), less `exclude`.
+/// Which namespaces a migration carries: everything user-made that `include` names (all, when
+/// empty), less `exclude`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// Patterns of what is carried; empty: all user data.
@@ -166,15 +178,20 @@ impl Scope {
     #[must_use]
     pub fn contains(&self, namespace: &Namespace) -> bool {
         self.has_database(&namespace.db)
-            && (!namespace.collection.starts_with("system.") || namespace.collection == STORED_FUNCTIONS)
-            && (self.include.is_empty() || self.include.iter().any(|pattern| pattern.matches(namespace)))
+            && (!namespace.collection.starts_with("system.")
+                || namespace.collection == STORED_FUNCTIONS)
+            && (self.include.is_empty()
+                || self.include.iter().any(|pattern| pattern.matches(namespace)))
             && !self.exclude.iter().any(|pattern| pattern.matches(namespace))
     }
 
-    /// Whether some name is surely in both. Tells only what the patterns alone make certain: equal ones, or a scope of everything.
+    /// Whether some name is surely in both. Tells only what the patterns alone make certain: equal
+    /// ones, or a scope of everything.
     #[must_use]
     pub fn shares_with(&self, other: &Self) -> bool {
-        let left_out = |pattern: &NamespacePattern| self.exclude.contains(pattern) || other.exclude.contains(pattern);
+        let left_out = |pattern: &NamespacePattern| {
+            self.exclude.contains(pattern) || other.exclude.contains(pattern)
+        };
         if self.include.is_empty() || other.include.is_empty() {
             // Where one takes everything, the other's patterns must all be left out of it.
             let named = if self.include.is_empty() { &other.include } else { &self.include };
@@ -188,20 +205,32 @@ impl Scope {
     pub fn has_database(&self, db: &str) -> bool {
         !SYSTEM_DATABASES.contains(&db)
             && db != OWN_DATABASE
-            && (self.include.is_empty() || self.include.iter().any(|pattern| wildcard(&pattern.db, db)))
+            && (self.include.is_empty()
+                || self.include.iter().any(|pattern| wildcard(&pattern.db, db)))
     }
 
-    /// The only databases that can hold namespaces in scope, where the patterns spell them out; `None` where a list of all databases
-    /// must tell.
+    /// The only databases that can hold namespaces in scope, where the patterns spell them out;
+    /// `None` where a list of all databases must tell.
     #[must_use]
     pub fn named_databases(&self) -> Option<BTreeSet<&str>> {
-        // What a server might not take as the name of a database is looked for among those that it has.
-        let is_spelled_out =
-            |db: &str| db.len() < 64 && db.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'));
-        if self.include.is_empty() || !self.include.iter().all(|pattern| is_spelled_out(&pattern.db)) {
+        // What a server might not take as the name of a database is looked for among those that it
+        // has.
+        let is_spelled_out = |db: &str| {
+            db.len() < 64
+                && db.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
+        };
+        if self.include.is_empty()
+            || !self.include.iter().all(|pattern| is_spelled_out(&pattern.db))
+        {
             return None;
         }
-        Some(self.include.iter().map(|pattern| pattern.db.as_str()).filter(|db| self.has_database(db)).collect())
+        Some(
+            self.include
+                .iter()
+                .map(|pattern| pattern.db.as_str())
+                .filter(|db| self.has_database(db))
+                .collect(),
+        )
     }
 }
 
@@ -222,9 +251,14 @@ mod tests {
     fn databases_are_named_where_all_patterns_spell_them_out() {
         let named = |include: &[&str]| {
             let scope = scope(include, &["shop.tmp_*"]);
-            scope.named_databases().map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>())
+            scope
+                .named_databases()
+                .map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>())
         };
-        assert_eq!(named(&["shop.*", "b-2.orders", "shop.orders"]), Some(vec!["b-2".to_owned(), "shop".to_owned()]));
+        assert_eq!(
+            named(&["shop.*", "b-2.orders", "shop.orders"]),
+            Some(vec!["b-2".to_owned(), "shop".to_owned()])
+        );
         assert_eq!(named(&["admin.*", "cutover_internal.*", "config.x"]), Some(Vec::new()));
         assert_eq!(named(&[]), None);
         assert_eq!(named(&["shop.*", "s*.orders"]), None);
@@ -246,8 +280,13 @@ mod tests {
     #[test]
     fn system_namespaces_are_never_in_scope() {
         let everything = scope(&[], &[]);
-        for namespace in ["admin.system.users", "local.oplog.rs", "config.chunks", "shop.system.views", "cutover_internal.marker"]
-        {
+        for namespace in [
+            "admin.system.users",
+            "local.oplog.rs",
+            "config.chunks",
+            "shop.system.views",
+            "cutover_internal.marker",
+        ] {
             assert!(!carries(&everything, namespace), "{namespace}");
         }
         assert!(carries(&everything, "shop.systems"));

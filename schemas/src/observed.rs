@@ -1,4 +1,5 @@
-//! What the daemon tells a planner: each migration as it really is, and what it found out about a declared one.
+//! What the daemon tells a planner: each migration as it really is, and what it found out about a
+//! declared one.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,8 @@ use crate::status::MigrationStatus;
 pub struct Observed {
     /// What was last applied.
     pub spec: MigrationSpec,
-    /// Whether its block is still declared: false once it was removed, and the run cancelled with it.
+    /// Whether its block is still declared: false once it was removed, and the run cancelled with
+    /// it.
     pub declared: bool,
     /// Where it stands.
     pub status: MigrationStatus,
@@ -30,8 +32,8 @@ pub struct Observed {
     /// Whether the run holds the source's balancer stopped, to be given back at its end.
     #[serde(default)]
     pub balancer_held: bool,
-    /// Whether the source still holds the place from which an expired run would go on; `None` where that was not looked at, or
-    /// cannot be seen.
+    /// Whether the source still holds the place from which an expired run would go on; `None` where
+    /// that was not looked at, or cannot be seen.
     #[serde(default)]
     pub resume_point_held: Option<bool>,
     /// What a look at both sides found, where somebody asked for one.
@@ -69,7 +71,8 @@ pub struct ForeignWrite {
     pub open: bool,
 }
 
-/// Something around a run that is not as it was when the run began, as a look at both sides shows it.
+/// Something around a run that is not as it was when the run began, as a look at both sides shows
+/// it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// What kind.
@@ -173,9 +176,11 @@ pub struct Forecast {
 pub struct ShardForecast {
     /// The shard.
     pub name: ShardName,
-    /// Seconds of writes that its oplog holds; of one that is not full yet, what it will at the same rate.
+    /// Seconds of writes that its oplog holds; of one that is not full yet, what it will at the
+    /// same rate.
     pub oplog_window_seconds: Option<u64>,
-    /// Whether the copy is expected to end well before the oplog rolls over (within half of it); `None` where unknown.
+    /// Whether the copy is expected to end well before the oplog rolls over (within half of it);
+    /// `None` where unknown.
     pub fits: Option<bool>,
 }
 

@@ -83,13 +83,17 @@ impl fmt::Display for Phase {
 /// A text that names no phase.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a phase; the phases are validating, copying, catching_up, ready, draining, finalizing, completed, paused, cancelled, failed and expired"
+    "{0:?} is not a phase; the phases are validating, copying, catching_up, ready, draining, \
+     finalizing, completed, paused, cancelled, failed and expired"
 )]
 pub struct UnknownPhase(String);
 
 impl FromStr for Phase {
     type Err = UnknownPhase;
     fn from_str(text: &str) -> Result<Self, UnknownPhase> {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == text).ok_or_else(|| UnknownPhase(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|phase| phase.as_str() == text)
+            .ok_or_else(|| UnknownPhase(text.to_owned()))
     }
 }

@@ -1,4 +1,5 @@
-//! Terraform's plugin protocol: the generated types, and the facts of its start that are in no message.
+//! Terraform's plugin protocol: the generated types, and the facts of its start that are in no
+//! message.
 
 /// The generated types of `tfplugin6`: what a provider answers.
 #[expect(missing_docs, reason = "generated; the .proto file has the documentation")]

@@ -1,7 +1,9 @@
-//! Users and roles of a database, as things that a run makes on the destination beside its collections.
+//! Users and roles of a database, as things that a run makes on the destination beside its
+//! collections.
 //!
-//! Wherever such things are listed (what a run created, what a plan drops) they are namespaces: a user `app` of `shop` is
-//! `shop.system.users.app`, a role `shop.system.roles.app`. No collection can have such a name, since `system.` is the server's.
+//! Wherever such things are listed (what a run created, what a plan drops) they are namespaces: a
+//! user `app` of `shop` is `shop.system.users.app`, a role `shop.system.roles.app`. No collection
+//! can have such a name, since `system.` is the server's.
 
 use std::fmt;
 
@@ -74,10 +76,13 @@ impl fmt::Display for Principal {
 const EXTERNAL: &str = "$external";
 
 impl Scope {
-    /// Whether users and roles that are defined in a database are in scope: where anything in it can be.
+    /// Whether users and roles that are defined in a database are in scope: where anything in it
+    /// can be.
     #[must_use]
     pub fn has_principals_of(&self, db: &str) -> bool {
-        db != EXTERNAL && self.has_database(db) && !self.exclude.iter().any(|pattern| pattern.matches_all_of(db))
+        db != EXTERNAL
+            && self.has_database(db)
+            && !self.exclude.iter().any(|pattern| pattern.matches_all_of(db))
     }
 }
 
@@ -88,11 +93,19 @@ mod tests {
 
     #[test]
     fn principals_are_namespaces_that_no_collection_has() {
-        let user = Principal { kind: PrincipalKind::User, db: "shop".to_owned(), name: "a.b c".to_owned() };
+        let user = Principal {
+            kind: PrincipalKind::User,
+            db: "shop".to_owned(),
+            name: "a.b c".to_owned(),
+        };
         assert_eq!(user.namespace().to_string(), "shop.system.users.a.b c");
         assert_eq!(Principal::of(&user.namespace()), Some(user.clone()));
-        assert_eq!(Principal::of(&user.namespace().to_string().parse().expect("a namespace")), Some(user));
-        for collection in ["users.app", "system.users", "system.usersx.app", "system.js", "orders"] {
+        assert_eq!(
+            Principal::of(&user.namespace().to_string().parse().expect("a namespace")),
+            Some(user)
+        );
+        for collection in ["users.app", "system.users", "system.usersx.app", "system.js", "orders"]
+        {
             assert_eq!(Principal::of(&Namespace::new("shop", collection)), None, "{collection}");
         }
     }
@@ -109,6 +122,8 @@ mod tests {
         assert!(less.has_principals_of("sales"));
         assert!(!less.has_principals_of("shop"));
         assert!(!less.has_principals_of("crm"));
-        assert!(Scope { include: Vec::new(), exclude: parse("shop.tmp_*") }.has_principals_of("shop"));
+        assert!(
+            Scope { include: Vec::new(), exclude: parse("shop.tmp_*") }.has_principals_of("shop")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What a completed migration was, what proved it, and how long it took, as `cutover report --json` prints it.
+//! What a completed migration was, what proved it, and how long it took, as `cutover report --json`
+//! prints it.
 
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +90,8 @@ pub struct Proof {
     pub documents_compared: u64,
     /// Comparisons of single documents since: of what was changed or found unequal.
     pub documents_compared_again: u64,
-    /// The comparison of everything, and the rounds of comparing again what the one before had left.
+    /// The comparison of everything, and the rounds of comparing again what the one before had
+    /// left.
     pub generations: u64,
     /// Mismatches that stood in repeated comparisons, whether or not they were mended since.
     pub mismatches_found: u64,

@@ -1,7 +1,8 @@
 //! What a user declares: one migration, checked and with every default filled in.
 //!
-//! The HCL loader and the Terraform plugin both end here, and the daemon keeps it. Its canonical JSON (this type through serde)
-//! is what is stored and what digests are taken of. Files are absolute paths by now; secrets stay references.
+//! The HCL loader and the Terraform plugin both end here, and the daemon keeps it. Its canonical
+//! JSON (this type through serde) is what is stored and what digests are taken of. Files are
+//! absolute paths by now; secrets stay references.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -40,10 +41,16 @@ pub struct MigrationSpec {
 }
 
 impl MigrationSpec {
-    /// The least that declares a migration: everything, between two deployments, with the defaults of all else.
+    /// The least that declares a migration: everything, between two deployments, with the defaults
+    /// of all else.
     #[must_use]
-    pub fn between(name: MigrationName, source: impl Into<String>, destination: impl Into<String>) -> Self {
-        let connection = |uri: String| ConnectionSpec { uri, username: None, password: None, tls: None };
+    pub fn between(
+        name: MigrationName,
+        source: impl Into<String>,
+        destination: impl Into<String>,
+    ) -> Self {
+        let connection =
+            |uri: String| ConnectionSpec { uri, username: None, password: None, tls: None };
         Self {
             name,
             generation: Generation(1),
@@ -80,7 +87,8 @@ pub struct DestinationSpec {
     pub connection: ConnectionSpec,
     /// What happens to data that is there already.
     pub existing_data: ExistingData,
-    /// Whether others are kept from writing there until cutover; `None`: on where the destination has access control.
+    /// Whether others are kept from writing there until cutover; `None`: on where the destination
+    /// has access control.
     pub block_writes: Option<bool>,
 }
 
@@ -150,7 +158,8 @@ pub struct NamespacesSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CopySpec {
-    /// Readers and writers at work at once, to begin with and at most; `None`: chosen from the cores, the connections and the memory.
+    /// Readers and writers at work at once, to begin with and at most; `None`: chosen from the
+    /// cores, the connections and the memory.
     pub parallelism: Option<u16>,
     /// When indexes are built.
     pub indexes: IndexBuild,
@@ -216,7 +225,8 @@ impl fmt::Display for RateLimit {
         match *self {
             Self::Documents(number) => write!(f, "{number}docs/s"),
             Self::Bytes(bytes) => {
-                for (scale, unit) in [(1_000_000_000, "GB/s"), (1_000_000, "MB/s"), (1_000, "kB/s")] {
+                for (scale, unit) in [(1_000_000_000, "GB/s"), (1_000_000, "MB/s"), (1_000, "kB/s")]
+                {
                     if bytes % scale == 0 {
                         return write!(f, "{}{unit}", bytes / scale);
                     }
@@ -255,7 +265,9 @@ impl ShardKeySpec {
     /// The key in the words of a shell, as in `{customer: 1, _id: hashed}`.
     #[must_use]
     pub fn in_words(&self) -> String {
-        let fields = self.fields().map(|(field, is_hashed)| format!("{field}: {}", if is_hashed { "hashed" } else { "1" }));
+        let fields = self.fields().map(|(field, is_hashed)| {
+            format!("{field}: {}", if is_hashed { "hashed" } else { "1" })
+        });
         format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
     }
 }
@@ -340,8 +352,8 @@ pub enum SourceAfter {
 
 /// What a run is built on; blocks with a dot at their end.
 ///
-/// Not how the source is reached: a host that was replaced within a run of days needs no run from scratch. That it is the same
-/// deployment the daemon proves when it connects.
+/// Not how the source is reached: a host that was replaced within a run of days needs no run from
+/// scratch. That it is the same deployment the daemon proves when it connects.
 const BUILT_ON: [&str; 7] = [
     "destination.uri",
     "destination.existing_data",
@@ -352,13 +364,16 @@ const BUILT_ON: [&str; 7] = [
     "verify.",
 ];
 
-/// Whether a run is built on the attribute at this path, so that it changes only with a new generation.
+/// Whether a run is built on the attribute at this path, so that it changes only with a new
+/// generation.
 ///
-/// All others take effect on the run as it is: how the source is reached, how it logs in, how fast it copies, whether it is held, when
-/// and how it cuts over.
+/// All others take effect on the run as it is: how the source is reached, how it logs in, how fast
+/// it copies, whether it is held, when and how it cuts over.
 #[must_use]
 pub fn needs_new_generation(path: &str) -> bool {
-    BUILT_ON.iter().any(|built_on| if built_on.ends_with('.') { path.starts_with(built_on) } else { path == *built_on })
+    BUILT_ON.iter().any(|built_on| {
+        if built_on.ends_with('.') { path.starts_with(built_on) } else { path == *built_on }
+    })
 }
 
 impl Default for CopySpec {
@@ -381,7 +396,8 @@ impl Default for CutoverSpec {
     }
 }
 
-/// The SHA-256 of a spec's canonical JSON, without the acknowledgement: an acknowledgement fits exactly one such spec.
+/// The SHA-256 of a spec's canonical JSON, without the acknowledgement: an acknowledgement fits
+/// exactly one such spec.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SpecDigest(String);
@@ -413,7 +429,8 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 impl MigrationSpec {
-    /// The spec's digest. `cutover.acknowledge` is left out, and so is `paused`, which no `ready` run can have set.
+    /// The spec's digest. `cutover.acknowledge` is left out, and so is `paused`, which no `ready`
+    /// run can have set.
     #[must_use]
     pub fn digest(&self) -> SpecDigest {
         let mut spec = self.clone();
@@ -422,7 +439,8 @@ impl MigrationSpec {
         SpecDigest(sha256_hex(spec.canonical_json().as_bytes()))
     }
 
-    /// The spec as the JSON that is stored and digested: fields in the order of the types, no white space.
+    /// The spec as the JSON that is stored and digested: fields in the order of the types, no white
+    /// space.
     #[must_use]
     pub fn canonical_json(&self) -> String {
         serde_json::to_string(self).expect("a spec has string keys only and no failing serializer")

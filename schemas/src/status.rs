@@ -1,4 +1,5 @@
-//! Where a run stands, as `cutover status --json` prints it. Absent values are `null`, never left out.
+//! Where a run stands, as `cutover status --json` prints it. Absent values are `null`, never left
+//! out.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,8 @@ pub struct MigrationStatus {
     pub paused: bool,
     /// Whether the destination may be written to by its users.
     pub destination_writable: bool,
-    /// Seconds between the newest majority-committed operation on the source and the newest one applied; `null` before it is known.
+    /// Seconds between the newest majority-committed operation on the source and the newest one
+    /// applied; `null` before it is known.
     pub lag_seconds: Option<f64>,
     /// The initial copy, all shards together.
     pub copy: CopyProgress,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A point in time in UTC, to the millisecond; in JSON an RFC 3339 text such as `2026-01-31T09:00:00.250Z`.
+/// A point in time in UTC, to the millisecond; in JSON an RFC 3339 text such as
+/// `2026-01-31T09:00:00.250Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UtcTime(i64);
 
@@ -65,7 +66,8 @@ impl<'de> Deserialize<'de> for UtcTime {
     }
 }
 
-/// A length of time as it is written in HCL: `90s`, `5m`, `120h`, `1h30m`, `250ms`, `7d`. Whole milliseconds.
+/// A length of time as it is written in HCL: `90s`, `5m`, `120h`, `1h30m`, `250ms`, `7d`. Whole
+/// milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Length(Duration);
 
@@ -126,7 +128,10 @@ impl FromStr for Length {
                 return Err(invalid());
             }
             last_unit_ms = unit_ms;
-            total_ms = number.checked_mul(unit_ms).and_then(|ms| total_ms.checked_add(ms)).ok_or_else(invalid)?;
+            total_ms = number
+                .checked_mul(unit_ms)
+                .and_then(|ms| total_ms.checked_add(ms))
+                .ok_or_else(invalid)?;
             rest = &after[unit_end..];
         }
         let length = Duration::from_millis(total_ms);
@@ -170,9 +175,14 @@ mod tests {
 
     #[test]
     fn lengths_are_read_and_printed() {
-        for (text, seconds) in
-            [("90s", 90.0), ("5m", 300.0), ("120h", 432_000.0), ("1h30m", 5_400.0), ("250ms", 0.25), ("0s", 0.0)]
-        {
+        for (text, seconds) in [
+            ("90s", 90.0),
+            ("5m", 300.0),
+            ("120h", 432_000.0),
+            ("1h30m", 5_400.0),
+            ("250ms", 0.25),
+            ("0s", 0.0),
+        ] {
             let length: Length = text.parse().expect(text);
             assert!((length.get().as_secs_f64() - seconds).abs() < 1e-9, "{text}");
         }
@@ -182,7 +192,19 @@ mod tests {
 
     #[test]
     fn slips_are_refused() {
-        for text in ["", "5", "h", "5x", "-5s", "1.5h", "30m1h", "5s5s", "99999999999999999999h", "5 m", "200000000h"] {
+        for text in [
+            "",
+            "5",
+            "h",
+            "5x",
+            "-5s",
+            "1.5h",
+            "30m1h",
+            "5s5s",
+            "99999999999999999999h",
+            "5 m",
+            "200000000h",
+        ] {
             assert!(text.parse::<Length>().is_err(), "{text}");
         }
     }

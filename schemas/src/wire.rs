@@ -12,10 +12,12 @@ pub mod v1 {
     tonic::include_proto!("cutover.v1");
 }
 
-/// The version of the JSON documents inside messages. A daemon and a client of different versions refuse each other.
+/// The version of the JSON documents inside messages. A daemon and a client of different versions
+/// refuse each other.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The largest message either side takes, in bytes: 64 MiB holds the status of tens of thousands of shards and rows.
+/// The largest message either side takes, in bytes: 64 MiB holds the status of tens of thousands of
+/// shards and rows.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// The environment variable that names the authorities a daemon's certificate comes from.
@@ -38,7 +40,9 @@ pub fn to_json<T: Serialize>(document: &T) -> String {
 
 /// Reads a document; `what` names it in the error.
 pub fn from_json<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Fault> {
-    serde_json::from_str(json).map_err(|error| Fault::new(FaultCode::VersionMismatch, format!("{what} cannot be read: {error}")))
+    serde_json::from_str(json).map_err(|error| {
+        Fault::new(FaultCode::VersionMismatch, format!("{what} cannot be read: {error}"))
+    })
 }
 
 /// Refuses documents of another version.
@@ -53,7 +57,8 @@ pub fn check_format(version: u32) -> Result<(), Fault> {
     }
 }
 
-/// Carries a fault in a gRPC status: the code's class for machines, the fault itself as JSON in the details.
+/// Carries a fault in a gRPC status: the code's class for machines, the fault itself as JSON in the
+/// details.
 #[must_use]
 pub fn to_status(fault: &Fault) -> tonic::Status {
     use FaultCode as C;
@@ -67,7 +72,8 @@ pub fn to_status(fault: &Fault) -> tonic::Status {
     tonic::Status::with_details(code, fault.to_string(), to_json(fault).into_bytes().into())
 }
 
-/// Takes the fault out of a gRPC status; one that carries none was not made by the daemon's own code.
+/// Takes the fault out of a gRPC status; one that carries none was not made by the daemon's own
+/// code.
 #[must_use]
 pub fn from_status(status: &tonic::Status) -> Fault {
     serde_json::from_slice(status.details()).unwrap_or_else(|_| {

@@ -1,6 +1,8 @@
-//! An independent comparer: every user collection and view of two deployments, with options, indexes and documents.
+//! An independent comparer: every user collection and view of two deployments, with options,
+//! indexes and documents.
 //!
-//! It shares no code with the engine, so that a mistake there cannot hide here. Both sides must be quiet while it reads.
+//! It shares no code with the engine, so that a mistake there cannot hide here. Both sides must be
+//! quiet while it reads.
 
 mod catalog;
 mod documents;
@@ -28,17 +30,25 @@ impl Scope {
     /// Everything but what the patterns name.
     #[must_use]
     pub fn without(patterns: &[&str]) -> Self {
-        Self { include: Vec::new(), exclude: patterns.iter().map(|&pattern| pattern.to_owned()).collect() }
+        Self {
+            include: Vec::new(),
+            exclude: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+        }
     }
 
     /// Only what the patterns name.
     #[must_use]
     pub fn only(patterns: &[&str]) -> Self {
-        Self { include: patterns.iter().map(|&pattern| pattern.to_owned()).collect(), exclude: Vec::new() }
+        Self {
+            include: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+            exclude: Vec::new(),
+        }
     }
 
     fn contains(&self, db: &str, collection: &str) -> bool {
-        let named = |patterns: &[String]| patterns.iter().any(|pattern| matches_namespace(pattern, db, collection));
+        let named = |patterns: &[String]| {
+            patterns.iter().any(|pattern| matches_namespace(pattern, db, collection))
+        };
         (self.include.is_empty() || named(&self.include)) && !named(&self.exclude)
     }
 }
@@ -48,8 +58,11 @@ impl Scope {
 /// # Errors
 /// When a side cannot be read. Differences are no error.
 pub async fn compare(source: &Client, destination: &Client, scope: &Scope) -> Result<Report> {
-    let ours = catalog::read(source, scope).await.context("failed to list the source's collections")?;
-    let theirs = catalog::read(destination, scope).await.context("failed to list the destination's collections")?;
+    let ours =
+        catalog::read(source, scope).await.context("failed to list the source's collections")?;
+    let theirs = catalog::read(destination, scope)
+        .await
+        .context("failed to list the destination's collections")?;
     let mut report = Report::default();
     for (namespace, collection) in &ours {
         let Some(other) = theirs.get(namespace) else {
@@ -89,9 +102,11 @@ fn matches_namespace(pattern: &str, db: &str, collection: &str) -> bool {
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((start, rest)) => text
-            .strip_prefix(start)
-            .is_some_and(|tail| (0..=tail.len()).filter(|&at| tail.is_char_boundary(at)).any(|at| matches(rest, &tail[at..]))),
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|tail| {
+            (0..=tail.len())
+                .filter(|&at| tail.is_char_boundary(at))
+                .any(|at| matches(rest, &tail[at..]))
+        }),
     }
 }
 
@@ -101,7 +116,10 @@ mod tests {
 
     #[test]
     fn patterns_choose_namespaces() {
-        let scope = Scope { include: vec!["shop.*".into(), "crm.a*z".into()], exclude: vec!["*.tmp_*".into()] };
+        let scope = Scope {
+            include: vec!["shop.*".into(), "crm.a*z".into()],
+            exclude: vec!["*.tmp_*".into()],
+        };
         assert!(scope.contains("shop", "orders.2024"));
         assert!(scope.contains("crm", "abcz"));
         assert!(!scope.contains("crm", "abc"));

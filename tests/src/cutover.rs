@@ -68,20 +68,35 @@ impl Cutover {
     ///
     /// # Errors
     /// When the programs cannot be built, or the command does not end in time; it is killed then.
-    pub async fn run(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Output> {
+    pub async fn run(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Output> {
         let program = &tokio::task::spawn_blocking(programs).await??.cutover;
-        let arguments: Vec<OsString> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
+        let arguments: Vec<OsString> =
+            arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
         let mut command = tokio::process::Command::new(program);
-        command.args(&arguments).envs(self.environment.iter().map(|(name, value)| (name, value))).current_dir(&self.folder);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let child = command.spawn().with_context(|| format!("failed to start {}", program.display()))?;
-        let output = tokio::time::timeout(self.timeout, child.wait_with_output())
-            .await
-            .with_context(|| format!("cutover {arguments:?} did not end in {} s", self.timeout.as_secs()))??;
+        command
+            .args(&arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.folder);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let child =
+            command.spawn().with_context(|| format!("failed to start {}", program.display()))?;
+        let output =
+            tokio::time::timeout(self.timeout, child.wait_with_output()).await.with_context(
+                || format!("cutover {arguments:?} did not end in {} s", self.timeout.as_secs()),
+            )??;
         Ok(Output {
             code: output.status.code().context("cutover was ended by a signal")?,
-            stdout: String::from_utf8(output.stdout).context("cutover printed what is not UTF-8")?,
-            stderr: String::from_utf8(output.stderr).context("cutover printed what is not UTF-8")?,
+            stdout: String::from_utf8(output.stdout)
+                .context("cutover printed what is not UTF-8")?,
+            stderr: String::from_utf8(output.stderr)
+                .context("cutover printed what is not UTF-8")?,
         })
     }
 
@@ -89,9 +104,16 @@ impl Cutover {
     ///
     /// # Errors
     /// When the programs cannot be built, or the command cannot be started.
-    pub async fn on_terminal(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Terminal> {
-        let mut command = std::process::Command::new(&tokio::task::spawn_blocking(programs).await??.cutover);
-        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value))).current_dir(&self.folder);
+    pub async fn on_terminal(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Terminal> {
+        let mut command =
+            std::process::Command::new(&tokio::task::spawn_blocking(programs).await??.cutover);
+        command
+            .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.folder);
         Terminal::start(command, 100)
     }
 
@@ -99,7 +121,10 @@ impl Cutover {
     ///
     /// # Errors
     /// As [`Self::run`], and for any other exit code.
-    pub async fn succeed(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Output> {
+    pub async fn succeed(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Output> {
         let output = self.run(arguments).await?;
         ensure!(output.code == 0, "cutover failed: {output}");
         Ok(output)
@@ -120,7 +145,12 @@ impl Cutover {
     ///
     /// # Errors
     /// When it fails on the way, or is not there after `patience`.
-    pub async fn wait_for_phase(&self, name: &str, phase: &str, patience: Duration) -> Result<serde_json::Value> {
+    pub async fn wait_for_phase(
+        &self,
+        name: &str,
+        phase: &str,
+        patience: Duration,
+    ) -> Result<serde_json::Value> {
         let start = std::time::Instant::now();
         loop {
             let status = self.status(name).await?;
@@ -128,7 +158,11 @@ impl Cutover {
                 return Ok(status);
             }
             ensure!(status["phase"] != "failed", "{name} failed on its way to {phase}: {status:#}");
-            ensure!(start.elapsed() < patience, "{name} is not {phase} after {} s: {status:#}", patience.as_secs());
+            ensure!(
+                start.elapsed() < patience,
+                "{name} is not {phase} after {} s: {status:#}",
+                patience.as_secs()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -146,6 +180,12 @@ impl Output {
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit code {}\nstdout:\n{}\nstderr:\n{}", self.code, self.stdout.trim_end(), self.stderr.trim_end())
+        write!(
+            f,
+            "exit code {}\nstdout:\n{}\nstderr:\n{}",
+            self.code,
+            self.stdout.trim_end(),
+            self.stderr.trim_end()
+        )
     }
 }

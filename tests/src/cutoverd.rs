@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::leash::{Launch, Leashed};
+use crate::child_process::{Launch, Leashed};
 use crate::programs::programs;
 use crate::tls::TlsFiles;
 
@@ -49,7 +49,8 @@ impl Config {
         self
     }
 
-    /// Lets it listen on TCP as well, on a port of 127.0.0.1, with the servers' certificate and for the clients of an authority.
+    /// Lets it listen on TCP as well, on a port of 127.0.0.1, with the servers' certificate and for
+    /// the clients of an authority.
     #[must_use]
     pub fn listen_tls(self, port: u16, files: &TlsFiles) -> Self {
         self.arg("--listen-tls")
@@ -60,7 +61,8 @@ impl Config {
             .arg(&files.ca_file)
     }
 
-    /// Keeps the state in a folder that outlives the daemon, instead of one that is removed with it.
+    /// Keeps the state in a folder that outlives the daemon, instead of one that is removed with
+    /// it.
     #[must_use]
     pub fn state_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.state_folder = Some(folder.into());
@@ -84,7 +86,10 @@ impl Cutoverd {
     pub async fn start(config: Config) -> Result<Self> {
         tokio::task::spawn_blocking(programs).await??;
         // A socket's path has room for 107 bytes; `TMPDIR` may be long.
-        let folder = tempfile::Builder::new().prefix("cutover-").tempdir_in("/tmp").context("failed to create a folder")?;
+        let folder = tempfile::Builder::new()
+            .prefix("cutover-")
+            .tempdir_in("/tmp")
+            .context("failed to create a folder")?;
         let process = launch(&config, folder.path())?;
         let mut daemon = Self { config, process, folder };
         daemon.wait_until_listening().await?;
@@ -103,7 +108,8 @@ impl Cutoverd {
         self.folder.path().join("d.sock")
     }
 
-    /// A folder that is removed with the daemon, also when this process is killed: its socket and log are there.
+    /// A folder that is removed with the daemon, also when this process is killed: its socket and
+    /// log are there.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -126,7 +132,10 @@ impl Cutoverd {
     pub fn log_end(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
-        format!("the end of cutoverd's log:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"))
+        format!(
+            "the end of cutoverd's log:\n{}",
+            lines[lines.len().saturating_sub(30)..].join("\n")
+        )
     }
 
     /// Its process id.
@@ -204,9 +213,17 @@ impl Cutoverd {
     }
 
     fn memory(&self, field: &str) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).context("the daemon does not run")?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).context("the daemon has ended")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{field} {line}"))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .context("the daemon does not run")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .context("the daemon has ended")?;
+        let kilobytes: u64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .with_context(|| format!("{field} {line}"))?;
         Ok(kilobytes * 1024)
     }
 
@@ -244,7 +261,12 @@ fn launch(config: &Config, folder: &Path) -> Result<Leashed> {
     };
     let launch = launch
         .remove_afterwards(folder)
-        .args([OsString::from("--state-dir"), state_folder(config, folder).into(), "--listen".into(), listen])
+        .args([
+            OsString::from("--state-dir"),
+            state_folder(config, folder).into(),
+            "--listen".into(),
+            listen,
+        ])
         .args(&config.arguments)
         .envs(config.environment.iter().cloned());
     Leashed::start(launch)

@@ -1,4 +1,5 @@
-//! The HCL of one migration, built by paths of attributes, so that a test edits it as a person would edit the file.
+//! The HCL of one migration, built by paths of attributes, so that a test edits it as a person
+//! would edit the file.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -41,7 +42,11 @@ impl Declaration {
     #[must_use]
     pub fn text(self, path: &str, text: &str) -> Self {
         // Of the characters of a connection string only these begin something else within quotes.
-        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace("${", "$${").replace("%{", "%%{");
+        let escaped = text
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace("${", "$${")
+            .replace("%{", "%%{");
         self.set(path, format_args!("\"{escaped}\""))
     }
 
@@ -59,7 +64,8 @@ impl Declaration {
             .set(&format!("{side}.password"), format_args!("{{ env = \"{password_variable}\" }}"))
     }
 
-    /// Declares the shard key of a collection on the destination, as in `["customer:1", "_id:hashed"]`.
+    /// Declares the shard key of a collection on the destination, as in
+    /// `["customer:1", "_id:hashed"]`.
     #[must_use]
     pub fn shard_key(self, namespace: &str, key: &[&str]) -> Self {
         self.set(&format!("sharding.collection \"{namespace}\".key"), format_args!("{key:?}"))
@@ -68,8 +74,11 @@ impl Declaration {
     /// The block as text.
     #[must_use]
     pub fn hcl(&self) -> String {
-        let entries: Vec<(&str, &str)> =
-            self.attributes.iter().map(|(path, expression)| (path.as_str(), expression.as_str())).collect();
+        let entries: Vec<(&str, &str)> = self
+            .attributes
+            .iter()
+            .map(|(path, expression)| (path.as_str(), expression.as_str()))
+            .collect();
         let mut hcl = format!("migration \"{}\" {{\n", self.name);
         render(&mut hcl, 1, &entries);
         hcl.push_str("}\n");
@@ -120,13 +129,14 @@ mod tests {
 
     #[test]
     fn paths_become_blocks() {
-        let declaration = Declaration::new("orders", "mongodb://a/?authSource=$external", "mongodb://b/")
-            .set("generation", 2)
-            .text("source.tls.ca_file", "/a${b}")
-            .user("destination", "migrator", "PASSWORD")
-            .set("paused", true)
-            .shard_key("shop.orders", &["customer:1", "_id:hashed"])
-            .without("paused");
+        let declaration =
+            Declaration::new("orders", "mongodb://a/?authSource=$external", "mongodb://b/")
+                .set("generation", 2)
+                .text("source.tls.ca_file", "/a${b}")
+                .user("destination", "migrator", "PASSWORD")
+                .set("paused", true)
+                .shard_key("shop.orders", &["customer:1", "_id:hashed"])
+                .without("paused");
         assert_eq!(
             declaration.hcl(),
             r#"migration "orders" {

@@ -1,6 +1,7 @@
 //! A TCP proxy that fails on demand: it cuts, delays, holds back or refuses connections.
 //!
-//! It runs on a thread of its own, so that a test may block its runtime without stopping the traffic.
+//! It runs on a thread of its own, so that a test may block its runtime without stopping the
+//! traffic.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,16 +50,21 @@ impl FaultProxy {
     /// When no port or thread can be had.
     pub fn start(target: SocketAddr) -> Result<Self> {
         let port = ReservedPort::take()?;
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).context("failed to bind the proxy")?;
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port.number()))
+            .context("failed to bind the proxy")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (state, observed) = watch::channel(State::default());
         let accepted = Arc::new(Mutex::new(0));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the proxy")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start the proxy")?;
         let counter = Arc::clone(&accepted);
-        let thread = std::thread::Builder::new().name("fault-proxy".to_owned()).spawn(move || {
-            runtime.block_on(serve(listener, target, observed, &counter));
-        })?;
+        let thread =
+            std::thread::Builder::new().name("fault-proxy".to_owned()).spawn(move || {
+                runtime.block_on(serve(listener, target, observed, &counter));
+            })?;
         Ok(Self { address, state, accepted, thread: Some(thread), _port: port })
     }
 
@@ -107,7 +113,12 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, target: SocketAddr, mut state: watch::Receiver<State>, accepted: &Mutex<u64>) {
+async fn serve(
+    listener: std::net::TcpListener,
+    target: SocketAddr,
+    mut state: watch::Receiver<State>,
+    accepted: &Mutex<u64>,
+) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let observed = state.clone();
     loop {
@@ -125,7 +136,12 @@ async fn serve(listener: std::net::TcpListener, target: SocketAddr, mut state: w
     }
 }
 
-async fn relay(client: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>, generation: u64) {
+async fn relay(
+    client: TcpStream,
+    target: SocketAddr,
+    mut state: watch::Receiver<State>,
+    generation: u64,
+) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
@@ -150,7 +166,9 @@ async fn pump(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if state.wait_for(|state| !state.faults.hold).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
+        if state.wait_for(|state| !state.faults.hold).await.is_err()
+            || to.write_all(&buffer[..read]).await.is_err()
+        {
             return;
         }
     }

@@ -1,8 +1,9 @@
 //! Ports on 127.0.0.1 that no other process using this module has, held until they are dropped.
 //!
-//! A port found by binding port 0 is free only until it is closed again: another test, or the local end of any outgoing
-//! connection, may take it before a server binds it, and between a server's stop and its restart. So ports come from below the
-//! range of outgoing connections, and each is reserved by a locked file, which the kernel unlocks when this process ends.
+//! A port found by binding port 0 is free only until it is closed again: another test, or the local
+//! end of any outgoing connection, may take it before a server binds it, and between a server's
+//! stop and its restart. So ports come from below the range of outgoing connections, and each is
+//! reserved by a locked file, which the kernel unlocks when this process ends.
 
 use std::fs::{self, File, TryLockError};
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use rand::Rng as _;
 
-/// Below lie the well-known services and MongoDB's own default ports are few; above it there is room enough.
+/// Below lie the well-known services and MongoDB's own default ports are few; above it there is
+/// room enough.
 const LOWEST: u16 = 10_000;
 
 /// A port, reserved.
@@ -28,19 +30,22 @@ impl ReservedPort {
     /// When there is none, or the folder of the locks cannot be written.
     pub fn take() -> Result<Self> {
         let folder = lock_folder();
-        fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("failed to create {}", folder.display()))?;
         let highest = first_outgoing_port().max(LOWEST + 1_000);
         let count = highest - LOWEST;
         let start = rand::rng().random_range(0..count);
         for offset in 0..count {
             let number = LOWEST + (start + offset) % count;
             let path = folder.join(number.to_string());
-            let lock = File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
+            let lock = File::create(&path)
+                .with_context(|| format!("failed to create {}", path.display()))?;
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("failed to lock {}", path.display()));
+                    return Err(error)
+                        .with_context(|| format!("failed to lock {}", path.display()));
                 }
             }
             if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {

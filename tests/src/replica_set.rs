@@ -1,4 +1,5 @@
-//! Real replica sets (and standalone servers) on 127.0.0.1, each gone when it is dropped or its test dies.
+//! Real replica sets (and standalone servers) on 127.0.0.1, each gone when it is dropped or its
+//! test dies.
 
 mod member;
 mod options;
@@ -52,7 +53,10 @@ impl ReplicaSet {
         // Looking for mongod may take a download; it must not hold up the runtime's other tasks.
         let wanted = options.clone();
         tokio::task::spawn_blocking(move || wanted.program()).await??;
-        let folder = tempfile::Builder::new().prefix("cutover-rig-").tempdir().context("failed to create a folder")?;
+        let folder = tempfile::Builder::new()
+            .prefix("cutover-rig-")
+            .tempdir()
+            .context("failed to create a folder")?;
         let tls = match (options.tls, &options.certificates) {
             (Some(_), Some(given)) => Some(given.clone()),
             (Some(_), None) => Some(TlsFiles::write(folder.path())?),
@@ -68,9 +72,9 @@ impl ReplicaSet {
             members.push(Member::start(&options, tls.as_ref(), folder.path(), index).await?);
         }
         let set = Self { options, members, tls, folder };
-        set.initiate()
-            .await
-            .with_context(|| format!("failed to initiate replica set {}: {}", set.options.name, set.log_end(0)))?;
+        set.initiate().await.with_context(|| {
+            format!("failed to initiate replica set {}: {}", set.options.name, set.log_end(0))
+        })?;
         set.create_users().await.context("failed to create the users")?;
         Ok(set)
     }
@@ -91,7 +95,8 @@ impl ReplicaSet {
     #[must_use]
     pub fn host(&self, member: usize) -> String {
         let member = &self.members[member];
-        let port = member.proxy.as_ref().map_or(member.port.number(), |proxy| proxy.address().port());
+        let port =
+            member.proxy.as_ref().map_or(member.port.number(), |proxy| proxy.address().port());
         format!("127.0.0.1:{port}")
     }
 
@@ -173,7 +178,9 @@ impl ReplicaSet {
         let start = Instant::now();
         loop {
             for (index, member) in self.members.iter().enumerate() {
-                if member.server.is_running() && self.hello(index).await.is_ok_and(|hello| is_primary(&hello)) {
+                if member.server.is_running()
+                    && self.hello(index).await.is_ok_and(|hello| is_primary(&hello))
+                {
                     return Ok(index);
                 }
             }
@@ -218,16 +225,21 @@ impl ReplicaSet {
         self.members[member].server.signal(Signal::CONT)
     }
 
-    /// Starts a member again, on its port and its data, and waits until it is primary or follows one.
+    /// Starts a member again, on its port and its data, and waits until it is primary or follows
+    /// one.
     ///
     /// # Errors
     /// When it runs, or does not start.
     pub async fn restart_member(&mut self, member: usize) -> Result<()> {
         self.members[member].restart(&self.options, self.tls.as_ref()).await?;
-        self.wait_for(member, |hello| is_primary(hello) || hello.get_bool("secondary").unwrap_or(false)).await
+        self.wait_for(member, |hello| {
+            is_primary(hello) || hello.get_bool("secondary").unwrap_or(false)
+        })
+        .await
     }
 
-    /// Loses the data of all members, and initiates the set anew: the same addresses and the same name, and another replica set.
+    /// Loses the data of all members, and initiates the set anew: the same addresses and the same
+    /// name, and another replica set.
     ///
     /// # Errors
     /// When a member does not stop or start.
@@ -277,13 +289,15 @@ impl ReplicaSet {
         self.primary().await.map(drop)
     }
 
-    /// Makes the primary step down, so that another member is elected; a set of one elects itself again after `seconds`.
+    /// Makes the primary step down, so that another member is elected; a set of one elects itself
+    /// again after `seconds`.
     ///
     /// # Errors
     /// When the primary refuses.
     pub async fn step_down(&self, seconds: u32) -> Result<()> {
         let primary = self.primary().await?;
-        let command = doc! { "replSetStepDown": seconds, "secondaryCatchUpPeriodSecs": 0, "force": true };
+        let command =
+            doc! { "replSetStepDown": seconds, "secondaryCatchUpPeriodSecs": 0, "force": true };
         self.member_client(primary).await?.database("admin").run_command(command).await?;
         Ok(())
     }
@@ -293,18 +307,28 @@ impl ReplicaSet {
             return self.wait_for(0, is_primary).await;
         }
         let members: Vec<Document> = (0..self.members.len())
-            .map(|index| doc! { "_id": i64::try_from(index).unwrap_or_default(), "host": self.host(index) })
+            .map(|index| {
+                doc! {
+                    "_id": i64::try_from(index).unwrap_or_default(), "host": self.host(index),
+                }
+            })
             .collect();
-        let timeout = i64::try_from(self.options.election_timeout.as_millis()).context("an election timeout in ms")?;
-        let settings = doc! { "electionTimeoutMillis": timeout, "heartbeatIntervalMillis": (timeout / 10).clamp(100, 2000) };
-        let mut config = doc! { "_id": &self.options.name, "members": members, "settings": settings };
+        let timeout = i64::try_from(self.options.election_timeout.as_millis())
+            .context("an election timeout in ms")?;
+        let settings = doc! {
+            "electionTimeoutMillis": timeout,
+            "heartbeatIntervalMillis": (timeout / 10).clamp(100, 2000),
+        };
+        let mut config =
+            doc! { "_id": &self.options.name, "members": members, "settings": settings };
         if self.options.role == Role::ConfigServer {
             config.insert("configsvr", true);
         }
         let first = self.connect(&self.direct_uri(0), None).await?;
         first.database("admin").run_command(doc! { "replSetInitiate": config }).await?;
         if self.members.len() > 1 {
-            // Members wait out an election timeout before the first election, unless one is told to stand at once.
+            // Members wait out an election timeout before the first election, unless one is told to
+            // stand at once.
             let start = Instant::now();
             while !self.hello(0).await.is_ok_and(|hello| is_primary(&hello)) {
                 ensure!(start.elapsed() < PATIENCE, "no member was elected");
@@ -323,7 +347,8 @@ impl ReplicaSet {
         let Some(auth) = &self.options.auth else { return Ok(()) };
         // The localhost exception: the first user may be created by nobody.
         let nobody = self.connect(&self.direct_uri(0), None).await?;
-        let create = doc! { "createUser": ROOT_USER, "pwd": ROOT_PASSWORD, "roles": ["root", "__system"] };
+        let create =
+            doc! { "createUser": ROOT_USER, "pwd": ROOT_PASSWORD, "roles": ["root", "__system"] };
         nobody.database("admin").run_command(create).await?;
         let root = self.client().await?;
         for user in &auth.users {
@@ -332,7 +357,10 @@ impl ReplicaSet {
                 create.insert("pwd", password);
             }
             let database = if user.password.is_some() { "admin" } else { "$external" };
-            root.database(database).run_command(create).await.with_context(|| format!("failed to create {}", user.name))?;
+            root.database(database)
+                .run_command(create)
+                .await
+                .with_context(|| format!("failed to create {}", user.name))?;
         }
         Ok(())
     }
@@ -348,7 +376,11 @@ impl ReplicaSet {
             if !self.members[member].server.is_running() {
                 bail!("mongod ended: {}", self.log_end(member));
             }
-            ensure!(start.elapsed() < PATIENCE, "member {member} of {} is not there: {last}", self.options.name);
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "member {member} of {} is not there: {last}",
+                self.options.name
+            );
             tokio::time::sleep(POLL).await;
         }
     }
@@ -396,7 +428,8 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 
 impl Drop for ReplicaSet {
     fn drop(&mut self) {
-        // All of them first: one that is left alone would write into the folder while it is removed.
+        // All of them first: one that is left alone would write into the folder while it is
+        // removed.
         for member in &self.members {
             let _ = member.server.signal(Signal::KILL);
         }
@@ -404,7 +437,11 @@ impl Drop for ReplicaSet {
 }
 
 fn password_credential(name: &str, password: &str) -> Credential {
-    Credential::builder().username(name.to_owned()).password(password.to_owned()).source("admin".to_owned()).build()
+    Credential::builder()
+        .username(name.to_owned())
+        .password(password.to_owned())
+        .source("admin".to_owned())
+        .build()
 }
 
 fn is_primary(hello: &Document) -> bool {
@@ -418,8 +455,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_version_is_started_by_its_name() {
-        let set = ReplicaSet::start(Options { version: Some("5.0.32".to_owned()), ..Options::default() }).await.unwrap();
-        let info = set.client().await.unwrap().database("admin").run_command(doc! { "buildInfo": 1 }).await.unwrap();
+        let set =
+            ReplicaSet::start(Options { version: Some("5.0.32".to_owned()), ..Options::default() })
+                .await
+                .unwrap();
+        let info = set
+            .client()
+            .await
+            .unwrap()
+            .database("admin")
+            .run_command(doc! { "buildInfo": 1 })
+            .await
+            .unwrap();
         assert_eq!(info.get_str("version").unwrap(), "5.0.32");
     }
 }

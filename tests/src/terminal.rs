@@ -27,13 +27,27 @@ impl Terminal {
     /// # Errors
     /// When there is no pseudo-terminal, or the program cannot be started.
     pub fn start(mut command: Command, columns: u16) -> Result<Self> {
-        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("failed to open a pseudo-terminal")?;
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
+            .context("failed to open a pseudo-terminal")?;
         grantpt(&controller)?;
         unlockpt(&controller)?;
-        tcsetwinsize(&controller, Winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
+        tcsetwinsize(
+            &controller,
+            Winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 },
+        )?;
         let name = ptsname(&controller, Vec::new())?;
-        let end = || OpenOptions::new().read(true).write(true).open(Path::new(OsStr::from_bytes(name.as_bytes())));
-        command.env("TERM", "xterm").env_remove("NO_COLOR").stdin(end()?).stdout(end()?).stderr(end()?);
+        let end = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(Path::new(OsStr::from_bytes(name.as_bytes())))
+        };
+        command
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .stdin(end()?)
+            .stdout(end()?)
+            .stderr(end()?);
         let child = command.spawn().context("failed to start a program on a terminal")?;
         // It keeps the ends open, and with them the terminal.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -104,7 +118,10 @@ impl Screen {
 
     fn take_sequence(&mut self) {
         let is_control = self.pending.get(1) == Some(&b'[');
-        let end = self.pending[1..].iter().skip(usize::from(is_control)).find(|byte| (0x40..=0x7e).contains(*byte));
+        let end = self.pending[1..]
+            .iter()
+            .skip(usize::from(is_control))
+            .find(|byte| (0x40..=0x7e).contains(*byte));
         let Some(&end) = end else { return };
         let sequence = std::mem::take(&mut self.pending);
         if !is_control {

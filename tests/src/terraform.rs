@@ -1,4 +1,5 @@
-//! Terraform as a process: the real program with the provider that was built, in a folder of its own, cut off from everything else.
+//! Terraform as a process: the real program with the provider that was built, in a folder of its
+//! own, cut off from everything else.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -33,7 +34,8 @@ impl Terraform {
     pub async fn new() -> Result<Self> {
         let provider = &tokio::task::spawn_blocking(programs).await??.terraform_provider;
         let terraform = Self::with_configuration(&format!(
-            "disable_checkpoint = true\nprovider_installation {{\n  dev_overrides {{ \"cutover-dev/cutover\" = {:?} }}\n  \
+            "disable_checkpoint = true\nprovider_installation {{\n  dev_overrides {{ \
+             \"cutover-dev/cutover\" = {:?} }}\n  \
              direct {{ exclude = [\"*/*\"] }}\n}}\n",
             provider.parent().context("the provider lies in a folder")?
         ))?;
@@ -45,13 +47,22 @@ impl Terraform {
     /// # Errors
     /// When there is no Terraform.
     pub fn with_configuration(configuration: &str) -> Result<Self> {
-        // The plugin's socket is in here, and its path has room for 107 bytes; `TMPDIR` may be long.
-        let folder = tempfile::Builder::new().prefix("cutover-tf-").tempdir_in("/tmp").context("failed to create a folder")?;
+        // The plugin's socket is in here, and its path has room for 107 bytes; `TMPDIR` may be
+        // long.
+        let folder = tempfile::Builder::new()
+            .prefix("cutover-tf-")
+            .tempdir_in("/tmp")
+            .context("failed to create a folder")?;
         for name in ["home", "tmp", "module"] {
             fs::create_dir(folder.path().join(name))?;
         }
         fs::write(folder.path().join("terraformrc"), configuration)?;
-        Ok(Self { program: find()?, folder, environment: Vec::new(), timeout: Duration::from_secs(120) })
+        Ok(Self {
+            program: find()?,
+            folder,
+            environment: Vec::new(),
+            timeout: Duration::from_secs(120),
+        })
     }
 
     /// Sets a variable of its environment.
@@ -93,11 +104,19 @@ impl Terraform {
     pub fn start(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Child> {
         let mut command = Command::new(&self.program);
         command.args(arguments).arg("-no-color").current_dir(self.folder()).env_clear();
-        command.env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path().join("home")).env("TMPDIR", self.temporary_folder());
+        command
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.folder.path().join("home"))
+            .env("TMPDIR", self.temporary_folder());
         command.env("CHECKPOINT_DISABLE", "1").env("TF_IN_AUTOMATION", "1").env("TF_INPUT", "0");
         command.env("TF_CLI_CONFIG_FILE", self.folder.path().join("terraformrc"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .process_group(0);
         command.spawn().with_context(|| format!("failed to start {}", self.program.display()))
     }
 
@@ -111,8 +130,10 @@ impl Terraform {
             .with_context(|| format!("terraform did not end in {} s", self.timeout.as_secs()))??;
         Ok(Output {
             code: code(output.status)?,
-            stdout: String::from_utf8(output.stdout).context("terraform printed what is not UTF-8")?,
-            stderr: String::from_utf8(output.stderr).context("terraform printed what is not UTF-8")?,
+            stdout: String::from_utf8(output.stdout)
+                .context("terraform printed what is not UTF-8")?,
+            stderr: String::from_utf8(output.stderr)
+                .context("terraform printed what is not UTF-8")?,
         })
     }
 
@@ -120,7 +141,10 @@ impl Terraform {
     ///
     /// # Errors
     /// When it does not start, or does not end in time.
-    pub async fn run(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Output> {
+    pub async fn run(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Output> {
         self.finish(self.start(arguments)?).await
     }
 
@@ -128,7 +152,10 @@ impl Terraform {
     ///
     /// # Errors
     /// As [`Self::run`], and for any other exit code.
-    pub async fn succeed(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Output> {
+    pub async fn succeed(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Output> {
         let output = self.run(arguments).await?;
         ensure!(output.code == 0, "terraform failed: {output}");
         Ok(output)
@@ -156,7 +183,8 @@ impl Terraform {
     /// When the state cannot be shown, or does not have it.
     pub async fn attributes(&self, address: &str) -> Result<serde_json::Value> {
         let state = self.succeed(["show", "-json"]).await?.json()?;
-        let resources = state["values"]["root_module"]["resources"].as_array().cloned().unwrap_or_default();
+        let resources =
+            state["values"]["root_module"]["resources"].as_array().cloned().unwrap_or_default();
         let found = resources.into_iter().find(|resource| resource["address"] == address);
         Ok(found.with_context(|| format!("the state has no {address}: {state}"))?["values"].take())
     }
@@ -168,14 +196,22 @@ fn code(status: ExitStatus) -> Result<i32> {
 
 /// Where Terraform or OpenTofu is.
 fn find() -> Result<PathBuf> {
-    if let Some(program) = std::env::var_os(PROGRAM_VARIABLE).filter(|program| !program.is_empty()) {
+    if let Some(program) = std::env::var_os(PROGRAM_VARIABLE).filter(|program| !program.is_empty())
+    {
         return Ok(program.into());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let candidates = ["terraform", "tofu"].iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let candidates = ["terraform", "tofu"]
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
     let found = candidates.into_iter().find(|candidate| is_executable(candidate));
-    found.ok_or_else(|| anyhow!("there is no terraform and no tofu on the PATH; install one, or name it in {PROGRAM_VARIABLE}"))
+    found.ok_or_else(|| {
+        anyhow!(
+            "there is no terraform and no tofu on the PATH; install one, or \
+         name it in {PROGRAM_VARIABLE}"
+        )
+    })
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use mongodb::options::{Tls, TlsOptions};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 
 use crate::replica_set::TlsMode;
@@ -26,7 +26,8 @@ pub struct TlsFiles {
     pub client_subject: String,
     /// Another authority's certificate, which signed none of them.
     pub foreign_ca_file: PathBuf,
-    /// Servers, and the rig's own clients, look whether a certificate is of the host that they are at.
+    /// Servers, and the rig's own clients, look whether a certificate is of the host that they are
+    /// at.
     pub checks_hosts: bool,
 }
 
@@ -61,12 +62,31 @@ impl TlsFiles {
             foreign_ca_file: folder.join("foreign-ca.pem"),
             checks_hosts: true,
         };
-        // Members of the cluster and clients must differ in their subject's O, OU or DC, or the server takes one for the other.
-        let server = leaf("server", "servers", &["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth, &authority)?;
-        let stray = leaf("server", "servers", &["elsewhere.invalid"], ExtendedKeyUsagePurpose::ServerAuth, &authority)?;
-        let foreign_server =
-            leaf("server", "servers", &["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth, &foreign)?;
-        let client = leaf("migrator", "clients", &[], ExtendedKeyUsagePurpose::ClientAuth, &authority)?;
+        // Members of the cluster and clients must differ in their subject's O, OU or DC, or the
+        // server takes one for the other.
+        let server = leaf(
+            "server",
+            "servers",
+            &["localhost", "127.0.0.1"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+            &authority,
+        )?;
+        let stray = leaf(
+            "server",
+            "servers",
+            &["elsewhere.invalid"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+            &authority,
+        )?;
+        let foreign_server = leaf(
+            "server",
+            "servers",
+            &["localhost", "127.0.0.1"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+            &foreign,
+        )?;
+        let client =
+            leaf("migrator", "clients", &[], ExtendedKeyUsagePurpose::ClientAuth, &authority)?;
         for (path, text) in [
             (&files.ca_file, authority.as_ref().pem()),
             (&files.server_file, server),
@@ -84,14 +104,17 @@ impl TlsFiles {
     /// The driver's settings with this authority and the client's certificate.
     #[must_use]
     pub fn driver_settings(&self) -> Tls {
-        let mut options =
-            TlsOptions::builder().ca_file_path(self.ca_file.clone()).cert_key_file_path(self.client_file.clone()).build();
+        let mut options = TlsOptions::builder()
+            .ca_file_path(self.ca_file.clone())
+            .cert_key_file_path(self.client_file.clone())
+            .build();
         // The driver knows no other way to pass over a host's name.
         options.allow_invalid_certificates = Some(!self.checks_hosts);
         Tls::Enabled(options)
     }
 
-    /// The files of servers of which some show other certificates: they trust both authorities, and take a certificate of any host.
+    /// The files of servers of which some show other certificates: they trust both authorities, and
+    /// take a certificate of any host.
     #[must_use]
     pub fn showing(&self, certificate: Certificate) -> Self {
         let mut files = self.clone();
@@ -109,7 +132,9 @@ impl TlsFiles {
     #[must_use]
     pub fn arguments(&self, mode: TlsMode) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["--tlsMode".into(), "requireTLS".into()];
-        for (name, file) in [("--tlsCAFile", &self.ca_file), ("--tlsCertificateKeyFile", &self.server_file)] {
+        for (name, file) in
+            [("--tlsCAFile", &self.ca_file), ("--tlsCertificateKeyFile", &self.server_file)]
+        {
             arguments.extend([name.into(), file.into()]);
         }
         if mode == TlsMode::ServerCertificate {
@@ -137,7 +162,9 @@ fn leaf(
     usage: ExtendedKeyUsagePurpose,
     authority: &CertifiedIssuer<'_, KeyPair>,
 ) -> Result<String> {
-    let mut parameters = CertificateParams::new(addresses.iter().map(|&address| address.to_owned()).collect::<Vec<_>>())?;
+    let mut parameters = CertificateParams::new(
+        addresses.iter().map(|&address| address.to_owned()).collect::<Vec<_>>(),
+    )?;
     // The default has a common name in front; the order is part of what MongoDB calls the subject.
     parameters.distinguished_name = DistinguishedName::new();
     parameters.distinguished_name.push(DnType::OrganizationName, "cutover");

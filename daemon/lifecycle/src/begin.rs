@@ -1,21 +1,25 @@
-//! How runs come to be: a first one, and one of a raised generation that takes over from an earlier one.
+//! How runs come to be: a first one, and one of a raised generation that takes over from an earlier
+//! one.
 
 use schemas::id::RunId;
 use schemas::namespace::Namespace;
 use schemas::spec::MigrationSpec;
 
+use crate::readiness::Vitals;
 use crate::refusal::{Guard, Refusal};
 use crate::run::{EarlierRun, FormatVersion, Run};
 use crate::settings::Settings;
 use crate::state::{Attempt, Resting, State, Validation};
 use crate::step::Now;
-use crate::vitals::Vitals;
 
 /// Begins the first run of a migration.
 #[must_use]
 pub fn begin(id: RunId, spec: &MigrationSpec, now: Now) -> Run {
-    let state =
-        if spec.paused { State::Paused { from: Resting::Validating } } else { State::Validating { stage: Validation::Checking } };
+    let state = if spec.paused {
+        State::Paused { from: Resting::Validating }
+    } else {
+        State::Validating { stage: Validation::Checking }
+    };
     Run {
         format: FormatVersion::CURRENT,
         id,
@@ -51,7 +55,8 @@ pub fn succeed(
     spec: &MigrationSpec,
     now: Now,
 ) -> Result<Run, Refusal> {
-    let refuse = |guard| Err(Refusal { run: old.id.clone(), phase: old.phase(), event: "rerun", guard });
+    let refuse =
+        |guard| Err(Refusal { run: old.id.clone(), phase: old.phase(), event: "rerun", guard });
     if old.forgetting {
         return refuse(Guard::Forgetting);
     }
@@ -103,7 +108,8 @@ impl Run {
     /// What earlier runs created on this run's destination and is still to be dropped, each once.
     #[must_use]
     pub fn replaces(&self) -> Vec<Namespace> {
-        let mut namespaces: Vec<Namespace> = self.earlier.iter().flat_map(|earlier| earlier.created.iter().cloned()).collect();
+        let mut namespaces: Vec<Namespace> =
+            self.earlier.iter().flat_map(|earlier| earlier.created.iter().cloned()).collect();
         namespaces.sort();
         namespaces.dedup();
         namespaces

@@ -1,4 +1,5 @@
-//! What is to be done: values, carried out by the daemon in order, each idempotent and each ending in an event.
+//! What is to be done: values, carried out by the daemon in order, each idempotent and each ending
+//! in an event.
 
 use schemas::id::RunId;
 
@@ -167,7 +168,8 @@ impl Effect {
 
     /// Whether it may be given up halfway for something that has become more urgent.
     ///
-    /// What changes the outside in one request must end first: a request still on its way could land after its opposite.
+    /// What changes the outside in one request must end first: a request still on its way could
+    /// land after its opposite.
     #[must_use]
     pub const fn is_interruptible(&self) -> bool {
         match self {

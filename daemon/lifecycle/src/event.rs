@@ -25,7 +25,8 @@ pub enum By {
 /// The side that a cutover is ended with by hand, while finalizing cannot end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opened {
-    /// The source takes writes again, and the run is cancelled. Only while the destination was never opened.
+    /// The source takes writes again, and the run is cancelled. Only while the destination was
+    /// never opened.
     Source,
     /// The destination takes writes with the settings that it has by then.
     Destination,
@@ -94,7 +95,8 @@ pub enum Event {
         /// Who.
         actor: Actor,
     },
-    /// Begin one shard again: the engine has done so while documents are copied, and else the whole sync is stopped and started.
+    /// Begin one shard again: the engine has done so while documents are copied, and else the whole
+    /// sync is stopped and started.
     RestartSync {
         /// The shard for whose sake.
         shard: ShardName,

@@ -1,4 +1,5 @@
-//! What holds for every step, whatever happens. The daemon refuses to journal a step that breaks one; the simulation looks for such.
+//! What holds for every step, whatever happens. The daemon refuses to journal a step that breaks
+//! one; the simulation looks for such.
 
 use schemas::spec::{SourceAfter, SourceWrites};
 
@@ -23,7 +24,9 @@ pub struct Violation {
 
 /// Checks the step from `before` to `after` by `event`.
 pub fn check(before: &Run, event: &Event, after: &Run) -> Result<(), Violation> {
-    let breaks = |rule| Err(Violation { event: event.name(), from: before.phase(), to: after.phase(), rule });
+    let breaks = |rule| {
+        Err(Violation { event: event.name(), from: before.phase(), to: after.phase(), rule })
+    };
     if after.id != before.id || after.generation != before.generation {
         return breaks("a run stays itself");
     }
@@ -49,8 +52,11 @@ pub fn check(before: &Run, event: &Event, after: &Run) -> Result<(), Violation> 
     if matches!(after.state, State::Ready) && after.is_past_deadline(after.clock) {
         return breaks("no run is ready after its deadline");
     }
-    if let (State::Draining { cutover, .. }, false) = (&after.state, matches!(before.state, State::Draining { .. })) {
-        let acknowledged = matches!(event, Event::Acknowledge { token, .. } if *token == cutover.token);
+    if let (State::Draining { cutover, .. }, false) =
+        (&after.state, matches!(before.state, State::Draining { .. }))
+    {
+        let acknowledged =
+            matches!(event, Event::Acknowledge { token, .. } if *token == cutover.token);
         let fresh = !before.used_tokens.contains(&cutover.token)
             && cutover.token == Token::derive(&before.id, &before.digest, before.attempt);
         if !(acknowledged && fresh && matches!(before.state, State::Ready)) {
@@ -69,7 +75,8 @@ pub fn check(before: &Run, event: &Event, after: &Run) -> Result<(), Violation> 
                 if is_opened && !matches!(then, FinalStage::Opening | FinalStage::Cleaning { .. }) {
                     return breaks("what is opened for its users stays so");
                 }
-                if matches!(stage, FinalStage::Returning) && !matches!(then, FinalStage::Returning) {
+                if matches!(stage, FinalStage::Returning) && !matches!(then, FinalStage::Returning)
+                {
                     return breaks("a destination is not opened once its source is");
                 }
             }
@@ -77,11 +84,15 @@ pub fn check(before: &Run, event: &Event, after: &Run) -> Result<(), Violation> 
                 // Whoever has it so; the source comes before anything else is done.
                 let is_returned = match stage {
                     FinalStage::Returning => true,
-                    FinalStage::Restoring => !fenced && matches!(event, Event::Open { side: Opened::Source, .. }),
+                    FinalStage::Restoring => {
+                        !fenced && matches!(event, Event::Open { side: Opened::Source, .. })
+                    }
                     FinalStage::Opening | FinalStage::Cleaning { .. } => false,
                 };
                 if !is_returned {
-                    return breaks("finalizing ends in a cancelled run only by the word that opens the source");
+                    return breaks(
+                        "finalizing ends in a cancelled run only by the word that opens the source",
+                    );
                 }
             }
             State::Validating { .. }
@@ -91,7 +102,9 @@ pub fn check(before: &Run, event: &Event, after: &Run) -> Result<(), Violation> 
             | State::Draining { .. }
             | State::Paused { .. }
             | State::Failed { .. }
-            | State::Expired { .. } => return breaks("there is no way back from finalizing to a sync"),
+            | State::Expired { .. } => {
+                return breaks("there is no way back from finalizing to a sync");
+            }
         }
     }
     if let State::Completed { .. } = &before.state
@@ -104,7 +117,9 @@ pub fn check(before: &Run, event: &Event, after: &Run) -> Result<(), Violation> 
     {
         return breaks("completed only after the destination is writable");
     }
-    if let (State::Finalizing { .. }, State::Draining { cutover, stage }) = (&after.state, &before.state) {
+    if let (State::Finalizing { .. }, State::Draining { cutover, stage }) =
+        (&after.state, &before.state)
+    {
         let stopped = matches!(stage, DrainStage::Applying { .. });
         let drained = matches!(event, Event::Drained { .. });
         let in_time = before.give_up_at().is_none_or(|at| after.clock < at);
@@ -115,7 +130,8 @@ pub fn check(before: &Run, event: &Event, after: &Run) -> Result<(), Violation> 
             return breaks("a block that is up is remembered");
         }
     }
-    if let (State::Completed { fenced: true, .. }, false) = (&after.state, matches!(before.state, State::Completed { .. }))
+    if let (State::Completed { fenced: true, .. }, false) =
+        (&after.state, matches!(before.state, State::Completed { .. }))
         && after.settings.source_after == SourceAfter::Open
     {
         return breaks("completed with an open source only once it is open");

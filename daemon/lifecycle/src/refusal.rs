@@ -41,7 +41,10 @@ pub enum Guard {
     #[error("it is cutting over")]
     CuttingOver,
     /// The destination may have taken writes.
-    #[error("its destination is opened, or is about to be: writes that it took would be lost on the source")]
+    #[error(
+        "its destination is opened, or is about to be: writes that it took would be lost on the \
+         source"
+    )]
     DestinationOpened,
     /// The source may have taken writes.
     #[error("its source is opened: the destination would miss the writes that it takes")]
@@ -96,14 +99,22 @@ impl Refusal {
         match self.guard {
             Guard::Cancelled => fault.with_remedy("raise `generation` to run again from scratch"),
             Guard::CuttingOver if self.phase == Phase::Finalizing => fault.with_remedy(
-                "wait until it has completed; where it cannot (`cutover status` says why), `cutover cancel NAME --open-source` or \
+                "wait until it has completed; where it cannot (`cutover status` says why), \
+                 `cutover cancel NAME --open-source` or \
                  `--open-destination` ends it",
             ),
-            Guard::CuttingOver => fault.with_remedy("wait until it has completed, or is ready again"),
-            Guard::DestinationOpened => {
-                fault.with_remedy("let it go on; a source that is to take writes all the same is opened on the server itself")
-            }
-            Guard::NotFinalizing => fault.with_remedy("`cutover cancel NAME` alone stops it for good"),
+            Guard::CuttingOver => fault.with_remedy(
+                "wait until it has completed, or is ready \
+                 again",
+            ),
+            Guard::DestinationOpened => fault.with_remedy(
+                "let it go on; a source that is to take writes all the same is \
+                     opened on the server itself",
+            ),
+            Guard::NotFinalizing => fault.with_remedy(
+                "`cutover cancel NAME` alone stops it for \
+                 good",
+            ),
             _ => fault,
         }
     }

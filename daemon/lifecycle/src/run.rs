@@ -1,4 +1,5 @@
-//! A run: everything durable about one execution of a migration, and the form in which it is stored.
+//! A run: everything durable about one execution of a migration, and the form in which it is
+//! stored.
 
 use std::fmt;
 
@@ -10,10 +11,10 @@ use schemas::spec::{MigrationSpec, SpecDigest};
 use schemas::time::UtcTime;
 use serde::{Deserialize, Serialize};
 
+use crate::readiness::Vitals;
 use crate::settings::Settings;
 use crate::state::{Attempt, DrainStage, State};
 use crate::token::Token;
-use crate::vitals::Vitals;
 
 /// The version of a stored run. A newer one is refused, not read with fields dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,7 +69,8 @@ pub struct Run {
     pub trouble: Option<Fault>,
     /// Why the last cutover was given up; until the next one.
     pub aborted: Option<Fault>,
-    /// Namespaces on the destination that the plan listed as dropped (`existing_data = "drop"`): no other is.
+    /// Namespaces on the destination that the plan listed as dropped (`existing_data = "drop"`): no
+    /// other is.
     #[serde(default)]
     pub agreed_drops: Vec<Namespace>,
     /// Earlier runs of the migration of which something may be left.
@@ -85,7 +87,8 @@ pub struct EarlierRun {
     pub id: RunId,
     /// What it was declared with: how to reach what it left.
     pub spec: Box<MigrationSpec>,
-    /// What it created on the destination, to be dropped. Empty where this run goes to another destination.
+    /// What it created on the destination, to be dropped. Empty where this run goes to another
+    /// destination.
     pub created: Vec<Namespace>,
     /// Whether it may hold a block on its source.
     pub fenced: bool,
@@ -99,7 +102,10 @@ pub struct EarlierRun {
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableRun {
     /// It was written by a newer program.
-    #[error("it has format {found}, and this program reads formats up to {}", FormatVersion::CURRENT)]
+    #[error(
+        "it has format {found}, and this program reads formats up to {}",
+        FormatVersion::CURRENT
+    )]
     Newer {
         /// Its version.
         found: FormatVersion,
@@ -135,8 +141,8 @@ impl Run {
         self.state.phase()
     }
 
-    /// The phase that is shown. A run keeps its state over a trouble of a moment, but nothing is acknowledged in that: what is shown as
-    /// ready is so.
+    /// The phase that is shown. A run keeps its state over a trouble of a moment, but nothing is
+    /// acknowledged in that: what is shown as ready is so.
     #[must_use]
     pub fn shown_phase(&self, now: UtcTime) -> Phase {
         match &self.state {
@@ -145,7 +151,8 @@ impl Run {
         }
     }
 
-    /// Whether a change from `before` has to be stored. The newest time seen alone need not be: the clock keeps a mark of its own.
+    /// Whether a change from `before` has to be stored. The newest time seen alone need not be: the
+    /// clock keeps a mark of its own.
     #[must_use]
     pub fn differs_durably(&self, before: &Self) -> bool {
         let Self {
@@ -234,7 +241,10 @@ impl Run {
                 reasons
             }
             State::Finalizing { .. } => {
-                vec![format!("it is cutting over: {}", self.state.cutting_over().unwrap_or_default())]
+                vec![format!(
+                    "it is cutting over: {}",
+                    self.state.cutting_over().unwrap_or_default()
+                )]
             }
             State::Completed { .. } => vec!["it has cut over".to_owned()],
             State::Paused { .. } => vec!["it is paused".to_owned()],

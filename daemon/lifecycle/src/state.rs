@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::token::Token;
 
 /// Numbers the attempts to cut a run over; each acknowledgement that is taken uses one up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Attempt(pub u32);
 
@@ -60,7 +62,8 @@ pub enum State {
         /// How far it is.
         stage: DrainStage,
     },
-    /// The destination is handed over. There is no way back: what is restored here ends the sync's ability to go on.
+    /// The destination is handed over. There is no way back: what is restored here ends the sync's
+    /// ability to go on.
     Finalizing {
         /// The acknowledgement.
         cutover: Cutover,
@@ -169,7 +172,8 @@ pub struct Cutover {
     pub by: Actor,
     /// When it was taken.
     pub at: UtcTime,
-    /// How the source's writes are stopped; a later change of the setting does not reach a cutover on its way.
+    /// How the source's writes are stopped; a later change of the setting does not reach a cutover
+    /// on its way.
     pub mode: SourceWrites,
 }
 
@@ -179,7 +183,8 @@ pub struct Cutover {
 pub enum DrainStage {
     /// Checks run; the source takes writes.
     Preparing {
-        /// When the checks had passed: only readiness is then waited for (after a restart of the daemon).
+        /// When the checks had passed: only readiness is then waited for (after a restart of the
+        /// daemon).
         prepared_at: Option<UtcTime>,
         /// What they are at; `None`: they have not told yet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,7 +216,8 @@ pub enum DrainStage {
 pub struct Doing {
     /// In words.
     pub what: String,
-    /// Since when they wait for what the source's load decides; `None`: for work whose length the data decides.
+    /// Since when they wait for what the source's load decides; `None`: for work whose length the
+    /// data decides.
     pub waiting_since: Option<UtcTime>,
     /// Since when the checks have failed for what may pass; they begin again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,7 +240,8 @@ pub enum AfterUndo {
 pub enum FinalStage {
     /// Settings are given back.
     Restoring,
-    /// Somebody has the source take writes again; the destination has never been opened. Then the run is cancelled.
+    /// Somebody has the source take writes again; the destination has never been opened. Then the
+    /// run is cancelled.
     Returning,
     /// The destination is opened; it may be writable by now.
     Opening,
@@ -272,18 +279,30 @@ impl State {
                 DrainStage::Preparing { prepared_at: None, doing: None } => {
                     "the checks before the source is blocked run".to_owned()
                 }
-                DrainStage::Preparing { prepared_at: None, doing: Some(doing) } => doing.what.clone(),
-                DrainStage::Preparing { prepared_at: Some(_), .. } => "waiting until the run is seen to be ready".to_owned(),
+                DrainStage::Preparing { prepared_at: None, doing: Some(doing) } => {
+                    doing.what.clone()
+                }
+                DrainStage::Preparing { prepared_at: Some(_), .. } => {
+                    "waiting until the run is seen to be ready".to_owned()
+                }
                 DrainStage::Blocking { .. } => "the source's writes are being blocked".to_owned(),
                 DrainStage::Watching => "waiting for the source's writes to stop".to_owned(),
-                DrainStage::Applying { .. } => "what is left of the source's changes is applied and compared".to_owned(),
-                DrainStage::Undoing { fault, .. } => format!("it is given up, and the source is unblocked: {fault}"),
+                DrainStage::Applying { .. } => {
+                    "what is left of the source's changes is applied and compared".to_owned()
+                }
+                DrainStage::Undoing { fault, .. } => {
+                    format!("it is given up, and the source is unblocked: {fault}")
+                }
             },
             Self::Finalizing { stage, .. } => match stage {
                 FinalStage::Restoring => "the destination gets its settings back".to_owned(),
-                FinalStage::Returning => "the source is opened by hand; the run is cancelled then".to_owned(),
+                FinalStage::Returning => {
+                    "the source is opened by hand; the run is cancelled then".to_owned()
+                }
                 FinalStage::Opening => "the destination is opened for writes".to_owned(),
-                FinalStage::Cleaning { .. } => "the destination takes writes; what the run leaves behind is removed".to_owned(),
+                FinalStage::Cleaning { .. } => {
+                    "the destination takes writes; what the run leaves behind is removed".to_owned()
+                }
             },
             Self::Validating { .. }
             | Self::Copying { .. }
@@ -298,16 +317,26 @@ impl State {
         Some(what)
     }
 
-    /// Where the run would go on if it were stopped here; `None` where it cannot be stopped and resumed.
+    /// Where the run would go on if it were stopped here; `None` where it cannot be stopped and
+    /// resumed.
     #[must_use]
     pub const fn resting(&self) -> Option<Resting> {
         match self {
             Self::Validating { .. } => Some(Resting::Validating),
-            Self::Copying { indexes_built } => Some(Resting::Copying { indexes_built: *indexes_built }),
-            Self::CatchingUp { indexes_built } => Some(Resting::CatchingUp { indexes_built: *indexes_built }),
+            Self::Copying { indexes_built } => {
+                Some(Resting::Copying { indexes_built: *indexes_built })
+            }
+            Self::CatchingUp { indexes_built } => {
+                Some(Resting::CatchingUp { indexes_built: *indexes_built })
+            }
             Self::Ready => Some(Resting::CatchingUp { indexes_built: true }),
-            Self::Paused { from } | Self::Failed { from, .. } | Self::Expired { from, .. } => Some(*from),
-            Self::Draining { .. } | Self::Finalizing { .. } | Self::Completed { .. } | Self::Cancelled { .. } => None,
+            Self::Paused { from } | Self::Failed { from, .. } | Self::Expired { from, .. } => {
+                Some(*from)
+            }
+            Self::Draining { .. }
+            | Self::Finalizing { .. }
+            | Self::Completed { .. }
+            | Self::Cancelled { .. } => None,
         }
     }
 
@@ -336,7 +365,9 @@ impl State {
     #[must_use]
     pub const fn cutover(&self) -> Option<&Cutover> {
         match self {
-            Self::Draining { cutover, .. } | Self::Finalizing { cutover, .. } | Self::Completed { cutover, .. } => Some(cutover),
+            Self::Draining { cutover, .. }
+            | Self::Finalizing { cutover, .. }
+            | Self::Completed { cutover, .. } => Some(cutover),
             Self::Validating { .. }
             | Self::Copying { .. }
             | Self::CatchingUp { .. }
@@ -352,10 +383,12 @@ impl State {
     #[must_use]
     pub const fn writable_at(&self) -> Option<UtcTime> {
         match self {
-            Self::Finalizing { stage: FinalStage::Cleaning { writable_at }, .. } | Self::Completed { writable_at, .. } => {
-                Some(*writable_at)
+            Self::Finalizing { stage: FinalStage::Cleaning { writable_at }, .. }
+            | Self::Completed { writable_at, .. } => Some(*writable_at),
+            Self::Finalizing {
+                stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening,
+                ..
             }
-            Self::Finalizing { stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening, .. }
             | Self::Validating { .. }
             | Self::Copying { .. }
             | Self::CatchingUp { .. }
@@ -372,11 +405,14 @@ impl State {
     #[must_use]
     pub fn downtime(&self) -> Option<Duration> {
         match self {
-            Self::Finalizing { stage: FinalStage::Cleaning { writable_at }, down_since, .. } => {
-                Some(writable_at.since(*down_since))
-            }
+            Self::Finalizing {
+                stage: FinalStage::Cleaning { writable_at }, down_since, ..
+            } => Some(writable_at.since(*down_since)),
             Self::Completed { downtime_ms, .. } => Some(Duration::from_millis(*downtime_ms)),
-            Self::Finalizing { stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening, .. }
+            Self::Finalizing {
+                stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening,
+                ..
+            }
             | Self::Validating { .. }
             | Self::Copying { .. }
             | Self::CatchingUp { .. }

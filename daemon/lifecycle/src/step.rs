@@ -1,8 +1,9 @@
-//! The transitions, all of them: `step` takes a run, what happens to it and the time, and says what becomes of it.
+//! The transitions, all of them: `step` takes a run, what happens to it and the time, and says what
+//! becomes of it.
 
 mod acknowledge;
-mod act;
 mod cutover;
+mod operator;
 mod sync;
 mod time;
 
@@ -11,7 +12,7 @@ use schemas::history::{Actor, EntryKind};
 use schemas::phase::Phase;
 use schemas::time::UtcTime;
 
-use crate::duty::duties;
+use crate::duties::duties;
 use crate::effect::Effect;
 use crate::event::Event;
 use crate::refusal::{Guard, Refusal};
@@ -55,8 +56,14 @@ pub struct Note {
 
 /// Tells what becomes of a run. Pure: the same arguments, the same answer.
 pub fn step(run: &Run, event: Event, now: Now) -> Result<Step, Refusal> {
-    let mut walk =
-        Walk { before: run, run: run.clone(), now: now.utc.max(run.clock), notes: Vec::new(), again: false, restart: false };
+    let mut walk = Walk {
+        before: run,
+        run: run.clone(),
+        now: now.utc.max(run.clock),
+        notes: Vec::new(),
+        again: false,
+        restart: false,
+    };
     walk.run.clock = walk.now;
     // Time comes first: what arrives at or after a deadline finds it passed.
     walk.pass_time();
@@ -107,7 +114,8 @@ impl Walk<'_> {
             Event::Validated => self.validated(),
             Event::EarlierDropped => self.earlier_dropped(),
             Event::ExistingDropped => self.existing_dropped(),
-            // Neither changes what is durable: after a crash nothing runs, whatever had been started or stopped.
+            // Neither changes what is durable: after a crash nothing runs, whatever had been
+            // started or stopped.
             Event::SyncStarted | Event::SyncStopped => {}
             Event::ResumePoint { held } => self.resume_point(held),
             Event::CutoverPreparing { what, waits } => self.cutover_preparing(what, waits),
@@ -151,7 +159,8 @@ impl Walk<'_> {
         Step { run: self.run, orders, notes: self.notes, forget }
     }
 
-    /// Whether an effect is being waited for: an outcome that is not comes from before a crash or a change of mind.
+    /// Whether an effect is being waited for: an outcome that is not comes from before a crash or a
+    /// change of mind.
     fn awaits(&self, effect: &Effect) -> bool {
         duties(&self.run).contains(effect)
     }
@@ -168,7 +177,13 @@ impl Walk<'_> {
                 self.run.vitals.well_since = None;
             }
             self.run.vitals.unwell_since = None;
-            Note { kind: EntryKind::Transition, from: Some(from), to: Some(to), actor, message: message.into() }
+            Note {
+                kind: EntryKind::Transition,
+                from: Some(from),
+                to: Some(to),
+                actor,
+                message: message.into(),
+            }
         };
         self.notes.push(note);
     }

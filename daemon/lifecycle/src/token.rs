@@ -13,14 +13,16 @@ use crate::state::Attempt;
 #[serde(transparent)]
 pub struct Token(String);
 
-/// Hexadecimal digits of the digest that a token keeps: 160 bits are beyond guessing and still fit a line of HCL.
+/// Hexadecimal digits of the digest that a token keeps: 160 bits are beyond guessing and still fit
+/// a line of HCL.
 const DIGITS: usize = 40;
 
 impl Token {
     /// Derives the token. The attempt is part of it, so that none is of use twice.
     #[must_use]
     pub fn derive(run: &RunId, digest: &SpecDigest, attempt: Attempt) -> Self {
-        // The parts cannot run into one another: a run's id has no line end, a digest is of fixed length.
+        // The parts cannot run into one another: a run's id has no line end, a digest is of fixed
+        // length.
         let text = format!("cutover\n{run}\n{digest}\n{attempt}");
         Self(format!("cut-{}", &sha256_hex(text.as_bytes())[..DIGITS]))
     }

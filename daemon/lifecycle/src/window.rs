@@ -1,4 +1,5 @@
-//! The cutover window: opened once, closed by the daemon's own time, and never longer than somebody said.
+//! The cutover window: opened once, closed by the daemon's own time, and never longer than somebody
+//! said.
 
 use std::time::Duration;
 

@@ -22,7 +22,8 @@ pub struct Chunk {
     pub version: Timestamp,
 }
 
-/// The version of a collection's placement: equal only where no chunk was moved, split or merged between.
+/// The version of a collection's placement: equal only where no chunk was moved, split or merged
+/// between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlacementVersion {
     /// Changes when the collection is dropped, or its key is.
@@ -40,10 +41,12 @@ impl PlacementVersion {
         rawdoc! { "e": self.epoch, "t": self.timestamp, "v": self.chunks }
     }
 
-    /// Whether a chunk may have moved between this version and another: splits and merges alone keep the major number.
+    /// Whether a chunk may have moved between this version and another: splits and merges alone
+    /// keep the major number.
     #[must_use]
     pub fn moved_since(self, earlier: Self) -> bool {
-        (self.epoch, self.timestamp, self.chunks.time) != (earlier.epoch, earlier.timestamp, earlier.chunks.time)
+        (self.epoch, self.timestamp, self.chunks.time)
+            != (earlier.epoch, earlier.timestamp, earlier.chunks.time)
     }
 }
 
@@ -64,7 +67,9 @@ pub enum MapError {
 impl Chunk {
     /// Reads an entry of `config.chunks`.
     pub fn read(entry: &RawDocument) -> Result<Self, MapError> {
-        let bound = |name| entry.get_document(name).map(ToOwned::to_owned).map_err(|_| MapError::Field(name));
+        let bound = |name| {
+            entry.get_document(name).map(ToOwned::to_owned).map_err(|_| MapError::Field(name))
+        };
         Ok(Self {
             min: bound("min")?,
             max: bound("max")?,
@@ -88,11 +93,17 @@ pub struct ChunkMap {
 impl ChunkMap {
     /// Makes a map of a collection's entry of `config.collections` and of its chunks, in any order.
     pub fn new(collection: &RawDocument, mut chunks: Vec<Chunk>) -> Result<Self, MapError> {
-        let key = ShardKey::new(collection.get_document("key").map_err(|_| MapError::Field("key"))?)?;
-        let epoch = collection.get_object_id("lastmodEpoch").map_err(|_| MapError::Field("lastmodEpoch"))?;
-        let timestamp = collection.get_timestamp("timestamp").map_err(|_| MapError::Field("timestamp"))?;
+        let key =
+            ShardKey::new(collection.get_document("key").map_err(|_| MapError::Field("key"))?)?;
+        let epoch = collection
+            .get_object_id("lastmodEpoch")
+            .map_err(|_| MapError::Field("lastmodEpoch"))?;
+        let timestamp =
+            collection.get_timestamp("timestamp").map_err(|_| MapError::Field("timestamp"))?;
         chunks.sort_by(|a, b| order::compare_documents(&a.min, &b.min));
-        let fits = chunks.windows(2).all(|pair| order::compare_documents(&pair[0].max, &pair[1].min).is_eq());
+        let fits = chunks
+            .windows(2)
+            .all(|pair| order::compare_documents(&pair[0].max, &pair[1].min).is_eq());
         let whole = chunks.first().is_some_and(|first| all_of(&first.min, 0xff))
             && chunks.last().is_some_and(|last| all_of(&last.max, 0x7f));
         if !fits || !whole {
@@ -141,7 +152,9 @@ impl ChunkMap {
     /// The chunk that holds a key, as [`ShardKey::of`] makes it.
     #[must_use]
     pub fn chunk_of(&self, key: &RawDocument) -> &Chunk {
-        let behind = self.chunks.partition_point(|chunk| order::compare_documents(&chunk.min, key) != Ordering::Greater);
+        let behind = self.chunks.partition_point(|chunk| {
+            order::compare_documents(&chunk.min, key) != Ordering::Greater
+        });
         // The first chunk starts below every key.
         &self.chunks[behind.saturating_sub(1)]
     }
@@ -166,17 +179,30 @@ mod tests {
     use mongodb::bson::{RawBson, RawDocumentBuf, Timestamp, rawdoc};
 
     fn chunk(min: RawDocumentBuf, max: RawDocumentBuf, shard: &str, major: u32) -> Chunk {
-        Chunk { min, max, shard: shard.to_owned(), version: Timestamp { time: major, increment: 0 } }
+        Chunk {
+            min,
+            max,
+            shard: shard.to_owned(),
+            version: Timestamp { time: major, increment: 0 },
+        }
     }
 
     fn collection(key: RawDocumentBuf) -> RawDocumentBuf {
-        rawdoc! { "key": key, "lastmodEpoch": ObjectId::from_bytes([1; 12]), "timestamp": Timestamp { time: 5, increment: 1 } }
+        rawdoc! {
+            "key": key, "lastmodEpoch": ObjectId::from_bytes([1; 12]),
+            "timestamp": Timestamp { time: 5, increment: 1 },
+        }
     }
 
     fn compound() -> ChunkMap {
         let low = || rawdoc! { "a": RawBson::MinKey, "b": RawBson::MinKey };
         let chunks = vec![
-            chunk(rawdoc! { "a": 6, "b": 5 }, rawdoc! { "a": RawBson::MaxKey, "b": RawBson::MaxKey }, "two", 3),
+            chunk(
+                rawdoc! { "a": 6, "b": 5 },
+                rawdoc! { "a": RawBson::MaxKey, "b": RawBson::MaxKey },
+                "two",
+                3,
+            ),
             chunk(low(), rawdoc! { "a": 3, "b": RawBson::MinKey }, "one", 2),
             chunk(rawdoc! { "a": 3, "b": RawBson::MinKey }, rawdoc! { "a": 6, "b": 5 }, "two", 1),
         ];
@@ -217,9 +243,15 @@ mod tests {
     fn chunks_that_leave_a_gap_are_no_map() {
         let mut chunks = compound().chunks().to_vec();
         chunks.remove(1);
-        assert_eq!(ChunkMap::new(&collection(rawdoc! { "a": 1, "b": 1 }), chunks.clone()), Err(MapError::Torn));
+        assert_eq!(
+            ChunkMap::new(&collection(rawdoc! { "a": 1, "b": 1 }), chunks.clone()),
+            Err(MapError::Torn)
+        );
         chunks.pop();
-        assert_eq!(ChunkMap::new(&collection(rawdoc! { "a": 1, "b": 1 }), chunks), Err(MapError::Torn));
+        assert_eq!(
+            ChunkMap::new(&collection(rawdoc! { "a": 1, "b": 1 }), chunks),
+            Err(MapError::Torn)
+        );
         assert_eq!(ChunkMap::new(&collection(rawdoc! { "a": 1 }), Vec::new()), Err(MapError::Torn));
     }
 }

@@ -1,7 +1,7 @@
 //! The top level of a document by its bytes alone: sizes are followed, and nothing is decoded.
 //!
-//! The server keeps texts that are no UTF-8, also as an `_id` and as the name of a field. What carries keys and documents from one
-//! server to another must not stumble over them.
+//! The server keeps texts that are no UTF-8, also as an `_id` and as the name of a field. What
+//! carries keys and documents from one server to another must not stumble over them.
 
 use mongodb::bson::{RawDocument, RawDocumentBuf};
 
@@ -29,7 +29,11 @@ impl<'a> Element<'a> {
     /// The value as a document, or an array as one.
     #[must_use]
     pub fn document(&self) -> Option<&'a RawDocument> {
-        if matches!(self.kind, DOCUMENT | ARRAY) { RawDocument::from_bytes(self.value).ok() } else { None }
+        if matches!(self.kind, DOCUMENT | ARRAY) {
+            RawDocument::from_bytes(self.value).ok()
+        } else {
+            None
+        }
     }
 
     /// The value as a text, which need be no UTF-8.
@@ -40,7 +44,8 @@ impl<'a> Element<'a> {
     }
 }
 
-/// The fields of a document, in their order. It ends where the bytes are no BSON, which a server does not send.
+/// The fields of a document, in their order. It ends where the bytes are no BSON, which a server
+/// does not send.
 #[derive(Debug, Clone)]
 pub struct Elements<'a> {
     rest: &'a [u8],
@@ -71,10 +76,12 @@ fn length_prefix(bytes: &[u8]) -> Option<usize> {
     usize::try_from(i32::from_le_bytes(prefix)).ok()
 }
 
-/// How many bytes a value of this type has at the start of `rest` (the BSON specification, version 1.1).
+/// How many bytes a value of this type has at the start of `rest` (the BSON specification, version
+/// 1.1).
 fn value_length(kind: u8, rest: &[u8]) -> Option<usize> {
     let texts = |count: usize| {
-        let mut ends = rest.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at + 1);
+        let mut ends =
+            rest.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at + 1);
         ends.nth(count - 1)
     };
     Some(match kind {
@@ -105,7 +112,8 @@ pub fn text<'a>(document: &'a RawDocument, name: &str) -> Option<&'a [u8]> {
     field(document, name)?.text()
 }
 
-/// A name or a text as people read it: bytes that are no UTF-8 are written out, as in `gr\xf6\xdfe`.
+/// A name or a text as people read it: bytes that are no UTF-8 are written out, as in
+/// `gr\xf6\xdfe`.
 #[must_use]
 pub fn shown(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
@@ -160,7 +168,8 @@ impl Writer {
     #[must_use]
     pub fn finish(mut self) -> RawDocumentBuf {
         self.bytes.push(0);
-        let length = i32::try_from(self.bytes.len()).expect("a document of ours is far below 2 GiB");
+        let length =
+            i32::try_from(self.bytes.len()).expect("a document of ours is far below 2 GiB");
         self.bytes[..4].copy_from_slice(&length.to_le_bytes());
         RawDocumentBuf::from_bytes(self.bytes).expect("its length and its end were just written")
     }
@@ -178,14 +187,16 @@ pub fn id_of(document: &RawDocument) -> Option<RawDocumentBuf> {
 /// Types of an `_id` that no filter takes for an operator or a pattern.
 const PLAIN: [u8; 11] = [0x01, 0x02, 0x05, 0x07, 0x08, 0x09, 0x10, TIMESTAMP, 0x12, 0x13, 0x7f];
 
-/// Whether an `_id` means itself in every filter, in a list of them as well. `id` is a document `{_id: …}`.
+/// Whether an `_id` means itself in every filter, in a list of them as well. `id` is a document
+/// `{_id: …}`.
 #[must_use]
 pub fn is_plain_id(id: &RawDocument) -> bool {
     field(id, "_id").is_some_and(|id| PLAIN.contains(&id.kind))
 }
 
-/// A filter on one `_id`, whatever it holds. Most are given as they are, which the server looks up without planning; documents and
-/// what else could mean something by `$eq`, which takes them as values. `id` is a document `{_id: …}`.
+/// A filter on one `_id`, whatever it holds. Most are given as they are, which the server looks up
+/// without planning; documents and what else could mean something by `$eq`, which takes them as
+/// values. `id` is a document `{_id: …}`.
 #[must_use]
 pub fn by_id(id: &RawDocument) -> RawDocumentBuf {
     let mut filter = Writer::default();
@@ -197,7 +208,8 @@ pub fn by_id(id: &RawDocument) -> RawDocumentBuf {
     filter.finish()
 }
 
-/// A filter on the values of these fields, whatever they hold: those of a document's key. A null stands for a missing one too.
+/// A filter on the values of these fields, whatever they hold: those of a document's key. A null
+/// stands for a missing one too.
 #[must_use]
 pub fn by_values(key: &RawDocument) -> RawDocumentBuf {
     let mut filter = Writer::default();
@@ -230,13 +242,15 @@ pub fn by_ids<'a>(ids: impl IntoIterator<Item = &'a RawDocument>) -> RawDocument
     filter.finish()
 }
 
-/// Whether a document has a field `Timestamp(0, 0)` at its top, besides `_id`: a server that inserts such a document, or puts it
-/// in another's place, writes its own time there (server manual, "Timestamps").
+/// Whether a document has a field `Timestamp(0, 0)` at its top, besides `_id`: a server that
+/// inserts such a document, or puts it in another's place, writes its own time there (server
+/// manual, "Timestamps").
 #[must_use]
 pub fn has_zero_timestamp(document: &RawDocument) -> bool {
     // Eight zero bytes are seldom in a document, and found faster than its fields are walked.
     has_zeros(document.as_bytes())
-        && elements(document).any(|field| field.kind == TIMESTAMP && field.value == [0; 8] && field.name != b"_id")
+        && elements(document)
+            .any(|field| field.kind == TIMESTAMP && field.value == [0; 8] && field.name != b"_id")
 }
 
 /// Fields of one document up to which names are compared each with each: of more, a set is faster.
@@ -271,7 +285,8 @@ fn any_doubled(document: &RawDocument, is_document: bool) -> bool {
     false
 }
 
-/// Whether eight zero bytes follow each other. Of eight bytes one lies at each multiple of eight from wherever one begins.
+/// Whether eight zero bytes follow each other. Of eight bytes one lies at each multiple of eight
+/// from wherever one begins.
 fn has_zeros(bytes: &[u8]) -> bool {
     let mut at = 7;
     while let Some(&byte) = bytes.get(at) {
@@ -291,27 +306,37 @@ fn has_zeros(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Writer, by_id, by_ids, elements, field, has_doubled_names, has_zero_timestamp, has_zeros, id_of};
+    use super::{
+        Writer, by_id, by_ids, elements, field, has_doubled_names, has_zero_timestamp, has_zeros,
+        id_of,
+    };
     use mongodb::bson::spec::BinarySubtype;
     use mongodb::bson::{
-        Binary, Bson, DateTime, JavaScriptCodeWithScope, RawDocumentBuf, Regex, Timestamp, cstr, doc, oid::ObjectId, rawdoc,
+        Binary, Bson, DateTime, JavaScriptCodeWithScope, RawDocumentBuf, Regex, Timestamp, cstr,
+        doc, oid::ObjectId, rawdoc,
     };
 
     #[test]
     fn every_type_is_stepped_over() {
         let decimal: mongodb::bson::Decimal128 = "1.5".parse().expect("a decimal");
         let document = doc! {
-            "a": 1.0, "b": "text", "c": { "x": 1 }, "d": [1, 2], "e": Binary { subtype: BinarySubtype::BinaryOld, bytes: vec![1, 2] },
-            "f": Bson::Undefined, "g": ObjectId::new(), "h": true, "i": DateTime::from_millis(1), "j": Bson::Null,
+            "a": 1.0, "b": "text", "c": { "x": 1 }, "d": [1, 2], "e": Binary {
+                subtype: BinarySubtype::BinaryOld, bytes: vec![1, 2],
+            },
+            "f": Bson::Undefined, "g": ObjectId::new(), "h": true, "i": DateTime::from_millis(1),
+            "j": Bson::Null,
             "k": Regex { pattern: cstr!("a.*").to_owned(), options: cstr!("i").to_owned() },
             "m": Bson::JavaScriptCode("x".into()), "n": Bson::Symbol("s".into()),
-            "o": JavaScriptCodeWithScope { code: "x".into(), scope: doc! { "y": 1 } }, "p": 1, "q": Timestamp { time: 0, increment: 0 },
+            "o": JavaScriptCodeWithScope {
+                code: "x".into(), scope: doc! { "y": 1 },
+            }, "p": 1, "q": Timestamp { time: 0, increment: 0 },
             "r": 1_i64, "s": decimal, "t": Bson::MinKey, "u": Bson::MaxKey,
         };
         let raw = RawDocumentBuf::try_from(&document).expect("a document");
         let mut with_pointer = Writer::default();
         with_pointer.push(0x0c, b"pointer", b"\x02\0\0\0a\0............");
-        elements(&raw).for_each(|element| with_pointer.push(element.kind, element.name, element.value));
+        elements(&raw)
+            .for_each(|element| with_pointer.push(element.kind, element.name, element.value));
         let raw = with_pointer.finish();
         let names: Vec<_> = elements(&raw).skip(1).map(|element| element.name.to_vec()).collect();
         assert_eq!(names, document.keys().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>());
@@ -331,9 +356,15 @@ mod tests {
         assert_eq!(field(&id, "_id").expect("an _id").value, b"\x02\0\0\0\xfe\0");
         let filter = by_id(&id);
         assert_eq!(field(&filter, "_id").expect("a value").value, b"\x02\0\0\0\xfe\0");
-        assert_eq!(by_id(&rawdoc! { "_id": { "$gt": 1 } }), rawdoc! { "_id": { "$eq": { "$gt": 1 } } });
+        assert_eq!(
+            by_id(&rawdoc! { "_id": { "$gt": 1 } }),
+            rawdoc! { "_id": { "$eq": { "$gt": 1 } } }
+        );
         assert_eq!(by_id(&rawdoc! { "_id": 1.5 }), rawdoc! { "_id": 1.5 });
-        assert_eq!(by_ids([&*rawdoc! { "_id": 1 }, &*rawdoc! { "_id": "a" }]), rawdoc! { "_id": { "$in": [1, "a"] } });
+        assert_eq!(
+            by_ids([&*rawdoc! { "_id": 1 }, &*rawdoc! { "_id": "a" }]),
+            rawdoc! { "_id": { "$in": [1, "a"] } }
+        );
     }
 
     #[test]
@@ -358,8 +389,12 @@ mod tests {
     fn a_zero_timestamp_is_found_at_the_top_alone() {
         let zero = Timestamp { time: 0, increment: 0 };
         assert!(has_zero_timestamp(&rawdoc! { "_id": 1, "at": zero }));
-        assert!(!has_zero_timestamp(&rawdoc! { "_id": zero, "n": { "at": zero }, "zero": 0.0, "long": 0_i64 }));
-        assert!(!has_zero_timestamp(&rawdoc! { "_id": 1, "at": Timestamp { time: 0, increment: 1 } }));
+        assert!(!has_zero_timestamp(
+            &rawdoc! { "_id": zero, "n": { "at": zero }, "zero": 0.0, "long": 0_i64 }
+        ));
+        assert!(!has_zero_timestamp(
+            &rawdoc! { "_id": 1, "at": Timestamp { time: 0, increment: 1 } }
+        ));
     }
 
     #[test]

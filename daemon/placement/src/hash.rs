@@ -1,4 +1,5 @@
-//! The server's hash of a value, as hashed shard keys and hashed indexes use it (`BSONElementHasher::hash64`, seed 0).
+//! The server's hash of a value, as hashed shard keys and hashed indexes use it
+//! (`BSONElementHasher::hash64`, seed 0).
 
 use md5::{Digest as _, Md5};
 use mongodb::bson::Decimal128;
@@ -9,7 +10,8 @@ use crate::order::{self, canonical_type};
 /// The seed of hashed indexes; another has never been set by a server.
 const SEED: i32 = 0;
 
-/// The hash of a value: equal for numbers that are equal once they are made whole, whatever type holds them.
+/// The hash of a value: equal for numbers that are equal once they are made whole, whatever type
+/// holds them.
 #[must_use]
 pub fn hash(value: &Element<'_>) -> i64 {
     let mut digest = Md5::new();
@@ -26,9 +28,14 @@ fn feed(digest: &mut Md5, value: &Element<'_>, with_name: bool) {
         digest.update([0]);
     }
     match value.kind {
-        0x01 => digest.update(whole_double(f64::from_le_bytes(order::fixed(value.value))).to_le_bytes()),
-        0x10 => digest.update(i64::from(i32::from_le_bytes(order::fixed(value.value))).to_le_bytes()),
-        0x13 => digest.update(whole_decimal(Decimal128::from_bytes(order::fixed(value.value))).to_le_bytes()),
+        0x01 => {
+            digest.update(whole_double(f64::from_le_bytes(order::fixed(value.value))).to_le_bytes())
+        }
+        0x10 => {
+            digest.update(i64::from(i32::from_le_bytes(order::fixed(value.value))).to_le_bytes())
+        }
+        0x13 => digest
+            .update(whole_decimal(Decimal128::from_bytes(order::fixed(value.value))).to_le_bytes()),
         0x03 | 0x04 => feed_fields(digest, value),
         0x0f => {
             let (code, scope) = order::code_with_scope(value.value);
@@ -57,8 +64,9 @@ fn feed_end(digest: &mut Md5) {
     digest.update(0_i32.to_le_bytes());
 }
 
-/// A double as the server makes it whole for a hash (`safeNumberLongForHash`): cut off, no number is 0, and what is too large is the
-/// nearest that fits, but for 2^63, which was once converted without a check and keeps that hash.
+/// A double as the server makes it whole for a hash (`safeNumberLongForHash`): cut off, no number
+/// is 0, and what is too large is the nearest that fits, but for 2^63, which was once converted
+/// without a check and keeps that hash.
 fn whole_double(value: f64) -> i64 {
     /// 2^63, the first double above every `i64`.
     const TOO_LARGE_BY_ONE: f64 = 9_223_372_036_854_775_808.0;
@@ -80,7 +88,12 @@ mod tests {
     #[test]
     fn the_hash_is_the_servers() {
         // From a server: `db.adminCommand({_hashBSONElement: 1, seed: 0})`.
-        for document in [rawdoc! { "a": 1 }, rawdoc! { "a": 1_i64 }, rawdoc! { "a": 1.0 }, rawdoc! { "a": 1.75 }] {
+        for document in [
+            rawdoc! { "a": 1 },
+            rawdoc! { "a": 1_i64 },
+            rawdoc! { "a": 1.0 },
+            rawdoc! { "a": 1.75 },
+        ] {
             assert_eq!(hash(&field(&document, "a").expect("a field")), 5_902_408_780_260_971_510);
         }
     }
@@ -90,7 +103,8 @@ mod tests {
         use mongodb::bson::{Decimal128, RawDocumentBuf};
         let of = |document: &RawDocumentBuf| hash(&field(document, "a").expect("a field"));
         let whole = |number: i64| of(&rawdoc! { "a": number });
-        let decimal = |text: &str| of(&rawdoc! { "a": text.parse::<Decimal128>().expect("a decimal") });
+        let decimal =
+            |text: &str| of(&rawdoc! { "a": text.parse::<Decimal128>().expect("a decimal") });
         // Each pair tried on a server.
         for (text, number) in [
             ("-3.999", -4),
@@ -108,9 +122,13 @@ mod tests {
         ] {
             assert_eq!(decimal(text), whole(number), "{text}");
         }
-        for (double, number) in
-            [(-3.999, -3), (2.5, 2), (f64::NAN, 0), (1e300, i64::MAX), (9_223_372_036_854_775_808.0, i64::MIN)]
-        {
+        for (double, number) in [
+            (-3.999, -3),
+            (2.5, 2),
+            (f64::NAN, 0),
+            (1e300, i64::MAX),
+            (9_223_372_036_854_775_808.0, i64::MIN),
+        ] {
             assert_eq!(of(&rawdoc! { "a": double }), whole(number), "{double}");
         }
     }

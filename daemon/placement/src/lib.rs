@@ -1,11 +1,11 @@
 //! Where a document belongs in a sharded cluster: pure, by its bytes, without a server.
 //!
 //! ```text
-//! document --shard_key--> key --chunk_map (in the server's order; hashed by the server's hash)--> shard
+//! document --shard_key--> key --chunk_map (the server's order and hash)--> shard
 //! ```
 //!
-//! [`element`] walks documents, [`order`] compares values as the server does, [`hash`] hashes them so, [`shard_key`] takes a
-//! document's key, and [`chunk_map`] knows which shard owns it.
+//! [`element`] walks documents, [`order`] compares values as the server does, [`hash`] hashes them
+//! so, [`shard_key`] takes a document's key, and [`chunk_map`] knows which shard owns it.
 
 pub mod chunk_map;
 pub mod element;

@@ -1,7 +1,7 @@
 //! The server's order of values and of documents, under the simple collation.
 //!
-//! Values of different types come in the order of their [`canonical_type`]; all numbers are one type and compare exactly, whatever
-//! holds them.
+//! Values of different types come in the order of their [`canonical_type`]; all numbers are one
+//! type and compare exactly, whatever holds them.
 
 use std::cmp::Ordering;
 
@@ -54,7 +54,8 @@ pub fn compare(left: &Element<'_>, right: &Element<'_>) -> Ordering {
         0x11 => u64::from_le_bytes(fixed(a)).cmp(&u64::from_le_bytes(fixed(b))),
         0x0c => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
         0x0f => {
-            let ((code, scope), (other_code, other_scope)) = (code_with_scope(a), code_with_scope(b));
+            let ((code, scope), (other_code, other_scope)) =
+                (code_with_scope(a), code_with_scope(b));
             code.cmp(other_code).then_with(|| match (scope, other_scope) {
                 (Some(scope), Some(other)) => compare_documents(scope, other),
                 (scope, other) => scope.is_some().cmp(&other.is_some()),
@@ -72,7 +73,11 @@ pub fn compare_documents(left: &RawDocument, right: &RawDocument) -> Ordering {
 }
 
 fn compare_fields(left: &Element<'_>, right: &Element<'_>, names: bool) -> Ordering {
-    compare_lists(left.document().into_iter().flat_map(elements), right.document().into_iter().flat_map(elements), names)
+    compare_lists(
+        left.document().into_iter().flat_map(elements),
+        right.document().into_iter().flat_map(elements),
+        names,
+    )
 }
 
 fn compare_lists<'a>(
@@ -147,7 +152,12 @@ impl Number {
     }
 
     fn of_integer(value: i64) -> Self {
-        Self::Finite { negative: value < 0, coefficient: u128::from(value.unsigned_abs()), tens: 0, twos: 0 }
+        Self::Finite {
+            negative: value < 0,
+            coefficient: u128::from(value.unsigned_abs()),
+            tens: 0,
+            twos: 0,
+        }
     }
 
     fn of_double(value: f64) -> Self {
@@ -158,15 +168,18 @@ impl Number {
         if value.is_infinite() {
             return Self::Infinite { negative };
         }
-        // IEEE 754 binary64: 52 bits of fraction, a biased exponent of 11 bits; exponent 0 has no hidden bit.
+        // IEEE 754 binary64: 52 bits of fraction, a biased exponent of 11 bits; exponent 0 has no
+        // hidden bit.
         let bits = value.to_bits();
         let (fraction, exponent) = (bits & ((1 << 52) - 1), ((bits >> 52) & 0x7ff) as i32);
-        let (coefficient, twos) = if exponent == 0 { (fraction, -1074) } else { (fraction | 1 << 52, exponent - 1075) };
+        let (coefficient, twos) =
+            if exponent == 0 { (fraction, -1074) } else { (fraction | 1 << 52, exponent - 1075) };
         Self::Finite { negative, coefficient: u128::from(coefficient), tens: 0, twos }
     }
 
     pub(crate) fn of_decimal(value: Decimal128) -> Self {
-        // IEEE 754 decimal128, binary integer coefficient: 113 bits of coefficient, a biased exponent of 14 bits.
+        // IEEE 754 decimal128, binary integer coefficient: 113 bits of coefficient, a biased
+        // exponent of 14 bits.
         let bits = u128::from_le_bytes(value.bytes());
         let negative = bits >> 127 == 1;
         let combination = (bits >> 122) & 0x1f;
@@ -177,21 +190,30 @@ impl Number {
             return Self::Infinite { negative };
         }
         // A coefficient of the large form is over 34 digits, which the standard reads as zero.
-        let (exponent, coefficient) =
-            if combination >> 3 == 3 { ((bits >> 111) & 0x3fff, 0) } else { ((bits >> 113) & 0x3fff, bits & ((1 << 113) - 1)) };
+        let (exponent, coefficient) = if combination >> 3 == 3 {
+            ((bits >> 111) & 0x3fff, 0)
+        } else {
+            ((bits >> 113) & 0x3fff, bits & ((1 << 113) - 1))
+        };
         let coefficient = if coefficient >= 10_u128.pow(34) { 0 } else { coefficient };
         Self::Finite { negative, coefficient, tens: exponent as i32 - 6176, twos: 0 }
     }
 
-    /// The nearest whole number, of two the even one; no number as 0, and the nearest `i64` where it is too large. For decimals.
+    /// The nearest whole number, of two the even one; no number as 0, and the nearest `i64` where
+    /// it is too large. For decimals.
     pub(crate) fn rounded(&self) -> i64 {
         match *self {
             Self::Nan => 0,
             Self::Infinite { negative } => clamp(negative, u128::MAX),
             Self::Finite { negative, mut coefficient, mut tens, .. } => {
                 if tens < 0 {
-                    // A coefficient has 34 digits at most: of what is divided by more, nothing is left.
-                    let Some(divisor) = 10_u128.checked_pow(tens.unsigned_abs()).filter(|_| tens > -36) else { return 0 };
+                    // A coefficient has 34 digits at most: of what is divided by more, nothing is
+                    // left.
+                    let Some(divisor) =
+                        10_u128.checked_pow(tens.unsigned_abs()).filter(|_| tens > -36)
+                    else {
+                        return 0;
+                    };
                     let (whole, rest) = (coefficient / divisor, coefficient % divisor);
                     let is_up = rest * 2 > divisor || (rest * 2 == divisor && whole % 2 == 1);
                     return clamp(negative, whole + u128::from(is_up));
@@ -242,18 +264,24 @@ impl Number {
                 if (a_tens, a_twos) == (b_tens, b_twos) {
                     return a.cmp(b);
                 }
-                // Nearly always told by the powers of two that enclose them; what is left is computed exactly.
-                let (size, other_size) = (magnitude(*a, *a_tens, *a_twos), magnitude(*b, *b_tens, *b_twos));
+                // Nearly always told by the powers of two that enclose them; what is left is
+                // computed exactly.
+                let (size, other_size) =
+                    (magnitude(*a, *a_tens, *a_twos), magnitude(*b, *b_tens, *b_twos));
                 if (size - other_size).abs() > 1.0 {
                     return size.total_cmp(&other_size);
                 }
                 let (tens, twos) = (*a_tens.min(b_tens), *a_twos.min(b_twos));
                 let scaled = |n: u128, n_tens: i32, n_twos: i32| {
-                    Big::new(n).times_power(10, n_tens.abs_diff(tens)).times_power(2, n_twos.abs_diff(twos))
+                    Big::new(n)
+                        .times_power(10, n_tens.abs_diff(tens))
+                        .times_power(2, n_twos.abs_diff(twos))
                 };
                 scaled(*a, *a_tens, *a_twos).compare(&scaled(*b, *b_tens, *b_twos))
             }
-            (left, right) => matches!(left, Self::Infinite { .. }).cmp(&matches!(right, Self::Infinite { .. })),
+            (left, right) => {
+                matches!(left, Self::Infinite { .. }).cmp(&matches!(right, Self::Infinite { .. }))
+            }
         }
     }
 }
@@ -326,7 +354,11 @@ mod tests {
             vec![f64::NEG_INFINITY.into(), decimal("-Infinity")],
             vec![decimal("-1E+400")],
             vec![(-1e308).into()],
-            vec![i64::MIN.into(), (-9_223_372_036_854_775_808.0).into(), decimal("-9223372036854775808")],
+            vec![
+                i64::MIN.into(),
+                (-9_223_372_036_854_775_808.0).into(),
+                decimal("-9223372036854775808"),
+            ],
             vec![(-1).into(), (-1.0).into(), decimal("-1.000")],
             vec![decimal("-0.1")],
             vec![0.into(), 0.0.into(), (-0.0).into(), decimal("0E+10"), decimal("-0")],
@@ -370,11 +402,14 @@ mod tests {
             .into_iter()
             .enumerate()
             .flat_map(|(rank, row)| row.into_iter().map(move |value| (rank, value)))
-            .map(|(rank, value)| (rank, RawDocumentBuf::try_from(&doc! { "v": value }).expect("a document")))
+            .map(|(rank, value)| {
+                (rank, RawDocumentBuf::try_from(&doc! { "v": value }).expect("a document"))
+            })
             .collect();
         for (rank, document) in &flat {
             for (other_rank, other) in &flat {
-                let (left, right) = (field(document, "v").expect("a value"), field(other, "v").expect("a value"));
+                let (left, right) =
+                    (field(document, "v").expect("a value"), field(other, "v").expect("a value"));
                 assert_eq!(compare(&left, &right), rank.cmp(other_rank), "{document:?} {other:?}");
             }
         }
@@ -384,7 +419,10 @@ mod tests {
     fn documents_compare_by_type_then_name_then_value() {
         assert_eq!(compare_documents(&rawdoc! { "a": 9 }, &rawdoc! { "b": 1 }), Ordering::Less);
         assert_eq!(compare_documents(&rawdoc! { "b": 9 }, &rawdoc! { "a": "" }), Ordering::Less);
-        assert_eq!(compare_documents(&rawdoc! { "a": 1 }, &rawdoc! { "a": 1, "b": 1 }), Ordering::Less);
+        assert_eq!(
+            compare_documents(&rawdoc! { "a": 1 }, &rawdoc! { "a": 1, "b": 1 }),
+            Ordering::Less
+        );
         assert_eq!(elements(&rawdoc! { "a": 1 }).count(), 1);
     }
 }

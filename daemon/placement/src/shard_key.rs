@@ -68,7 +68,8 @@ impl ShardKey {
         self.fields.iter().map(|(name, part)| (name.as_str(), *part))
     }
 
-    /// The key of a document, to be looked up in a chunk map: hashed fields are hashed, what is missing is null.
+    /// The key of a document, to be looked up in a chunk map: hashed fields are hashed, what is
+    /// missing is null.
     pub fn of(&self, document: &RawDocument) -> Result<RawDocumentBuf, KeyError> {
         let mut key = Writer::default();
         for (path, part) in &self.fields {
@@ -78,7 +79,8 @@ impl ShardKey {
         Ok(key.finish())
     }
 
-    /// The key of these values, one for each field in the key's order; `None` where there are not as many.
+    /// The key of these values, one for each field in the key's order; `None` where there are not
+    /// as many.
     #[must_use]
     pub fn of_values(&self, values: &[Element<'_>]) -> Option<RawDocumentBuf> {
         if values.len() != self.fields.len() {
@@ -95,7 +97,10 @@ impl ShardKey {
     ///
     /// # Errors
     /// Where a field is an array.
-    pub fn values<'k, 'a>(&'k self, document: &'a RawDocument) -> Result<Vec<(&'k str, Option<Element<'a>>)>, KeyError> {
+    pub fn values<'k, 'a>(
+        &'k self,
+        document: &'a RawDocument,
+    ) -> Result<Vec<(&'k str, Option<Element<'a>>)>, KeyError> {
         self.fields.iter().map(|(path, _)| Ok((path.as_str(), find(document, path)?))).collect()
     }
 }
@@ -137,13 +142,19 @@ mod tests {
     fn a_key_is_taken_along_dotted_paths() {
         let key = ShardKey::new(&rawdoc! { "a.b": 1, "_id": "hashed", "c": 1.0 }).expect("a key");
         let found = key.of(&rawdoc! { "_id": 1, "a": { "b": "x", "c": 2 } }).expect("its key");
-        assert_eq!(found, rawdoc! { "a.b": "x", "_id": 5_902_408_780_260_971_510_i64, "c": RawBson::Null });
+        assert_eq!(
+            found,
+            rawdoc! { "a.b": "x", "_id": 5_902_408_780_260_971_510_i64, "c": RawBson::Null }
+        );
     }
 
     #[test]
     fn arrays_and_unknown_patterns_are_refused() {
         let key = ShardKey::new(&rawdoc! { "a.b": 1 }).expect("a key");
-        assert_eq!(key.of(&rawdoc! { "a": [{ "b": 1 }] }), Err(KeyError::IsArray("a.b".to_owned())));
+        assert_eq!(
+            key.of(&rawdoc! { "a": [{ "b": 1 }] }),
+            Err(KeyError::IsArray("a.b".to_owned()))
+        );
         assert_eq!(key.of(&rawdoc! { "a": 1 }).expect("its key"), rawdoc! { "a.b": RawBson::Null });
         assert!(ShardKey::new(&rawdoc! { "a": "text" }).is_err());
         assert!(ShardKey::new(&rawdoc! {}).is_err());

@@ -21,13 +21,17 @@ pub(super) enum Caller {
     Certificate(String),
 }
 
-/// The caller. Only the daemon's own user and root may call on this machine; from elsewhere, whom the authorities of
-/// callers have certified.
+/// The caller. Only the daemon's own user and root may call on this machine; from elsewhere, whom
+/// the authorities of callers have certified.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let refuse = |message: String| to_status(&Fault::new(FaultCode::NotPermitted, message));
     let connection = request.extensions();
-    if let Some(certificates) = connection.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs) {
-        let own = certificates.first().ok_or_else(|| refuse("the caller has shown no certificate".to_owned()))?;
+    if let Some(certificates) =
+        connection.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs)
+    {
+        let own = certificates
+            .first()
+            .ok_or_else(|| refuse("the caller has shown no certificate".to_owned()))?;
         return Ok(Caller::Certificate(describe(own)));
     }
     let uid = connection
@@ -43,13 +47,19 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     }
 }
 
-/// A certificate's names, as far as it has any that are names of machines, and its SHA-256: what an audit can look up.
+/// A certificate's names, as far as it has any that are names of machines, and its SHA-256: what an
+/// audit can look up.
 fn describe(certificate: &CertificateDer<'_>) -> String {
-    let fingerprint: String = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint: String =
+        Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
     let names: Vec<String> = EndEntityCert::try_from(certificate)
         .map(|certificate| certificate.valid_dns_names().map(str::to_owned).collect())
         .unwrap_or_default();
-    if names.is_empty() { format!("sha256:{fingerprint}") } else { format!("{} sha256:{fingerprint}", names.join(",")) }
+    if names.is_empty() {
+        format!("sha256:{fingerprint}")
+    } else {
+        format!("{} sha256:{fingerprint}", names.join(","))
+    }
 }
 
 /// The caller, as the journal names it.

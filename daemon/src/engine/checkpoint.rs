@@ -1,8 +1,10 @@
-//! What a run remembers of its work: start point, catalogue, parts of the copy, resume token. One SQLite file a run.
+//! What a run remembers of its work: start point, catalogue, parts of the copy, resume token. One
+//! SQLite file a run.
 //!
-//! It lies beside the journal rather than in it: a run is dropped by removing its folder, and its many small writes never hold up
-//! a transition. Everything that belongs to a shard carries the shard's name. Writes that a later step relies on are synced to
-//! disk; progress of the tail may be lost by a power cut, and is then applied again.
+//! It lies beside the journal rather than in it: a run is dropped by removing its folder, and its
+//! many small writes never hold up a transition. Everything that belongs to a shard carries the
+//! shard's name. Writes that a later step relies on are synced to disk; progress of the tail may be
+//! lost by a power cut, and is then applied again.
 
 mod copy;
 mod rows;
@@ -18,7 +20,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 use schemas::namespace::Namespace;
 
-use super::hold::Known;
+use super::run::holder::Known;
 use crate::sqlite;
 use crate::state_fault::{self, Cause};
 
@@ -33,32 +35,40 @@ CREATE TABLE IF NOT EXISTS shard (
     copied_t INTEGER, copied_i INTEGER,
     token BLOB, applied_t INTEGER, applied_i INTEGER, events INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE TABLE IF NOT EXISTS hold (one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, is_put INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS hold (one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, \
+is_put INTEGER NOT NULL,
     has_ended INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS created (ns TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS place (what TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS settled (one INTEGER PRIMARY KEY) STRICT;
-CREATE TABLE IF NOT EXISTS told (kind BLOB NOT NULL, shard TEXT NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (kind, shard)) STRICT;
+CREATE TABLE IF NOT EXISTS told (kind BLOB NOT NULL, shard TEXT NOT NULL, times INTEGER NOT NULL, \
+PRIMARY KEY (kind, shard)) STRICT;
 CREATE TABLE IF NOT EXISTS identity (ns TEXT PRIMARY KEY, uuid BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS deployment (
-    side TEXT NOT NULL, holder TEXT NOT NULL, what TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (side, holder, what)
+    side TEXT NOT NULL, holder TEXT NOT NULL, what TEXT NOT NULL, value TEXT NOT NULL, PRIMARY \
+    KEY (side, holder, what)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS doubled (ns TEXT PRIMARY KEY) STRICT;
-CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (ns, name)) STRICT;
+CREATE TABLE IF NOT EXISTS recopied (ns TEXT PRIMARY KEY, whole INTEGER NOT NULL, t INTEGER NOT \
+NULL, i INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS unfinished_unique (ns TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY \
+(ns, name)) STRICT;
 CREATE TABLE IF NOT EXISTS counted (ns TEXT PRIMARY KEY, documents INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS collection (
-    shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    shard TEXT NOT NULL, ns TEXT NOT NULL, info BLOB NOT NULL, documents INTEGER NOT NULL, bytes \
+    INTEGER NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns)
 ) STRICT;
-CREATE TABLE IF NOT EXISTS unlisted (shard TEXT NOT NULL, ns TEXT NOT NULL, PRIMARY KEY (shard, ns)) STRICT;
+CREATE TABLE IF NOT EXISTS unlisted (shard TEXT NOT NULL, ns TEXT NOT NULL, PRIMARY KEY (shard, \
+ns)) STRICT;
 CREATE TABLE IF NOT EXISTS split (
     shard TEXT NOT NULL, ns TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (shard, ns)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS part (
     shard TEXT NOT NULL, ns TEXT NOT NULL, number INTEGER NOT NULL,
     after INTEGER, until INTEGER, until_id BLOB, done INTEGER NOT NULL DEFAULT 0,
-    documents INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, ns, number)
+    documents INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (shard, \
+    ns, number)
 ) STRICT;
 ";
 
@@ -72,11 +82,13 @@ fn failed(error: &rusqlite::Error) -> Fault {
     state_fault::of_sqlite("the run's checkpoints", error)
 }
 
-/// The fault of a run whose checkpoints are not there any more: it must not begin from scratch, over its own data.
+/// The fault of a run whose checkpoints are not there any more: it must not begin from scratch,
+/// over its own data.
 fn lost(path: &Path) -> Fault {
     let message = format!("the checkpoints in {} are gone, and the run had begun", path.display());
     Cause::Gone.fault(message).with_remedy(
-        "stop cutoverd and put the run's folder back as it was last; where there is no copy, raise `generation` to run again from \
+        "stop cutoverd and put the run's folder back as it was last; where there is no copy, \
+         raise `generation` to run again from \
          scratch",
     )
 }
@@ -97,7 +109,8 @@ fn for_each(
 }
 
 impl Checkpoints {
-    /// Opens the file in this folder, and makes it where it is not there: unless the run `has_begun`, which had one.
+    /// Opens the file in this folder, and makes it where it is not there: unless the run
+    /// `has_begun`, which had one.
     pub fn open(run_dir: &Path, has_begun: bool) -> Result<Self, Fault> {
         let path = run_dir.join("checkpoints.db");
         let what = || format!("the checkpoints in {}", path.display());
@@ -112,12 +125,17 @@ impl Checkpoints {
         };
         let unusable = |error: rusqlite::Error| state_fault::of_sqlite(what(), &error);
         let connection = open().map_err(unusable)?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unusable)?;
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(unusable)?;
         match version {
             0 => connection.pragma_update(None, "user_version", FORMAT).map_err(unusable)?,
             FORMAT => {}
             other => {
-                let message = format!("{}: format {other} was written by another version of cutoverd", what());
+                let message = format!(
+                    "{}: format {other} was written by another version of cutoverd",
+                    what()
+                );
                 return Err(Cause::OtherVersion.fault(message));
             }
         }
@@ -134,7 +152,8 @@ impl Checkpoints {
     ) -> Result<T, Fault> {
         let connection = Arc::clone(&self.connection);
         tokio::task::spawn_blocking(move || {
-            // A panic in a statement's closure leaves SQLite's own state whole: the transaction is rolled back when it is dropped.
+            // A panic in a statement's closure leaves SQLite's own state whole: the transaction is
+            // rolled back when it is dropped.
             let mut guard = connection.lock().unwrap_or_else(PoisonError::into_inner);
             work(&mut guard).map_err(|error| failed(&error))
         })
@@ -142,8 +161,8 @@ impl Checkpoints {
         .map_err(|error| Fault::new(FaultCode::Internal, format!("a checkpoint's task: {error}")))?
     }
 
-    /// Like [`Self::with`], for what is only done again where a power cut takes it back: it waits for no disk. A later statement
-    /// that does wait takes it along.
+    /// Like [`Self::with`], for what is only done again where a power cut takes it back: it waits
+    /// for no disk. A later statement that does wait takes it along.
     async fn with_repeatable<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -161,26 +180,34 @@ impl Checkpoints {
     pub fn restore(&self, progress: &super::progress::Progress) -> Result<(), Fault> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let read = || -> rusqlite::Result<()> {
-            let names: Rows<String> =
-                connection.prepare("SELECT ns FROM created ORDER BY ns")?.query_map([], |row| row.get(0))?.collect();
+            let names: Rows<String> = connection
+                .prepare("SELECT ns FROM created ORDER BY ns")?
+                .query_map([], |row| row.get(0))?
+                .collect();
             progress.add_created(names?.iter().filter_map(|name| name.parse().ok()));
-            let whole = "SELECT count(*), count(*) FILTER (WHERE whole) FROM (SELECT min(stage) >= 2 AS whole FROM collection GROUP BY ns)";
+            let whole = "SELECT count(*), count(*) FILTER (WHERE whole) FROM (SELECT min(stage) \
+                 >= 2 AS whole FROM collection GROUP BY ns)";
             connection.query_row(whole, [], |row| {
                 progress.set_collections(row.get(0)?, row.get(1)?);
                 Ok(())
             })?;
             let totals =
-                "SELECT shard, count(*), coalesce(sum(documents), 0), coalesce(sum(bytes), 0), count(*) FILTER (WHERE stage >= 2)
+                "SELECT shard, count(*), coalesce(sum(documents), 0), coalesce(sum(bytes), 0), \
+                 count(*) FILTER (WHERE stage >= 2)
                 FROM collection GROUP BY shard";
             let mut done: BTreeMap<String, u64> = BTreeMap::new();
             for_each(&connection, totals, |row| {
                 let name: String = row.get(0)?;
-                progress.shard(&ShardName(name.clone())).set_copy_totals(row.get(1)?, row.get(2)?, row.get(3)?);
+                progress.shard(&ShardName(name.clone())).set_copy_totals(
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                );
                 done.insert(name, row.get(4)?);
                 Ok(())
             })?;
-            let copied =
-                "SELECT shard, coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM part WHERE done = 1 GROUP BY shard";
+            let copied = "SELECT shard, coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM \
+                 part WHERE done = 1 GROUP BY shard";
             for_each(&connection, copied, |row| {
                 let name: String = row.get(0)?;
                 let collections = done.get(&name).copied().unwrap_or(0);
@@ -204,14 +231,19 @@ impl Checkpoints {
         let shard = shard.to_owned();
         self.with(move |c| {
             c.query_row(
-                "SELECT start_t, start_i, copied_t, copied_i, token, applied_t, applied_i, events FROM shard WHERE name = ?1",
+                "SELECT start_t, start_i, copied_t, copied_i, token, applied_t, applied_i, events \
+                 FROM shard WHERE name = ?1",
                 [&shard],
                 |row| {
-                    let time = |t: Option<u32>, i: Option<u32>| t.zip(i).map(|(t, i)| ClusterTime { t, i });
+                    let time = |t: Option<u32>, i: Option<u32>| {
+                        t.zip(i).map(|(t, i)| ClusterTime { t, i })
+                    };
                     Ok(ShardRow {
                         start: ClusterTime { t: row.get(0)?, i: row.get(1)? },
                         copied: time(row.get(2)?, row.get(3)?),
-                        token: row.get::<_, Option<Vec<u8>>>(4)?.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok()),
+                        token: row
+                            .get::<_, Option<Vec<u8>>>(4)?
+                            .and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok()),
                         applied: time(row.get(5)?, row.get(6)?),
                         events: row.get(7)?,
                     })
@@ -226,20 +258,25 @@ impl Checkpoints {
     pub async fn store_start(&self, shard: &str, start: ClusterTime) -> Result<(), Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
-            c.execute("INSERT INTO shard (name, start_t, start_i) VALUES (?1, ?2, ?3)", params![shard, start.t, start.i])
-                .map(drop)
+            c.execute(
+                "INSERT INTO shard (name, start_t, start_i) VALUES (?1, ?2, ?3)",
+                params![shard, start.t, start.i],
+            )
+            .map(drop)
         })
         .await
     }
 
-    /// Stores that the copy of all shards has ended in one state of their cluster, and that every document of each was read by this
-    /// time.
+    /// Stores that the copy of all shards has ended in one state of their cluster, and that every
+    /// document of each was read by this time.
     pub async fn store_copied(&self, times: BTreeMap<ShardName, ClusterTime>) -> Result<(), Fault> {
         self.with(move |c| {
             let transaction = c.transaction()?;
             for (shard, time) in &times {
-                transaction
-                    .execute("UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1", params![shard.0, time.t, time.i])?;
+                transaction.execute(
+                    "UPDATE shard SET copied_t = ?2, copied_i = ?3 WHERE name = ?1",
+                    params![shard.0, time.t, time.i],
+                )?;
             }
             transaction.execute("INSERT OR IGNORE INTO settled (one) VALUES (1)", [])?;
             transaction.commit()
@@ -247,16 +284,22 @@ impl Checkpoints {
         .await
     }
 
-    /// Stores that everything up to these tokens is applied, and how often each shard has told each definition. `durable`: before
-    /// something that must not see an older token again.
-    pub async fn store_tail(&self, lanes: Vec<LaneRow>, told: Vec<ToldRow>, durable: bool) -> Result<(), Fault> {
+    /// Stores that everything up to these tokens is applied, and how often each shard has told each
+    /// definition. `durable`: before something that must not see an older token again.
+    pub async fn store_tail(
+        &self,
+        lanes: Vec<LaneRow>,
+        told: Vec<ToldRow>,
+        durable: bool,
+    ) -> Result<(), Fault> {
         self.with(move |c| {
             c.pragma_update(None, "synchronous", if durable { "full" } else { "normal" })?;
             let store = |c: &mut Connection| {
                 let transaction = c.transaction()?;
                 for LaneRow { shard, token, applied, events } in &lanes {
                     transaction.execute(
-                        "UPDATE shard SET token = ?2, applied_t = ?3, applied_i = ?4, events = ?5 WHERE name = ?1",
+                        "UPDATE shard SET token = ?2, applied_t = ?3, applied_i = ?4, events = ?5 \
+                         WHERE name = ?1",
                         params![shard.0, token.as_bytes(), applied.t, applied.i, events],
                     )?;
                 }
@@ -290,7 +333,8 @@ impl Checkpoints {
     /// Stores it.
     pub async fn store_hold(&self, known: Known) -> Result<(), Fault> {
         self.with(move |c| {
-            let store = "INSERT OR REPLACE INTO hold (one, term, is_put, has_ended) VALUES (1, ?1, ?2, ?3)";
+            let store =
+                "INSERT OR REPLACE INTO hold (one, term, is_put, has_ended) VALUES (1, ?1, ?2, ?3)";
             c.execute(store, params![known.term, known.is_put, known.has_ended]).map(drop)
         })
         .await
@@ -300,7 +344,13 @@ impl Checkpoints {
     pub async fn told(&self) -> Result<Vec<ToldRow>, Fault> {
         self.with(|c| {
             c.prepare("SELECT kind, shard, times FROM told")?
-                .query_map([], |row| Ok(ToldRow { kind: row.get(0)?, shard: ShardName(row.get(1)?), times: row.get(2)? }))?
+                .query_map([], |row| {
+                    Ok(ToldRow {
+                        kind: row.get(0)?,
+                        shard: ShardName(row.get(1)?),
+                        times: row.get(2)?,
+                    })
+                })?
                 .collect()
         })
         .await
@@ -309,17 +359,28 @@ impl Checkpoints {
     /// The UUIDs of collections that were made or renamed since the tail began.
     pub async fn identities(&self) -> Result<Vec<(Namespace, Vec<u8>)>, Fault> {
         let rows: Vec<(String, Vec<u8>)> = self
-            .with(|c| c.prepare("SELECT ns, uuid FROM identity")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .with(|c| {
+                c.prepare("SELECT ns, uuid FROM identity")?
+                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect()
+            })
             .await?;
         Ok(rows.into_iter().filter_map(|(ns, uuid)| Some((ns.parse().ok()?, uuid))).collect())
     }
 
     /// Stores which collection has a name by now; `None`: none that is known.
-    pub async fn store_identity(&self, namespace: &Namespace, uuid: Option<Vec<u8>>) -> Result<(), Fault> {
+    pub async fn store_identity(
+        &self,
+        namespace: &Namespace,
+        uuid: Option<Vec<u8>>,
+    ) -> Result<(), Fault> {
         let namespace = namespace.to_string();
         self.with_repeatable(move |c| {
             match uuid {
-                Some(uuid) => c.execute("INSERT OR REPLACE INTO identity (ns, uuid) VALUES (?1, ?2)", params![namespace, uuid]),
+                Some(uuid) => c.execute(
+                    "INSERT OR REPLACE INTO identity (ns, uuid) VALUES (?1, ?2)",
+                    params![namespace, uuid],
+                ),
                 None => c.execute("DELETE FROM identity WHERE ns = ?1", [namespace]),
             }
             .map(drop)
@@ -327,24 +388,36 @@ impl Checkpoints {
         .await
     }
 
-    /// What is known of a side's deployment (`holder`: one shard of it; empty: it whole), by what it is.
-    pub async fn deployment(&self, side: &str, holder: &str) -> Result<BTreeMap<String, String>, Fault> {
+    /// What is known of a side's deployment (`holder`: one shard of it; empty: it whole), by what
+    /// it is.
+    pub async fn deployment(
+        &self,
+        side: &str,
+        holder: &str,
+    ) -> Result<BTreeMap<String, String>, Fault> {
         let (side, holder) = (side.to_owned(), holder.to_owned());
         self.with(move |c| {
-            let mut statement = c.prepare("SELECT what, value FROM deployment WHERE side = ?1 AND holder = ?2")?;
+            let mut statement =
+                c.prepare("SELECT what, value FROM deployment WHERE side = ?1 AND holder = ?2")?;
             statement.query_map([side, holder], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })
         .await
     }
 
     /// Stores what is known of a side's deployment by now.
-    pub async fn store_deployment(&self, side: &str, holder: &str, known: Vec<(&'static str, String)>) -> Result<(), Fault> {
+    pub async fn store_deployment(
+        &self,
+        side: &str,
+        holder: &str,
+        known: Vec<(&'static str, String)>,
+    ) -> Result<(), Fault> {
         let (side, holder) = (side.to_owned(), holder.to_owned());
         self.with_repeatable(move |c| {
             let transaction = c.transaction()?;
             for (what, value) in &known {
                 transaction.execute(
-                    "INSERT OR REPLACE INTO deployment (side, holder, what, value) VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT OR REPLACE INTO deployment (side, holder, what, value) VALUES (?1, \
+                     ?2, ?3, ?4)",
                     params![side, holder, what, value],
                 )?;
             }
@@ -353,7 +426,8 @@ impl Checkpoints {
         .await
     }
 
-    /// Where the source had its data when the copy began; empty before it was stored, and where the source is not sharded.
+    /// Where the source had its data when the copy began; empty before it was stored, and where the
+    /// source is not sharded.
     pub async fn places(&self) -> Result<BTreeMap<String, String>, Fault> {
         self.with(|c| {
             let mut statement = c.prepare("SELECT what, at FROM place")?;
@@ -367,7 +441,8 @@ impl Checkpoints {
         self.with(move |c| {
             let transaction = c.transaction()?;
             for (what, at) in &places {
-                transaction.execute("INSERT INTO place (what, at) VALUES (?1, ?2)", params![what, at])?;
+                transaction
+                    .execute("INSERT INTO place (what, at) VALUES (?1, ?2)", params![what, at])?;
             }
             transaction.commit()
         })
@@ -376,7 +451,8 @@ impl Checkpoints {
 
     /// Whether all shards were seen to have been read in one state of their cluster.
     pub async fn is_settled(&self) -> Result<bool, Fault> {
-        self.with(|c| c.query_row("SELECT EXISTS (SELECT 1 FROM settled)", [], |row| row.get(0))).await
+        self.with(|c| c.query_row("SELECT EXISTS (SELECT 1 FROM settled)", [], |row| row.get(0)))
+            .await
     }
 
     /// Namespaces that the run created on the destination, or was about to.
@@ -389,7 +465,10 @@ impl Checkpoints {
         self.with(move |c| {
             let transaction = c.transaction()?;
             for namespace in &namespaces {
-                transaction.execute("INSERT OR IGNORE INTO created (ns) VALUES (?1)", [namespace.to_string()])?;
+                transaction.execute(
+                    "INSERT OR IGNORE INTO created (ns) VALUES (?1)",
+                    [namespace.to_string()],
+                )?;
             }
             transaction.commit()
         })
@@ -404,7 +483,10 @@ impl Checkpoints {
     /// Stores that a namespace has such documents.
     pub async fn store_doubled(&self, namespace: &Namespace) -> Result<(), Fault> {
         let namespace = namespace.to_string();
-        self.with(move |c| c.execute("INSERT OR IGNORE INTO doubled (ns) VALUES (?1)", [namespace]).map(drop)).await
+        self.with(move |c| {
+            c.execute("INSERT OR IGNORE INTO doubled (ns) VALUES (?1)", [namespace]).map(drop)
+        })
+        .await
     }
 
     /// Namespaces that were copied again by themselves.
@@ -419,11 +501,19 @@ impl Checkpoints {
                     .collect()
             })
             .await?;
-        Ok(rows.into_iter().filter_map(|(ns, recopied)| Some((ns.parse().ok()?, recopied))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|(ns, recopied)| Some((ns.parse().ok()?, recopied)))
+            .collect())
     }
 
-    /// Stores that a namespace was copied again by itself; `None`: that it is an ordinary one again.
-    pub async fn store_recopied(&self, namespace: &Namespace, recopied: Option<Recopied>) -> Result<(), Fault> {
+    /// Stores that a namespace was copied again by itself; `None`: that it is an ordinary one
+    /// again.
+    pub async fn store_recopied(
+        &self,
+        namespace: &Namespace,
+        recopied: Option<Recopied>,
+    ) -> Result<(), Fault> {
         let namespace = namespace.to_string();
         self.with(move |c| {
             match recopied {
@@ -451,7 +541,10 @@ impl Checkpoints {
     }
 
     /// Stores that these are still to be made unique.
-    pub async fn store_unfinished_unique(&self, indexes: Vec<(Namespace, String)>) -> Result<(), Fault> {
+    pub async fn store_unfinished_unique(
+        &self,
+        indexes: Vec<(Namespace, String)>,
+    ) -> Result<(), Fault> {
         self.with(move |c| {
             let transaction = c.transaction()?;
             for (namespace, name) in &indexes {
@@ -466,10 +559,18 @@ impl Checkpoints {
     }
 
     /// Stores that an index is unique.
-    pub async fn store_finished_unique(&self, namespace: &Namespace, name: &str) -> Result<(), Fault> {
+    pub async fn store_finished_unique(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<(), Fault> {
         let (namespace, name) = (namespace.to_string(), name.to_owned());
         self.with(move |c| {
-            c.execute("DELETE FROM unfinished_unique WHERE ns = ?1 AND name = ?2", params![namespace, name]).map(drop)
+            c.execute(
+                "DELETE FROM unfinished_unique WHERE ns = ?1 AND name = ?2",
+                params![namespace, name],
+            )
+            .map(drop)
         })
         .await
     }
@@ -494,15 +595,23 @@ impl Checkpoints {
     pub async fn counts(&self) -> Result<HashMap<String, u64>, Fault> {
         let rows: Vec<(String, i64)> = self
             .with(|c| {
-                c.prepare("SELECT ns, documents FROM counted")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+                c.prepare("SELECT ns, documents FROM counted")?
+                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect()
             })
             .await?;
-        Ok(rows.into_iter().filter_map(|(ns, documents)| Some((ns, u64::try_from(documents).ok()?))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|(ns, documents)| Some((ns, u64::try_from(documents).ok()?)))
+            .collect())
     }
 
     async fn namespaces(&self, statement: &'static str) -> Result<Vec<Namespace>, Fault> {
-        let texts: Vec<String> =
-            self.with(move |c| c.prepare(statement)?.query_map([], |row| row.get(0))?.collect::<Rows<String>>()).await?;
+        let texts: Vec<String> = self
+            .with(move |c| {
+                c.prepare(statement)?.query_map([], |row| row.get(0))?.collect::<Rows<String>>()
+            })
+            .await?;
         Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
     }
 }

@@ -1,390 +1,532 @@
-//! The initial copy of one part: raw batches in natural order, written as they came.
+//! The copy of all shards: each is a source of its own, with its own start point, parts,
+//! checkpoint, progress and error.
 //!
-//! A reply's batch goes into the insert command as the bytes that it is; no document is decoded. A part that was begun before is
-//! read again whole: what it had written already is met as a duplicate `_id` and left, an older state of the document that the tail
-//! brings up to date. Reads are at majority and not before the start point, so that nothing copied can be rolled back.
+//! ```text
+//! router --> topology (shards, chunk maps, versions) ------ compared again: what moved is an error
+//! shard 0 --> start point --> definitions --> documents -\
+//! shard 1 --> start point --> definitions --> documents --+--> indexes --> merged streams --> tail
+//! shard 2 --> start point --> definitions --> documents -/
+//! ```
+//!
+//! A replica set is the same with one shard and no router.
+//!
+//! **Order.** Every shard's start point is stored before a document of any is read: a document
+//! whose shard key changes meanwhile leaves one shard and comes to another, and only the streams
+//! tell. The cluster is looked at after the start points. Definitions are made one shard after
+//! another, since each tells of the same collections; documents are copied side by side. A
+//! collection's indexes are built once every shard's documents of it are there; before any of them
+//! where that is declared.
+//!
+//! **Failure.** A shard that fails keeps its error to itself while the others go on to their end;
+//! it is begun again by itself where the fault may pass, and by the operator's word ([`Restarts`]).
+//! Where no shard gets anywhere the run has failed.
+//!
+//! **Ownership.** Reads carry the versions of that look at the cluster ([`Placement`]): a shard
+//! then leaves out its orphans, and answers `StaleConfig` once a chunk has moved. A scan that is
+//! open goes on with what the shard owned when it began. So as long as every scan of a collection
+//! began under one state of it, each document was read from one shard, or a stream tells of it;
+//! that it was one state is checked when all are done, and, by what was stored of it, when the copy
+//! goes on after the daemon was down.
+//!
+//! **Rounds.** A collection that lies otherwise by then, or was dropped and sharded anew, or has
+//! another key, is dropped on the destination and copied again, alone, from another look at the
+//! cluster. The start points stay: nothing of the streams is applied before all is copied, so that
+//! it is as if the collection had been read late. What moves again and again is an error, and so is
+//! what concerns more than a collection: shards that come or go, `movePrimary`.
+//!
+//! **Streams.** [`super::tail::merge`] lets events out in the order of cluster time over all
+//! shards. What is applied is one stream, then.
 
-use std::time::Duration;
+pub mod autoscale;
+pub mod part;
+pub mod partition;
+pub mod rate_limit;
+pub mod resizable_semaphore;
+pub mod shard;
+pub mod source_pressure;
+pub mod workers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use mongodb::bson::{RawArray, RawArrayBuf, RawDocument, Timestamp, rawdoc};
-use mongodb::raw_batch_cursor::RawBatch;
-use schemas::fault::Fault;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use schemas::fault::{Fault, FaultCode};
+use schemas::id::ShardName;
 use schemas::namespace::Namespace;
+use schemas::spec::IndexBuild;
+use tokio::sync::{Notify, mpsc};
 
-use super::checkpoint::Part;
-use super::crew::Crew;
-use super::doubled::Doubled;
-use super::pace::{Amount, Pace, Turn};
-use super::progress::ShardCounters;
-use super::source::ShardSource;
-use super::topology::Placement;
-use super::tuning::Tuning;
-use super::write::{self, Existing, Inserted, Verb, Why};
-use super::{element, index, partition, uneven};
-use crate::memory::Share;
-use crate::mongo::{Deployment, append, command, error};
+use self::shard::{Refused, ShardCopy, Work};
+use super::capped::bound;
+use super::catalog::{self, CollectionInfo};
+use super::checkpoint::Stage;
+use super::concurrent::{self, Piece};
+use super::index;
+use super::index::per_shard;
+use super::source::topology::{Change, Cluster, Placement};
+use super::sync::{Milestone, SMALL_COMMANDS, Sync};
 
-/// The server's code for a record to resume after that is gone.
-const KEY_NOT_FOUND: i32 = 211;
-/// The server's codes for a scan whose collection was dropped or renamed, whose cursor is gone, or that the evictions of a capped
-/// collection have overtaken.
-const SCAN_ENDED: [i32; 3] = [175, 43, 136];
-/// How often such a scan begins anew before its fault is shown, and how long after: what is dropped again and again must not keep the
-/// rest from being copied.
-const SCANS: u32 = 20;
-/// How often a scan begins anew that a shard refuses by its versions: a primary that was just elected reads them only once it has been
-/// asked with some.
-const STALE_SCANS: u32 = 4;
-const BEFORE_NEXT_SCAN: Duration = Duration::from_millis(50);
+/// Index builds at once: each uses the destination's cores itself.
+const INDEX_BUILDS: usize = 2;
+/// How often collections are copied again since their chunks have moved: once is an accident, and
+/// this often somebody moves them.
+const ROUNDS: u32 = 10;
+/// How long after its patience has ended a shard's copy is begun again by itself, where its fault
+/// may pass.
+const LATER: Duration = Duration::from_secs(30);
 
-/// What a part held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Copied {
-    /// Documents read.
-    pub documents: u64,
-    /// Their bytes.
-    pub bytes: u64,
+/// Shards whose copy somebody wants to be begun again.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    asked: Mutex<BTreeSet<ShardName>>,
+    changed: Notify,
 }
 
-/// What one reply of a scan is to hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Batch {
-    /// Documents that are asked for.
-    pub size: u32,
-    /// What will come, as far as can be told.
-    pub expected: Amount,
+impl Restarts {
+    /// Asks for a shard.
+    pub fn ask(&self, shard: &ShardName) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(shard.clone());
+        self.changed.notify_one();
+    }
+
+    /// Waits until one of these is asked for.
+    async fn wait(&self, of: &[ShardName]) -> ShardName {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(found) = of.iter().find(|shard| asked.contains(shard)) {
+                    asked.remove(found);
+                    return found.clone();
+                }
+            }
+            changed.await;
+        }
+    }
 }
 
-/// Copies parts from one deployment to another.
+/// A collection that lies on one shard or on several.
 #[derive(Debug)]
-pub struct Copier<'a> {
-    /// Read from.
-    pub source: &'a Deployment,
-    /// Where the source's indexes are listed: it, or the router before it.
-    pub entry: &'a Deployment,
-    /// The shards that may not have them alike.
-    pub shards: &'a [ShardSource],
-    /// Written to.
-    pub destination: &'a Deployment,
-    /// Written to under this name, where it is another one than is read.
-    pub aside: Option<&'a Namespace>,
-    /// Where progress is counted.
-    pub progress: &'a ShardCounters,
-    /// Where documents in which a name occurs twice are noted.
-    pub doubled: &'a Doubled,
-    /// No document is read as of before this.
-    pub start: Timestamp,
-    /// How fast all copiers may read.
-    pub pace: &'a Pace,
-    /// How many copy.
-    pub crew: &'a Crew,
-    /// The bounds on memory.
-    pub tuning: &'a Tuning,
-    /// Where the source is a shard: what it owns is read, and no orphan.
-    pub placement: Option<&'a Placement>,
+struct Spread {
+    info: CollectionInfo,
+    is_indexed: bool,
+    /// Shards whose documents of it are not all written.
+    open: Mutex<BTreeSet<ShardName>>,
 }
 
-impl Copier<'_> {
-    /// What a batch of a collection of this size asks for, where so many readers are at work.
-    #[must_use]
-    pub fn batch(&self, documents: u64, bytes: u64, readers: usize) -> Batch {
-        let mean = bytes.checked_div(documents).unwrap_or(1024);
-        let size = self.pace.batch_size(self.tuning.batch_size(documents, bytes, readers), mean);
-        let documents = u64::from(size).min(documents);
-        Batch { size, expected: Amount { documents, bytes: documents * mean } }
-    }
-
-    /// Copies a part whole. What it counted in the progress is taken back where it fails.
-    pub async fn copy(&self, namespace: &Namespace, part: &Part, batch: Batch) -> Result<Copied, Fault> {
-        let _place = self.crew.begin_part().await;
-        let mut copied = Copied::default();
-        let mut after = part.after;
-        let mut scans = 0;
-        loop {
-            scans += 1;
-            match self.scan(namespace, part, after, batch, &mut copied).await {
-                Ok(()) => return Ok(copied),
-                Err(ScanError::StartGone) => {
-                    self.progress.take_back(copied.documents, copied.bytes);
-                    copied = Copied::default();
-                    after = self.earlier_record(namespace, after).await?;
-                }
-                Err(ScanError::Ended(_)) if scans < SCANS => {
-                    self.progress.take_back(copied.documents, copied.bytes);
-                    copied = Copied::default();
-                    tokio::time::sleep(BEFORE_NEXT_SCAN).await;
-                }
-                Err(ScanError::Stale(_)) if scans < STALE_SCANS => {
-                    self.progress.take_back(copied.documents, copied.bytes);
-                    copied = Copied::default();
-                    tokio::time::sleep(BEFORE_NEXT_SCAN).await;
-                }
-                Err(ScanError::Ended(fault) | ScanError::Stale(fault) | ScanError::Fault(fault)) => {
-                    self.progress.take_back(copied.documents, copied.bytes);
-                    return Err(fault);
-                }
-            }
-        }
-    }
-
-    /// The nearest sampled record before one that was deleted: the part then overlaps with the one before, which costs duplicates
-    /// and loses nothing. `None`: the collection's start.
-    async fn earlier_record(&self, namespace: &Namespace, gone: Option<i64>) -> Result<Option<i64>, Fault> {
-        let samples = partition::sample(self.source, namespace, 1_000, self.placement).await?;
-        Ok(samples.iter().map(|sample| sample.record).rfind(|record| Some(*record) < gone))
-    }
-
-    async fn scan(
-        &self,
-        namespace: &Namespace,
-        part: &Part,
-        after: Option<i64>,
-        batch: Batch,
-        copied: &mut Copied,
-    ) -> Result<(), ScanError> {
-        let broken = |e: mongodb::error::Error| {
-            if let Some(fault) = self.placement.and_then(|placement| placement.fault(namespace, &e)) {
-                return ScanError::Stale(fault);
-            }
-            let fault = self.source.fault(&format!("reading {namespace}"), &e);
-            match error::code(&e) {
-                Some(KEY_NOT_FOUND) => ScanError::StartGone,
-                Some(code) if SCAN_ENDED.contains(&code) => ScanError::Ended(fault),
-                _ => ScanError::Fault(fault),
-            }
-        };
-        let mut find = command("find", &namespace.collection);
-        append(&mut find, "hint", &*rawdoc! { "$natural": 1 });
-        if !self.source.is_sharded() {
-            // No router takes it.
-            append(&mut find, "$_requestResumeToken", true);
-        }
-        if let Some(record) = after {
-            append(&mut find, "$_resumeAfter", &*rawdoc! { "$recordId": record });
-        }
-        append(&mut find, "batchSize", i64::from(batch.size));
-        append(&mut find, "noCursorTimeout", true);
-        append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": self.start });
-        if let Some(placement) = self.placement {
-            placement.append_versions(&mut find, namespace);
-        }
-        // What opens the cursor brings the first batch.
-        let first = self.begin(batch.expected).await;
-        let mut cursor = self.source.batches(&namespace.db, find, batch.size).await.map_err(broken)?;
-        let mut turn = Some(first);
-        let mut is_whole = false;
-        // One batch is read while the one before is written, which gives its share back whether or not the read has one yet.
-        let mut writing: Option<(RawBatch, Share)> = None;
-        loop {
-            let write = async |batch: Option<(RawBatch, Share)>| match batch {
-                Some((batch, _share)) => self.write_batch(namespace, part, &batch).await.map(Some),
-                None => Ok(None),
-            };
-            let mut read = async || {
-                if is_whole {
-                    return None;
-                }
-                let (turn, mut share) = match turn.take() {
-                    Some(begun) => begun,
-                    None => self.begin(batch.expected).await,
-                };
-                let next = cursor.next().await?;
-                Some(next.map(|next| {
-                    is_whole = is_exhausted(next.as_raw_document());
-                    turn.end(self.amount_of(&next));
-                    // The last batch of a part is cut, which takes a copy of it.
-                    let copies = if part.until.is_some() { 2 } else { 1 };
-                    share.shrink(copies * next.as_raw_document().as_bytes().len());
-                    (next, share)
-                }))
-            };
-            let (next, written) = tokio::join!(read(), write(writing.take()));
-            if let Some(written) = written? {
-                copied.documents += written.documents;
-                copied.bytes += written.bytes;
-                if written.was_last {
-                    return Ok(());
-                }
-            }
-            match next {
-                Some(Ok(batch)) => writing = Some(batch),
-                Some(Err(e)) => return Err(broken(e)),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// Waits until a reply may be read, by the pace and by the memory.
-    async fn begin(&self, expected: Amount) -> (Turn<'_>, Share) {
-        let mut turn = self.pace.begin(expected).await;
-        let share = self.source.memory.reply().await;
-        turn.restart();
-        (turn, share)
-    }
-
-    /// What a batch has brought, as far as a rate is to be held.
-    fn amount_of(&self, batch: &RawBatch) -> Amount {
-        match batch.doc_slices() {
-            Ok(documents) if self.pace.has_rate() => {
-                let (documents, bytes) = weigh(documents);
-                Amount { documents, bytes }
-            }
-            _ => Amount::default(),
-        }
-    }
-
-    async fn write_batch(&self, namespace: &Namespace, part: &Part, batch: &RawBatch) -> Result<Written, ScanError> {
-        let invalid = |e: mongodb::error::Error| ScanError::Fault(self.source.fault(&format!("reading {namespace}"), &e));
-        let documents = batch.doc_slices().map_err(invalid)?;
-        let was_last = part.until.is_some_and(|until| record_of(batch.as_raw_document()).is_some_and(|record| record >= until));
-        let cut;
-        let documents = if was_last {
-            cut = cut_behind(documents, part.until_id.as_deref());
-            &*cut
-        } else {
-            documents
-        };
-        let (count, bytes) = weigh(documents);
-        if count > 0 {
-            if !self.doubled.contains(namespace) && has_doubled(documents) {
-                self.doubled.add(namespace).await?;
-            }
-            let writing = self.crew.begin_write().await;
-            if count > 1 && documents.as_bytes().len() > self.tuning.large_batch_bytes {
-                for piece in pieces(documents, self.tuning.batch_bytes) {
-                    self.insert(namespace, &piece).await?;
-                }
-            } else {
-                self.insert(namespace, documents).await?;
-            }
-            writing.end(count, bytes);
-            self.progress.add_copied(count, bytes);
-        }
-        Ok(Written { documents: count, bytes, was_last })
-    }
-
-    async fn insert(&self, namespace: &Namespace, documents: &RawArray) -> Result<(), ScanError> {
-        let written = self.aside.unwrap_or(namespace);
-        let mut inserted = write::insert(self.destination, written, documents, Existing::Keep).await?;
-        let why = |inserted: &Inserted| inserted.refused.first().map(|refused| refused.why);
-        let is_unfit = |inserted: &Inserted| matches!(why(inserted), Some(Why::Code(c)) if index::tells_of_unfit_document(c));
-        if is_unfit(&inserted) || why(&inserted) == Some(Why::NoPlace) {
-            // Indexes that were built before the copy: the source may have dropped one since, or never had it on each shard.
-            uneven::drop_in_the_way(self.entry, self.shards, self.destination, namespace).await?;
-            inserted = write::insert(self.destination, written, documents, Existing::Keep).await?;
-        }
-        match inserted.refused.first() {
-            None => Ok(()),
-            Some(refused) => {
-                let document = documents.into_iter().flatten().nth(refused.index).and_then(|value| value.as_document());
-                let id = document.and_then(element::id_of);
-                let mut fault = write::refusal(self.destination, namespace, Verb::Insert, refused.why, id.as_deref());
-                // It may have made the index again, too: what it holds by now fits.
-                fault.retryable |= is_unfit(&inserted);
-                Err(fault.into())
-            }
-        }
-    }
+/// A shard's copy that stopped.
+#[derive(Debug)]
+struct Stopped {
+    fault: Fault,
+    again_at: Option<Instant>,
 }
 
-enum ScanError {
-    /// The record to start behind was deleted meanwhile.
-    StartGone,
-    /// The collection was dropped or renamed, or the cursor is gone.
-    Ended(Fault),
-    /// The shard knows of another placement of the collection, or of none yet.
-    Stale(Fault),
-    Fault(Fault),
+type Spreads = BTreeMap<Namespace, Spread>;
+
+fn moved(changes: &[Change]) -> Fault {
+    let told: Vec<String> =
+        changes.iter().filter(|change| change.moves_data()).map(ToString::to_string).collect();
+    Fault::new(FaultCode::ChunksMoved, format!("while the shards were read, {}", told.join("; ")))
 }
 
-impl From<Fault> for ScanError {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-struct Written {
-    documents: u64,
-    bytes: u64,
-    was_last: bool,
-}
-
-/// Whether a reply is its cursor's last.
-fn is_exhausted(reply: &RawDocument) -> bool {
-    reply.get_document("cursor").is_ok_and(|cursor| cursor.get_i64("id").is_ok_and(|id| id == 0))
-}
-
-/// The record id of the last document of a reply.
-fn record_of(reply: &RawDocument) -> Option<i64> {
-    let token = reply.get_document("cursor").ok()?.get_document("postBatchResumeToken").ok()?;
-    token.get_i64("$recordId").ok()
-}
-
-/// The documents up to the one with this `_id`; all of them where none has it (deleted meanwhile): the next part then meets
-/// duplicates, which it leaves.
-fn cut_behind(documents: &RawArray, until_id: Option<&RawDocument>) -> RawArrayBuf {
-    let wanted = until_id.map(RawDocument::as_bytes);
-    let mut kept = RawArrayBuf::new();
-    for value in documents.into_iter().flatten() {
-        kept.push(value);
-        let id = value.as_document().and_then(element::id_of);
-        if wanted.is_some() && id.as_ref().map(|id| id.as_bytes()) == wanted {
-            break;
+impl Sync {
+    /// Looks at the cluster once every stream has begun: what moves from here on is noticed.
+    /// `None`: the source is no cluster, or the copy is over, and what moves does no harm any more.
+    async fn cluster(&self) -> Result<Option<Arc<Cluster>>, Fault> {
+        let Some(before) = &self.source.cluster else { return Ok(None) };
+        let router = &self.source.entry;
+        let cluster = Arc::new(Cluster::discover(router).await?);
+        if self.source.is_behind_router() {
+            self.keep_homes(&cluster).await?;
+            return Ok(None);
         }
-    }
-    kept
-}
-
-/// The documents in commands of about this weight, each made when it is asked for.
-fn pieces(documents: &RawArray, weight: u64) -> impl Iterator<Item = RawArrayBuf> {
-    let mut left = documents.into_iter().flatten().peekable();
-    std::iter::from_fn(move || {
-        left.peek()?;
-        let mut piece = RawArrayBuf::new();
-        while (piece.as_bytes().len() as u64) < weight
-            && let Some(value) = left.next()
+        if cluster.shards != before.shards {
+            return Err(moved(&cluster.changes_since(before)));
+        }
+        if self.checkpoints.is_settled().await? {
+            return Ok(Some(cluster));
+        }
+        if let Some(series) =
+            cluster.sharded_series().find(|series| self.spec.namespaces.scope.contains(series))
         {
-            piece.push(value);
+            let message = format!(
+                "{series} is a sharded time-series collection, which this version does not migrate"
+            );
+            return Err(Fault::new(FaultCode::UnsupportedNamespace, message));
         }
-        Some(piece)
-    })
-}
-
-fn has_doubled(documents: &RawArray) -> bool {
-    documents.into_iter().flatten().filter_map(|value| value.as_document()).any(element::has_doubled_names)
-}
-
-fn weigh(documents: &RawArray) -> (u64, u64) {
-    documents.into_iter().flatten().fold((0, 0), |(count, bytes), value| {
-        (count + 1, bytes + value.as_document().map_or(0, |document| document.as_bytes().len() as u64))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{cut_behind, pieces, weigh};
-    use mongodb::bson::{RawArrayBuf, rawdoc};
-
-    #[test]
-    fn a_large_batch_is_written_in_pieces_with_every_document() {
-        let mut documents = RawArrayBuf::new();
-        for n in 0..25 {
-            documents.push(&*rawdoc! { "_id": n, "text": "x".repeat(1 << 10) });
+        let stored = self.checkpoints.places().await?;
+        if stored.is_empty() {
+            self.checkpoints.store_places(cluster.places()).await?;
+        } else {
+            self.copy_moved_anew(&cluster, &stored).await?;
         }
-        let pieces: Vec<RawArrayBuf> = pieces(&documents, 2 << 10).collect();
-        assert_eq!(pieces.iter().map(|piece| weigh(piece).0).collect::<Vec<_>>(), [vec![2; 12], vec![1]].concat());
-        assert_eq!(pieces.iter().map(|piece| weigh(piece).1).sum::<u64>(), weigh(&documents).1);
+        Ok(Some(cluster))
     }
 
-    #[test]
-    fn a_batch_is_cut_behind_its_bound() {
-        let mut documents = RawArrayBuf::new();
-        for n in 0..5 {
-            documents.push(&*rawdoc! { "x": 1, "_id": n });
+    /// Makes sure that no database's primary shard has moved: through a router that, alone of all
+    /// moves, looks like a user's doing.
+    async fn keep_homes(&self, cluster: &Cluster) -> Result<(), Fault> {
+        let stored = self.checkpoints.places().await?;
+        if stored.is_empty() {
+            return self.checkpoints.store_places(cluster.places()).await;
         }
-        assert_eq!(weigh(&cut_behind(&documents, Some(&rawdoc! { "_id": 2 }))).0, 3);
-        assert_eq!(weigh(&cut_behind(&documents, Some(&rawdoc! { "_id": 2_i64 }))).0, 5);
-        assert_eq!(weigh(&cut_behind(&documents, None)).0, 5);
+        if self.checkpoints.is_settled().await? {
+            return Ok(());
+        }
+        let moves = cluster.moved_from(&stored).into_iter();
+        self.refuse(moves.filter(|change| matches!(change, Change::HomeMoved(_))).collect())
+    }
+
+    /// Begins the copy of those collections anew that lie otherwise than when they were listed.
+    async fn copy_moved_anew(
+        &self,
+        cluster: &Cluster,
+        stored: &BTreeMap<String, String>,
+    ) -> Result<(), Fault> {
+        self.refuse(cluster.moved_from(stored))?;
+        let listed = self.checkpoints.listed().await?.into_iter();
+        let elsewhere: BTreeSet<Namespace> =
+            listed.filter(|namespace| cluster.is_elsewhere(namespace, stored)).collect();
+        if elsewhere.is_empty() {
+            return Ok(());
+        }
+        let created: BTreeSet<Namespace> = self.checkpoints.created().await?.into_iter().collect();
+        for namespace in &elsewhere {
+            tracing::info!(%namespace, "it lies otherwise over the shards by now; its copy begins \
+                 anew");
+            if created.contains(namespace) {
+                catalog::drop(&self.destination, namespace).await?;
+            }
+        }
+        self.destination.read_shard_keys().await?;
+        self.checkpoints.copy_anew(elsewhere, cluster.places()).await
+    }
+
+    /// Refuses to go on after changes that concern more than single collections.
+    fn refuse(&self, mut changes: Vec<Change>) -> Result<(), Fault> {
+        changes.retain(|change| change.ends_copy(&self.spec.namespaces.scope));
+        if changes.is_empty() { Ok(()) } else { Err(moved(&changes)) }
+    }
+
+    /// The collections whose documents were not all read in one state of them: `refused` by a
+    /// shard, or moved since the round began.
+    async fn to_copy_again(
+        &self,
+        cluster: &Cluster,
+        refused: &Refused,
+    ) -> Result<BTreeSet<Namespace>, Fault> {
+        if self.checkpoints.is_settled().await? {
+            return Ok(BTreeSet::new());
+        }
+        let changes = Cluster::discover(&self.source.entry).await?.changes_since(cluster);
+        let mut again =
+            std::mem::take(&mut *refused.lock().unwrap_or_else(PoisonError::into_inner));
+        let scope = &self.spec.namespaces.scope;
+        again.extend(changes.iter().filter_map(|change| match change {
+            Change::ChunksMoved(namespace) if scope.contains(namespace) => Some(namespace.clone()),
+            _ => None,
+        }));
+        self.refuse(changes)?;
+        Ok(again)
+    }
+
+    /// Stores that all is copied, once.
+    async fn settle(&self) -> Result<(), Fault> {
+        let mut rows = Vec::with_capacity(self.source.shards.len());
+        for name in self.source.names() {
+            rows.push(self.checkpoints.shard(&name.0).await?);
+        }
+        if rows.iter().flatten().all(|row| row.copied.is_some()) {
+            return Ok(());
+        }
+        self.checkpoints.store_copied(self.source.notes("cutover: copied").await?).await
+    }
+
+    /// Copies what is not copied yet, and builds the indexes.
+    pub(super) async fn copy(&self) -> Result<(), Fault> {
+        for _ in 0..ROUNDS {
+            let again = self.copy_round().await?;
+            if again.is_empty() {
+                let _ = self.milestones.send(Milestone::Indexed);
+                return Ok(());
+            }
+            let names: Vec<String> = again.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                namespaces = names.join(", "),
+                "moved while they were read; they are copied again"
+            );
+        }
+        let message = format!(
+            "something moves the source's chunks all the time: collections were copied {ROUNDS} \
+             times, and moved meanwhile"
+        );
+        Err(Fault::new(FaultCode::ChunksMoved, message))
+    }
+
+    /// Copies what is not copied yet, in one state of the cluster. Gives what must be copied again
+    /// since it was not one.
+    async fn copy_round(&self) -> Result<BTreeSet<Namespace>, Fault> {
+        let refused = Refused::default();
+        let mut shards: Vec<ShardCopy<'_>> = self
+            .source
+            .shards
+            .iter()
+            .map(|shard| ShardCopy {
+                sync: self,
+                shard,
+                progress: self.progress.shard(&shard.name),
+                placement: None,
+                refused: Arc::clone(&refused),
+            })
+            .collect();
+        for shard in &shards {
+            shard.start_point().await?;
+        }
+        let cluster = self.cluster().await?;
+        for shard in &mut shards {
+            let of = |cluster: &Arc<Cluster>| Placement {
+                cluster: Arc::clone(cluster),
+                shard: shard.shard.name.clone(),
+            };
+            shard.placement = cluster.as_ref().map(of);
+        }
+        let mut catalogues = Vec::with_capacity(shards.len());
+        for shard in &shards {
+            let row = shard.start_point().await?;
+            let catalogue = shard.catalogue(&row).await?;
+            if row.copied.is_none() {
+                shard.create(&catalogue).await?;
+            }
+            catalogues.push(catalogue);
+        }
+        let spreads = self.spreads(&shards, &catalogues).await?;
+        if self.spec.copy.indexes == IndexBuild::BeforeCopy {
+            let builds = spreads
+                .values()
+                .map(|spread| -> Piece<'_, ()> { Box::pin(self.build_indexes(spread)) });
+            concurrent::all(SMALL_COMMANDS, builds.collect()).await?;
+        }
+        let (finished, to_index) = mpsc::unbounded_channel();
+        let documents = async {
+            let finished = finished;
+            self.copy_documents(&shards, &|shard, namespace| {
+                let Some(spread) = spreads.get(namespace) else { return };
+                let mut open = spread.open.lock().unwrap_or_else(PoisonError::into_inner);
+                if open.remove(shard) && open.is_empty() {
+                    if spread.info.has_documents() && !spread.is_indexed {
+                        self.progress.add_collection();
+                    }
+                    let _ = finished.send(namespace.clone());
+                }
+            })
+            .await?;
+            let again = match &cluster {
+                Some(cluster) => self.to_copy_again(cluster, &refused).await?,
+                None => BTreeSet::new(),
+            };
+            if again.is_empty() {
+                self.settle().await?;
+                let _ = self.milestones.send(Milestone::Copied);
+            }
+            Ok(again)
+        };
+        // An index is built to its end before its collection is dropped.
+        let (again, ()) = tokio::try_join!(documents, self.index_finished(&spreads, to_index))?;
+        Ok(again)
+    }
+
+    /// What lies where, with the counters of the run set to what the checkpoints say.
+    async fn spreads(
+        &self,
+        shards: &[ShardCopy<'_>],
+        catalogues: &[Vec<Work>],
+    ) -> Result<Spreads, Fault> {
+        let mut spreads = Spreads::new();
+        for (shard, catalogue) in shards.iter().zip(catalogues) {
+            for work in catalogue {
+                let spread = spreads.entry(work.row.namespace.clone()).or_insert_with(|| Spread {
+                    info: work.info.clone(),
+                    is_indexed: true,
+                    open: Mutex::default(),
+                });
+                spread.is_indexed &= work.row.stage >= Stage::Indexed;
+                spread
+                    .open
+                    .get_mut()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(shard.shard.name.clone());
+            }
+        }
+        let with_documents = || spreads.values().filter(|spread| spread.info.has_documents());
+        let indexed = with_documents().filter(|spread| spread.is_indexed).count();
+        self.progress.set_collections(with_documents().count() as u64, indexed as u64);
+        self.progress.reset_indexes();
+        let counts = with_documents().map(|spread| -> Piece<'_, ()> {
+            Box::pin(async move {
+                let namespace = &spread.info.namespace;
+                let specs = catalog::indexes(&self.source.entry, namespace).await?;
+                let total = specs.len() as u64;
+                self.progress.add_indexes(total, if spread.is_indexed { total } else { 0 });
+                self.progress
+                    .add_deferred(specs.iter().flat_map(|spec| index::deferred(namespace, spec)));
+                self.progress.add_deferred(bound::deferred(&spread.info));
+                Ok(())
+            })
+        });
+        concurrent::all(SMALL_COMMANDS, counts.collect()).await?;
+        Ok(spreads)
+    }
+
+    /// Copies every shard's documents side by side.
+    async fn copy_documents(
+        &self,
+        shards: &[ShardCopy<'_>],
+        whole: &(dyn Fn(&ShardName, &Namespace) + Send + std::marker::Sync),
+    ) -> Result<(), Fault> {
+        let mut running: FuturesUnordered<BoxFuture<'_, (usize, Result<(), Fault>)>> =
+            FuturesUnordered::new();
+        let begin = |place: usize| -> BoxFuture<'_, (usize, Result<(), Fault>)> {
+            let shard = &shards[place];
+            Box::pin(async move { (place, self.copy_shard(shard, whole).await) })
+        };
+        running.extend((0..shards.len()).map(begin));
+        let mut stopped: BTreeMap<usize, Stopped> = BTreeMap::new();
+        loop {
+            let names: Vec<ShardName> =
+                stopped.keys().map(|place| shards[*place].shard.name.clone()).collect();
+            let next_try = stopped
+                .iter()
+                .filter_map(|(place, stopped)| Some((stopped.again_at?, *place)))
+                .min();
+            let again = tokio::select! {
+                Some((place, ended)) = running.next() => {
+                    if let Err(fault) = ended {
+                        let shard = &shards[place];
+                        tracing::warn!(
+                            shard = %shard.shard.name, code = %fault.code, error = %fault.message,
+                            "a shard's copy stopped",
+                        );
+                        shard.progress.set_error(Some(fault.clone()));
+                        let _ = self.milestones.send(
+                            Milestone::ShardStopped(shard.shard.name.clone(), fault.clone())
+                        );
+                        let again_at = fault.retryable.then(|| Instant::now() + LATER);
+                        stopped.insert(place, Stopped { fault, again_at });
+                    }
+                    None
+                }
+                asked = self.restarts.wait(&names), if !names.is_empty() => {
+                    shards.iter().position(|shard| shard.shard.name == asked)
+                }
+                () = until(next_try.map(|(at, _)| at)), if next_try.is_some() => {
+                    next_try.map(|(_, place)| place)
+                }
+                else => return Ok(()),
+            };
+            if let Some(place) = again {
+                tracing::info!(shard = %shards[place].shard.name, "a shard's copy begins again");
+                stopped.remove(&place);
+                running.push(begin(place));
+            } else if running.is_empty() && stopped.len() == shards.len() {
+                // None of them gets anywhere: it is no matter of one shard.
+                let first = stopped.into_values().next();
+                return Err(first.map_or_else(
+                    || Fault::new(FaultCode::Internal, "the source has no shard"),
+                    |first| first.fault,
+                ));
+            }
+        }
+    }
+
+    async fn copy_shard(
+        &self,
+        shard: &ShardCopy<'_>,
+        whole: &(dyn Fn(&ShardName, &Namespace) + Send + std::marker::Sync),
+    ) -> Result<(), Fault> {
+        let name = &shard.shard.name;
+        let tell = |namespace: &Namespace| whole(name, namespace);
+        let tell = &tell;
+        let show = |fault| shard.progress.set_error(fault);
+        let copy = || -> BoxFuture<'_, Result<(), Fault>> {
+            Box::pin(async move {
+                self.identity.hold_shard(shard.shard).await?;
+                self.wait_for_given_up().await?;
+                shard.copy(tell).await
+            })
+        };
+        self.patiently_with(&show, copy).await
+    }
+
+    /// Waits until the writes of a try that was given up have ended. Those of several shards cannot
+    /// be told apart, and need not end: what a copy inserts late is there already, until the tail
+    /// begins, which waits for all of them.
+    async fn wait_for_given_up(&self) -> Result<(), Fault> {
+        if self.source.shards.len() > 1 {
+            return Ok(());
+        }
+        self.destination.wait_for_writes(&format!("{}:", self.destination.tag)).await
+    }
+
+    /// Builds the indexes of collections as they come, until no more will.
+    async fn index_finished(
+        &self,
+        spreads: &Spreads,
+        mut to_index: mpsc::UnboundedReceiver<Namespace>,
+    ) -> Result<(), Fault> {
+        let mut building = FuturesUnordered::new();
+        let mut more = true;
+        loop {
+            tokio::select! {
+                namespace = to_index.recv(), if more && building.len() < INDEX_BUILDS => {
+                    match namespace.map(|name| spreads.get(&name)) {
+                        Some(Some(spread)) => building.push(self.index(spread)),
+                        Some(None) => {}
+                        None => more = false,
+                    }
+                }
+                Some(built) = building.next() => built?,
+                else => return Ok(()),
+            }
+        }
+    }
+
+    /// Does what is left for a collection whose documents are there.
+    async fn index(&self, spread: &Spread) -> Result<(), Fault> {
+        if !spread.info.has_documents() || spread.is_indexed {
+            return Ok(());
+        }
+        match self.spec.copy.indexes {
+            IndexBuild::AfterCopy => self.build_indexes(spread).await?,
+            // What became of the source's indexes since is in its stream.
+            IndexBuild::BeforeCopy => {}
+        }
+        self.checkpoints.store_indexed(&spread.info.namespace).await
+    }
+
+    async fn build_indexes(&self, spread: &Spread) -> Result<(), Fault> {
+        if !spread.info.has_documents() || spread.is_indexed {
+            return Ok(());
+        }
+        let namespace = &spread.info.namespace;
+        if self.spec.copy.indexes == IndexBuild::BeforeCopy {
+            // Those that were built before a restart.
+            index::drop_gone(&self.source.entry, &self.destination, namespace).await?;
+        }
+        let specs = catalog::indexes(&self.source.entry, namespace).await?;
+        let (entry, shards, collated) =
+            (&self.source.entry, &self.source.shards, spread.info.has_collation());
+        per_shard::build(entry, shards, &self.destination, namespace, &specs, collated).await?;
+        self.progress.add_indexes(0, specs.len() as u64);
+        Ok(())
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,10 +1,12 @@
 //! Indexes: relaxed while the run goes on, given back when it ends.
 //!
-//! During the sync unique indexes are plain (a replayed event can hold a value twice for a moment), and TTL indexes expire nothing
-//! (the source's own expiry arrives as deletes). Both keep their entries, so that giving them back rebuilds nothing: `collMod` with
-//! `prepareUnique` and then `unique`, and with `expireAfterSeconds`. Before 6.0 unique indexes are built anew.
+//! During the sync unique indexes are plain (a replayed event can hold a value twice for a moment),
+//! and TTL indexes expire nothing (the source's own expiry arrives as deletes). Both keep their
+//! entries, so that giving them back rebuilds nothing: `collMod` with `prepareUnique` and then
+//! `unique`, and with `expireAfterSeconds`. Before 6.0 unique indexes are built anew.
 
 mod definition;
+pub mod per_shard;
 mod restore;
 
 use std::time::{Duration, Instant};
@@ -16,15 +18,18 @@ use schemas::namespace::Namespace;
 use placement::ShardKey;
 
 use super::catalog::{self, INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND};
-use super::distribute;
+use super::destination::shard_collection;
 use crate::mongo::{Deployment, append, command, error};
 use definition::{has, specification};
 
 pub(super) use definition::waits_for_end;
 pub use definition::{
-    asks_of_values, deferred, identity, is_same_build, is_same_meanwhile, is_same_restored, is_unique, mended_expiry, name,
+    asks_of_values, deferred, identity, is_same_build, is_same_meanwhile, is_same_restored,
+    is_unique, mended_expiry, name,
 };
-pub use restore::{check_restored, check_restored_as, finish_unique, restore, restore_as, try_unique};
+pub use restore::{
+    check_restored, check_restored_as, finish_unique, restore, restore_as, try_unique,
+};
 
 /// The server's codes for an index that is there under another name or with other options.
 const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];
@@ -49,9 +54,10 @@ const OF_SHARD_KEY: i32 = 370;
 /// The index, and its field beside the shard key, that stands in while another is replaced.
 const MEANWHILE: &str = "cutover_meanwhile";
 
-/// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is left for the end, and so is one
-/// that clashes with what was built before a crash. One that documents do not fit was made or dropped after they were read, and that is
-/// further on in the stream.
+/// Builds indexes as they are during the sync. One that clashes with another once it is relaxed is
+/// left for the end, and so is one that clashes with what was built before a crash. One that
+/// documents do not fit was made or dropped after they were read, and that is further on in the
+/// stream.
 pub async fn build(
     destination: &Deployment,
     namespace: &Namespace,
@@ -75,12 +81,15 @@ pub async fn build(
     }
     match run_create(destination, namespace, &indexes).await {
         Ok(()) => Ok(()),
-        Err(e) if is_of_documents(&e) || is_conflict(&e) => build_fitting(destination, namespace, &indexes).await,
+        Err(e) if is_of_documents(&e) || is_conflict(&e) => {
+            build_fitting(destination, namespace, &indexes).await
+        }
         Err(e) => Err(destination.fault(&format!("building the indexes of {namespace}"), &e)),
     }
 }
 
-/// Builds indexes as they are during the sync, but unique: what a collection needs to be sharded with `unique: true`.
+/// Builds indexes as they are during the sync, but unique: what a collection needs to be sharded
+/// with `unique: true`.
 pub async fn build_unique<'a>(
     destination: &Deployment,
     namespace: &Namespace,
@@ -99,7 +108,8 @@ pub async fn build_unique<'a>(
         let mut indexes = RawArrayBuf::new();
         indexes.push(&*unique);
         run_create(destination, namespace, &indexes).await.map_err(|e| {
-            let fault = destination.fault(&format!("building the unique index {} of {namespace}", name(spec)), &e);
+            let fault = destination
+                .fault(&format!("building the unique index {} of {namespace}", name(spec)), &e);
             // What is unique on the source is so here once the tail has come to it.
             Fault { retryable: fault.retryable || error::code(&e) == Some(DUPLICATE_KEY), ..fault }
         })?;
@@ -107,20 +117,31 @@ pub async fn build_unique<'a>(
     Ok(())
 }
 
-/// Builds those that the documents and the other indexes fit. Which of several it is that does not, the server says but in words.
-async fn build_fitting(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), Fault> {
+/// Builds those that the documents and the other indexes fit. Which of several it is that does not,
+/// the server says but in words.
+async fn build_fitting(
+    destination: &Deployment,
+    namespace: &Namespace,
+    indexes: &RawArrayBuf,
+) -> Result<(), Fault> {
     for spec in indexes.into_iter().flatten().filter_map(RawBsonRef::as_document) {
         let mut one = RawArrayBuf::new();
         one.push(spec);
         match run_create(destination, namespace, &one).await {
             Ok(()) => {}
             Err(e) if is_of_documents(&e) => {
-                tracing::info!(%namespace, index = name(spec), error = %e, "an index that earlier documents do not fit");
+                tracing::info!(%namespace, index = name(spec), error = %e, "an index that earlier \
+                     documents do not fit");
             }
             Err(e) if is_conflict(&e) => {
-                tracing::info!(%namespace, index = name(spec), error = %e, "an index clashes with one that is there");
+                tracing::info!(%namespace, index = name(spec), error = %e, "an index clashes with \
+                     one that is there");
             }
-            Err(e) => return Err(destination.fault(&format!("building index {} of {namespace}", name(spec)), &e)),
+            Err(e) => {
+                return Err(
+                    destination.fault(&format!("building index {} of {namespace}", name(spec)), &e)
+                );
+            }
         }
     }
     Ok(())
@@ -131,8 +152,9 @@ fn is_of_documents(error: &mongodb::error::Error) -> bool {
     error::code(error).is_some_and(tells_of_unfit_document) && !error::is_transient(error)
 }
 
-/// Whether the server says with this code that an index cannot hold a document: it has one for two arrays in one compound index, one for
-/// an array beside a text, and none but a place in its sources, above all its codes, for what else the kinds of index ask of values.
+/// Whether the server says with this code that an index cannot hold a document: it has one for two
+/// arrays in one compound index, one for an array beside a text, and none but a place in its
+/// sources, above all its codes, for what else the kinds of index ask of values.
 #[must_use]
 pub fn tells_of_unfit_document(code: i32) -> bool {
     matches!(code, PARALLEL_ARRAYS | CANNOT_BUILD_KEYS)
@@ -143,42 +165,62 @@ fn is_conflict(error: &mongodb::error::Error) -> bool {
     error::code(error).is_some_and(|code| INDEX_CONFLICTS.contains(&code))
 }
 
-/// Builds one index as it is during the sync; one that clashes with what is there is left for the end.
-pub async fn build_one(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, collated: bool) -> Result<(), Fault> {
+/// Builds one index as it is during the sync; one that clashes with what is there is left for the
+/// end.
+pub async fn build_one(
+    destination: &Deployment,
+    namespace: &Namespace,
+    spec: &RawDocument,
+    collated: bool,
+) -> Result<(), Fault> {
     let mut indexes = RawArrayBuf::new();
     indexes.push(&*specification(spec, collated, true));
     match run_create(destination, namespace, &indexes).await {
         Ok(()) => Ok(()),
         Err(e) if is_conflict(&e) => {
-            tracing::info!(%namespace, index = name(spec), "an index clashes while unique is relaxed; it is built at the end");
+            tracing::info!(%namespace, index = name(spec), "an index clashes while unique is \
+                 relaxed; it is built at the end");
             Ok(())
         }
         Err(e) => {
-            let fault = destination.fault(&format!("building index {} of {namespace}", name(spec)), &e);
+            let fault =
+                destination.fault(&format!("building index {} of {namespace}", name(spec)), &e);
             // Somebody dropped it, or its collection, while it was built.
-            Err(Fault { retryable: fault.retryable || error::name(&e) == Some(BUILD_ABORTED), ..fault })
+            Err(Fault {
+                retryable: fault.retryable || error::name(&e) == Some(BUILD_ABORTED),
+                ..fault
+            })
         }
     }
 }
 
-async fn run_create(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), mongodb::error::Error> {
+async fn run_create(
+    destination: &Deployment,
+    namespace: &Namespace,
+    indexes: &RawArrayBuf,
+) -> Result<(), mongodb::error::Error> {
     let mut create = command("createIndexes", &namespace.collection);
     append(&mut create, "indexes", &**indexes);
-    // The primary's own vote: with the default the server waits a tenth of a second for its members' even where there is one, which
-    // a source that makes indexes all day would turn into lag. The write concern waits for the majority all the same.
+    // The primary's own vote: with the default the server waits a tenth of a second for its
+    // members' even where there is one, which a source that makes indexes all day would turn into
+    // lag. The write concern waits for the majority all the same.
     append(&mut create, "commitQuorum", 1);
     append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
     destination.raw_command(&namespace.db, create).await.map(drop)
 }
 
-async fn create_indexes(destination: &Deployment, namespace: &Namespace, indexes: &RawArrayBuf) -> Result<(), Fault> {
+async fn create_indexes(
+    destination: &Deployment,
+    namespace: &Namespace,
+    indexes: &RawArrayBuf,
+) -> Result<(), Fault> {
     run_create(destination, namespace, indexes)
         .await
         .map_err(|e| destination.fault(&format!("building the indexes of {namespace}"), &e))
 }
 
-/// Puts an index, as it is during the sync, in the place of one that the server needs for the shard key, of which there must be one
-/// at any time.
+/// Puts an index, as it is during the sync, in the place of one that the server needs for the shard
+/// key, of which there must be one at any time.
 pub async fn swap(
     destination: &Deployment,
     namespace: &Namespace,
@@ -200,8 +242,14 @@ pub async fn swap(
 }
 
 /// Drops an index; one that is not there is a success.
-pub async fn drop_one(destination: &Deployment, namespace: &Namespace, name: &str) -> Result<(), Fault> {
-    let drop = doc! { "dropIndexes": &namespace.collection, "index": name, "writeConcern": { "w": "majority" } };
+pub async fn drop_one(
+    destination: &Deployment,
+    namespace: &Namespace,
+    name: &str,
+) -> Result<(), Fault> {
+    let drop = doc! {
+        "dropIndexes": &namespace.collection, "index": name, "writeConcern": { "w": "majority" },
+    };
     match destination.command(&namespace.db, drop).await {
         Ok(_) => Ok(()),
         Err(e) if matches!(error::code(&e), Some(INDEX_NOT_FOUND | NAMESPACE_NOT_FOUND)) => Ok(()),
@@ -211,14 +259,17 @@ pub async fn drop_one(destination: &Deployment, namespace: &Namespace, name: &st
     }
 }
 
-/// Lets values in that a unique index would refuse: only what a trial or a restoration that a crash cut short has left is unique
-/// during the sync.
-pub async fn let_duplicates_in(destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+/// Lets values in that a unique index would refuse: only what a trial or a restoration that a crash
+/// cut short has left is unique during the sync.
+pub async fn let_duplicates_in(
+    destination: &Deployment,
+    namespace: &Namespace,
+) -> Result<(), Fault> {
     let placed = destination.shard_key(namespace);
     for spec in catalog::indexes(destination, namespace).await? {
         if is_unique(&spec) {
             match &placed {
-                Some(placed) if distribute::is_of_shard_key(&spec, &placed.key) => {
+                Some(placed) if shard_collection::is_of_shard_key(&spec, &placed.key) => {
                     swap(destination, namespace, &placed.key, name(&spec), &spec).await?;
                 }
                 _ => drop_one(destination, namespace, name(&spec)).await?,
@@ -226,18 +277,27 @@ pub async fn let_duplicates_in(destination: &Deployment, namespace: &Namespace) 
         } else if has(&spec, "prepareUnique") {
             modify(destination, namespace, index_change(name(&spec), "prepareUnique", false))
                 .await
-                .map_err(|e| destination.fault(&format!("relaxing index {} of {namespace}", name(&spec)), &e))?;
+                .map_err(|e| {
+                    destination.fault(&format!("relaxing index {} of {namespace}", name(&spec)), &e)
+                })?;
         }
     }
     Ok(())
 }
 
 /// Drops the indexes that the source no longer has.
-pub async fn drop_gone(source: &Deployment, destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+pub async fn drop_gone(
+    source: &Deployment,
+    destination: &Deployment,
+    namespace: &Namespace,
+) -> Result<(), Fault> {
     let wanted = catalog::indexes(source, namespace).await?;
     for spec in catalog::indexes(destination, namespace).await? {
-        let is_known = |wanted: &RawDocumentBuf| name(wanted) == name(&spec) && is_same_build(wanted, &spec);
-        if !wanted.iter().any(is_known) && !distribute::is_servers_own(destination, namespace, &spec, &wanted) {
+        let is_known =
+            |wanted: &RawDocumentBuf| name(wanted) == name(&spec) && is_same_build(wanted, &spec);
+        if !wanted.iter().any(is_known)
+            && !shard_collection::is_servers_own(destination, namespace, &spec, &wanted)
+        {
             drop_one(destination, namespace, name(&spec)).await?;
         }
     }
@@ -245,10 +305,15 @@ pub async fn drop_gone(source: &Deployment, destination: &Deployment, namespace:
 }
 
 /// Hides an index from the planner, or shows it.
-pub async fn hide(destination: &Deployment, namespace: &Namespace, name: &str, hidden: bool) -> Result<(), Fault> {
-    modify(destination, namespace, index_change(name, "hidden", hidden))
-        .await
-        .map_err(|e| destination.fault(&format!("hiding or showing index {name} of {namespace}"), &e))
+pub async fn hide(
+    destination: &Deployment,
+    namespace: &Namespace,
+    name: &str,
+    hidden: bool,
+) -> Result<(), Fault> {
+    modify(destination, namespace, index_change(name, "hidden", hidden)).await.map_err(|e| {
+        destination.fault(&format!("hiding or showing index {name} of {namespace}"), &e)
+    })
 }
 
 /// Whether an index is hidden from the planner.
@@ -257,15 +322,20 @@ pub fn is_hidden(spec: &RawDocument) -> bool {
     has(spec, "hidden")
 }
 
-async fn modify(destination: &Deployment, namespace: &Namespace, change: RawDocumentBuf) -> Result<(), mongodb::error::Error> {
+async fn modify(
+    destination: &Deployment,
+    namespace: &Namespace,
+    change: RawDocumentBuf,
+) -> Result<(), mongodb::error::Error> {
     let mut modify = command("collMod", &namespace.collection);
     append(&mut modify, "index", &*change);
     append(&mut modify, "writeConcern", &*rawdoc! { "w": "majority" });
     modify_alone(destination, namespace, modify).await
 }
 
-/// Runs a `collMod`, again where an election has ended it: what is prepared for a trial must not stay so. On a sharded cluster another
-/// one of the collection, such as a daemon that died had asked for, is waited for.
+/// Runs a `collMod`, again where an election has ended it: what is prepared for a trial must not
+/// stay so. On a sharded cluster another one of the collection, such as a daemon that died had
+/// asked for, is waited for.
 async fn modify_alone(
     destination: &Deployment,
     namespace: &Namespace,
@@ -275,7 +345,8 @@ async fn modify_alone(
     loop {
         match destination.raw_command(&namespace.db, modify.clone()).await {
             Err(e)
-                if (error::code(&e) == Some(ANOTHER_UNDER_WAY) || error::is_transient(&e)) && began.elapsed() < LONGEST_OTHER =>
+                if (error::code(&e) == Some(ANOTHER_UNDER_WAY) || error::is_transient(&e))
+                    && began.elapsed() < LONGEST_OTHER =>
             {
                 tokio::time::sleep(BETWEEN_TRIES).await;
             }
@@ -284,7 +355,11 @@ async fn modify_alone(
     }
 }
 
-fn index_change(name: &str, option: &str, value: impl mongodb::bson::raw::BindRawBsonRef) -> RawDocumentBuf {
+fn index_change(
+    name: &str,
+    option: &str,
+    value: impl mongodb::bson::raw::BindRawBsonRef,
+) -> RawDocumentBuf {
     let mut change = RawDocumentBuf::new();
     append(&mut change, "name", name);
     append(&mut change, option, value);

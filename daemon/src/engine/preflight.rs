@@ -1,17 +1,19 @@
-//! The live checks before any data moves, each told apart, with its cause and remedy; and the forecast.
+//! The live checks before any data moves, each told apart, with its cause and remedy; and the
+//! forecast.
 //!
-//! What could not be looked at is never `ok`: it fails where the migration depends on it, and else warns and says so.
+//! What could not be looked at is never `ok`: it fails where the migration depends on it, and else
+//! warns and says so.
 
 mod capped;
 mod cluster;
+pub(super) mod environment;
 mod evidence;
 mod forecast;
 mod index_keys;
 mod indexes;
 mod privileges;
+mod shard_indexes;
 mod sharding;
-pub(super) mod surroundings;
-mod uneven;
 mod write_block;
 
 use std::collections::BTreeSet;
@@ -23,9 +25,10 @@ use schemas::observed::{Check, Inspection, Outcome};
 use schemas::principal::{Principal, PrincipalKind};
 use schemas::spec::{ExistingData, MigrationSpec};
 
+use super::Ours;
 use super::catalog::{self, CollectionInfo, Kind};
-use super::guard::{self, Rival};
-use super::{Ours, users};
+use super::destination::guard::{self, Rival};
+use super::destination::users;
 use crate::memory::Memory;
 use crate::mongo::{Deployment, ServerVersion, Side, Topology, connect};
 
@@ -59,7 +62,13 @@ impl Findings {
     }
 
     fn note(&mut self, name: &str, outcome: Outcome, message: impl Into<String>) {
-        self.checks.push(Check { name: name.to_owned(), outcome, message: message.into(), code: None, remedy: None });
+        self.checks.push(Check {
+            name: name.to_owned(),
+            outcome,
+            message: message.into(),
+            code: None,
+            remedy: None,
+        });
     }
 
     /// What does not stop the migration, with what to do about it.
@@ -107,16 +116,16 @@ pub async fn check(spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) -> Fi
         versions(&mut findings, source, destination);
         same_deployment(&mut findings, source, destination).await;
         if !source.is_sharded() {
-            surroundings::compatibility(&mut findings, source, destination).await;
+            environment::compatibility(&mut findings, source, destination).await;
         }
-        surroundings::clocks(&mut findings, source, destination).await;
+        environment::clocks(&mut findings, source, destination).await;
     }
-    surroundings::addresses(&mut findings, spec, source.as_ref(), destination.as_ref()).await;
+    environment::addresses(&mut findings, spec, source.as_ref(), destination.as_ref()).await;
     if let Some(source) = &source {
         privileges::privileges(&mut findings, source, spec).await;
         if namespaces(&mut findings, source, spec).await {
             indexes::check(&mut findings, source).await;
-            uneven::check(&mut findings, source).await;
+            shard_indexes::check(&mut findings, source).await;
         }
         write_block::source(&mut findings, source, spec).await;
         evidence::unseen_writes(&mut findings).await;
@@ -144,11 +153,18 @@ pub async fn inspect(spec: &MigrationSpec, ours: &Ours, memory: &Memory) -> Insp
     let mut findings = check(spec, ours, None).await;
     let forecast = match findings.source.clone().map(|source| source.within(memory)) {
         Some(source) => {
-            match forecast::forecast(&source, &findings.followed(), &findings.catalogue, spec.copy.rate_limit).await {
+            match forecast::forecast(
+                &source,
+                &findings.followed(),
+                &findings.catalogue,
+                spec.copy.rate_limit,
+            )
+            .await
+            {
                 Ok(forecast) => {
                     forecast::oplog(&mut findings, &source, &forecast);
                     if let Some(destination) = findings.destination.clone() {
-                        surroundings::disk(&mut findings, &destination, forecast.bytes).await;
+                        environment::disk(&mut findings, &destination, forecast.bytes).await;
                     }
                     Some(forecast)
                 }
@@ -160,7 +176,12 @@ pub async fn inspect(spec: &MigrationSpec, ours: &Ours, memory: &Memory) -> Insp
         }
         None => None,
     };
-    Inspection { checks: findings.checks, forecast, drops: findings.drops, destination_access_control: findings.access_control }
+    Inspection {
+        checks: findings.checks,
+        forecast,
+        drops: findings.drops,
+        destination_access_control: findings.access_control,
+    }
 }
 
 async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Option<Deployment> {
@@ -176,20 +197,33 @@ async fn reach(findings: &mut Findings, side: Side, spec: &MigrationSpec) -> Opt
             return None;
         }
     };
-    findings.note(&name, Outcome::Ok, format!("{} answers, MongoDB {}", deployment.hosts, deployment.version));
+    findings.note(
+        &name,
+        Outcome::Ok,
+        format!("{} answers, MongoDB {}", deployment.hosts, deployment.version),
+    );
     let name = format!("{side}_topology");
     match &deployment.topology {
-        Topology::ReplicaSet(set) => findings.note(&name, Outcome::Ok, format!("replica set {set}")),
+        Topology::ReplicaSet(set) => {
+            findings.note(&name, Outcome::Ok, format!("replica set {set}"))
+        }
         Topology::Standalone => {
             let fault = Fault::new(
                 FaultCode::StandaloneSource,
-                format!("the {side} at {} is a standalone server, not a replica set", deployment.hosts),
+                format!(
+                    "the {side} at {} is a standalone server, not a replica set",
+                    deployment.hosts
+                ),
             )
-            .with_remedy(format!("restart the {side} with --replSet and run rs.initiate(); one member is enough"));
+            .with_remedy(format!(
+                "restart the {side} with --replSet and run rs.initiate(); one member is enough"
+            ));
             findings.fail(&name, &fault);
             return None;
         }
-        Topology::Sharded => findings.note(&name, Outcome::Ok, "a sharded cluster, through its router"),
+        Topology::Sharded => {
+            findings.note(&name, Outcome::Ok, "a sharded cluster, through its router")
+        }
     }
     Some(deployment)
 }
@@ -200,18 +234,24 @@ fn versions(findings: &mut Findings, source: &Deployment, destination: &Deployme
 
 fn judge_versions(findings: &mut Findings, from: ServerVersion, to: ServerVersion) {
     let problem = if from < OLDEST {
-        Some(format!("the source is MongoDB {from}; {}.{} is the oldest that can be migrated", OLDEST.major, OLDEST.minor))
+        Some(format!(
+            "the source is MongoDB {from}; {}.{} is the oldest that can be migrated",
+            OLDEST.major, OLDEST.minor
+        ))
     } else if (to.major, to.minor) < (from.major, from.minor) {
         Some(format!("the destination is MongoDB {to}, older than the source's {from}"))
     } else {
         None
     };
     match problem {
-        Some(message) => findings.fail("versions", &Fault::new(FaultCode::UnsupportedVersion, message)),
+        Some(message) => {
+            findings.fail("versions", &Fault::new(FaultCode::UnsupportedVersion, message))
+        }
         None if to < from => findings.warn(
             "versions",
             format!(
-                "the destination is MongoDB {to}, an older patch release than the source's {from}: what was mended in \
+                "the destination is MongoDB {to}, an older patch release than the source's \
+                 {from}: what was mended in \
                  between is not mended there"
             ),
             format!("bring the destination to {from} or later before the cutover"),
@@ -228,12 +268,18 @@ async fn same_deployment(findings: &mut Findings, source: &Deployment, destinati
             &Fault::new(
                 FaultCode::SameDeployment,
                 format!(
-                    "source ({}) and destination ({}) are the same deployment, or one is a shard of the other",
+                    "source ({}) and destination ({}) are the same deployment, or one is a shard \
+                     of the other",
                     source.hosts, destination.hosts
                 ),
             ),
         ),
-        Ok(false) => findings.note(name, Outcome::Ok, "source and destination are different deployments"),
+        Ok(false) => findings.note(
+            name,
+            Outcome::Ok,
+            "source and destination are different \
+             deployments",
+        ),
         Err(fault) => findings.fail(name, &fault),
     }
 }
@@ -252,7 +298,8 @@ async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &Migrati
             return false;
         }
     };
-    let mut refused: Vec<Fault> = found.values().filter_map(|info| catalog::unsupported(info, source.version)).collect();
+    let mut refused: Vec<Fault> =
+        found.values().filter_map(|info| catalog::unsupported(info, source.version)).collect();
     match catalog::stray_buckets(source, &spec.namespaces.scope).await {
         Ok(stray) => refused.extend(stray),
         Err(fault) => {
@@ -262,7 +309,8 @@ async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &Migrati
     }
     match refused.first() {
         Some(first) => {
-            let message = refused.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ");
+            let message =
+                refused.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ");
             findings.fail("namespaces", &Fault { message, ..first.clone() });
         }
         None if found.is_empty() => findings.warn(
@@ -272,7 +320,8 @@ async fn namespaces(findings: &mut Findings, source: &Deployment, spec: &Migrati
         ),
         None => {
             let views = found.values().filter(|info| info.kind == Kind::View).count();
-            let (collections, views) = (counted(found.len() - views, "collection"), counted(views, "view"));
+            let (collections, views) =
+                (counted(found.len() - views, "collection"), counted(views, "view"));
             findings.note("namespaces", Outcome::Ok, format!("{collections} and {views} in scope"));
         }
     }
@@ -285,8 +334,14 @@ pub fn carries(spec: &MigrationSpec, principal: &Principal) -> bool {
     spec.namespaces.include_users && spec.namespaces.scope.has_principals_of(&principal.db)
 }
 
-/// Users and roles of the databases in scope: that their roles will be there, and that the daemon does not stand in their way.
-async fn principals(findings: &mut Findings, source: &Deployment, destination: &Deployment, spec: &MigrationSpec) {
+/// Users and roles of the databases in scope: that their roles will be there, and that the daemon
+/// does not stand in their way.
+async fn principals(
+    findings: &mut Findings,
+    source: &Deployment,
+    destination: &Deployment,
+    spec: &MigrationSpec,
+) {
     let name = "users";
     let looked = async {
         let found = users::list(source, &spec.namespaces.scope).await?;
@@ -299,20 +354,28 @@ async fn principals(findings: &mut Findings, source: &Deployment, destination: &
         Err(fault) => return findings.fail(name, &fault),
     };
     if let Some(own) = own.filter(|db| spec.namespaces.scope.has_principals_of(db)) {
-        let message =
-            format!("the user that this daemon is on the destination is defined in {own}, whose users are to be carried");
+        let message = format!(
+            "the user that this daemon is on the destination is defined in {own}, whose users are \
+             to be carried"
+        );
         let remedy = format!("use one that is defined in admin, or leave {own} out of scope");
-        findings.fail(name, &Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy));
+        findings
+            .fail(name, &Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy));
     } else if homeless.is_empty() {
         let of = |kind| found.keys().filter(|principal| principal.kind == kind).count();
         let (users, roles) = (of(PrincipalKind::User), of(PrincipalKind::Role));
-        findings.note(name, Outcome::Ok, format!("{} and {} in scope", counted(users, "user"), counted(roles, "role")));
+        findings.note(
+            name,
+            Outcome::Ok,
+            format!("{} and {} in scope", counted(users, "user"), counted(roles, "role")),
+        );
     } else {
         findings.fail(name, &users::refusal(&homeless));
     }
 }
 
-/// Another run that writes on the destination to namespaces of this migration, by what is on the source now.
+/// Another run that writes on the destination to namespaces of this migration, by what is on the
+/// source now.
 pub async fn rival(
     source: &Deployment,
     destination: &Deployment,
@@ -334,12 +397,14 @@ async fn rival_in(
     of_source: Vec<Namespace>,
 ) -> Result<Option<Rival>, Fault> {
     let collides = |rival: &Rival| {
-        spec.namespaces.scope.shares_with(&rival.scope) || of_source.iter().any(|namespace| rival.scope.contains(namespace))
+        spec.namespaces.scope.shares_with(&rival.scope)
+            || of_source.iter().any(|namespace| rival.scope.contains(namespace))
     };
     Ok(guard::rivals(destination, own).await?.into_iter().find(collides))
 }
 
-/// Looks once more, when others are kept out, whether nothing but what is in `ours` is in scope on the destination.
+/// Looks once more, when others are kept out, whether nothing but what is in `ours` is in scope on
+/// the destination.
 pub async fn check_emptiness(
     source: &Deployment,
     destination: &Deployment,
@@ -353,18 +418,28 @@ pub async fn check_emptiness(
     findings.first_failure()
 }
 
-/// Whether the destination has databases whose names differ from the source's by case alone, which no server takes beside each other.
-/// One that is left empty by what this migration drops goes with that.
-async fn names_by_case(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &Ours) {
+/// Whether the destination has databases whose names differ from the source's by case alone, which
+/// no server takes beside each other. One that is left empty by what this migration drops goes with
+/// that.
+async fn names_by_case(
+    findings: &mut Findings,
+    destination: &Deployment,
+    spec: &MigrationSpec,
+    ours: &Ours,
+) {
     let name = "database_names";
-    let wanted: BTreeSet<String> = findings.catalogue.iter().map(|info| info.namespace.db.clone()).collect();
+    let wanted: BTreeSet<String> =
+        findings.catalogue.iter().map(|info| info.namespace.db.clone()).collect();
     let there = match catalog::like_but_for_case(destination, &wanted).await {
         Ok(there) => there,
         Err(fault) => return findings.fail(name, &fault),
     };
     let goes = |info: &catalog::CollectionInfo| {
-        let is_dropped = spec.destination.existing_data == ExistingData::Drop && spec.namespaces.scope.contains(&info.namespace);
-        is_dropped || ours.namespaces.contains(&info.namespace) || info.namespace.collection.starts_with("system.")
+        let is_dropped = spec.destination.existing_data == ExistingData::Drop
+            && spec.namespaces.scope.contains(&info.namespace);
+        is_dropped
+            || ours.namespaces.contains(&info.namespace)
+            || info.namespace.collection.starts_with("system.")
     };
     let mut stay = Vec::new();
     for (there, wanted) in there {
@@ -376,15 +451,24 @@ async fn names_by_case(findings: &mut Findings, destination: &Deployment, spec: 
     }
     if !stay.is_empty() {
         let message = format!(
-            "the destination has the database {}: the names differ by case alone, and no server takes both",
+            "the destination has the database {}: the names differ by case alone, and no server \
+             takes both",
             stay.join("; ")
         );
-        let remedy = "drop or rename that database on the destination, or leave the source's out of scope";
-        findings.fail(name, &Fault::new(FaultCode::DestinationNotEmpty, message).with_remedy(remedy));
+        let remedy =
+            "drop or rename that database on the destination, or leave the source's out of scope";
+        findings
+            .fail(name, &Fault::new(FaultCode::DestinationNotEmpty, message).with_remedy(remedy));
     }
 }
 
-async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, ours: &Ours, run: Option<&RunId>) {
+async fn emptiness(
+    findings: &mut Findings,
+    destination: &Deployment,
+    spec: &MigrationSpec,
+    ours: &Ours,
+    run: Option<&RunId>,
+) {
     let of_source = findings.catalogue.iter().map(|info| info.namespace.clone()).collect();
     match rival_in(destination, spec, &(&ours.runs | &ours.neighbours), of_source).await {
         Ok(None) => {}
@@ -404,7 +488,11 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
     }
     there.retain(|namespace| !ours.namespaces.contains(namespace));
     match spec.destination.existing_data {
-        _ if there.is_empty() => findings.note("destination_empty", Outcome::Ok, "nothing in scope is on the destination"),
+        _ if there.is_empty() => findings.note(
+            "destination_empty",
+            Outcome::Ok,
+            "nothing in scope is on the destination",
+        ),
         ExistingData::Drop if run.is_none() => {
             findings.note(
                 "destination_empty",
@@ -416,10 +504,17 @@ async fn emptiness(findings: &mut Findings, destination: &Deployment, spec: &Mig
         // A run that starts drops what its plan listed, and nothing else.
         ExistingData::Drop | ExistingData::Refuse => {
             let some = there.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let more = if there.len() > 5 { format!(" and {} more", there.len() - 5) } else { String::new() };
+            let more = if there.len() > 5 {
+                format!(" and {} more", there.len() - 5)
+            } else {
+                String::new()
+            };
             findings.fail(
                 "destination_empty",
-                &Fault::new(FaultCode::DestinationNotEmpty, format!("the destination has {some}{more} already")),
+                &Fault::new(
+                    FaultCode::DestinationNotEmpty,
+                    format!("the destination has {some}{more} already"),
+                ),
             );
         }
     }
@@ -445,7 +540,11 @@ mod tests {
         assert_eq!(judged((6, 0, 5), (5, 0, 32)).outcome, Outcome::Fail);
         let older = judged((6, 0, 27), (6, 0, 5));
         assert_eq!(older.outcome, Outcome::Warn);
-        assert!(older.message.contains("6.0.5, an older patch release than the source's 6.0.27"), "{}", older.message);
+        assert!(
+            older.message.contains("6.0.5, an older patch release than the source's 6.0.27"),
+            "{}",
+            older.message
+        );
         assert!(older.remedy.is_some_and(|remedy| remedy.contains("6.0.27")));
     }
 }

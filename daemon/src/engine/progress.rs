@@ -1,4 +1,5 @@
-//! Where a run is, in counters that readers and writers raise and the shell takes snapshots of: of the run, and of each shard.
+//! Where a run is, in counters that readers and writers raise and the shell takes snapshots of: of
+//! the run, and of each shard.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,11 +12,12 @@ use schemas::namespace::Namespace;
 use schemas::spec::VerifyMode;
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress};
 
+use super::copy::autoscale::Widths;
 use super::source::Times;
-use super::width::Widths;
 use crate::engine::{EngineProgress, ShardProgress};
 
-/// Speeds are taken over this long: shorter jumps with every batch, longer lags behind what happens.
+/// Speeds are taken over this long: shorter jumps with every batch, longer lags behind what
+/// happens.
 const SPEED_WINDOW: Duration = Duration::from_secs(10);
 
 /// Looks at a source that are kept: those of a quarter of an hour.
@@ -23,8 +25,9 @@ const MOST_LOOKS: usize = 2_000;
 
 /// When a source was looked at, and its newest operation then.
 ///
-/// A source that is idle writes one operation every ten seconds. Until that is applied, the two times are ten seconds apart, and yet
-/// nothing waits for longer than since the look before: what that has not found has come after it.
+/// A source that is idle writes one operation every ten seconds. Until that is applied, the two
+/// times are ten seconds apart, and yet nothing waits for longer than since the look before: what
+/// that has not found has come after it.
 #[derive(Debug, Default)]
 struct Looks {
     seen: VecDeque<(Instant, ClusterTime)>,
@@ -62,7 +65,11 @@ impl Speed {
     fn note(&mut self, count: u64) {
         let now = Instant::now();
         // Ten samples a second are plenty.
-        if self.samples.back().is_none_or(|(at, _)| now.duration_since(*at) > Duration::from_millis(100)) {
+        if self
+            .samples
+            .back()
+            .is_none_or(|(at, _)| now.duration_since(*at) > Duration::from_millis(100))
+        {
             self.samples.push_back((now, count));
         }
         while self.samples.front().is_some_and(|(at, _)| now.duration_since(*at) > SPEED_WINDOW) {
@@ -72,7 +79,11 @@ impl Speed {
 
     /// A second's worth, over the window; 0 where nothing was noted lately.
     fn per_second(&self, count: u64) -> f64 {
-        let Some((first_at, first)) = self.samples.iter().find(|(at, _)| at.elapsed() <= SPEED_WINDOW) else { return 0.0 };
+        let Some((first_at, first)) =
+            self.samples.iter().find(|(at, _)| at.elapsed() <= SPEED_WINDOW)
+        else {
+            return 0.0;
+        };
         let seconds = first_at.elapsed().as_secs_f64();
         if seconds < 0.2 { 0.0 } else { count.saturating_sub(*first) as f64 / seconds }
     }
@@ -135,13 +146,15 @@ impl ShardCounters {
     /// Sets what there is to copy.
     pub fn set_copy_totals(&self, collections: u64, documents: u64, bytes: u64) {
         let copy = &mut locked(&self.counters).copy;
-        (copy.collections_total, copy.documents_total, copy.bytes_total) = (collections, documents, bytes);
+        (copy.collections_total, copy.documents_total, copy.bytes_total) =
+            (collections, documents, bytes);
     }
 
     /// Sets what was copied before this process.
     pub fn set_copied(&self, collections: u64, documents: u64, bytes: u64) {
         let copy = &mut locked(&self.counters).copy;
-        (copy.collections_copied, copy.documents_copied, copy.bytes_copied) = (collections, documents, bytes);
+        (copy.collections_copied, copy.documents_copied, copy.bytes_copied) =
+            (collections, documents, bytes);
     }
 
     /// Counts documents that were written.
@@ -216,12 +229,14 @@ impl ShardCounters {
     pub fn snapshot(&self) -> ShardProgress {
         let counters = locked(&self.counters);
         let mut copy = counters.copy.clone();
-        // The source's figures are estimates, and it grows meanwhile: what was copied is never more than all.
+        // The source's figures are estimates, and it grows meanwhile: what was copied is never more
+        // than all.
         copy.documents_total = copy.documents_total.max(copy.documents_copied);
         copy.bytes_total = copy.bytes_total.max(copy.bytes_copied);
         let speed = counters.copy_speed.per_second(copy.bytes_copied);
         let left = copy.bytes_total - copy.bytes_copied;
-        copy.eta_seconds = (copy.collections_copied < copy.collections_total && speed > 0.0).then(|| left as f64 / speed);
+        copy.eta_seconds = (copy.collections_copied < copy.collections_total && speed > 0.0)
+            .then(|| left as f64 / speed);
         ShardProgress {
             name: self.name.clone(),
             copy,
@@ -232,7 +247,10 @@ impl ShardCounters {
             },
             lag_seconds: lag(&counters).map(|lag| lag.as_secs_f64()),
             // The source is asked now and then, and has been as far as what was applied of it.
-            optime_gap: OptimeGap { source: counters.source_optime.max(counters.applied), applied: counters.applied },
+            optime_gap: OptimeGap {
+                source: counters.source_optime.max(counters.applied),
+                applied: counters.applied,
+            },
             oplog_window_seconds: counters.oplog_window_seconds,
             error: counters.error.clone(),
         }
@@ -252,7 +270,8 @@ impl Progress {
         match shards.iter().find(|shard| shard.name == *name) {
             Some(found) => Arc::clone(found),
             None => {
-                let made = Arc::new(ShardCounters { name: name.clone(), counters: Mutex::default() });
+                let made =
+                    Arc::new(ShardCounters { name: name.clone(), counters: Mutex::default() });
                 shards.push(Arc::clone(&made));
                 shards.sort_by(|a, b| a.name.0.cmp(&b.name.0));
                 made
@@ -319,7 +338,8 @@ impl Progress {
         locked(&self.run).last_change
     }
 
-    /// Sets or clears what is wrong at the moment with the run as a whole. What had got over its trouble has no shard in trouble either.
+    /// Sets or clears what is wrong at the moment with the run as a whole. What had got over its
+    /// trouble has no shard in trouble either.
     pub fn set_error(&self, error: Option<Fault>) {
         if error.is_none() {
             for shard in self.shards() {
@@ -338,8 +358,11 @@ impl Progress {
     pub fn brakes(&self) -> Vec<String> {
         let shards = self.shards();
         let is_one = shards.len() == 1;
-        let brakes = shards.iter().filter_map(|shard| Some((shard, locked(&shard.counters).brake.clone()?)));
-        brakes.map(|(shard, why)| if is_one { why } else { format!("{}: {why}", shard.name) }).collect()
+        let brakes =
+            shards.iter().filter_map(|shard| Some((shard, locked(&shard.counters).brake.clone()?)));
+        brakes
+            .map(|(shard, why)| if is_one { why } else { format!("{}: {why}", shard.name) })
+            .collect()
     }
 
     /// The time as of which the destination is what the source was, between two rounds.
@@ -354,19 +377,22 @@ impl Progress {
 
     /// The largest lag of a shard; `None` before all are known.
     pub fn lag(&self) -> Option<Duration> {
-        let lags: Option<Vec<Duration>> = self.shards().iter().map(|shard| lag(&locked(&shard.counters))).collect();
+        let lags: Option<Vec<Duration>> =
+            self.shards().iter().map(|shard| lag(&locked(&shard.counters))).collect();
         lags?.into_iter().max()
     }
 
     /// A snapshot.
     #[must_use]
     pub fn snapshot(&self) -> EngineProgress {
-        let mut shards: Vec<ShardProgress> = self.shards().iter().map(|shard| shard.snapshot()).collect();
+        let mut shards: Vec<ShardProgress> =
+            self.shards().iter().map(|shard| shard.snapshot()).collect();
         let run = locked(&self.run);
         if let [only] = &mut shards[..] {
             only.error = run.error.clone().or(only.error.take());
         }
-        let sum = |of: fn(&CopyProgress) -> u64| shards.iter().map(|shard| of(&shard.copy)).sum::<u64>();
+        let sum =
+            |of: fn(&CopyProgress) -> u64| shards.iter().map(|shard| of(&shard.copy)).sum::<u64>();
         let (collections_total, collections_copied) = run.collections;
         let copy = CopyProgress {
             bytes_total: sum(|copy| copy.bytes_total),
@@ -384,7 +410,10 @@ impl Progress {
             catch_up_eta_seconds: None,
         };
         let workers = self.shards().into_iter().filter_map(|shard| locked(&shard.counters).workers);
-        let copy_workers = workers.reduce(|a, b| Widths { readers: a.readers + b.readers, writers: a.writers + b.writers });
+        let copy_workers = workers.reduce(|a, b| Widths {
+            readers: a.readers + b.readers,
+            writers: a.writers + b.writers,
+        });
         let lags: Option<Vec<f64>> = shards.iter().map(|shard| shard.lag_seconds).collect();
         let lag_seconds = lags.and_then(|lags| lags.into_iter().reduce(f64::max));
         EngineProgress {
@@ -404,7 +433,8 @@ impl Progress {
     }
 }
 
-/// How far what is applied lies behind the source, by the source's own clock; no more than something has waited by this one.
+/// How far what is applied lies behind the source, by the source's own clock; no more than
+/// something has waited by this one.
 fn lag(counters: &OfShard) -> Option<Duration> {
     let applied = counters.applied?;
     let behind = Duration::from_secs(u64::from(counters.source_optime?.seconds_ahead_of(applied)));
@@ -440,9 +470,16 @@ mod tests {
         b.set_source(Instant::now(), at(20));
         b.set_applied(at(13), 2);
         let seen = progress.snapshot();
-        assert_eq!((seen.copy.collections_total, seen.copy.documents_total, seen.copy.bytes_copied), (2, 15, 80));
+        assert_eq!(
+            (seen.copy.collections_total, seen.copy.documents_total, seen.copy.bytes_copied),
+            (2, 15, 80)
+        );
         assert_eq!((seen.tail.events_applied, seen.lag_seconds), (9, Some(7.0)));
-        let times = |a, b| [("a", at(a)), ("b", at(b))].map(|(name, time)| (ShardName(name.to_owned()), time)).into();
+        let times = |a, b| {
+            [("a", at(a)), ("b", at(b))]
+                .map(|(name, time)| (ShardName(name.to_owned()), time))
+                .into()
+        };
         assert!(progress.has_applied(&times(18, 13)));
         assert!(!progress.has_applied(&times(18, 14)));
     }
@@ -452,14 +489,19 @@ mod tests {
         let progress = Progress::new(VerifyMode::Off);
         let shard = progress.shard(&ShardName("a".to_owned()));
         let lag = || progress.lag().expect("known").as_secs();
-        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine runs for longer");
+        let ago = |seconds| {
+            Instant::now()
+                .checked_sub(Duration::from_secs(seconds))
+                .expect("the machine runs for longer")
+        };
         // A start that is an hour behind has never seen everything applied.
         shard.set_applied(at(1_000), 0);
         shard.set_source(ago(40), at(4_600));
         assert_eq!(lag(), 3_600);
         shard.set_applied(at(4_600), 0);
         assert_eq!(lag(), 0);
-        // Ten seconds later by the source's clock the next operation is there, since less than a second.
+        // Ten seconds later by the source's clock the next operation is there, since less than a
+        // second.
         shard.set_source(ago(2), at(4_600));
         shard.set_source(ago(1), at(4_610));
         assert_eq!(lag(), 2, "no longer than since the look before it");
@@ -482,7 +524,10 @@ mod tests {
             shard.set_source(Instant::now(), at(t));
         }
         assert!(super::locked(&shard.counters).looks.seen.len() <= super::MOST_LOOKS);
-        assert!(progress.lag() < Some(Duration::from_secs(9_000)), "the look that found all applied is kept");
+        assert!(
+            progress.lag() < Some(Duration::from_secs(9_000)),
+            "the look that found all applied is kept"
+        );
     }
 
     #[test]
@@ -490,7 +535,8 @@ mod tests {
         let progress = Progress::new(VerifyMode::Off);
         let [a, b] = ["a", "b"].map(|name| progress.shard(&ShardName(name.to_owned())));
         b.set_error(Some(Fault::new(FaultCode::Unreachable, "gone")));
-        let errors: Vec<bool> = progress.snapshot().shards.iter().map(|shard| shard.error.is_some()).collect();
+        let errors: Vec<bool> =
+            progress.snapshot().shards.iter().map(|shard| shard.error.is_some()).collect();
         assert_eq!((errors, progress.error(), a.error()), (vec![false, true], None, None));
         progress.set_error(None);
         assert_eq!(b.error(), None);

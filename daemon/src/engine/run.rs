@@ -1,8 +1,10 @@
-//! The engine behind the daemon's shell: opens runs, starts and stops their sync, and does what a cutover asks for.
+//! The engine behind the daemon's shell: opens runs, starts and stops their sync, and does what a
+//! cutover asks for.
 
-mod cutover;
-mod links;
-mod syncing;
+mod connections;
+pub mod holder;
+pub mod identity;
+mod sync_task;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,23 +23,28 @@ use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::holder::{Hold, StartId};
+use self::identity::Identity;
+use super::apply::definitions::Mends;
 use super::capped::aside;
 use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::Checkpoints;
-use super::hold::{Hold, StartId};
-use super::identity::{self, Identity};
-use super::mend::Mends;
-use super::outlook::{self, Versions};
+use super::copy::Restarts;
+use super::cutover::{fence, give_back};
+use super::destination::{guard, users};
+use super::drift::shards;
+use super::drift::{self, Versions};
 use super::progress::Progress;
-use super::sharded::Restarts;
+use super::source::balancer_hold;
 use super::source::{self, Source};
 use super::sync::Milestone;
+use super::tail::oplog_rollover;
 use super::tuning::Tuning;
 use super::verify::{Sides, Verifier};
 use super::{
-    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine, SyncReport, balancing, fence, guard, held,
-    membership, preflight, relief, users,
+    DropWhat, Ending, Engine, EngineContext, EngineProgress, Ours, Relief, RunEngine, SyncReport,
+    preflight,
 };
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, connection_files};
@@ -62,7 +69,8 @@ impl Engine for MongoEngine {
         let checkpoints = Checkpoints::open(&context.run_dir, context.has_begun)?;
         let progress = Arc::new(Progress::new(context.spec.verify.mode));
         checkpoints.restore(&progress)?;
-        let hold = Arc::new(Hold::new(context.run.clone(), self.start.clone(), checkpoints.clone()));
+        let hold =
+            Arc::new(Hold::new(context.run.clone(), self.start.clone(), checkpoints.clone()));
         let verifier = Arc::new(Verifier::open(context.spec.verify.mode, &context.run_dir)?);
         Ok(Arc::new(MongoRun {
             checkpoints,
@@ -85,23 +93,23 @@ impl Engine for MongoEngine {
     }
 
     fn relief(&self, context: EngineContext) -> Arc<dyn Relief> {
-        Arc::new(relief::Bare { context, memory: self.memory.clone() })
+        Arc::new(give_back::Bare { context, memory: self.memory.clone() })
     }
 }
 
 /// Both sides of a migration, connected.
 #[derive(Debug, Clone)]
-struct Pair {
-    source: Arc<Source>,
-    destination: Arc<Deployment>,
+pub(super) struct Pair {
+    pub(super) source: Arc<Source>,
+    pub(super) destination: Arc<Deployment>,
 }
 
 /// A sync that runs on its own.
 #[derive(Debug)]
-struct Running {
+pub(super) struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
-    reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
+    pub(super) reports: Arc<Mutex<mpsc::Sender<SyncReport>>>,
     /// What it has reached, for a shell that comes later.
     reached: Arc<Mutex<Vec<Milestone>>>,
     /// Takes the word that a shard's copy is to begin again.
@@ -113,14 +121,14 @@ struct Running {
 /// One run.
 #[derive(Debug)]
 pub struct MongoRun {
-    context: EngineContext,
-    checkpoints: Checkpoints,
-    hold: Arc<Hold>,
-    progress: Arc<Progress>,
-    verifier: Arc<Verifier>,
-    keeper: Arc<Keeper>,
-    mends: Arc<Mends>,
-    gate: Arc<RwLock<()>>,
+    pub(super) context: EngineContext,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) hold: Arc<Hold>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) mends: Arc<Mends>,
+    pub(super) gate: Arc<RwLock<()>>,
     source: tokio::sync::Mutex<Option<Arc<Source>>>,
     /// As the declared user.
     destination: tokio::sync::Mutex<Option<Arc<Deployment>>>,
@@ -128,16 +136,17 @@ pub struct MongoRun {
     writer: tokio::sync::Mutex<Option<Arc<Deployment>>>,
     /// The digest of the files that the connections were made with.
     files: Mutex<Option<String>>,
-    running: Mutex<Option<Running>>,
-    /// Whether it was seen that no process has handed the destination over, and this one has not since.
-    kept_closed: AtomicBool,
-    tuning: Tuning,
+    pub(super) running: Mutex<Option<Running>>,
+    /// Whether it was seen that no process has handed the destination over, and this one has not
+    /// since.
+    pub(super) kept_closed: AtomicBool,
+    pub(super) tuning: Tuning,
     memory: Memory,
 }
 
 impl MongoRun {
     /// What the verification works on.
-    fn sides(&self, pair: &Pair) -> Sides {
+    pub(super) fn sides(&self, pair: &Pair) -> Sides {
         Sides {
             source: Arc::clone(&pair.source),
             destination: Arc::clone(&pair.destination),
@@ -150,23 +159,24 @@ impl MongoRun {
 
     /// Whether others are kept from writing to the destination.
     async fn blocks_destination(&self, destination: &Deployment) -> Result<bool, Fault> {
-        relief::blocks_destination(&self.context, destination).await
+        give_back::blocks_destination(&self.context, destination).await
     }
 
     /// What a person with a shell is told on the destination.
     fn marker(&self, blocks_writes: bool) -> guard::Marker<'_> {
-        relief::marker(&self.context, blocks_writes)
+        give_back::marker(&self.context, blocks_writes)
     }
 
-    /// Gives the destination the source's users and roles, where that is asked for. The declared user does it: the run's own has no
-    /// say over users.
-    async fn carry_users(&self, source: &Deployment) -> Result<(), Fault> {
+    /// Gives the destination the source's users and roles, where that is asked for. The declared
+    /// user does it: the run's own has no say over users.
+    pub(super) async fn carry_users(&self, source: &Deployment) -> Result<(), Fault> {
         let namespaces = &self.context.spec.namespaces;
         if !namespaces.include_users {
             return Ok(());
         }
         let destination = self.destination().await?;
-        users::carry(source, &destination, &namespaces.scope, &self.checkpoints, &self.progress).await
+        users::carry(source, &destination, &namespaces.scope, &self.checkpoints, &self.progress)
+            .await
     }
 
     async fn created(&self) -> Result<BTreeSet<Namespace>, Fault> {
@@ -179,8 +189,14 @@ impl RunEngine for MongoRun {
         Box::pin(async move {
             let mut ours = self.created().await?;
             ours.extend(self.context.replaces.iter().cloned());
-            let ours = Ours { namespaces: ours, runs: BTreeSet::from([self.context.run.clone()]), ..Ours::default() };
-            let checked = preflight::check(&self.context.spec, &ours, Some(&self.context.run)).await.first_failure();
+            let ours = Ours {
+                namespaces: ours,
+                runs: BTreeSet::from([self.context.run.clone()]),
+                ..Ours::default()
+            };
+            let checked = preflight::check(&self.context.spec, &ours, Some(&self.context.run))
+                .await
+                .first_failure();
             let is_sound = checked.is_ok();
             let checked = match checked {
                 Ok(()) => self.enclose(&ours).await,
@@ -188,16 +204,20 @@ impl RunEngine for MongoRun {
             };
             match checked {
                 // Whoever has the run has what is there as well.
-                Err(fault) if !fault.retryable && fault.code != FaultCode::RunHeldElsewhere => match self.withdraw().await {
-                    // All of it is tried again: a run that does not begin keeps nobody out.
-                    Err(kept) if is_sound => Err(Fault { retryable: true, ..kept }),
-                    // What an attempt that a crash cut short has left; the checks tell already what is wrong there.
-                    Err(kept) => {
-                        tracing::warn!(error = %kept.message, "cannot see whether this run keeps others from the destination");
-                        Err(fault)
+                Err(fault) if !fault.retryable && fault.code != FaultCode::RunHeldElsewhere => {
+                    match self.withdraw().await {
+                        // All of it is tried again: a run that does not begin keeps nobody out.
+                        Err(kept) if is_sound => Err(Fault { retryable: true, ..kept }),
+                        // What an attempt that a crash cut short has left; the checks tell already
+                        // what is wrong there.
+                        Err(kept) => {
+                            tracing::warn!(error = %kept.message, "cannot see whether this run \
+                                 keeps others from the destination");
+                            Err(fault)
+                        }
+                        Ok(()) => Err(fault),
                     }
-                    Ok(()) => Err(fault),
-                },
+                }
                 checked => checked,
             }
         })
@@ -211,7 +231,8 @@ impl RunEngine for MongoRun {
             let ours = self.created().await?;
             let namespaces = match what {
                 DropWhat::Listed(mut listed) => {
-                    // What the run has made since, after a crash between its start and here, is not what was listed.
+                    // What the run has made since, after a crash between its start and here, is not
+                    // what was listed.
                     let is_in_scope = |namespace: &Namespace| match Principal::of(namespace) {
                         Some(principal) => preflight::carries(&self.context.spec, &principal),
                         None => self.context.spec.namespaces.scope.contains(namespace),
@@ -225,7 +246,8 @@ impl RunEngine for MongoRun {
             for namespace in namespaces {
                 match Principal::of(&namespace) {
                     Some(principal) => users::drop_one(&destination, &principal).await?,
-                    // Others' writes are blocked by now, those of the declared user perhaps among them.
+                    // Others' writes are blocked by now, those of the declared user perhaps among
+                    // them.
                     None => {
                         catalog::drop(&*self.writer().await?, &namespace).await?;
                         databases.insert(namespace.db);
@@ -251,25 +273,30 @@ impl RunEngine for MongoRun {
         Box::pin(self.restart(shard))
     }
 
-    fn look<'a>(&'a self, connections: &'a outlook::Fresh) -> BoxFuture<'a, Vec<Finding>> {
+    fn look<'a>(&'a self, connections: &'a drift::Fresh) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
             let (spec, kept) = (&self.context.spec, Versions::kept(&self.context.run_dir));
             let (versions, lost) = match kept {
                 Ok(versions) => (versions, None),
-                Err(why) => (None, Some(outlook::unreadable(FindingKind::Version, "versions", why))),
+                Err(why) => (None, Some(drift::unreadable(FindingKind::Version, "versions", why))),
             };
             let ((mut findings, source), (more, destination)) = tokio::join!(
-                outlook::side(connections, Side::Source, &spec.source.connection, versions.as_ref()),
-                outlook::side(connections, Side::Destination, &spec.destination.connection, versions.as_ref())
+                drift::side(connections, Side::Source, &spec.source.connection, versions.as_ref()),
+                drift::side(
+                    connections,
+                    Side::Destination,
+                    &spec.destination.connection,
+                    versions.as_ref()
+                )
             );
             findings.extend(more);
             findings.extend(lost);
             if let Some(source) = &source {
-                findings.extend(membership::look(source, &self.context.run_dir).await);
+                findings.extend(shards::look(source, &self.context.run_dir).await);
                 if spec.cutover.source_writes == SourceWrites::Block
                     && let Some(why) = fence::too_low(source).await
                 {
-                    findings.push(outlook::cannot_block(&why));
+                    findings.push(drift::cannot_block(&why));
                 }
             }
             let progress = self.progress();
@@ -279,9 +306,11 @@ impl RunEngine for MongoRun {
                 && progress.indexes.built == progress.indexes.total;
             if let (Some(source), Some(destination), true) = (source, destination, is_made)
                 && let Ok(manner) = self.manner()
-                && let Ok(source) = Source::behind(source, &spec.source.connection, manner).await.map(Arc::new)
+                && let Ok(source) =
+                    Source::behind(source, &spec.source.connection, manner).await.map(Arc::new)
             {
-                findings.extend(outlook::definitions(&self.sides(&Pair { source, destination })).await);
+                findings
+                    .extend(drift::definitions(&self.sides(&Pair { source, destination })).await);
             }
             findings
         })
@@ -290,12 +319,13 @@ impl RunEngine for MongoRun {
     fn resume_point_held(&self) -> BoxFuture<'_, Result<Option<bool>, Fault>> {
         Box::pin(async move {
             let source = self.source().await?;
-            identity::hold_source(&source, &self.context.spec.source.connection, &self.checkpoints).await?;
-            let found = held::look(&source, &self.checkpoints, &self.progress).await?;
+            identity::hold_source(&source, &self.context.spec.source.connection, &self.checkpoints)
+                .await?;
+            let found = oplog_rollover::look(&source, &self.checkpoints, &self.progress).await?;
             Ok(match found {
-                held::Found { lost, .. } if !lost.is_empty() => Some(false),
-                held::Found { is_unknown: true, .. } => None,
-                held::Found { .. } => Some(true),
+                oplog_rollover::Found { lost, .. } if !lost.is_empty() => Some(false),
+                oplog_rollover::Found { is_unknown: true, .. } => None,
+                oplog_rollover::Found { .. } => Some(true),
             })
         })
     }
@@ -307,7 +337,8 @@ impl RunEngine for MongoRun {
     fn block_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let source = self.source().await?;
-            identity::hold_source(&source, &self.context.spec.source.connection, &self.checkpoints).await?;
+            identity::hold_source(&source, &self.context.spec.source.connection, &self.checkpoints)
+                .await?;
             self.hold.check(&*self.destination().await?).await?;
             fence::put_up(&source, self.context.spec.cutover.max_downtime.get()).await
         })
@@ -320,7 +351,11 @@ impl RunEngine for MongoRun {
             self.hold.check_briefly(self.destination()).await?;
             // Whatever is declared by now: the lifecycle asks only where a block may be up.
             let entry = self.entry().await?;
-            fence::lift(&entry, source::holders(&entry, &self.context.spec.source.connection, self.manner()?)).await
+            fence::lift(
+                &entry,
+                source::holders(&entry, &self.context.spec.source.connection, self.manner()?),
+            )
+            .await
         })
     }
 
@@ -341,7 +376,9 @@ impl RunEngine for MongoRun {
             if self.kept_closed.load(Ordering::Acquire) {
                 return Ok(false);
             }
-            super::hold::restored(&*self.destination().await?, &self.context.run).await.map(|noted| noted.is_some())
+            holder::restored(&*self.destination().await?, &self.context.run)
+                .await
+                .map(|noted| noted.is_some())
         })
     }
 
@@ -358,7 +395,12 @@ impl RunEngine for MongoRun {
                 Ending::Cancelled => {}
             }
             let destination = self.destination().await?;
-            aside::drop_left(&destination, &self.context.spec.namespaces.scope, self.created().await?).await?;
+            aside::drop_left(
+                &destination,
+                &self.context.spec.namespaces.scope,
+                self.created().await?,
+            )
+            .await?;
             self.hold.let_go(true).await?;
             // What a trial has left that was cut short.
             catalog::drop(&destination, &self.trial()).await?;
@@ -374,16 +416,17 @@ impl RunEngine for MongoRun {
     }
 
     fn release_source(&self) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(balancing::give_back(&self.context.run_dir, self.entry()))
+        Box::pin(balancer_hold::give_back(&self.context.run_dir, self.entry()))
     }
 
     fn progress(&self) -> EngineProgress {
         let mut progress = self.progress.snapshot();
-        progress.expected_downtime_seconds = progress.expected_downtime_seconds.map(|lag| lag + self.keeper.seconds_left());
+        progress.expected_downtime_seconds =
+            progress.expected_downtime_seconds.map(|lag| lag + self.keeper.seconds_left());
         progress.verification = self.verifier.progress(progress.copy.documents_total);
         progress.proof = self.verifier.proof();
         progress.foreign_writes = self.verifier.foreign_writes();
-        progress.balancer_held = balancing::is_held(&self.context.run_dir);
+        progress.balancer_held = balancer_hold::is_held(&self.context.run_dir);
         progress
     }
 

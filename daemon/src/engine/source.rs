@@ -1,16 +1,21 @@
 //! What a run reads from: the deployment that it is given, and the replica sets that hold its data.
 //!
-//! Of a replica set both are the same one. Of a sharded cluster the first, the *entry*, is a router: it answers for the cluster
-//! whole, that is for catalogues, for documents by their `_id`, for users and for the block on writes. What belongs to one replica
-//! set (start points, scans, change streams, oplogs) is asked of each shard directly.
+//! Of a replica set both are the same one. Of a sharded cluster the first, the *entry*, is a
+//! router: it answers for the cluster whole, that is for catalogues, for documents by their `_id`,
+//! for users and for the block on writes. What belongs to one replica set (start points, scans,
+//! change streams, oplogs) is asked of each shard directly.
 //!
-//! Servers of a cluster tell each other what time it is with every message that passes between them. Nothing passes between a shard
-//! that was just read from and one that is idle, or a router that did not carry the write: they may not have heard of a time that we
-//! know of, and refuse to read as of it. [`Source::introduce`] tells them.
+//! Servers of a cluster tell each other what time it is with every message that passes between
+//! them. Nothing passes between a shard that was just read from and one that is idle, or a router
+//! that did not carry the write: they may not have heard of a time that we know of, and refuse to
+//! read as of it. [`Source::introduce`] tells them.
 //!
 //! Where shards cannot be reached, the router stands for all of them: [`behind_router`].
 
+pub mod balancer;
+pub mod balancer_hold;
 pub mod behind_router;
+pub mod topology;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +28,8 @@ use schemas::namespace::Namespace;
 use schemas::spec::ConnectionSpec;
 use tokio::sync::Mutex;
 
+use self::topology::{Cluster, Shard};
 use super::tail::stream::EXPANDED;
-use super::topology::{self, Cluster, Shard};
 use crate::memory::Memory;
 use crate::mongo::{Deployment, Side, Topology, connect};
 use behind_router::Manner;
@@ -57,9 +62,13 @@ async fn reach(entry: &Deployment, shards: &[Shard], spec: &ConnectionSpec) -> R
     join_all(connections).await
 }
 
-/// What is asked for the data behind a deployment, as far as it is reached: of a replica set itself. `manner`: how the run reads a
-/// cluster, once it has chosen.
-pub async fn holders(entry: &Arc<Deployment>, spec: &ConnectionSpec, manner: Option<Manner>) -> Result<Reached, Fault> {
+/// What is asked for the data behind a deployment, as far as it is reached: of a replica set
+/// itself. `manner`: how the run reads a cluster, once it has chosen.
+pub async fn holders(
+    entry: &Arc<Deployment>,
+    spec: &ConnectionSpec,
+    manner: Option<Manner>,
+) -> Result<Reached, Fault> {
     match &entry.topology {
         Topology::Sharded if manner.is_some_and(|manner| manner.is_through_router()) => {
             Ok(vec![(ShardName(behind_router::NAME.to_owned()), Ok(Arc::clone(entry)))])
@@ -86,15 +95,32 @@ pub struct Source {
 }
 
 impl Source {
-    /// Connects to what is declared, and to every shard behind it, or in the manner that a run has chosen.
-    /// What is read there is held within `memory`.
-    pub async fn connect(spec: &ConnectionSpec, tag: &str, memory: &Memory, manner: Option<Manner>) -> Result<Self, Fault> {
-        Self::behind(Arc::new(connect(Side::Source, spec, None, tag).await?.within(memory)), spec, manner).await
+    /// Connects to what is declared, and to every shard behind it, or in the manner that a run has
+    /// chosen. What is read there is held within `memory`.
+    pub async fn connect(
+        spec: &ConnectionSpec,
+        tag: &str,
+        memory: &Memory,
+        manner: Option<Manner>,
+    ) -> Result<Self, Fault> {
+        Self::behind(
+            Arc::new(connect(Side::Source, spec, None, tag).await?.within(memory)),
+            spec,
+            manner,
+        )
+        .await
     }
 
-    /// Connects to every shard behind a deployment that was reached as `spec` says, or in the manner that a run has chosen.
-    pub async fn behind(entry: Arc<Deployment>, spec: &ConnectionSpec, manner: Option<Manner>) -> Result<Self, Fault> {
-        let itself = |name: &str| vec![ShardSource { name: ShardName(name.to_owned()), deployment: Arc::clone(&entry) }];
+    /// Connects to every shard behind a deployment that was reached as `spec` says, or in the
+    /// manner that a run has chosen.
+    pub async fn behind(
+        entry: Arc<Deployment>,
+        spec: &ConnectionSpec,
+        manner: Option<Manner>,
+    ) -> Result<Self, Fault> {
+        let itself = |name: &str| {
+            vec![ShardSource { name: ShardName(name.to_owned()), deployment: Arc::clone(&entry) }]
+        };
         let (shards, cluster, manner) = match &entry.topology {
             Topology::ReplicaSet(name) => (itself(name), None, Manner::Direct),
             Topology::Standalone => {
@@ -104,13 +130,18 @@ impl Source {
             Topology::Sharded => {
                 let cluster = Cluster::discover(&entry).await?;
                 let (reached, manner) = match manner {
-                    Some(Manner::ThroughRouter { unreached }) => (Vec::new(), Manner::ThroughRouter { unreached }),
-                    Some(Manner::Direct) => (reach(&entry, &cluster.shards, spec).await, Manner::Direct),
+                    Some(Manner::ThroughRouter { unreached }) => {
+                        (Vec::new(), Manner::ThroughRouter { unreached })
+                    }
+                    Some(Manner::Direct) => {
+                        (reach(&entry, &cluster.shards, spec).await, Manner::Direct)
+                    }
                     None => {
                         let reached = reach(&entry, &cluster.shards, spec).await;
                         match Manner::choose(&entry, &reached).await? {
                             Manner::Direct => (reached, Manner::Direct),
-                            // The choice is for good, and the router may have waited for an election.
+                            // The choice is for good, and the router may have waited for an
+                            // election.
                             Manner::ThroughRouter { .. } => {
                                 let again = reach(&entry, &cluster.shards, spec).await;
                                 let manner = Manner::choose(&entry, &again).await?;
@@ -123,7 +154,9 @@ impl Source {
                     Manner::ThroughRouter { .. } => itself(behind_router::NAME),
                     Manner::Direct => {
                         let each = reached.into_iter();
-                        let each = each.map(|(name, reached)| reached.map(|deployment| ShardSource { name, deployment }));
+                        let each = each.map(|(name, reached)| {
+                            reached.map(|deployment| ShardSource { name, deployment })
+                        });
                         each.collect::<Result<_, Fault>>()?
                     }
                 };
@@ -171,58 +204,76 @@ impl Source {
     /// The shard that holds a collection that is not sharded.
     pub async fn home_of(&self, namespace: &Namespace) -> Result<&ShardSource, Fault> {
         let home = match self.tells_shards_apart() {
-            // From 8.0 on one may lie on another shard than its database's primary; the cluster then lists it with its one chunk.
+            // From 8.0 on one may lie on another shard than its database's primary; the cluster
+            // then lists it with its one chunk.
             true => match topology::map_of(&self.entry, namespace).await? {
-                Some(map) => map.shards().into_iter().next().and_then(|name| self.shard(&ShardName(name.to_owned()))),
-                None => topology::home(&self.entry, &namespace.db).await?.and_then(|home| self.shard(&home.primary)),
+                Some(map) => map
+                    .shards()
+                    .into_iter()
+                    .next()
+                    .and_then(|name| self.shard(&ShardName(name.to_owned()))),
+                None => topology::home(&self.entry, &namespace.db)
+                    .await?
+                    .and_then(|home| self.shard(&home.primary)),
             },
             false => self.shards.first(),
         };
         home.ok_or_else(|| {
-            Fault::new(FaultCode::ChunksMoved, format!("no shard that was there when the run began has {namespace}"))
+            Fault::new(
+                FaultCode::ChunksMoved,
+                format!("no shard that was there when the run began has {namespace}"),
+            )
         })
     }
 
-    /// Makes sure that the source has the shards that it had. A router reads whatever shards there are.
+    /// Makes sure that the source has the shards that it had. A router reads whatever shards there
+    /// are.
     pub async fn check_shards(&self) -> Result<(), Fault> {
         if !self.tells_shards_apart() {
             return Ok(());
         }
         let now = topology::shard_names(&self.entry).await?;
-        let added = now.iter().find(|name| self.shard(name).is_none()).map(|name| format!("the shard {name} was added to"));
-        let removed = self.names().find(|name| !now.contains(name)).map(|name| format!("the shard {name} was removed from"));
+        let added = now
+            .iter()
+            .find(|name| self.shard(name).is_none())
+            .map(|name| format!("the shard {name} was added to"));
+        let removed = self
+            .names()
+            .find(|name| !now.contains(name))
+            .map(|name| format!("the shard {name} was removed from"));
         match added.or(removed) {
             None => Ok(()),
-            Some(what) => {
-                Err(Fault::new(FaultCode::ChunksMoved, format!("{what} the source at {} since the run began", self.entry.hosts)))
-            }
+            Some(what) => Err(Fault::new(
+                FaultCode::ChunksMoved,
+                format!("{what} the source at {} since the run began", self.entry.hosts),
+            )),
         }
     }
 
-    /// Writes a note to every shard's oplog: what was acknowledged before the call is at or before its shard's time, and the streams
-    /// will tell that they have come so far.
+    /// Writes a note to every shard's oplog: what was acknowledged before the call is at or before
+    /// its shard's time, and the streams will tell that they have come so far.
     pub async fn notes(&self, message: &str) -> Result<Times, Fault> {
-        let notes = self
-            .shards
-            .iter()
-            .map(|shard| async { Ok::<_, Fault>((shard.name.clone(), shard.deployment.oplog_note(message).await?)) });
+        let notes = self.shards.iter().map(|shard| async {
+            Ok::<_, Fault>((shard.name.clone(), shard.deployment.oplog_note(message).await?))
+        });
         let notes = try_join_all(notes).await?.into_iter().collect();
         if self.is_behind_router() {
-            // The shards wrote theirs at different times, of which the newest was told: the others come past it by this one.
+            // The shards wrote theirs at different times, of which the newest was told: the others
+            // come past it by this one.
             self.entry.oplog_note(message).await?;
         }
         Ok(notes)
     }
 
-    /// The newest majority-committed operation of every shard. A router does not tell it: what it knows of may be newer.
+    /// The newest majority-committed operation of every shard. A router does not tell it: what it
+    /// knows of may be newer.
     pub async fn majority_optimes(&self) -> Result<Times, Fault> {
         if self.is_behind_router() {
             return self.notes("cutover: how far").await;
         }
-        let looks = self
-            .shards
-            .iter()
-            .map(|shard| async { Ok::<_, Fault>((shard.name.clone(), shard.deployment.majority_optime().await?)) });
+        let looks = self.shards.iter().map(|shard| async {
+            Ok::<_, Fault>((shard.name.clone(), shard.deployment.majority_optime().await?))
+        });
         Ok(try_join_all(looks).await?.into_iter().collect())
     }
 
@@ -233,7 +284,10 @@ impl Source {
             return self.entry.operation_time().await;
         }
         let optimes = self.majority_optimes().await?;
-        optimes.into_values().max().ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
+        optimes
+            .into_values()
+            .max()
+            .ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
     }
 
     /// Makes a shard that is idle tell that it has come past what the others have told.
@@ -244,7 +298,8 @@ impl Source {
         idle.deployment.oplog_note("cutover: nothing here").await
     }
 
-    /// Makes sure that the entry knows of a time that a shard has told, so that it can be read as of it.
+    /// Makes sure that the entry knows of a time that a shard has told, so that it can be read as
+    /// of it.
     pub async fn introduce(&self, time: ClusterTime) -> Result<(), Fault> {
         if !self.is_sharded() {
             return Ok(());

@@ -1,4 +1,7 @@
-//! One run's work from its start points to its tail: catalogue, copy, indexes, changes. Begins wherever the checkpoints say.
+//! One run's work from its start points to its tail: catalogue, copy, indexes, changes. Begins
+//! wherever the checkpoints say.
+
+pub(super) mod report;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -11,16 +14,16 @@ use schemas::spec::MigrationSpec;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::apply::definitions::Mends;
 use super::capped::aside;
 use super::capped::bound::{self, Bound};
 use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::{Checkpoints, ShardRow};
-use super::doubled::Doubled;
-use super::identity::Identity;
-use super::mend::Mends;
+use super::copy::Restarts;
+use super::destination::duplicate_fields::Doubled;
 use super::progress::Progress;
-use super::sharded::Restarts;
+use super::run::identity::Identity;
 use super::source::{Source, Times};
 use super::tail::{Tail, Traits};
 use super::tuning::Tuning;
@@ -29,11 +32,13 @@ use crate::mongo::Deployment;
 
 /// Collections created, listed or sized at once: small commands, each mostly a wait.
 pub(super) const SMALL_COMMANDS: usize = 8;
-/// Readers, each with its writer, that a copy begins with unless the declaration says otherwise: two for each core, since a pair mostly
-/// waits for its servers, between bounds that fit the memory bound. How many there are then is found by trying.
+/// Readers, each with its writer, that a copy begins with unless the declaration says otherwise:
+/// two for each core, since a pair mostly waits for its servers, between bounds that fit the memory
+/// bound. How many there are then is found by trying.
 const WORKERS: std::ops::RangeInclusive<usize> = 4..=8;
 
-/// How long errors that may pass are waited out before the run is said to have failed: longer than an election.
+/// How long errors that may pass are waited out before the run is said to have failed: longer than
+/// an election.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pauses between tries double from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -97,8 +102,13 @@ impl Sync {
 
     async fn work(&self) -> Result<(), Fault> {
         let shards: BTreeSet<_> = self.source.names().cloned().collect();
-        if let Some(gone) = self.progress.shards().iter().find(|shard| !shards.contains(shard.name())) {
-            let message = format!("the shard {} is no longer there, and the run has read from it", gone.name());
+        if let Some(gone) =
+            self.progress.shards().iter().find(|shard| !shards.contains(shard.name()))
+        {
+            let message = format!(
+                "the shard {} is no longer there, and the run has read from it",
+                gone.name()
+            );
             return Err(Fault::new(FaultCode::ChunksMoved, message));
         }
         for name in &shards {
@@ -111,8 +121,10 @@ impl Sync {
             copied = self.until_copied() => copied?,
         };
         let tail = self.patiently(|| Box::pin(self.tail(&copied)));
-        let verify = self.patiently(|| Box::pin(async { self.verifier.run(&self.sides(), &copied).await }));
-        let order = self.patiently(|| Box::pin(async { self.keeper.watch(&self.sides(), &copied).await }));
+        let verify =
+            self.patiently(|| Box::pin(async { self.verifier.run(&self.sides(), &copied).await }));
+        let order =
+            self.patiently(|| Box::pin(async { self.keeper.watch(&self.sides(), &copied).await }));
         tokio::select! {
             ended = tail => ended,
             ended = verify => ended,
@@ -127,7 +139,8 @@ impl Sync {
             tokio::time::sleep(SHARDS_EVERY).await;
             match self.source.check_shards().await {
                 Err(fault) if !fault.retryable => return fault,
-                // Whether the router answers is watched elsewhere; before the end it is asked once more.
+                // Whether the router answers is watched elsewhere; before the end it is asked once
+                // more.
                 Ok(()) | Err(_) => {}
             }
         }
@@ -145,7 +158,8 @@ impl Sync {
         }
     }
 
-    /// Copies what is not copied yet. Gives the times by which the documents of each shard had been read.
+    /// Copies what is not copied yet. Gives the times by which the documents of each shard had been
+    /// read.
     async fn until_copied(&self) -> Result<Times, Fault> {
         self.patiently(|| {
             Box::pin(async {
@@ -159,7 +173,9 @@ impl Sync {
         .await?;
         let rows = self.rows().await?;
         let copied = self.source.names().zip(rows).map(|(name, row)| {
-            let copied = row.copied.ok_or_else(|| Fault::new(FaultCode::Internal, "a copy ended and its end was not stored"));
+            let copied = row.copied.ok_or_else(|| {
+                Fault::new(FaultCode::Internal, "a copy ended and its end was not stored")
+            });
             Ok((name.clone(), copied?))
         });
         copied.collect()
@@ -170,13 +186,19 @@ impl Sync {
         let mut rows = Vec::with_capacity(self.source.shards.len());
         for name in self.source.names() {
             let row = self.checkpoints.shard(&name.0).await?;
-            rows.push(row.ok_or_else(|| Fault::new(FaultCode::Internal, format!("{name} has no start point")))?);
+            rows.push(row.ok_or_else(|| {
+                Fault::new(FaultCode::Internal, format!("{name} has no start point"))
+            })?);
         }
         Ok(rows)
     }
 
-    /// Tries again what may pass, for as long as there is patience; time in which it went well gives patience back.
-    async fn patiently<'a, T>(&self, work: impl Fn() -> BoxFuture<'a, Result<T, Fault>>) -> Result<T, Fault> {
+    /// Tries again what may pass, for as long as there is patience; time in which it went well
+    /// gives patience back.
+    async fn patiently<'a, T>(
+        &self,
+        work: impl Fn() -> BoxFuture<'a, Result<T, Fault>>,
+    ) -> Result<T, Fault> {
         self.patiently_with(&|fault| self.progress.set_error(fault), work).await
     }
 
@@ -231,14 +253,16 @@ impl Sync {
         self.destination.read_shard_keys().await?;
         let listed = catalog::list(&self.destination, &self.spec.namespaces.scope).await?;
         let created = self.progress.created();
-        aside::drop_left(&self.destination, &self.spec.namespaces.scope, created.iter().cloned()).await?;
+        aside::drop_left(&self.destination, &self.spec.namespaces.scope, created.iter().cloned())
+            .await?;
         for info in listed.values().filter(|info| created.contains(&info.namespace)) {
             if let Some(bound) = info.options().and_then(Bound::of) {
                 // Made before a crash that came before this, or bounded by somebody since.
                 bound::lift(&self.destination, &info.namespace, bound).await?;
             }
         }
-        let traits: HashMap<_, _> = listed.into_iter().map(|(namespace, info)| (namespace, Traits::of(&info))).collect();
+        let traits: HashMap<_, _> =
+            listed.into_iter().map(|(namespace, info)| (namespace, Traits::of(&info))).collect();
         let recopied = self.checkpoints.recopied().await?.into_iter().collect();
         let copied = copied.values().copied().max();
         let tail = Tail {
@@ -247,7 +271,8 @@ impl Sync {
             checkpoints: self.checkpoints.clone(),
             progress: Arc::clone(&self.progress),
             scope: self.spec.namespaces.scope.clone(),
-            copied: copied.ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))?,
+            copied: copied
+                .ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))?,
             traits: Mutex::new(traits),
             recopied: Mutex::new(recopied),
             records: Mutex::default(),
@@ -266,11 +291,14 @@ impl Sync {
     }
 }
 
-/// How a sync ended that may have been told to stop: what went wrong meanwhile and may pass is met again when it starts.
+/// How a sync ended that may have been told to stop: what went wrong meanwhile and may pass is met
+/// again when it starts.
 fn unless_stopped(ended: Result<(), Fault>, stop: &CancellationToken) -> Result<(), Fault> {
     match ended {
         Err(fault) if fault.retryable && stop.is_cancelled() => {
-            tracing::info!(code = %fault.code, error = %fault.message, "stopped while trying again");
+            tracing::info!(
+                code = %fault.code, error = %fault.message, "stopped while trying again",
+            );
             Ok(())
         }
         ended => ended,

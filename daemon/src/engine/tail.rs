@@ -1,27 +1,33 @@
-//! Follows the source's changes: reads the stream ahead, applies it in rounds, stores how far it has come.
+//! Follows the source's changes: reads the stream ahead, applies it in rounds, stores how far it
+//! has come.
 //!
 //! ```text
-//! change stream --batches--> reader --bounded--> merge --> rounds --by key--> workers --> checkpoint
-//! change stream --batches--> reader --bounded--/             \-- a definition: alone, between rounds
+//! change stream --batches--> reader --bounded--> merge --> rounds --key--> workers --> checkpoint
+//! change stream --batches--> reader --bounded--/       \-- a definition: alone, between rounds
 //! ```
 //!
-//! Each shard of a cluster has a stream; a replica set has one. They are merged by cluster time. A shard that is idle does not tell
-//! how far it has come, and holds the others up: a note in its oplog makes it tell.
+//! Each shard of a cluster has a stream; a replica set has one. They are merged by cluster time. A
+//! shard that is idle does not tell how far it has come, and holds the others up: a note in its
+//! oplog makes it tell.
 //!
-//! A round is whatever has arrived, up to a bound: it grows with the backlog, and shrinks to one event where there is none. Events
-//! of one key go to one lane, in their order. The checkpoint is stored when a whole round is applied by every worker, so that it
-//! never passes an event that is not. Before and after a definition it is synced to disk: a rename must not meet again what came
+//! A round is whatever has arrived, up to a bound: it grows with the backlog, and shrinks to one
+//! event where there is none. Events of one key go to one lane, in their order. The checkpoint is
+//! stored when a whole round is applied by every worker, so that it never passes an event that is
+//! not. Before and after a definition it is synced to disk: a rename must not meet again what came
 //! before it.
 
-mod dropped;
-mod held;
-mod idle;
-mod keys;
-mod moment;
-mod named;
-mod position;
+pub(super) mod atomic_apply_ops;
+mod collection_identity;
+mod distributed_transaction;
+mod idle_shard;
+pub mod merge;
+pub mod oplog_rollover;
+mod read_ahead;
+mod resume_point;
+pub mod shard_ddl;
+mod shard_drop;
+mod shard_key_delete;
 pub(super) mod stream;
-pub(super) mod untold;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,31 +42,32 @@ use schemas::spec::{RateLimit, ShardingSpec};
 use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use self::distributed_transaction::Moments;
+use self::idle_shard::Idle;
+use self::merge::{Lane, Merge, Passed};
+use self::read_ahead::Held;
+use self::resume_point::Position;
+use self::shard_ddl::Told;
+use self::shard_drop::Dropped;
+use self::shard_key_delete::Keys;
+use super::apply::coalesce;
+use super::apply::definitions::{Mends, Tried};
+use super::apply::route::{self, Group};
 use super::apply::{Applier, Order};
 use super::capped::keeper::Keeper;
 use super::capped::sequence::Sequence;
 use super::catalog::{self, CollectionInfo, Kind};
+use super::change_event::{Change, Definition, Event, Op, What};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow, ToldRow};
 use super::concurrent::{self, Piece};
-use super::doubled::Doubled;
-use super::event::{Change, Definition, Event, Op, What};
-use super::lane::{self, Group};
-use super::mend::{Mends, Tried};
-use super::merge::{Lane, Merge, Passed};
+use super::destination::duplicate_fields::Doubled;
 use super::progress::Progress;
 use super::source::Source;
-use super::told::Told;
 use super::tuning::Tuning;
 use super::verify::Verifier;
-use super::{element, fold, key};
+use super::{document_key, element};
 use crate::memory::Share;
 use crate::mongo::{Deployment, timestamp};
-use dropped::Dropped;
-use held::Held;
-use idle::Idle;
-use keys::Keys;
-use moment::Moments;
-use position::Position;
 use stream::Batch;
 
 /// Replies read ahead of what is being applied.
@@ -157,7 +164,10 @@ struct Round {
 }
 
 /// Waits for the next reply of a shard that is wanted; `None`: there is no more of it.
-async fn next(arrived: &mut [mpsc::Receiver<Batch>], merge: &Merge<Event>) -> (Lane, Option<Batch>) {
+async fn next(
+    arrived: &mut [mpsc::Receiver<Batch>],
+    merge: &Merge<Event>,
+) -> (Lane, Option<Batch>) {
     std::future::poll_fn(|context| {
         for lane in merge.wanted() {
             if let std::task::Poll::Ready(batch) = arrived[lane].poll_recv(context) {
@@ -170,15 +180,19 @@ async fn next(arrived: &mut [mpsc::Receiver<Batch>], merge: &Merge<Event>) -> (L
 }
 
 impl Tail {
-    /// Follows the streams until it is stopped, or fails. What was applied is in the checkpoints then. `from`: where each shard's tail
-    /// stands, in the order of the shards.
+    /// Follows the streams until it is stopped, or fails. What was applied is in the checkpoints
+    /// then. `from`: where each shard's tail stands, in the order of the shards.
     pub async fn follow(&self, from: &[ShardRow]) -> Result<(), Fault> {
         self.finish_copies().await?;
         let ahead = if from.len() > 1 { READ_AHEAD_OF_SEVERAL } else { READ_AHEAD };
-        let (senders, mut arrived): (Vec<_>, Vec<_>) = from.iter().map(|_| mpsc::channel(ahead)).unzip();
+        let (senders, mut arrived): (Vec<_>, Vec<_>) =
+            from.iter().map(|_| mpsc::channel(ahead)).unzip();
         let missing: Vec<Notify> = from.iter().map(|_| Notify::new()).collect();
         let lanes = self.source.shards.iter().zip(from).zip(senders).zip(&missing);
-        let read = try_join_all(lanes.map(|(((shard, from), batches), missing)| self.read(shard, from, batches, missing)));
+        let read =
+            try_join_all(lanes.map(|(((shard, from), batches), missing)| {
+                self.read(shard, from, batches, missing)
+            }));
         let apply = self.apply(from, &mut arrived, &missing);
         // The one ends when the other fails.
         tokio::pin!(read, apply);
@@ -186,14 +200,16 @@ impl Tail {
             ended = &mut read => ended.map(drop),
             ended = &mut apply => return ended,
         };
-        // The readers are gone, and their channels end. What arrived before is applied all the same.
+        // The readers are gone, and their channels end. What arrived before is applied all the
+        // same.
         read.set(try_join_all(Vec::new()));
         apply.await?;
         match ended {
             _ if self.stop.is_cancelled() => Ok(()),
             // The first shard to tell so need not be the only one.
             Err(fault) if fault.code == FaultCode::ResumePointLost && self.source.is_sharded() => {
-                let found = super::held::look(&self.source, &self.checkpoints, &self.progress).await?;
+                let found =
+                    oplog_rollover::look(&self.source, &self.checkpoints, &self.progress).await?;
                 Err(found.fault().unwrap_or(fault))
             }
             ended => ended,
@@ -201,7 +217,12 @@ impl Tail {
     }
 
     /// `missing`: is told for each lane that it holds up all others.
-    async fn apply(&self, from: &[ShardRow], arrived: &mut [mpsc::Receiver<Batch>], missing: &[Notify]) -> Result<(), Fault> {
+    async fn apply(
+        &self,
+        from: &[ShardRow],
+        arrived: &mut [mpsc::Receiver<Batch>],
+        missing: &[Notify],
+    ) -> Result<(), Fault> {
         let mut held = Held::nothing(from.len());
         let mut merge = Merge::new(from.iter().map(|row| row.applied.unwrap_or(row.start)));
         let mut position = Position::at(from);
@@ -246,12 +267,16 @@ impl Tail {
             }
             // All that can be applied of what has arrived.
             loop {
-                let Round { events, bytes, shares } = self.take_round(&mut merge, &mut held, arrived);
-                let is_last = events.len() < self.tuning.round_events && bytes < self.tuning.round_bytes;
-                let passed: Vec<(Lane, Passed)> =
-                    (0..from.len()).filter_map(|lane| Some((lane, merge.take_told(lane)?))).collect();
+                let Round { events, bytes, shares } =
+                    self.take_round(&mut merge, &mut held, arrived);
+                let is_last =
+                    events.len() < self.tuning.round_events && bytes < self.tuning.round_bytes;
+                let passed: Vec<(Lane, Passed)> = (0..from.len())
+                    .filter_map(|lane| Some((lane, merge.take_told(lane)?)))
+                    .collect();
                 let _round = self.gate.read().await;
-                self.apply_events(events, &mut position, &mut told, &mut keys, &mut moments).await?;
+                self.apply_events(events, &mut position, &mut told, &mut keys, &mut moments)
+                    .await?;
                 drop(shares);
                 for (lane, passed) in passed {
                     position.pass(lane, passed.token, passed.time);
@@ -272,9 +297,16 @@ impl Tail {
     }
 
     /// Takes what can be applied now, up to the bounds of a round.
-    fn take_round(&self, merge: &mut Merge<Event>, held: &mut Held, arrived: &mut [mpsc::Receiver<Batch>]) -> Round {
+    fn take_round(
+        &self,
+        merge: &mut Merge<Event>,
+        held: &mut Held,
+        arrived: &mut [mpsc::Receiver<Batch>],
+    ) -> Round {
         let mut round = Round::default();
-        let is_full = |round: &Round| round.events.len() >= self.tuning.round_events || round.bytes >= self.tuning.round_bytes;
+        let is_full = |round: &Round| {
+            round.events.len() >= self.tuning.round_events || round.bytes >= self.tuning.round_bytes
+        };
         loop {
             while !is_full(&round)
                 && let Some((lane, event)) = merge.pop()
@@ -301,23 +333,31 @@ impl Tail {
         }
     }
 
-    /// Which definitions were told by which shard; nothing where there is one shard alone, whose every word counts.
+    /// Which definitions were told by which shard; nothing where there is one shard alone, whose
+    /// every word counts.
     async fn told(&self) -> Result<Told, Fault> {
         let rows = self.checkpoints.told().await?;
         let lane = |name| self.source.names().position(|shard| shard == name);
-        let told = rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)));
+        let told =
+            rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)));
         let told = Told::stored(told, self.checkpoints.identities().await?);
         Ok(if self.source.is_behind_router() { told.in_one_stream() } else { told })
     }
 
-    async fn store(&self, position: &mut Position, told: &mut Told, durable: bool) -> Result<(), Fault> {
+    async fn store(
+        &self,
+        position: &mut Position,
+        told: &mut Told,
+        durable: bool,
+    ) -> Result<(), Fault> {
         let name = |lane: Lane| self.source.shards[lane].name.clone();
         let lanes = position.take_changed(name);
         if lanes.is_empty() {
             return Ok(());
         }
         let changed = told.take_changed().into_iter();
-        let told = changed.map(|(kind, lane, times)| ToldRow { kind, shard: name(lane), times }).collect();
+        let told =
+            changed.map(|(kind, lane, times)| ToldRow { kind, shard: name(lane), times }).collect();
         self.checkpoints.store_tail(lanes, told, durable).await?;
         position.stored = Instant::now();
         Ok(())
@@ -337,18 +377,31 @@ impl Tail {
             match self.unless_odd(event.what)? {
                 What::Change(change) => {
                     let (change, is_named) = match event.uuid.as_deref() {
-                        Some(uuid) if self.source.is_sharded() => self.named(change, uuid, told, &mut keys.strangers).await?,
+                        Some(uuid) if self.source.is_sharded() => {
+                            self.named(change, uuid, told, &mut keys.strangers).await?
+                        }
                         Some(_) | None => (change, true),
                     };
                     let is_alone = !self.source.is_sharded()
                         || !moments.deletes_changed(lane, event.time, &change)
                             && is_named
-                            && keys.names_document(&self.source, &change, event.uuid.as_deref(), newest).await?;
+                            && keys
+                                .names_document(
+                                    &self.source,
+                                    &change,
+                                    event.uuid.as_deref(),
+                                    newest,
+                                )
+                                .await?;
                     if is_alone {
                         changes.push(change);
                     } else {
                         let Change { namespace, id, .. } = change;
-                        changes.push(Change { namespace: namespace.clone(), id: id.clone(), op: Op::Delete });
+                        changes.push(Change {
+                            namespace: namespace.clone(),
+                            id: id.clone(),
+                            op: Op::Delete,
+                        });
                         changes.push(Change { namespace, id, op: Op::Reread });
                     }
                     position.pass(lane, event.token, event.time);
@@ -357,7 +410,9 @@ impl Tail {
                 What::Definition(definition) => {
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
                     keys.forget();
-                    if self.source.is_sharded() && !told.is_new(lane, &event.kind, &definition, event.uuid.as_deref()) {
+                    if self.source.is_sharded()
+                        && !told.is_new(lane, &event.kind, &definition, event.uuid.as_deref())
+                    {
                         position.pass(lane, event.token, event.time);
                         position.count(lane);
                         continue;
@@ -365,7 +420,13 @@ impl Tail {
                     self.store(position, told, true).await?;
                     let judged = match &definition {
                         Definition::Drop(namespace) if self.source.is_sharded() => {
-                            self.dropped(lane, namespace, event.uuid.as_deref(), told.identity(namespace)).await?
+                            self.dropped(
+                                lane,
+                                namespace,
+                                event.uuid.as_deref(),
+                                told.identity(namespace),
+                            )
+                            .await?
                         }
                         _ => Dropped::Gone,
                     };
@@ -375,17 +436,25 @@ impl Tail {
                             position.count(lane);
                             continue;
                         }
-                        (Dropped::Doubtful, Definition::Drop(namespace)) => self.copy_anew(namespace).await,
-                        (Dropped::Gone | Dropped::Doubtful, definition) => self.define(definition, event.time).await,
+                        (Dropped::Doubtful, Definition::Drop(namespace)) => {
+                            self.copy_anew(namespace).await
+                        }
+                        (Dropped::Gone | Dropped::Doubtful, definition) => {
+                            self.define(definition, event.time).await
+                        }
                     };
                     match defined {
-                        // Documents of a shard that has yet to tell of the index, or that could not build it, need not fit it.
+                        // Documents of a shard that has yet to tell of the index, or that could not
+                        // build it, need not fit it.
                         Err(fault)
                             if self.source.is_sharded()
                                 && !fault.retryable
                                 && matches!(definition, Definition::CreateIndexes(..)) =>
                         {
-                            tracing::warn!(shard = %self.source.shards[lane].name, error = %fault.message, "left to the next shard that tells of it");
+                            tracing::warn!(
+                                shard = %self.source.shards[lane].name, error = %fault.message,
+                                "left to the next shard that tells of it",
+                            );
                             told.take_back(&event.kind);
                         }
                         defined => defined?,
@@ -401,19 +470,31 @@ impl Tail {
                 }
                 What::Nothing | What::Odd(..) => position.pass(lane, event.token, event.time),
                 What::Unknown(kind, namespace) => {
-                    let concerned = namespace.as_ref().is_none_or(|namespace| self.concerns(namespace));
+                    let concerned =
+                        namespace.as_ref().is_none_or(|namespace| self.concerns(namespace));
                     if !concerned {
-                        tracing::info!(kind, ?namespace, "a change of a kind that is not known, of what is not carried");
+                        tracing::info!(
+                            kind,
+                            ?namespace,
+                            "a change of a kind that is not known, of what is not carried"
+                        );
                         position.pass(lane, event.token, event.time);
                         continue;
                     }
-                    // What came before it is applied, and where the run stands is kept: who knows it can go on from there.
+                    // What came before it is applied, and where the run stands is kept: who knows
+                    // it can go on from there.
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
-                    let of = namespace.map(|namespace| format!(" of {namespace}")).unwrap_or_default();
-                    let message = format!("the source's change stream tells of a {kind}{of}, which this version cannot carry");
-                    let remedy = "install a version of cutoverd that knows it, which goes on from here while the source's oplog lasts; or \
+                    let of =
+                        namespace.map(|namespace| format!(" of {namespace}")).unwrap_or_default();
+                    let message = format!(
+                        "the source's change stream tells of a {kind}{of}, which this version \
+                         cannot carry"
+                    );
+                    let remedy = "install a version of cutoverd that knows it, which goes on from \
+                         here while the source's oplog lasts; or \
                                   raise `generation` to run again from scratch";
-                    let fault = Fault::new(FaultCode::UnsupportedChange, message).with_remedy(remedy);
+                    let fault =
+                        Fault::new(FaultCode::UnsupportedChange, message).with_remedy(remedy);
                     return Err(Fault { retryable: true, ..fault });
                 }
             }
@@ -421,17 +502,22 @@ impl Tail {
         self.apply_changes(changes, position.time).await
     }
 
-    /// Sees that an event is of nothing in scope whose name is no UTF-8: that can be called by no name, and must not be left out.
+    /// Sees that an event is of nothing in scope whose name is no UTF-8: that can be called by no
+    /// name, and must not be left out.
     fn unless_odd(&self, what: What) -> Result<What, Fault> {
         let What::Odd(namespace, kind, otherwise) = what else { return Ok(what) };
         // One that goes was never carried.
         let goes = matches!(kind.as_str(), "drop" | "dropDatabase" | "dropIndexes");
-        let is_in_scope =
-            self.scope.contains(&namespace) || catalog::owner_of(&namespace).is_some_and(|it| self.scope.contains(&it));
+        let is_in_scope = self.scope.contains(&namespace)
+            || catalog::owner_of(&namespace).is_some_and(|it| self.scope.contains(&it));
         if is_in_scope && !goes {
-            let message = format!("the source has {namespace}, whose name is no UTF-8 (seen in its change stream: {kind})");
+            let message = format!(
+                "the source has {namespace}, whose name is no UTF-8 (seen in its change stream: \
+                 {kind})"
+            );
             return Err(Fault::new(FaultCode::UnsupportedChange, message).with_remedy(
-                "give it another name on the source, or leave it out with namespaces.exclude, and raise `generation` to run again from scratch",
+                "give it another name on the source, or leave it out with namespaces.exclude, and \
+                 raise `generation` to run again from scratch",
             ));
         }
         Ok(otherwise.map_or(What::Nothing, What::Definition))
@@ -449,7 +535,8 @@ impl Tail {
         let mut touched = Vec::new();
         let tracking = self.verifier.is_tracking();
         let mut changed: HashMap<Namespace, HashSet<Vec<u8>>> = HashMap::new();
-        let namespaces: HashSet<&Namespace> = changes.iter().map(|change| &change.namespace).collect();
+        let namespaces: HashSet<&Namespace> =
+            changes.iter().map(|change| &change.namespace).collect();
         for namespace in namespaces {
             self.see(namespace).await?;
         }
@@ -469,9 +556,12 @@ impl Tail {
                 self.doubled.add(&change.namespace).await?;
             }
             if tracking {
-                changed.entry(change.namespace.clone()).or_default().insert(change.id.as_bytes().to_vec());
+                changed
+                    .entry(change.namespace.clone())
+                    .or_default()
+                    .insert(change.id.as_bytes().to_vec());
             }
-            let hash = key::hash(&change.id, traits.collated);
+            let hash = document_key::hash(&change.id, traits.collated);
             let group = match groups.get_mut(&change.namespace) {
                 Some(group) => group,
                 None => groups.entry(change.namespace.clone()).or_default(),
@@ -484,9 +574,10 @@ impl Tail {
         }
         self.progress.set_last_change(newest);
         self.note_created(touched).await?;
-        let applier = Applier { tail: self, as_of: timestamp(newest), expect_present: newest > self.copied };
+        let applier =
+            Applier { tail: self, as_of: timestamp(newest), expect_present: newest > self.copied };
         let applier = &applier;
-        let lanes = lane::lanes(groups, &self.tuning).into_iter().map(|lane| -> Piece<'_, ()> {
+        let lanes = route::lanes(groups, &self.tuning).into_iter().map(|lane| -> Piece<'_, ()> {
             Box::pin(async move {
                 let is_capped = self.traits_of(&lane.namespace).capped;
                 let order = if is_capped { Order::Kept } else { Order::Free };
@@ -494,7 +585,7 @@ impl Tail {
                     true => self.sequence(&lane.namespace, &lane.changes, applier.as_of).await?,
                     false => Sequence::default(),
                 };
-                for mut round in fold::fold(lane.changes, &self.tuning) {
+                for mut round in coalesce::fold(lane.changes, &self.tuning) {
                     sequence.arrange(&mut round);
                     applier.apply(&lane.namespace, &round, order).await?;
                 }
@@ -502,15 +593,19 @@ impl Tail {
             })
         });
         let changed = changed.into_iter().flat_map(|(namespace, ids)| {
-            ids.into_iter().filter_map(move |id| Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?)))
+            ids.into_iter().filter_map(move |id| {
+                Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?))
+            })
         });
-        // Side by side: what is queued is compared only once the gate is free, and the round is over.
+        // Side by side: what is queued is compared only once the gate is free, and the round is
+        // over.
         let queued = self.verifier.changed(changed.collect());
         tokio::try_join!(concurrent::all(self.tuning.workers, lanes.collect()), queued).map(drop)
     }
 
-    /// What a change of this namespace belongs to, if it is carried: a collection in scope, or one whose buckets these are. What
-    /// the name no longer stands for on the destination is a state of the source that was over before the copy read it.
+    /// What a change of this namespace belongs to, if it is carried: a collection in scope, or one
+    /// whose buckets these are. What the name no longer stands for on the destination is a state of
+    /// the source that was over before the copy read it.
     pub(super) fn carried(&self, namespace: &Namespace) -> Option<(Namespace, Traits)> {
         let owner = catalog::owner_of(namespace);
         let is_bucket = owner.is_some();
@@ -530,7 +625,8 @@ impl Tail {
     /// A first change makes the collection where there is none: the run is then its maker.
     pub(super) async fn note_created(&self, namespaces: Vec<Namespace>) -> Result<(), Fault> {
         let known = self.progress.created();
-        let new: Vec<Namespace> = namespaces.into_iter().filter(|namespace| !known.contains(namespace)).collect();
+        let new: Vec<Namespace> =
+            namespaces.into_iter().filter(|namespace| !known.contains(namespace)).collect();
         if !new.is_empty() {
             self.checkpoints.store_created(new.clone()).await?;
             self.progress.add_created(new);
@@ -540,7 +636,12 @@ impl Tail {
 
     /// What is known of a collection.
     pub(super) fn traits_of(&self, namespace: &Namespace) -> Traits {
-        self.traits.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied().unwrap_or_default()
+        self.traits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(namespace)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Notes what is known of a collection; `None`: it is gone.
@@ -554,11 +655,13 @@ impl Tail {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
     }
 
-    /// Notes that documents of a namespace were read again. Should it have had another name by then, a rename that is further on in
-    /// the stream would carry what was not read, or what belongs to another collection of that name: it then copies again.
+    /// Notes that documents of a namespace were read again. Should it have had another name by
+    /// then, a rename that is further on in the stream would carry what was not read, or what
+    /// belongs to another collection of that name: it then copies again.
     pub(super) async fn note_reread(&self, namespace: &Namespace) -> Result<(), Fault> {
         let time = self.source.newest_optime().await?;
-        let known = self.recopied.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
+        let known =
+            self.recopied.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
         match known {
             Some(known) if known.time >= time => Ok(()),
             Some(known) => self.set_recopied(namespace, Some(Recopied { time, ..known })).await,
@@ -569,6 +672,9 @@ impl Tail {
     /// Whether a namespace's data on the destination may be from after this time.
     pub(super) fn was_read_after(&self, namespace: &Namespace, time: ClusterTime) -> bool {
         let recopied = self.recopied.lock().unwrap_or_else(PoisonError::into_inner);
-        time <= self.copied || recopied.get(namespace).is_some_and(|recopied| !recopied.whole || time <= recopied.time)
+        time <= self.copied
+            || recopied
+                .get(namespace)
+                .is_some_and(|recopied| !recopied.whole || time <= recopied.time)
     }
 }

@@ -1,4 +1,5 @@
-//! Proves the copy: every document of both sides is compared byte for byte, and again whenever it has changed.
+//! Proves the copy: every document of both sides is compared byte for byte, and again whenever it
+//! has changed.
 //!
 //! ```text
 //! scan (once, in parts by _id) --unequal--> queue <--changed-- tail
@@ -6,21 +7,22 @@
 //!                                    recheck, exact --unequal twice--> open mismatches
 //! ```
 //!
-//! The scan reads both sides in the order of `_id` while the tail goes on, so that what it finds unequal may only be in motion: it
-//! goes to the queue. A recheck is exact. It stops the tail between two rounds, when the destination is what the source was at one
-//! cluster time, and reads the source as of that time. What the tail changes joins the queue before its checkpoint passes it, so
-//! that after the drain only the queue is left to compare. What others write to the destination joins it as well: see [`watch`]. All
-//! of it is on disk, and survives a restart.
+//! The scan reads both sides in the order of `_id` while the tail goes on, so that what it finds
+//! unequal may only be in motion: it goes to the queue. A recheck is exact. It stops the tail
+//! between two rounds, when the destination is what the source was at one cluster time, and reads
+//! the source as of that time. What the tail changes joins the queue before its checkpoint passes
+//! it, so that after the drain only the queue is left to compare. What others write to the
+//! destination joins it as well: see [`watch`]. All of it is on disk, and survives a restart.
 
 pub mod definitions;
 pub mod difference;
-pub mod own;
+mod foreign_writes;
+pub mod own_writes;
 mod reader;
 mod recheck;
 pub mod scan;
+mod status;
 pub mod store;
-mod tell;
-mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,16 +37,16 @@ use schemas::observed::{ForeignWrites, Mismatch};
 use schemas::spec::{MigrationSpec, VerifyMode};
 use tokio::sync::{RwLock, watch as watch_channel};
 
+use self::foreign_writes::Watch;
+use self::own_writes::OwnWrites;
+use super::apply::definitions::Mends;
 use super::catalog::buckets_of;
-use super::mend::Mends;
 use super::progress::Progress;
 use super::source::{Source, Times};
 use crate::mongo::Deployment;
 use definitions::Views;
-use own::OwnWrites;
 use store::Store;
 use store::tally::{Tallies, Tally};
-use watch::Watch;
 
 /// Above this lag comparing waits, and for how long before it looks again: the tail goes first.
 const YIELD_AT: Duration = Duration::from_secs(3);
@@ -57,7 +59,8 @@ const WAKE_EVERY: Duration = Duration::from_millis(500);
 const REVISIT: Duration = Duration::from_secs(5);
 /// Options and indexes are compared again this often while the run waits.
 const DEFINITIONS_EVERY: Duration = Duration::from_secs(15);
-/// Where it stands is counted anew at most this often: a queue of hundreds of thousands takes its time to count.
+/// Where it stands is counted anew at most this often: a queue of hundreds of thousands takes its
+/// time to count.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
 /// What the verification does now.
@@ -130,9 +133,11 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// The definitions that differ, and do so still once everything is applied that was known when they were seen first.
+    /// The definitions that differ, and do so still once everything is applied that was known when
+    /// they were seen first.
     pub(super) async fn differing_definitions(&self, views: Views) -> Result<Vec<Mismatch>, Fault> {
-        // A definition that the tail has not reached yet is no mismatch; between two rounds only the source can be ahead.
+        // A definition that the tail has not reached yet is no mismatch; between two rounds only
+        // the source can be ahead.
         let mut found = definitions::compare(self, views).await?;
         if !found.is_empty() {
             self.catch_up().await?;
@@ -183,13 +188,16 @@ impl Verifier {
         Ok(verifier)
     }
 
-    /// Whether a comparison of everything is still to come or under way. Where nothing is compared, none ever is, whatever asks for it.
+    /// Whether a comparison of everything is still to come or under way. Where nothing is compared,
+    /// none ever is, whatever asks for it.
     fn is_comparing(&self) -> bool {
         if self.mode == VerifyMode::Off {
             return false;
         }
-        matches!(*self.stage.lock().unwrap_or_else(PoisonError::into_inner), Stage::Waiting | Stage::Comparing)
-            || self.rescan.load(Ordering::Acquire)
+        matches!(
+            *self.stage.lock().unwrap_or_else(PoisonError::into_inner),
+            Stage::Waiting | Stage::Comparing
+        ) || self.rescan.load(Ordering::Acquire)
     }
 
     fn set_stage(&self, stage: Stage) {
@@ -203,7 +211,8 @@ impl Verifier {
         self.mismatches.store(counts.mismatches, Ordering::Relaxed);
         self.unequal.store(counts.unequal, Ordering::Relaxed);
         *self.tallies.lock().unwrap_or_else(PoisonError::into_inner) = counts.tallies;
-        *self.foreign.lock().unwrap_or_else(PoisonError::into_inner) = self.store.foreign_writes()?;
+        *self.foreign.lock().unwrap_or_else(PoisonError::into_inner) =
+            self.store.foreign_writes()?;
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         Ok(())
     }
@@ -216,7 +225,11 @@ impl Verifier {
 
     async fn count_now_and_then(self: &Arc<Self>) -> Result<(), Fault> {
         let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if counted.is_some_and(|at| at.elapsed() < COUNT_EVERY) { Ok(()) } else { self.count().await }
+        if counted.is_some_and(|at| at.elapsed() < COUNT_EVERY) {
+            Ok(())
+        } else {
+            self.count().await
+        }
     }
 
     async fn count(self: &Arc<Self>) -> Result<(), Fault> {
@@ -246,11 +259,16 @@ impl Verifier {
     }
 
     /// Queues documents that the comparison of whole collections found unequal.
-    async fn queue_unequal(&self, namespace: &Namespace, documents: Vec<RawDocumentBuf>) -> Result<(), Fault> {
+    async fn queue_unequal(
+        &self,
+        namespace: &Namespace,
+        documents: Vec<RawDocumentBuf>,
+    ) -> Result<(), Fault> {
         self.changed(documents.into_iter().map(|id| (namespace.clone(), id)).collect()).await
     }
 
-    /// Forgets what is queued and open of a namespace that is gone, and of its buckets where it had any.
+    /// Forgets what is queued and open of a namespace that is gone, and of its buckets where it had
+    /// any.
     pub async fn gone(&self, namespace: &Namespace) -> Result<(), Fault> {
         self.store.forget(buckets_of(namespace)).await?;
         self.store.forget(namespace.clone()).await
@@ -281,8 +299,13 @@ impl Verifier {
         self.look_at_definitions.store(true, Ordering::Release);
     }
 
-    /// Compares what is left once the source takes no more writes and everything is applied. An open mismatch is the fault.
-    pub async fn finish(self: &Arc<Self>, sides: &Sides, mark: Option<ClusterTime>) -> Result<(), Fault> {
+    /// Compares what is left once the source takes no more writes and everything is applied. An
+    /// open mismatch is the fault.
+    pub async fn finish(
+        self: &Arc<Self>,
+        sides: &Sides,
+        mark: Option<ClusterTime>,
+    ) -> Result<(), Fault> {
         // A daemon that has just started looks first at what stands compared.
         while self.is_comparing() {
             tokio::time::sleep(IDLE).await;
@@ -291,17 +314,24 @@ impl Verifier {
         self.store.requeue_mismatches().await?;
         self.recheck(sides, Until::Empty).await?;
         if let Some(mark) = mark {
-            // What others wrote until now is known once the destination's own stream has told of our mark.
+            // What others wrote until now is known once the destination's own stream has told of
+            // our mark.
             let mut watched = self.watched.subscribe();
             let told = tokio::select! {
                 told = watched.wait_for(|watched| *watched >= Some(mark)) => told.map(drop),
                 never = wake(&sides.destination) => match never {},
             };
-            told.map_err(|_| Fault::new(schemas::fault::FaultCode::Internal, "nobody follows the destination's changes"))?;
+            told.map_err(|_| {
+                Fault::new(
+                    schemas::fault::FaultCode::Internal,
+                    "nobody follows the destination's changes",
+                )
+            })?;
             self.recheck(sides, Until::Empty).await?;
         }
         // What differed when they were looked at may have been on its way.
-        let is_wanted = self.look_at_definitions.swap(false, Ordering::AcqRel) || self.has_differing_definitions();
+        let is_wanted = self.look_at_definitions.swap(false, Ordering::AcqRel)
+            || self.has_differing_definitions();
         if is_wanted || self.foreign_writes().open > 0 {
             self.compare_definitions(sides).await?;
         }
@@ -309,7 +339,10 @@ impl Verifier {
         match self.mismatches(3).await?.as_slice() {
             [] => match self.blockers().as_slice() {
                 [] => Ok(()),
-                some => Err(Fault::new(schemas::fault::FaultCode::VerificationMismatch, some.join("; "))),
+                some => Err(Fault::new(
+                    schemas::fault::FaultCode::VerificationMismatch,
+                    some.join("; "),
+                )),
             },
             some => {
                 let named: Vec<String> = some
@@ -321,13 +354,18 @@ impl Verifier {
                     .collect();
                 Err(Fault::new(
                     schemas::fault::FaultCode::VerificationMismatch,
-                    format!("{} mismatches are open, among them {}", self.open_count(), named.join("; ")),
+                    format!(
+                        "{} mismatches are open, among them {}",
+                        self.open_count(),
+                        named.join("; ")
+                    ),
                 ))
             }
         }
     }
 
-    /// Counts documents that were compared as a whole, in their order, after the source took no more writes.
+    /// Counts documents that were compared as a whole, in their order, after the source took no
+    /// more writes.
     pub async fn compared_after_block(&self, documents: u64) -> Result<(), Fault> {
         self.store.add(Tally::AfterBlock, i64::try_from(documents).unwrap_or(i64::MAX)).await
     }
@@ -338,13 +376,14 @@ impl Verifier {
         self.store.reset(Tally::AfterBlock).await
     }
 
-    /// Notes whether the source takes no more writes: what is found equal from then on is so for the last time.
+    /// Notes whether the source takes no more writes: what is found equal from then on is so for
+    /// the last time.
     pub fn set_source_stopped(&self, stopped: bool) {
         self.is_source_stopped.store(stopped, Ordering::Release);
     }
 
-    /// Compares everything, then what changes, until the future is dropped or something fails. Begins when the tail has applied what
-    /// came during the copy.
+    /// Compares everything, then what changes, until the future is dropped or something fails.
+    /// Begins when the tail has applied what came during the copy.
     pub async fn run(self: &Arc<Self>, sides: &Sides, copied: &Times) -> Result<(), Fault> {
         if self.mode == VerifyMode::Off {
             return std::future::pending().await;
@@ -353,14 +392,16 @@ impl Verifier {
             tokio::time::sleep(IDLE).await;
         }
         if !self.is_tracking() {
-            // From here on changes are queued; what changed before is on the destination already, or comes with the tail.
+            // From here on changes are queued; what changed before is on the destination already,
+            // or comes with the tail.
             let _standing_still = sides.gate.write().await;
             self.store.set_tracking().await?;
             self.tracking.store(true, Ordering::Release);
         }
         self.set_stage(Stage::Comparing);
         let watch = Watch::begin(self, sides).await?;
-        // What changes meanwhile is compared meanwhile, so that the queue does not grow with the scan.
+        // What changes meanwhile is compared meanwhile, so that the queue does not grow with the
+        // scan.
         let compare = async {
             tokio::select! {
                 scanned = async {
@@ -398,7 +439,11 @@ impl Verifier {
     }
 
     /// Works the queue off, for ever. `scanned`: the last place of it that came from the scan.
-    async fn keep_rechecking(self: &Arc<Self>, sides: &Sides, mut scanned: Option<i64>) -> Result<(), Fault> {
+    async fn keep_rechecking(
+        self: &Arc<Self>,
+        sides: &Sides,
+        mut scanned: Option<i64>,
+    ) -> Result<(), Fault> {
         let mut definitions_at = Instant::now();
         let mut revisited = Instant::now();
         loop {
@@ -440,10 +485,14 @@ impl Verifier {
         let tells = sides.source.tells_definitions();
         let views = if tells { Views::Aside } else { Views::Compared };
         let mut found = sides.differing_definitions(views).await?;
-        // Where every change is told, what differs is not the source's doing, and is for a person to know.
+        // Where every change is told, what differs is not the source's doing, and is for a person
+        // to know.
         if !tells && !self.is_source_stopped.load(Ordering::Acquire) {
             let strange = self.store.foreign_definitions().await?;
-            let ours = found.iter().map(|mismatch| &mismatch.namespace).filter(|namespace| !strange.contains(namespace));
+            let ours = found
+                .iter()
+                .map(|mismatch| &mismatch.namespace)
+                .filter(|namespace| !strange.contains(namespace));
             let ours: BTreeSet<Namespace> = ours.cloned().collect();
             if !ours.is_empty() {
                 sides.mends.ask(ours).await?;
@@ -452,7 +501,8 @@ impl Verifier {
         }
         let differing = found.iter().map(|mismatch| mismatch.namespace.clone()).collect();
         *self.definitions.lock().unwrap_or_else(PoisonError::into_inner) = found;
-        if !self.look_at_definitions.load(Ordering::Acquire) && !self.rescan.load(Ordering::Acquire) {
+        if !self.look_at_definitions.load(Ordering::Acquire) && !self.rescan.load(Ordering::Acquire)
+        {
             self.store.settle_definitions(differing).await?;
             self.count().await?;
         }
@@ -460,8 +510,8 @@ impl Verifier {
     }
 }
 
-/// Has every shard of a cluster tell how far it is, again and again: one without writes would do so every ten seconds only. Where that
-/// may not be done, those are waited for.
+/// Has every shard of a cluster tell how far it is, again and again: one without writes would do so
+/// every ten seconds only. Where that may not be done, those are waited for.
 async fn wake(destination: &Deployment) -> std::convert::Infallible {
     while destination.is_sharded() {
         if let Err(fault) = destination.oplog_note("cutover: waking idle shards").await {

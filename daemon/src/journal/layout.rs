@@ -19,36 +19,54 @@ const VERSION: i64 = 2;
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS migrations (
-        workspace TEXT NOT NULL, name TEXT NOT NULL, serial INTEGER NOT NULL, declared INTEGER NOT NULL,
+        workspace TEXT NOT NULL, name TEXT NOT NULL, serial INTEGER NOT NULL, declared INTEGER \
+        NOT NULL,
         spec TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (workspace, name));
     CREATE TABLE IF NOT EXISTS entries (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, workspace TEXT NOT NULL, migration TEXT NOT NULL,
-        run TEXT, kind TEXT NOT NULL, phase_from TEXT, phase_to TEXT, actor TEXT, message TEXT NOT NULL);
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, workspace TEXT NOT NULL, \
+        migration TEXT NOT NULL,
+        run TEXT, kind TEXT NOT NULL, phase_from TEXT, phase_to TEXT, actor TEXT, message TEXT \
+        NOT NULL);
     CREATE INDEX IF NOT EXISTS entries_of_migration ON entries (workspace, migration, seq);
-    CREATE TABLE IF NOT EXISTS created (run TEXT NOT NULL, namespace TEXT NOT NULL, PRIMARY KEY (run, namespace)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS created (run TEXT NOT NULL, namespace TEXT NOT NULL, PRIMARY KEY \
+    (run, namespace)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS clock (
-        id INTEGER PRIMARY KEY CHECK (id = 1), utc_ms INTEGER NOT NULL, since_boot_ms INTEGER NOT NULL, boot TEXT NOT NULL);
+        id INTEGER PRIMARY KEY CHECK (id = 1), utc_ms INTEGER NOT NULL, since_boot_ms INTEGER NOT \
+        NULL, boot TEXT NOT NULL);
 ";
 
-/// What version 2 has over version 1: the reports of completed runs, which outlive their migrations.
+/// What version 2 has over version 1: the reports of completed runs, which outlive their
+/// migrations.
 const REPORTS: &str = "
     CREATE TABLE IF NOT EXISTS reports (
-        run TEXT PRIMARY KEY, workspace TEXT NOT NULL, migration TEXT NOT NULL, at INTEGER NOT NULL, report TEXT NOT NULL)
+        run TEXT PRIMARY KEY, workspace TEXT NOT NULL, migration TEXT NOT NULL, at INTEGER NOT \
+        NULL, report TEXT NOT NULL)
         WITHOUT ROWID;
 ";
 
-/// Refuses a journal that tells nothing of a run whose folder is there: it is gone, an older one, or that of another daemon. A run that
-/// was forgotten or replaced has left its records.
-pub(super) fn refuse_unknown(connection: &Connection, path: &Path, runs: &[String]) -> Result<(), Fault> {
-    let unusable = |error: rusqlite::Error| state_fault::of_sqlite("failed to read the journal", &error);
+/// Refuses a journal that tells nothing of a run whose folder is there: it is gone, an older one,
+/// or that of another daemon. A run that was forgotten or replaced has left its records.
+pub(super) fn refuse_unknown(
+    connection: &Connection,
+    path: &Path,
+    runs: &[String],
+) -> Result<(), Fault> {
+    let unusable =
+        |error: rusqlite::Error| state_fault::of_sqlite("failed to read the journal", &error);
     let has_records: bool = connection
-        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'entries')", [], |row| row.get(0))
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'entries')",
+            [],
+            |row| row.get(0),
+        )
         .map_err(unusable)?;
     let mut unknown = Vec::new();
     for run in runs {
         let is_known = has_records
             && connection
-                .query_row("SELECT EXISTS (SELECT 1 FROM entries WHERE run = ?1)", [run], |row| row.get::<_, bool>(0))
+                .query_row("SELECT EXISTS (SELECT 1 FROM entries WHERE run = ?1)", [run], |row| {
+                    row.get::<_, bool>(0)
+                })
                 .map_err(unusable)?;
         if !is_known {
             unknown.push(run.as_str());
@@ -58,39 +76,53 @@ pub(super) fn refuse_unknown(connection: &Connection, path: &Path, runs: &[Strin
         return Ok(());
     }
     let message = format!(
-        "the journal {} knows nothing of {}, which lies beside it in runs/: it is gone, or an older one, and what that run holds is \
+        "the journal {} knows nothing of {}, which lies beside it in runs/: it is gone, or an \
+         older one, and what that run holds is \
          not known, a blocked source perhaps",
         path.display(),
         unknown.join(", ")
     );
     Err(Cause::Gone.fault(message).with_remedy(
-        "put the newest journal.db back, with its journal.db-wal where there is one; where there is none, see the page of CUT0007: \
+        "put the newest journal.db back, with its journal.db-wal where there is one; where there \
+         is none, see the page of CUT0007: \
          give back what the run holds, then move its folder out of runs/",
     ))
 }
 
 /// Makes the tables where they are missing, and refuses those of a newer program.
 pub(super) fn prepare(connection: &Connection) -> Result<(), Fault> {
-    let unusable = |error: rusqlite::Error| state_fault::of_sqlite("failed to prepare the journal", &error);
+    let unusable =
+        |error: rusqlite::Error| state_fault::of_sqlite("failed to prepare the journal", &error);
     let exists: bool = connection
-        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format')", [], |row| row.get(0))
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format')",
+            [],
+            |row| row.get(0),
+        )
         .map_err(unusable)?;
     let version: Option<i64> = if exists {
-        connection.query_row("SELECT version FROM format", [], |row| row.get(0)).optional().map_err(unusable)?
+        connection
+            .query_row("SELECT version FROM format", [], |row| row.get(0))
+            .optional()
+            .map_err(unusable)?
     } else {
         None
     };
     match version {
-        Some(version) if version > VERSION => Err(Cause::OtherVersion
-            .fault(format!("the journal has format {version}, and this cutoverd reads formats up to {VERSION}"))),
+        Some(version) if version > VERSION => Err(Cause::OtherVersion.fault(format!(
+            "the journal has format {version}, and this cutoverd reads formats up to {VERSION}"
+        ))),
         Some(VERSION) => Ok(()),
         Some(_) => connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {REPORTS} UPDATE format SET version = {VERSION}; COMMIT;"))
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE; {REPORTS} UPDATE format SET version = {VERSION}; COMMIT;"
+            ))
             .map_err(unusable),
         None => {
             let make = || {
                 connection.execute_batch(&format!(
-                    "BEGIN IMMEDIATE; {TABLES} {REPORTS} INSERT INTO format (version) VALUES ({VERSION}); COMMIT;"
+                    "BEGIN IMMEDIATE; {TABLES} {REPORTS} INSERT INTO format (version) VALUES \
+                     ({VERSION}); COMMIT;"
                 ))
             };
             make().map_err(unusable)
@@ -104,8 +136,9 @@ pub(super) fn read_report(json: &str, key: &Key) -> Result<Report, Fault> {
     struct Header {
         format_version: ReportVersion,
     }
-    let unreadable =
-        |why: &dyn std::fmt::Display| Cause::OtherVersion.fault(format!("the report of {} cannot be read: {why}", key.name));
+    let unreadable = |why: &dyn std::fmt::Display| {
+        Cause::OtherVersion.fault(format!("the report of {} cannot be read: {why}", key.name))
+    };
     let header: Header = serde_json::from_str(json).map_err(|error| unreadable(&error))?;
     if header.format_version > ReportVersion::CURRENT {
         return Err(unreadable(&format!("it has format {}", header.format_version.0)));
@@ -128,13 +161,18 @@ pub(super) struct EntryRow {
 impl EntryRow {
     pub(super) fn read(self, key: &Key) -> Result<Entry, Fault> {
         let seq = self.seq;
-        let unreadable = |what: &str| Cause::Damaged.fault(format!("record {seq} of the journal has no {what}"));
+        let unreadable =
+            |what: &str| Cause::Damaged.fault(format!("record {seq} of the journal has no {what}"));
         let phase = |text: Option<String>| {
-            text.map(|text| text.parse::<Phase>().map_err(|_| unreadable("phase that is known"))).transpose()
+            text.map(|text| text.parse::<Phase>().map_err(|_| unreadable("phase that is known")))
+                .transpose()
         };
         let run: Option<RunId> = self
             .run
-            .map(|run| serde_json::from_value(serde_json::Value::String(run)).map_err(|_| unreadable("readable run")))
+            .map(|run| {
+                serde_json::from_value(serde_json::Value::String(run))
+                    .map_err(|_| unreadable("readable run"))
+            })
             .transpose()?;
         Ok(Entry {
             seq,
@@ -145,7 +183,10 @@ impl EntryRow {
             kind: serde_json::from_str(&self.kind).map_err(|_| unreadable("kind that is known"))?,
             from: phase(self.from)?,
             to: phase(self.to)?,
-            actor: self.actor.map(|json| serde_json::from_str(&json).map_err(|_| unreadable("readable actor"))).transpose()?,
+            actor: self
+                .actor
+                .map(|json| serde_json::from_str(&json).map_err(|_| unreadable("readable actor")))
+                .transpose()?,
             message: self.message,
         })
     }

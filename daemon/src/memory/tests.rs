@@ -70,8 +70,9 @@ fn what_turns_out_heavier_takes_what_is_there_and_never_waits() {
     assert!(memory.ahead(u64::MAX).now_or_never().is_some());
 }
 
-/// Copies, comparisons, tails with second looks, and rechecks under the gates of their runs, each of several runs and again and again,
-/// always with the largest documents, in the least memory there is. It takes no time but where all wait for each other.
+/// Copies, comparisons, tails with second looks, and rechecks under the gates of their runs, each
+/// of several runs and again and again, always with the largest documents, in the least memory
+/// there is. It takes no time but where all wait for each other.
 #[tokio::test]
 async fn all_kinds_of_holders_get_through_side_by_side() {
     const RUNS: usize = 4;

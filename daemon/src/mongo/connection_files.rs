@@ -1,5 +1,5 @@
-//! The files that connections are made with, and whether they are still what they were: a secret that was replaced is to be used
-//! without a restart.
+//! The files that connections are made with, and whether they are still what they were: a secret
+//! that was replaced is to be used without a restart.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,18 +7,25 @@ use std::time::Duration;
 use schemas::fault::{Fault, FaultCode};
 use schemas::spec::{ConnectionSpec, MigrationSpec, SecretRef, sha256_hex};
 
-/// How often they are looked at: a mounted secret is replaced rarely, and its old value most often works for a while.
+/// How often they are looked at: a mounted secret is replaced rarely, and its old value most often
+/// works for a while.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
-/// The digest of the contents of every file that a migration's connections are made with; `None` where there is no such file.
+/// The digest of the contents of every file that a migration's connections are made with; `None`
+/// where there is no such file.
 #[must_use]
 pub fn digest(spec: &MigrationSpec) -> Option<String> {
-    let files: Vec<&Path> = [&spec.source.connection, &spec.destination.connection].into_iter().flat_map(of_side).collect();
+    let files: Vec<&Path> = [&spec.source.connection, &spec.destination.connection]
+        .into_iter()
+        .flat_map(of_side)
+        .collect();
     if files.is_empty() {
         return None;
     }
     // One that cannot be read has a digest, too: it may be readable later.
-    let contents = files.iter().map(|file| std::fs::read(file).map_or_else(|_| String::new(), |content| sha256_hex(&content)));
+    let contents = files.iter().map(|file| {
+        std::fs::read(file).map_or_else(|_| String::new(), |content| sha256_hex(&content))
+    });
     Some(contents.collect::<Vec<_>>().join(" "))
 }
 
@@ -33,7 +40,8 @@ fn of_side(connection: &ConnectionSpec) -> impl Iterator<Item = &Path> {
     password.into_iter().chain(ca).chain(key)
 }
 
-/// Waits until they are not what they were when `began` was taken, and gives that as a fault that is got over by connecting anew.
+/// Waits until they are not what they were when `began` was taken, and gives that as a fault that
+/// is got over by connecting anew.
 pub async fn changed(spec: &MigrationSpec, began: Option<String>) -> Fault {
     if began.is_none() {
         return std::future::pending().await;
@@ -41,7 +49,8 @@ pub async fn changed(spec: &MigrationSpec, began: Option<String>) -> Fault {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if digest(spec) != began {
-            let message = "a file with a password, an authority or a certificate of the connections has changed";
+            let message = "a file with a password, an authority or a certificate of the \
+                 connections has changed";
             return Fault { retryable: true, ..Fault::new(FaultCode::Unreachable, message) }
                 .with_remedy("nothing is to be done: the daemon connects anew with it");
         }
@@ -69,7 +78,9 @@ mod tests {
             folder.display()
         );
         let file = schemas::hcl::File { name: "main.hcl".to_owned(), text: hcl };
-        let declared = schemas::hcl::load_texts(folder, vec![file], &schemas::hcl::Inputs::default()).expect("it loads");
+        let declared =
+            schemas::hcl::load_texts(folder, vec![file], &schemas::hcl::Inputs::default())
+                .expect("it loads");
         declared.migrations.into_values().next().expect("one").spec
     }
 
@@ -77,8 +88,10 @@ mod tests {
     async fn a_replaced_file_is_noticed_whichever_it_is() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut spec = spec(folder.path());
-        spec.destination.connection.tls =
-            Some(TlsSpec { ca_file: Some(folder.path().join("ca.pem")), certificate_key_file: None });
+        spec.destination.connection.tls = Some(TlsSpec {
+            ca_file: Some(folder.path().join("ca.pem")),
+            certificate_key_file: None,
+        });
         let (password, ca) = (folder.path().join("password"), folder.path().join("ca.pem"));
         std::fs::write(&password, "one").expect("writes");
         let began = digest(&spec);

@@ -1,14 +1,18 @@
-//! What a driver's error means to an operator: its code, whether trying again helps. Decided by kinds and server codes, never by text.
+//! What a driver's error means to an operator: its code, whether trying again helps. Decided by
+//! kinds and server codes, never by text.
 
 use mongodb::error::{Error, ErrorKind};
 use schemas::fault::{Fault, FaultCode};
 
 use super::Side;
 
-/// Server codes after which the same command may pass: elections, shutdowns, network errors inside the cluster, lock and cache
-/// pressure, a full disk. From the server's `error_codes.yml` (categories RetriableError, NotPrimaryError, ShutdownError, NetworkError).
-const TRANSIENT_CODES: [i32; 25] =
-    [6, 7, 24, 43, 46, 50, 64, 89, 91, 107, 112, 133, 134, 136, 175, 189, 202, 237, 262, 317, 9001, 10107, 11600, 11602, 14031];
+/// Server codes after which the same command may pass: elections, shutdowns, network errors inside
+/// the cluster, lock and cache pressure, a full disk. From the server's `error_codes.yml`
+/// (categories RetriableError, NotPrimaryError, ShutdownError, NetworkError).
+const TRANSIENT_CODES: [i32; 25] = [
+    6, 7, 24, 43, 46, 50, 64, 89, 91, 107, 112, 133, 134, 136, 175, 189, 202, 237, 262, 317, 9001,
+    10107, 11600, 11602, 14031,
+];
 
 /// Like [`TRANSIENT_CODES`]: not primary in its older forms.
 const NOT_PRIMARY_CODES: [i32; 3] = [10058, 13435, 13436];
@@ -19,7 +23,9 @@ pub fn code(error: &Error) -> Option<i32> {
     match &*error.kind {
         ErrorKind::Command(command) => Some(command.code),
         ErrorKind::Write(mongodb::error::WriteFailure::WriteError(write)) => Some(write.code),
-        ErrorKind::Write(mongodb::error::WriteFailure::WriteConcernError(concern)) => Some(concern.code),
+        ErrorKind::Write(mongodb::error::WriteFailure::WriteConcernError(concern)) => {
+            Some(concern.code)
+        }
         _ => None,
     }
 }
@@ -47,7 +53,10 @@ pub fn is_transient(error: &Error) -> bool {
         | ErrorKind::ConnectionPoolCleared { .. }
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::InvalidResponse { .. } => true,
-        _ => code(error).is_some_and(is_transient_code) || error.contains_label("RetryableWriteError"),
+        _ => {
+            code(error).is_some_and(is_transient_code)
+                || error.contains_label("RetryableWriteError")
+        }
     }
 }
 
@@ -82,9 +91,9 @@ pub fn classify(side: Side, hosts: &str, doing: &str, error: &Error) -> Fault {
         ErrorKind::DnsResolve { .. } => Fault::new(FaultCode::HostNotFound, message),
         ErrorKind::InvalidTlsConfig { .. } => Fault::new(FaultCode::TlsFailed, message),
         ErrorKind::InvalidArgument { .. } => Fault::new(FaultCode::InvalidConfiguration, message),
-        ErrorKind::Io(_) | ErrorKind::ServerSelection { .. } | ErrorKind::ConnectionPoolCleared { .. } => {
-            Fault::new(FaultCode::Unreachable, message)
-        }
+        ErrorKind::Io(_)
+        | ErrorKind::ServerSelection { .. }
+        | ErrorKind::ConnectionPoolCleared { .. } => Fault::new(FaultCode::Unreachable, message),
         _ => match code(error) {
             Some(18) => Fault::new(FaultCode::AuthenticationFailed, message),
             Some(13) => Fault::new(FaultCode::MissingPrivileges, message),

@@ -1,4 +1,5 @@
-//! Declared changes: what differs from what was last applied becomes events, and all of it is journaled or none.
+//! Declared changes: what differs from what was last applied becomes events, and all of it is
+//! journaled or none.
 
 use std::sync::Arc;
 
@@ -9,11 +10,11 @@ use schemas::id::{MigrationName, RunId, Serial, Workspace};
 use schemas::namespace::Namespace;
 use schemas::spec::{MigrationSpec, needs_new_generation};
 
-use super::book::{Book, NO_SERIAL, Staged, advance};
 use super::overlap::refuse_overlap;
+use super::thread::{Book, NO_SERIAL, Staged, advance};
 
-use crate::engines::works_by;
 use crate::journal::{Change, Key, Record};
+use crate::open_runs::works_by;
 
 /// One declared change.
 #[derive(Debug, Clone)]
@@ -82,7 +83,8 @@ impl Book {
                 format!("the declaration of {} names {}", key.name, spec.name),
             ));
         }
-        // The same again is no change, whatever it was planned on: a lost answer may be asked for twice.
+        // The same again is no change, whatever it was planned on: a lost answer may be asked for
+        // twice.
         if let (Some(known), Some(spec)) = (known, &change.spec)
             && *known.spec == *spec
             && known.declared
@@ -95,12 +97,18 @@ impl Book {
         if change.expected != serial {
             return Err(Fault::new(
                 FaultCode::PlanOutdated,
-                format!("migration {} has serial {serial}, and the plan was made on {}", key.name, change.expected),
+                format!(
+                    "migration {} has serial {serial}, and the plan was made on {}",
+                    key.name, change.expected
+                ),
             ));
         }
         let staged = match (known, change.spec) {
             (None, None) => {
-                return Err(Fault::new(FaultCode::UnknownMigration, format!("there is no migration {} to remove", key.name)));
+                return Err(Fault::new(
+                    FaultCode::UnknownMigration,
+                    format!("there is no migration {} to remove", key.name),
+                ));
             }
             (None, Some(spec)) => self.create(key, spec, change.drops, actor)?,
             (Some(known), None) => self.remove(known, actor)?,
@@ -128,12 +136,22 @@ impl Book {
         };
         let answer = match &staged.change.record {
             Some(record) => answer(record),
-            None => Applied { name: staged.change.key.name.clone(), serial: serial.next(), run: staged.change.run.clone() },
+            None => Applied {
+                name: staged.change.key.name.clone(),
+                serial: serial.next(),
+                run: staged.change.run.clone(),
+            },
         };
         Ok((answer, Some(staged)))
     }
 
-    fn create(&self, key: Key, spec: MigrationSpec, drops: Vec<Namespace>, actor: &Actor) -> Result<Staged, Fault> {
+    fn create(
+        &self,
+        key: Key,
+        spec: MigrationSpec,
+        drops: Vec<Namespace>,
+        actor: &Actor,
+    ) -> Result<Staged, Fault> {
         refuse_token(&spec)?;
         let id = RunId::new(&key.name, spec.generation, rand::random());
         let mut run = begin(id, &spec, self.parts.clock.now());
@@ -144,24 +162,42 @@ impl Book {
             change: Change {
                 key: key.clone(),
                 run: run.id.clone(),
-                record: Some(Record { key, serial: NO_SERIAL.next(), declared: true, spec: Arc::new(spec), run }),
+                record: Some(Record {
+                    key,
+                    serial: NO_SERIAL.next(),
+                    declared: true,
+                    spec: Arc::new(spec),
+                    run,
+                }),
                 notes: vec![note],
             },
         })
     }
 
-    fn rerun(&self, known: &Record, spec: MigrationSpec, drops: Vec<Namespace>, actor: &Actor) -> Result<Staged, Fault> {
+    fn rerun(
+        &self,
+        known: &Record,
+        spec: MigrationSpec,
+        drops: Vec<Namespace>,
+        actor: &Actor,
+    ) -> Result<Staged, Fault> {
         refuse_token(&spec)?;
         let created = self.created(&known.run.id);
         let id = RunId::new(&spec.name, spec.generation, rand::random());
-        let mut run =
-            succeed(&known.run, &known.spec, created, id, &spec, self.parts.clock.now()).map_err(|refusal| refusal.fault())?;
+        let mut run = succeed(&known.run, &known.spec, created, id, &spec, self.parts.clock.now())
+            .map_err(|refusal| refusal.fault())?;
         run.agreed_drops = drops;
         let message = match run.replaces().len() {
             0 => format!("generation {} takes over from {}", spec.generation, known.run.id),
-            1 => format!("generation {} takes over from {}, of which 1 namespace is dropped", spec.generation, known.run.id),
+            1 => format!(
+                "generation {} takes over from {}, of which 1 namespace is dropped",
+                spec.generation, known.run.id
+            ),
             some => {
-                format!("generation {} takes over from {}, of which {some} namespaces are dropped", spec.generation, known.run.id)
+                format!(
+                    "generation {} takes over from {}, of which {some} namespaces are dropped",
+                    spec.generation, known.run.id
+                )
             }
         };
         let note = applied_note(message, actor);
@@ -225,7 +261,11 @@ impl Book {
         if !immutable.is_empty() {
             return Err(Fault::new(
                 FaultCode::ImmutableAttribute,
-                format!("{} of {} cannot change on a run that exists", immutable.join(", "), spec.name),
+                format!(
+                    "{} of {} cannot change on a run that exists",
+                    immutable.join(", "),
+                    spec.name
+                ),
             ));
         }
         let now = self.parts.clock.now();
@@ -258,11 +298,21 @@ impl Book {
         if walk.notes.is_empty() {
             walk.notes.push(applied_note("changed: cutover.acknowledge".to_owned(), actor));
         }
-        let record =
-            Record { key: known.key.clone(), serial: known.serial.next(), declared: true, spec: Arc::new(spec), run: walk.run };
+        let record = Record {
+            key: known.key.clone(),
+            serial: known.serial.next(),
+            declared: true,
+            spec: Arc::new(spec),
+            run: walk.run,
+        };
         Ok(Staged {
             orders: walk.orders,
-            change: Change { key: known.key.clone(), run: record.run.id.clone(), record: Some(record), notes: walk.notes },
+            change: Change {
+                key: known.key.clone(),
+                run: record.run.id.clone(),
+                record: Some(record),
+                notes: walk.notes,
+            },
         })
     }
 }
@@ -290,21 +340,29 @@ fn answer(record: &Record) -> Applied {
 }
 
 fn applied_note(message: String, actor: &Actor) -> lifecycle::Note {
-    lifecycle::Note { kind: EntryKind::Applied, from: None, to: None, actor: Some(actor.clone()), message }
+    lifecycle::Note {
+        kind: EntryKind::Applied,
+        from: None,
+        to: None,
+        actor: Some(actor.clone()),
+        message,
+    }
 }
 
 /// A run that does not exist yet has no token.
 fn refuse_token(spec: &MigrationSpec) -> Result<(), Fault> {
     match &spec.cutover.acknowledge {
         None => Ok(()),
-        Some(_) => {
-            Err(Fault::new(FaultCode::WrongToken, format!("cutover.acknowledge of {} cannot be a new run's token", spec.name))
-                .with_remedy("leave cutover.acknowledge out until the new run is ready"))
-        }
+        Some(_) => Err(Fault::new(
+            FaultCode::WrongToken,
+            format!("cutover.acknowledge of {} cannot be a new run's token", spec.name),
+        )
+        .with_remedy("leave cutover.acknowledge out until the new run is ready")),
     }
 }
 
-/// The attributes that differ, by path, and whether they need a new generation. `acknowledge` and `generation` have ways of their own.
+/// The attributes that differ, by path, and whether they need a new generation. `acknowledge` and
+/// `generation` have ways of their own.
 fn changed(old: &MigrationSpec, new: &MigrationSpec, fixed: bool) -> Vec<&'static str> {
     let (before, after) = (&old.cutover, &new.cutover);
     let (from_old, from_new) = (&old.source.connection, &new.source.connection);
@@ -318,7 +376,10 @@ fn changed(old: &MigrationSpec, new: &MigrationSpec, fixed: bool) -> Vec<&'stati
         ("destination.username", to_old.username != to_new.username),
         ("destination.password", to_old.password != to_new.password),
         ("destination.tls", to_old.tls != to_new.tls),
-        ("destination.existing_data", old.destination.existing_data != new.destination.existing_data),
+        (
+            "destination.existing_data",
+            old.destination.existing_data != new.destination.existing_data,
+        ),
         ("destination.block_writes", old.destination.block_writes != new.destination.block_writes),
         ("namespaces.", old.namespaces != new.namespaces),
         ("copy.indexes", old.copy.indexes != new.copy.indexes),

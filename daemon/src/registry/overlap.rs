@@ -4,13 +4,20 @@ use lifecycle::State;
 use schemas::fault::{Fault, FaultCode};
 use schemas::spec::MigrationSpec;
 
-use super::book::Staged;
+use super::thread::Staged;
 use crate::journal::Record;
 
 /// Refuses staged runs that would write where another run is at work.
-pub(super) fn refuse_overlap<'a>(held: impl Iterator<Item = &'a Record>, staged: &'a [Staged]) -> Result<(), Fault> {
+pub(super) fn refuse_overlap<'a>(
+    held: impl Iterator<Item = &'a Record>,
+    staged: &'a [Staged],
+) -> Result<(), Fault> {
     let held: Vec<&Record> = held.collect();
-    for new in staged.iter().filter_map(|staged| staged.change.record.as_ref()).filter(|record| is_at_work(record)) {
+    for new in staged
+        .iter()
+        .filter_map(|staged| staged.change.record.as_ref())
+        .filter(|record| is_at_work(record))
+    {
         let is_new_run = !held.iter().any(|known| known.run.id == new.run.id);
         if !is_new_run {
             continue;
@@ -21,11 +28,14 @@ pub(super) fn refuse_overlap<'a>(held: impl Iterator<Item = &'a Record>, staged:
             .filter(|known| !staged.iter().any(|staged| staged.change.key == known.key))
             .chain(staged.iter().filter_map(|staged| staged.change.record.as_ref()));
         for other in others.filter(|other| other.key != new.key && is_at_work(other)) {
-            if share_destination(&new.spec, &other.spec) && new.spec.namespaces.scope.shares_with(&other.spec.namespaces.scope) {
+            if share_destination(&new.spec, &other.spec)
+                && new.spec.namespaces.scope.shares_with(&other.spec.namespaces.scope)
+            {
                 return Err(Fault::new(
                     FaultCode::DestinationInUse,
                     format!(
-                        "migration {} would write to the destination namespaces of migration {} (workspace {})",
+                        "migration {} would write to the destination namespaces of migration {} \
+                         (workspace {})",
                         new.key.name, other.key.name, other.key.workspace
                     ),
                 ));

@@ -7,17 +7,16 @@ use schemas::phase::Phase;
 use schemas::report::{Acknowledged, Migrated, PhaseTime, Proof, Report, ReportVersion};
 use schemas::time::UtcTime;
 
-use super::book::{Book, pick};
+use super::thread::{Book, pick};
 use crate::journal::{Change, Record};
 
 impl Book {
     /// The report of a run that completes with this change.
     pub(super) fn completes(&self, change: &Change, now: UtcTime) -> Option<Report> {
         let record = change.record.as_ref()?;
-        let was_completed = self
-            .held
-            .get(&change.key)
-            .is_some_and(|held| held.record.run.id == record.run.id && held.record.run.phase() == Phase::Completed);
+        let was_completed = self.held.get(&change.key).is_some_and(|held| {
+            held.record.run.id == record.run.id && held.record.run.phase() == Phase::Completed
+        });
         match &record.run.state {
             State::Completed { cutover, downtime_ms, .. } if !was_completed => {
                 let engine = self.parts.engines.progress(&record.run.id);
@@ -41,7 +40,10 @@ impl Book {
                     acknowledged: Acknowledged { by: cutover.by.clone(), at: cutover.at },
                     downtime_seconds: seconds(*downtime_ms),
                     migrated,
-                    verification: engine.map_or_else(|| Proof::none(record.spec.verify.mode), |engine| engine.proof),
+                    verification: engine.map_or_else(
+                        || Proof::none(record.spec.verify.mode),
+                        |engine| engine.proof,
+                    ),
                 })
             }
             State::Completed { .. }
@@ -63,7 +65,8 @@ impl Book {
         let transitions = match self.parts.journal.transitions(&record.run.id) {
             Ok(transitions) => transitions,
             Err(error) => {
-                tracing::warn!(run = %record.run.id, error = %error.fault(), "how long its phases took cannot be read");
+                tracing::warn!(run = %record.run.id, error = %error.fault(), "how long its phases \
+                     took cannot be read");
                 return Vec::new();
             }
         };
@@ -82,24 +85,45 @@ impl Book {
     }
 
     /// The report of a migration's run, or of the last one of a migration that was forgotten.
-    pub(super) fn report(&self, workspace: Option<&Workspace>, name: &MigrationName) -> Result<Report, Fault> {
-        let held: Vec<Workspace> = self.held.keys().filter(|key| key.name == *name).map(|key| key.workspace.clone()).collect();
-        let workspaces = if held.is_empty() { self.parts.journal.workspaces_with(name)? } else { held };
+    pub(super) fn report(
+        &self,
+        workspace: Option<&Workspace>,
+        name: &MigrationName,
+    ) -> Result<Report, Fault> {
+        let held: Vec<Workspace> = self
+            .held
+            .keys()
+            .filter(|key| key.name == *name)
+            .map(|key| key.workspace.clone())
+            .collect();
+        let workspaces =
+            if held.is_empty() { self.parts.journal.workspaces_with(name)? } else { held };
         let key = pick(workspace, name, workspaces)?;
         let run = self.held.get(&key).map(|held| &held.record.run);
         let stored = self.parts.journal.report(&key, run.map(|run| &run.id))?;
         stored.ok_or_else(|| match run {
-            Some(run) if run.phase() == Phase::Completed => {
-                Fault::new(FaultCode::WrongState, format!("run {} was completed by a cutoverd that stored no reports", run.id))
-                    .with_remedy("`cutover events` shows what it did")
-            }
+            Some(run) if run.phase() == Phase::Completed => Fault::new(
+                FaultCode::WrongState,
+                format!("run {} was completed by a cutoverd that stored no reports", run.id),
+            )
+            .with_remedy("`cutover events` shows what it did"),
             Some(run) => Fault::new(
                 FaultCode::WrongState,
-                format!("there is no report of {} yet: run {} is {}", key.name, run.id, run.phase()),
+                format!(
+                    "there is no report of {} yet: run {} is {}",
+                    key.name,
+                    run.id,
+                    run.phase()
+                ),
             )
-            .with_remedy("there is one once it has completed; `cutover status` shows where it stands"),
-            None => Fault::new(FaultCode::WrongState, format!("no run of {} was ever completed", key.name))
-                .with_remedy("`cutover events` shows what became of it"),
+            .with_remedy(
+                "there is one once it has completed; `cutover status` shows where it stands",
+            ),
+            None => Fault::new(
+                FaultCode::WrongState,
+                format!("no run of {} was ever completed", key.name),
+            )
+            .with_remedy("`cutover events` shows what became of it"),
         })
     }
 }

@@ -16,8 +16,9 @@ use crate::journal::Key;
 use crate::registry::{Orders, Registry, share_source};
 use crate::supervisor::backoff::Backoff;
 
-/// How long the source must take no write in scope to count as stopped (`source_writes = "observe"`): longer than the pause of an
-/// application that writes at least twice a second.
+/// How long the source must take no write in scope to count as stopped
+/// (`source_writes = "observe"`): longer than the pause of an application that writes at least
+/// twice a second.
 const QUIET_FOR: Duration = Duration::from_secs(2);
 
 /// Carries an effect out, and returns the event that it ends in.
@@ -38,7 +39,8 @@ pub(super) async fn carry_out(
     }
     let engine = match supervisor.engines.of_run(&key.workspace, &orders.run, &orders.spec).await {
         Err(fault) if fault.code == FaultCode::StateDirUnusable && effect.gives_back() => {
-            warn!(migration = %key.name, effect = effect.kind().as_str(), %fault, "given back without the run's checkpoints");
+            warn!(migration = %key.name, effect = effect.kind().as_str(), %fault, "given back \
+                 without the run's checkpoints");
             let relief = supervisor.engines.relief(&key.workspace, &orders.run.id, &orders.spec);
             return give_back(&*relief, key, orders, effect, registry).await;
         }
@@ -47,12 +49,14 @@ pub(super) async fn carry_out(
     match effect {
         Effect::RetireEarlier { run } => Ok(Event::EarlierRetired { run: run.clone() }),
         Effect::Validate => engine.validate().await.map(|()| Event::Validated),
-        Effect::DropEarlier => {
-            engine.drop_namespaces(DropWhat::Created(orders.run.replaces())).await.map(|()| Event::EarlierDropped)
-        }
-        Effect::DropExisting => {
-            engine.drop_namespaces(DropWhat::Listed(orders.run.agreed_drops.clone())).await.map(|()| Event::ExistingDropped)
-        }
+        Effect::DropEarlier => engine
+            .drop_namespaces(DropWhat::Created(orders.run.replaces()))
+            .await
+            .map(|()| Event::EarlierDropped),
+        Effect::DropExisting => engine
+            .drop_namespaces(DropWhat::Listed(orders.run.agreed_drops.clone()))
+            .await
+            .map(|()| Event::ExistingDropped),
         Effect::StartSync => {
             let (sender, reports) = mpsc::channel(REPORTS);
             engine.start_sync(sender).await?;
@@ -72,26 +76,39 @@ pub(super) async fn carry_out(
         }
         Effect::CheckResumePoint => {
             // Where it may not be seen the stream itself tells, when it is opened.
-            engine.resume_point_held().await.map(|held| Event::ResumePoint { held: held.unwrap_or(true) })
+            engine
+                .resume_point_held()
+                .await
+                .map(|held| Event::ResumePoint { held: held.unwrap_or(true) })
         }
         Effect::PrepareCutover { attempt } => {
             engine.prepare_cutover().await.map(|()| Event::CutoverPrepared { attempt: *attempt })
         }
-        Effect::BlockSource { attempt } => engine.block_source().await.map(|()| Event::SourceBlocked { attempt: *attempt }),
-        Effect::WatchSource { attempt } => {
-            engine.watch_source_quiet(QUIET_FOR).await.map(|()| Event::SourceQuiet { attempt: *attempt })
+        Effect::BlockSource { attempt } => {
+            engine.block_source().await.map(|()| Event::SourceBlocked { attempt: *attempt })
         }
-        Effect::Drain { attempt } => engine.drain().await.map(|final_time| Event::Drained { attempt: *attempt, final_time }),
+        Effect::WatchSource { attempt } => engine
+            .watch_source_quiet(QUIET_FOR)
+            .await
+            .map(|()| Event::SourceQuiet { attempt: *attempt }),
+        Effect::Drain { attempt } => {
+            engine.drain().await.map(|final_time| Event::Drained { attempt: *attempt, final_time })
+        }
         Effect::UnblockSource { attempt } => {
             if !is_fenced_by_another(&orders.run.id, &orders.spec, key, registry).await? {
                 engine.unblock_source().await?;
             }
             Ok(Event::SourceUnblocked { attempt: *attempt })
         }
-        Effect::RestoreSettings => engine.restore_settings().await.map(|()| Event::SettingsRestored),
-        Effect::OpenDestination => engine.open_destination().await.map(|()| Event::DestinationOpened),
+        Effect::RestoreSettings => {
+            engine.restore_settings().await.map(|()| Event::SettingsRestored)
+        }
+        Effect::OpenDestination => {
+            engine.open_destination().await.map(|()| Event::DestinationOpened)
+        }
         Effect::FreeDestination => {
-            unless_elsewhere(key, &orders.run.id, engine.open_destination().await).map(|()| Event::DestinationFreed)
+            unless_elsewhere(key, &orders.run.id, engine.open_destination().await)
+                .map(|()| Event::DestinationFreed)
         }
         Effect::CleanUp => {
             let ending = match orders.run.state.cutover() {
@@ -126,8 +143,12 @@ async fn give_back(
             }
             Ok(Event::SourceUnblocked { attempt: *attempt })
         }
-        Effect::OpenDestination => relief.open_destination().await.map(|()| Event::DestinationOpened),
-        Effect::FreeDestination => relief.open_destination().await.map(|()| Event::DestinationFreed),
+        Effect::OpenDestination => {
+            relief.open_destination().await.map(|()| Event::DestinationOpened)
+        }
+        Effect::FreeDestination => {
+            relief.open_destination().await.map(|()| Event::DestinationFreed)
+        }
         Effect::RetireEarlier { .. }
         | Effect::Validate
         | Effect::DropEarlier
@@ -139,7 +160,10 @@ async fn give_back(
         | Effect::WatchSource { .. }
         | Effect::Drain { .. }
         | Effect::RestoreSettings
-        | Effect::CleanUp => Err(Fault::new(FaultCode::Internal, format!("{} gives nothing back", effect.kind().as_str()))),
+        | Effect::CleanUp => Err(Fault::new(
+            FaultCode::Internal,
+            format!("{} gives nothing back", effect.kind().as_str()),
+        )),
     }
 }
 
@@ -154,8 +178,14 @@ async fn retire(
     let engine = match supervisor.engines.of_earlier(&key.workspace, earlier).await {
         Err(fault) if fault.code == FaultCode::StateDirUnusable => {
             // What others wait for is given back at once; the rest when the run can be opened.
-            let relief = supervisor.engines.relief(&key.workspace, &earlier.id, &Arc::new((*earlier.spec).clone()));
-            if earlier.fenced && !is_fenced_by_another(&earlier.id, &earlier.spec, key, registry).await? {
+            let relief = supervisor.engines.relief(
+                &key.workspace,
+                &earlier.id,
+                &Arc::new((*earlier.spec).clone()),
+            );
+            if earlier.fenced
+                && !is_fenced_by_another(&earlier.id, &earlier.spec, key, registry).await?
+            {
                 relief.unblock_source().await?;
             }
             if !earlier.completed {
@@ -176,9 +206,11 @@ async fn retire(
         };
         match unless_elsewhere(key, &earlier.id, freed) {
             Ok(()) => {}
-            // A destination that is declared no more may be gone for good, and must not keep the new run from starting.
+            // A destination that is declared no more may be gone for good, and must not keep the
+            // new run from starting.
             Err(fault) if is_elsewhere(earlier, orders) && fault.code != FaultCode::Internal => {
-                warn!(migration = %key.name, run = %earlier.id, %fault, "the earlier run's destination could not be cleaned up");
+                warn!(migration = %key.name, run = %earlier.id, %fault, "the earlier run's \
+                     destination could not be cleaned up");
             }
             Err(fault) => return Err(fault),
         }
@@ -187,9 +219,11 @@ async fn retire(
         Ok(()) => {}
         // As above, of a source.
         Err(fault)
-            if earlier.spec.source.connection.uri != orders.spec.source.connection.uri && fault.code != FaultCode::Internal =>
+            if earlier.spec.source.connection.uri != orders.spec.source.connection.uri
+                && fault.code != FaultCode::Internal =>
         {
-            warn!(migration = %key.name, run = %earlier.id, %fault, "the earlier run's source could not be given its balancer back");
+            warn!(migration = %key.name, run = %earlier.id, %fault, "the earlier run's source \
+                 could not be given its balancer back");
         }
         Err(fault) => return Err(fault),
     }
@@ -197,21 +231,34 @@ async fn retire(
     Ok(())
 }
 
-/// Whether another migration's run needs the source blocked: the block is one for the whole deployment, and the last lifts it.
-async fn is_fenced_by_another(run: &RunId, spec: &MigrationSpec, key: &Key, registry: &Registry) -> Result<bool, Fault> {
+/// Whether another migration's run needs the source blocked: the block is one for the whole
+/// deployment, and the last lifts it.
+async fn is_fenced_by_another(
+    run: &RunId,
+    spec: &MigrationSpec,
+    key: &Key,
+    registry: &Registry,
+) -> Result<bool, Fault> {
     let records = registry.records().await?;
     let other = records.iter().find(|other| {
         // Of two that lift it at the same time neither may leave it to the other.
-        let lifts = || duties(&other.run).iter().any(|effect| matches!(effect, Effect::UnblockSource { .. }));
-        other.key != *key && other.run.state.may_fence() && share_source(&other.spec, spec) && !lifts()
+        let lifts = || {
+            duties(&other.run).iter().any(|effect| matches!(effect, Effect::UnblockSource { .. }))
+        };
+        other.key != *key
+            && other.run.state.may_fence()
+            && share_source(&other.spec, spec)
+            && !lifts()
     });
     if let Some(other) = other {
-        info!(migration = %key.name, %run, other = %other.run.id, "the source stays blocked for another run");
+        info!(migration = %key.name, %run, other = %other.run.id, "the source stays blocked for \
+             another run");
     }
     Ok(other.is_some())
 }
 
-/// How giving something back ended. What another daemon has taken over is not this one's to give back, and nothing is left to do.
+/// How giving something back ended. What another daemon has taken over is not this one's to give
+/// back, and nothing is left to do.
 fn unless_elsewhere(key: &Key, run: &RunId, ended: Result<(), Fault>) -> Result<(), Fault> {
     match ended {
         Err(fault) if fault.code == FaultCode::RunHeldElsewhere => {

@@ -12,7 +12,8 @@ const UNACKNOWLEDGED: &str = "acknowledge = null";
 
 /// Writes the token into the HCL, as the reviewed change would.
 pub(crate) fn write_token(hcl: &Path, token: &str) -> Result<()> {
-    let text = fs::read_to_string(hcl).with_context(|| format!("failed to read {}", hcl.display()))?;
+    let text =
+        fs::read_to_string(hcl).with_context(|| format!("failed to read {}", hcl.display()))?;
     ensure!(text.contains(UNACKNOWLEDGED), "{} has no line `{UNACKNOWLEDGED}`", hcl.display());
     let acknowledged = format!("acknowledge = {token:?}");
     fs::write(hcl, text.replacen(UNACKNOWLEDGED, &acknowledged, 1))
@@ -21,7 +22,8 @@ pub(crate) fn write_token(hcl: &Path, token: &str) -> Result<()> {
     Ok(())
 }
 
-/// Asks whether to cut over. Without a terminal there is nobody to ask: the answer is yes, and it says so.
+/// Asks whether to cut over. Without a terminal there is nobody to ask: the answer is yes, and it
+/// says so.
 pub(crate) async fn is_given(yes: bool) -> Result<bool> {
     if yes {
         println!("Cut over? yes (--yes)");

@@ -1,5 +1,6 @@
-//! One migration from beginning to end, on this machine: two real replica sets, an application that keeps writing, the real
-//! daemon and command line, a cutover that waits for its acknowledgement, and a comparison of every document at the end.
+//! One migration from beginning to end, on this machine: two real replica sets, an application that
+//! keeps writing, the real daemon and command line, a cutover that waits for its acknowledgement,
+//! and a comparison of every document at the end.
 //!
 //! `cargo run --release -p demo`, or with `-- --yes` to acknowledge without being asked.
 
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
     };
     let code = runtime.block_on(async {
         tokio::select! {
-            // Whatever was started lives inside the story: leaving it ends all processes and removes their files.
+            // Whatever was started lives inside the story: leaving it ends all processes and
+            // removes their files.
             outcome = story::tell(options) => match outcome {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::FAILURE,
@@ -60,7 +62,9 @@ fn main() -> ExitCode {
 }
 
 async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -61,7 +61,10 @@ mod tests {
         let expected = Options { yes: true, documents: 5, rate: 300 };
         assert_eq!(parsed(&["--yes", "--documents", "5"]), Ok(Invocation::Run(expected)));
         assert_eq!(parsed(&["--help"]), Ok(Invocation::Help));
-        assert_eq!(parsed(&["--documents", "x"]), Err("--documents needs a number, not \"x\"".to_owned()));
+        assert_eq!(
+            parsed(&["--documents", "x"]),
+            Err("--documents needs a number, not \"x\"".to_owned())
+        );
         assert_eq!(parsed(&["--yess"]), Err("--yess is no option of the demo".to_owned()));
     }
 }

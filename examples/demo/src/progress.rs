@@ -26,7 +26,8 @@ pub(crate) async fn show_until(stage: &Stage, phase: &str, writer: &Writer) -> R
         let now = status["phase"].as_str().unwrap_or("unknown").to_owned();
         let line = line(&now, &status, writer.operations());
         let arrived = now == phase;
-        let due = printed.as_ref().is_none_or(|(last, at)| *last != now || at.elapsed() >= BETWEEN_LINES);
+        let due =
+            printed.as_ref().is_none_or(|(last, at)| *last != now || at.elapsed() >= BETWEEN_LINES);
         if terminal {
             print!("\r\x1b[2K{line}{}", if arrived { "\n" } else { "" });
             std::io::stdout().flush()?;
@@ -43,7 +44,11 @@ pub(crate) async fn show_until(stage: &Stage, phase: &str, writer: &Writer) -> R
         if now == "failed" || now == "cancelled" || now == "expired" {
             bail!("the run is {now}: {:#}", status["error"]);
         }
-        ensure!(start.elapsed() < PATIENCE, "the run is not {phase} after {} s: {status:#}", PATIENCE.as_secs());
+        ensure!(
+            start.elapsed() < PATIENCE,
+            "the run is not {phase} after {} s: {status:#}",
+            PATIENCE.as_secs()
+        );
         tokio::time::sleep(POLL).await;
     }
 }
@@ -51,7 +56,10 @@ pub(crate) async fn show_until(stage: &Stage, phase: &str, writer: &Writer) -> R
 fn line(phase: &str, status: &Value, operations: u64) -> String {
     let (copy, verification) = (&status["copy"], &status["verification"]);
     let (copied, total) = (count(&copy["documents_copied"]), count(&copy["documents_total"]));
-    let mut parts = vec![format!("{phase:<12} {}", bar(copied, total)), format!("{} documents", grouped(copied))];
+    let mut parts = vec![
+        format!("{phase:<12} {}", bar(copied, total)),
+        format!("{} documents", grouped(copied)),
+    ];
     if count(&verification["documents_verified"]) > 0 {
         parts.push(format!("{} verified", grouped(count(&verification["documents_verified"]))));
     }

@@ -31,7 +31,11 @@ impl Stage {
             auth: Some(Auth {
                 users: vec![
                     application(),
-                    User::new("migrator", SOURCE_PASSWORD, &["backup", "clusterMonitor", "readAnyDatabase", "clusterManager"]),
+                    User::new(
+                        "migrator",
+                        SOURCE_PASSWORD,
+                        &["backup", "clusterMonitor", "readAnyDatabase", "clusterManager"],
+                    ),
                 ],
             }),
             ..rig::Options::default()
@@ -44,7 +48,14 @@ impl Stage {
                     User::new(
                         "migrator",
                         DESTINATION_PASSWORD,
-                        &["clusterManager", "clusterMonitor", "readWriteAnyDatabase", "dbAdminAnyDatabase", "restore", "backup"],
+                        &[
+                            "clusterManager",
+                            "clusterMonitor",
+                            "readWriteAnyDatabase",
+                            "dbAdminAnyDatabase",
+                            "restore",
+                            "backup",
+                        ],
                     ),
                 ],
             }),
@@ -58,7 +69,8 @@ impl Stage {
         let folder = daemon.folder().join("orders");
         fs::create_dir(&folder).context("failed to create a folder for the HCL")?;
         let example = workspace_folder().join("examples/orders/main.hcl");
-        fs::copy(&example, folder.join("main.hcl")).with_context(|| format!("failed to copy {}", example.display()))?;
+        fs::copy(&example, folder.join("main.hcl"))
+            .with_context(|| format!("failed to copy {}", example.display()))?;
         let cutover = Cutover::new(folder)
             .daemon(&daemon)
             .env("CUTOVER_VAR_source_uri", source.uri())

@@ -38,8 +38,15 @@ pub(crate) async fn tell(options: Options) -> Result<bool> {
 async fn play(stage: &Stage, options: &Options) -> Result<bool> {
     title("Filling the source");
     let (source, destination) = (stage.source.client().await?, stage.destination.client().await?);
-    let filled = fill(&source, &FillOptions { documents: options.documents, ..FillOptions::default() }).await?;
-    println!("  {} documents in {} collections with {} indexes", grouped(filled.documents), filled.collections, filled.indexes);
+    let filled =
+        fill(&source, &FillOptions { documents: options.documents, ..FillOptions::default() })
+            .await?;
+    println!(
+        "  {} documents in {} collections with {} indexes",
+        grouped(filled.documents),
+        filled.collections,
+        filled.indexes
+    );
     let writing = WriterOptions { rate: options.rate, ..WriterOptions::default() };
     let writer = Writer::start(&stage.application().await?, writing).await?;
     println!("  an application goes on writing, {} operations a second", options.rate);
@@ -93,11 +100,17 @@ async fn show(stage: &Stage, arguments: &[&str]) -> Result<Output> {
     // Applying prints the plan once more; what it then did follows the plan's last line.
     let is_last_of_plan = |line: &str| arguments[0] == "apply" && line.starts_with("Plan: ");
     let lines: Vec<&str> = output.stdout.lines().collect();
-    let told_already = lines.iter().position(|line| is_last_of_plan(line)).map_or(0, |last| last + 1);
+    let told_already =
+        lines.iter().position(|line| is_last_of_plan(line)).map_or(0, |last| last + 1);
     for line in lines[told_already..].iter().copied().chain(output.stderr.lines()) {
         println!("  {line}");
     }
-    ensure!(output.code == 0 || output.code == 2, "cutover {} ended with exit code {}", arguments.join(" "), output.code);
+    ensure!(
+        output.code == 0 || output.code == 2,
+        "cutover {} ended with exit code {}",
+        arguments.join(" "),
+        output.code
+    );
     Ok(output)
 }
 
@@ -120,7 +133,10 @@ mod tests {
 
     #[test]
     fn the_example_declares_the_demo_s_migration_unacknowledged() {
-        let example = std::fs::read_to_string(rig::programs::workspace_folder().join("examples/orders/main.hcl")).unwrap();
+        let example = std::fs::read_to_string(
+            rig::programs::workspace_folder().join("examples/orders/main.hcl"),
+        )
+        .unwrap();
         assert!(example.contains(&format!("migration {MIGRATION:?} {{")));
         assert!(example.contains("acknowledge = null"));
     }

@@ -10,7 +10,8 @@ fn main() -> std::process::ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            // Help and the version are results; anything else is an error, whose code must not be taken for drift.
+            // Help and the version are results; anything else is an error, whose code must not be
+            // taken for drift.
             let code = if usage.use_stderr() { ExitCode::Error } else { ExitCode::Done };
             let _ = usage.print();
             return code.into();

@@ -1,4 +1,5 @@
-//! The `terraform-provider-cutover` program: Terraform starts it; started by a person, it does what installing needs.
+//! The `terraform-provider-cutover` program: Terraform starts it; started by a person, it does what
+//! installing needs.
 
 use clap::Parser as _;
 use provider::exit_code::{ExitCode, Failure};

@@ -43,8 +43,11 @@ struct Prepared {
 }
 
 pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, Failure> {
-    let prepared =
-        if request.from.is_file() { from_file(request, context).await? } else { from_directory(request, context).await? };
+    let prepared = if request.from.is_file() {
+        from_file(request, context).await?
+    } else {
+        from_directory(request, context).await?
+    };
     let Prepared { client, plan, folded, specs, drops, saved } = prepared;
     let text = Format { json: false, markdown: false };
     if plan.has_errors() {
@@ -101,15 +104,21 @@ pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, 
 async fn from_directory(request: &Apply, context: &Context) -> Result<Prepared, Failure> {
     if !request.from.exists() {
         let from = request.from.display();
-        let message = format!("{from} is not there, neither as a directory with HCL nor as a saved plan");
+        let message =
+            format!("{from} is not there, neither as a directory with HCL nor as a saved plan");
         let remedy = "name a directory, or a file that `cutover plan --out` made";
-        return Err(Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(remedy).into());
+        return Err(Fault::new(FaultCode::InvalidConfiguration, message)
+            .with_remedy(remedy)
+            .into());
     }
     let loaded = load::directory(&request.from, &request.variables)?;
     let client = context.connect(&loaded.declaration.reach).await?;
-    let observed = observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref()).await?;
+    let observed =
+        observe::migrations(&client, &loaded.declaration.workspace, request.target.as_ref())
+            .await?;
     let declared = narrow(loaded.declaration, &observed, request.target.as_ref())?;
-    let prepare::Prepared { plan, specs, drops } = prepare::prepare(&client, declared, &observed).await?;
+    let prepare::Prepared { plan, specs, drops } =
+        prepare::prepare(&client, declared, &observed).await?;
     let folded = Folded::count(&plan, specs.values());
     Ok(Prepared { client, plan, folded, specs, drops, saved: false })
 }
@@ -117,8 +126,11 @@ async fn from_directory(request: &Apply, context: &Context) -> Result<Prepared, 
 /// A saved plan is checked against everything that it was made from, and then is what it is.
 async fn from_file(request: &Apply, context: &Context) -> Result<Prepared, Failure> {
     let refused = |what: &str| {
-        Fault::new(FaultCode::InvalidConfiguration, format!("{what} cannot be given with a saved plan: it is part of the plan"))
-            .with_remedy("leave it out, or plan again with it")
+        Fault::new(
+            FaultCode::InvalidConfiguration,
+            format!("{what} cannot be given with a saved plan: it is part of the plan"),
+        )
+        .with_remedy("leave it out, or plan again with it")
     };
     if request.target.is_some() {
         return Err(refused("--target").into());
@@ -134,15 +146,27 @@ async fn from_file(request: &Apply, context: &Context) -> Result<Prepared, Failu
     saved.check_observed(&observed)?;
     let inspections = observe::inspections(&client, workspace, specs.values(), &observed).await?;
     saved.check_inspections(&inspections)?;
-    Ok(Prepared { client, plan: saved.plan().clone(), folded: saved.folded(), specs, drops: saved.drops(), saved: true })
+    Ok(Prepared {
+        client,
+        plan: saved.plan().clone(),
+        folded: saved.folded(),
+        specs,
+        drops: saved.drops(),
+        saved: true,
+    })
 }
 
 fn confirm(request: &Apply, context: &Context) -> Result<(), Failure> {
-    let refused = |why: &str| Fault::new(FaultCode::NotConfirmed, format!("nothing was applied: {why}"));
+    let refused =
+        |why: &str| Fault::new(FaultCode::NotConfirmed, format!("nothing was applied: {why}"));
     if request.json {
-        return Err(refused("--json leaves nowhere to ask").with_remedy("pass --auto-approve, or apply a saved plan").into());
+        return Err(refused("--json leaves nowhere to ask")
+            .with_remedy("pass --auto-approve, or apply a saved plan")
+            .into());
     }
-    context.output.result("\nDo you want to perform these actions? Only \"yes\" will be accepted: ")?;
+    context
+        .output
+        .result("\nDo you want to perform these actions? Only \"yes\" will be accepted: ")?;
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);
     if !context.output.to_terminal || !answer.ends_with('\n') {
@@ -176,13 +200,19 @@ fn told(applied: &Applied) -> String {
 /// The migrations of a plan that are there after it.
 fn remaining(plan: &Plan) -> Vec<(MigrationName, Action)> {
     let stays = |action| action != Action::Forget && action != Action::Cancel;
-    plan.changes.iter().filter(|c| stays(c.action)).map(|c| (c.migration.clone(), c.action)).collect()
+    plan.changes
+        .iter()
+        .filter(|c| stays(c.action))
+        .map(|c| (c.migration.clone(), c.action))
+        .collect()
 }
 
 async fn statuses(client: &DaemonClient, plan: &Plan) -> Result<Vec<MigrationStatus>, Fault> {
     let observed = client.observe(plan.workspace.as_ref(), None).await?;
     let statuses = observed.into_iter().map(|one| one.status);
-    Ok(statuses.filter(|status| plan.changes.iter().any(|change| change.migration == status.name)).collect())
+    Ok(statuses
+        .filter(|status| plan.changes.iter().any(|change| change.migration == status.name))
+        .collect())
 }
 
 async fn waited(
@@ -195,20 +225,28 @@ async fn waited(
     let Some(workspace) = &plan.workspace else { return (Vec::new(), Ok(())) };
     let mut migrations = remaining(plan);
     if target == Phase::Cancelled {
-        migrations =
-            plan.changes.iter().filter(|c| c.action == Action::Cancel).map(|c| (c.migration.clone(), c.action)).collect();
+        migrations = plan
+            .changes
+            .iter()
+            .filter(|c| c.action == Action::Cancel)
+            .map(|c| (c.migration.clone(), c.action))
+            .collect();
     }
     if migrations.is_empty() {
         return (Vec::new(), Ok(()));
     }
-    let mut bars = context.output.messages_to_terminal.then(|| Bars::new(ProgressDrawTarget::stderr()));
+    let mut bars =
+        context.output.messages_to_terminal.then(|| Bars::new(ProgressDrawTarget::stderr()));
     let mut lines = Lines::default();
     let mut last = Vec::new();
     let timeout = request.timeout.map(schemas::time::Length::get);
     let result = wait::until(client, workspace, &migrations, target, timeout, |statuses| {
         match &mut bars {
             Some(bars) => bars.show(statuses),
-            None => lines.news(statuses).iter().for_each(|line| context.output.message(&format!("{line}\n"))),
+            None => lines
+                .news(statuses)
+                .iter()
+                .for_each(|line| context.output.message(&format!("{line}\n"))),
         }
         last = statuses.to_vec();
     })

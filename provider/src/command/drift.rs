@@ -21,7 +21,11 @@ struct Document {
     diagnostics: Vec<Diagnostic>,
 }
 
-pub(super) async fn run(request: &Declared, format: Format, context: &Context) -> Result<ExitCode, Failure> {
+pub(super) async fn run(
+    request: &Declared,
+    format: Format,
+    context: &Context,
+) -> Result<ExitCode, Failure> {
     let declared = load::directory(&request.dir, &request.variables)?.declaration;
     context.tell(&declared.warnings);
     let client = context.connect(&declared.reach).await?;

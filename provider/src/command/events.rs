@@ -14,11 +14,18 @@ struct Document {
     events: Vec<Entry>,
 }
 
-pub(super) async fn run(migration: &Named, json: bool, follow: bool, context: &Context) -> Result<ExitCode, Failure> {
+pub(super) async fn run(
+    migration: &Named,
+    json: bool,
+    follow: bool,
+    context: &Context,
+) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
     let workspace = migration.workspace.as_ref();
     let mut stream = match client.events(workspace, &migration.name, follow).await {
-        Err(fault) => return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into()),
+        Err(fault) => {
+            return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into());
+        }
         Ok(stream) => stream,
     };
     let mut all = Vec::new();

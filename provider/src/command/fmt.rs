@@ -15,14 +15,19 @@ use crate::load;
 pub(super) fn run(dir: &Path, check: bool, context: &Context) -> Result<ExitCode, Failure> {
     let files = load::files(dir).map_err(|error| {
         let remedy = "name a directory with HCL files that can be read";
-        Fault::new(FaultCode::InvalidConfiguration, format!("failed to read {}: {error}", dir.display())).with_remedy(remedy)
+        Fault::new(
+            FaultCode::InvalidConfiguration,
+            format!("failed to read {}: {error}", dir.display()),
+        )
+        .with_remedy(remedy)
     })?;
     let mut mistakes: Vec<Diagnostic> = Vec::new();
     let mut changes: Vec<(PathBuf, String)> = Vec::new();
     for path in files {
         let name = path.display().to_string();
-        let text = fs::read_to_string(&path)
-            .map_err(|error| Fault::new(FaultCode::InvalidConfiguration, format!("failed to read {name}: {error}")))?;
+        let text = fs::read_to_string(&path).map_err(|error| {
+            Fault::new(FaultCode::InvalidConfiguration, format!("failed to read {name}: {error}"))
+        })?;
         match layout(&name, &text) {
             Ok(laid_out) if laid_out == text => {}
             Ok(laid_out) => changes.push((path, laid_out)),
@@ -33,8 +38,12 @@ pub(super) fn run(dir: &Path, check: bool, context: &Context) -> Result<ExitCode
     let changed = !changes.is_empty();
     for (path, laid_out) in changes {
         if !check {
-            replace(&path, &laid_out)
-                .map_err(|error| Fault::new(FaultCode::OutputFailed, format!("failed to write {}: {error}", path.display())))?;
+            replace(&path, &laid_out).map_err(|error| {
+                Fault::new(
+                    FaultCode::OutputFailed,
+                    format!("failed to write {}: {error}", path.display()),
+                )
+            })?;
         }
         context.output.result(&format!("{}\n", path.display()))?;
     }

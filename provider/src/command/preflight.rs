@@ -36,8 +36,10 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failure> {
     if name.is_none() && !request.dir.exists() && load::has_declaration(Path::new(".")) {
         let dir = request.dir.display();
-        let remedy = format!("a migration's name comes behind the directory: cutover preflight . {dir}");
-        let fault = Fault::new(FaultCode::InvalidConfiguration, format!("there is no directory {dir}"));
+        let remedy =
+            format!("a migration's name comes behind the directory: cutover preflight . {dir}");
+        let fault =
+            Fault::new(FaultCode::InvalidConfiguration, format!("there is no directory {dir}"));
         return Err(fault.with_remedy(remedy).into());
     }
     let mut declared = load::directory(&request.dir, &request.variables)?.declaration;
@@ -50,19 +52,27 @@ pub(super) async fn run(
     }
     let client = context.connect(&declared.reach).await?;
     let mut document = Document { preflight: Vec::new() };
-    let inspections = declared.specs().map(async |spec| (spec, client.inspect(&declared.workspace, spec).await));
+    let inspections =
+        declared.specs().map(async |spec| (spec, client.inspect(&declared.workspace, spec).await));
     // Each is printed as soon as it and those before it are there.
     let mut inspections = stream::iter(inspections).buffered(INSPECTED_AT_ONCE);
     while let Some((spec, inspection)) = inspections.next().await {
         let inspection = inspection?;
         if !json {
-            context.output.result(&checks::checks(&spec.name, &inspection, context.output.results))?;
+            context.output.result(&checks::checks(
+                &spec.name,
+                &inspection,
+                context.output.results,
+            ))?;
         }
         document.preflight.push(Checked { migration: spec.name.clone(), inspection });
     }
     if json {
         context.output.json(&document)?;
     }
-    let failed = document.preflight.iter().any(|one| one.inspection.checks.iter().any(|check| check.outcome == Outcome::Fail));
+    let failed = document
+        .preflight
+        .iter()
+        .any(|one| one.inspection.checks.iter().any(|check| check.outcome == Outcome::Fail));
     Ok(if failed { ExitCode::Error } else { ExitCode::Done })
 }

@@ -5,11 +5,17 @@ use crate::cli::{Format, Named};
 use crate::exit_code::{ExitCode, Failure};
 use crate::render::{markdown, report};
 
-pub(super) async fn run(migration: &Named, format: Format, context: &Context) -> Result<ExitCode, Failure> {
+pub(super) async fn run(
+    migration: &Named,
+    format: Format,
+    context: &Context,
+) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
     let workspace = migration.workspace.as_ref();
     let found = match client.report(workspace, &migration.name).await {
-        Err(fault) => return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into()),
+        Err(fault) => {
+            return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into());
+        }
         Ok(found) => found,
     };
     if format.json {

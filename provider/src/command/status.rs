@@ -1,11 +1,11 @@
 //! `cutover status`: where runs stand, once or until they are over.
 
 use indicatif::ProgressDrawTarget;
+use schemas::directory_watch::WatchOutcome;
 use schemas::fault::{Fault, FaultCode};
 use schemas::id::{MigrationName, Workspace};
 use schemas::observed::Observed;
 use schemas::status::MigrationStatus;
-use schemas::watching::WatchOutcome;
 use serde::Serialize;
 
 use super::{Context, unknown};
@@ -39,17 +39,24 @@ pub(super) async fn run(request: &Request, context: &Context) -> Result<ExitCode
     } else if request.watch {
         watch(&client, request, statuses(observed), context).await?;
     } else {
-        let blocks: Vec<String> = observed.iter().map(|one| status::block(one, context.output.results)).collect();
+        let blocks: Vec<String> =
+            observed.iter().map(|one| status::block(one, context.output.results)).collect();
         context.output.result(&blocks.join("\n"))?;
     }
     Ok(ExitCode::Done)
 }
 
-/// Says where the daemon watches a directory and does not apply what is there: whoever has pushed a change looks here for it.
+/// Says where the daemon watches a directory and does not apply what is there: whoever has pushed a
+/// change looks here for it.
 async fn tell_refused(client: &DaemonClient, context: &Context) -> Result<(), Failure> {
-    if let Some(watching) = client.watching().await?.filter(|one| one.outcome == WatchOutcome::Refused) {
+    if let Some(watching) =
+        client.watching().await?.filter(|one| one.outcome == WatchOutcome::Refused)
+    {
         let directory = watching.directory.display();
-        context.output.message(&format!("cutoverd watches {directory}; nothing of it is applied since {}:\n\n", watching.since));
+        context.output.message(&format!(
+            "cutoverd watches {directory}; nothing of it is applied since {}:\n\n",
+            watching.since
+        ));
         context.tell(&watching.diagnostics);
     }
     Ok(())
@@ -59,8 +66,15 @@ async fn observe(client: &DaemonClient, request: &Request) -> Result<Vec<Observe
     let observed = client.observe(request.workspace.as_ref(), request.name.as_ref()).await?;
     match &request.name {
         Some(name) if observed.is_empty() => {
-            let workspace = request.workspace.as_ref().map(|one| format!(" in workspace {one}")).unwrap_or_default();
-            let fault = Fault::new(FaultCode::UnknownMigration, format!("there is no migration {name}{workspace}"));
+            let workspace = request
+                .workspace
+                .as_ref()
+                .map(|one| format!(" in workspace {one}"))
+                .unwrap_or_default();
+            let fault = Fault::new(
+                FaultCode::UnknownMigration,
+                format!("there is no migration {name}{workspace}"),
+            );
             Err(unknown::explain(client, request.workspace.as_ref(), name, fault).await)
         }
         _ => Ok(observed),

@@ -16,19 +16,35 @@ const NAMED: usize = 10;
 /// The fault of a name that is neither declared nor there.
 pub(super) fn undeclared(declared: &Declaration, name: &MigrationName) -> Fault {
     let names = declared.migrations.keys().map(MigrationName::as_str).collect();
-    Fault::new(FaultCode::UnknownMigration, format!("no migration {name} is declared in workspace {}", declared.workspace))
-        .with_remedy(remedy(name, &names, "declared here", "nothing is declared here"))
+    Fault::new(
+        FaultCode::UnknownMigration,
+        format!("no migration {name} is declared in workspace {}", declared.workspace),
+    )
+    .with_remedy(remedy(name, &names, "declared here", "nothing is declared here"))
 }
 
-/// Adds the names that the daemon does know to its word that it does not know this one; leaves any other fault as it is.
-pub(super) async fn explain(client: &DaemonClient, workspace: Option<&Workspace>, name: &MigrationName, fault: Fault) -> Fault {
-    if fault.code != FaultCode::UnknownMigration || fault.remedy != FaultCode::UnknownMigration.remedy() {
+/// Adds the names that the daemon does know to its word that it does not know this one; leaves any
+/// other fault as it is.
+pub(super) async fn explain(
+    client: &DaemonClient,
+    workspace: Option<&Workspace>,
+    name: &MigrationName,
+    fault: Fault,
+) -> Fault {
+    if fault.code != FaultCode::UnknownMigration
+        || fault.remedy != FaultCode::UnknownMigration.remedy()
+    {
         return fault;
     }
     // Where it does not answer now, what it has said stands.
     let Ok(observed) = client.observe(workspace, None).await else { return fault };
     let names = observed.iter().map(|one| one.status.name.as_str()).collect();
-    fault.with_remedy(remedy(name, &names, "there are", "the daemon has no migration; `cutover apply` starts what is declared"))
+    fault.with_remedy(remedy(
+        name,
+        &names,
+        "there are",
+        "the daemon has no migration; `cutover apply` starts what is declared",
+    ))
 }
 
 fn remedy(name: &MigrationName, names: &BTreeSet<&str>, these: &str, none: &str) -> String {
@@ -40,7 +56,10 @@ fn remedy(name: &MigrationName, names: &BTreeSet<&str>, these: &str, none: &str)
         Some(_) => {
             let more = names.len().saturating_sub(NAMED);
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            format!("{these}: {}{more}", names.iter().copied().take(NAMED).collect::<Vec<_>>().join(", "))
+            format!(
+                "{these}: {}{more}",
+                names.iter().copied().take(NAMED).collect::<Vec<_>>().join(", ")
+            )
         }
     }
 }
@@ -52,7 +71,12 @@ mod tests {
     #[test]
     fn the_nearest_name_is_offered_or_some_of_all() {
         let offered = |name: &str, names: &[&str]| {
-            remedy(&MigrationName::new(name).expect("a name"), &names.iter().copied().collect(), "there are", "none")
+            remedy(
+                &MigrationName::new(name).expect("a name"),
+                &names.iter().copied().collect(),
+                "there are",
+                "none",
+            )
         };
         assert_eq!(offered("order", &["users", "orders", "ordinals"]), "did you mean orders?");
         assert_eq!(offered("zzz", &["users", "orders"]), "there are: orders, users");
@@ -60,6 +84,10 @@ mod tests {
         let many: Vec<String> = (0..500).map(|n| format!("tenant-{n:03}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let told = offered("zzz", &many);
-        assert!(told.starts_with("there are: tenant-000, ") && told.ends_with("tenant-009 and 490 more"), "{told}");
+        assert!(
+            told.starts_with("there are: tenant-000, ")
+                && told.ends_with("tenant-009 and 490 more"),
+            "{told}"
+        );
     }
 }

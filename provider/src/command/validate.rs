@@ -11,6 +11,9 @@ pub(super) fn run(request: &Declared, context: &Context) -> Result<ExitCode, Fai
     context.tell(&loaded.declaration.warnings);
     let count = units::counted(loaded.declaration.migrations.len() as u64, "migration");
     let verb = if loaded.declaration.migrations.len() == 1 { "is" } else { "are" };
-    context.output.result(&format!("{count} of workspace {} {verb} valid.\n", loaded.declaration.workspace))?;
+    context.output.result(&format!(
+        "{count} of workspace {} {verb} valid.\n",
+        loaded.declaration.workspace
+    ))?;
     Ok(ExitCode::Done)
 }

@@ -16,17 +16,27 @@ struct Document {
     findings: Findings,
 }
 
-pub(super) async fn run(migration: &Named, json: bool, context: &Context) -> Result<ExitCode, Failure> {
+pub(super) async fn run(
+    migration: &Named,
+    json: bool,
+    context: &Context,
+) -> Result<ExitCode, Failure> {
     let client = context.connect_from_here().await?;
     let workspace = migration.workspace.as_ref();
     let findings = match client.mismatches(workspace, &migration.name).await {
-        Err(fault) => return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into()),
+        Err(fault) => {
+            return Err(unknown::explain(&client, workspace, &migration.name, fault).await.into());
+        }
         Ok(findings) => findings,
     };
     if json {
         context.output.json(&Document { migration: migration.name.to_string(), findings })?;
     } else {
-        context.output.result(&mismatches::text(&migration.name, &findings, context.output.results))?;
+        context.output.result(&mismatches::text(
+            &migration.name,
+            &findings,
+            context.output.results,
+        ))?;
     }
     Ok(ExitCode::Done)
 }

@@ -24,7 +24,10 @@ pub(super) fn flatten(spec: &MigrationSpec) -> Vec<(String, Value)> {
     if let Some(sharding) = &spec.sharding {
         flat.push(entry("sharding.balancer", &sharding.balancer));
         for collection in &sharding.collections {
-            flat.push((format!("sharding.collection.{:?}.key", collection.namespace.to_string()), value(&collection.key)));
+            flat.push((
+                format!("sharding.collection.{:?}.key", collection.namespace.to_string()),
+                value(&collection.key),
+            ));
         }
     }
     flat.push(entry("verify.mode", &spec.verify.mode));
@@ -42,7 +45,10 @@ pub(super) fn flatten(spec: &MigrationSpec) -> Vec<(String, Value)> {
 fn connection(flat: &mut Vec<(String, Value)>, side: &str, spec: &ConnectionSpec) {
     flat.push((format!("{side}.uri"), value(&units::redacted(&spec.uri))));
     flat.push((format!("{side}.username"), value(&spec.username)));
-    flat.push((format!("{side}.password"), value(&spec.password.as_ref().map(SecretRef::to_string))));
+    flat.push((
+        format!("{side}.password"),
+        value(&spec.password.as_ref().map(SecretRef::to_string)),
+    ));
     if let Some(tls) = &spec.tls {
         // The block's presence alone switches TLS on.
         flat.push((format!("{side}.tls"), Value::Bool(true)));
@@ -73,18 +79,24 @@ pub(super) fn of_new(wanted: &Declared) -> Vec<AttributeChange> {
         .collect()
 }
 
-/// The attributes that differ, in the order of the block; those that only the old one has come where they were.
+/// The attributes that differ, in the order of the block; those that only the old one has come
+/// where they were.
 pub(super) fn between(before: &MigrationSpec, wanted: &Declared) -> Vec<AttributeChange> {
     let after = &wanted.spec;
     let (old, new) = (flatten(before), flatten(after));
     let mut changes: Vec<AttributeChange> = new
         .iter()
         .filter_map(|(path, after)| {
-            let before = old.iter().find(|(other, _)| other == path).map_or(Value::Null, |(_, before)| before.clone());
+            let before = old
+                .iter()
+                .find(|(other, _)| other == path)
+                .map_or(Value::Null, |(_, before)| before.clone());
             (before != *after).then(|| change(path.clone(), before, after.clone()))
         })
         .collect();
-    let gone = old.iter().filter(|(path, before)| !before.is_null() && !new.iter().any(|(other, _)| other == path));
+    let gone = old
+        .iter()
+        .filter(|(path, before)| !before.is_null() && !new.iter().any(|(other, _)| other == path));
     changes.extend(gone.map(|(path, before)| change(path.clone(), before.clone(), Value::Null)));
     let position = |path: &str| {
         let at = |flat: &[(String, Value)]| flat.iter().position(|(other, _)| other == path);
@@ -98,13 +110,17 @@ pub(super) fn between(before: &MigrationSpec, wanted: &Declared) -> Vec<Attribut
     ] {
         let path = format!("{side}.uri");
         if before.uri != after.uri && !changes.iter().any(|change| change.path == path) {
-            changes.insert(0, AttributeChange { path, before: Value::Null, after: Value::Null, sensitive: true });
+            changes.insert(
+                0,
+                AttributeChange { path, before: Value::Null, after: Value::Null, sensitive: true },
+            );
         }
     }
     changes.into_iter().map(|change| masked(change, wanted)).collect()
 }
 
-/// What comes from a sensitive variable is not shown: neither its value now nor the one before, which may be as secret.
+/// What comes from a sensitive variable is not shown: neither its value now nor the one before,
+/// which may be as secret.
 fn masked(change: AttributeChange, wanted: &Declared) -> AttributeChange {
     if wanted.sensitive.contains(&change.path) {
         AttributeChange { before: Value::Null, after: Value::Null, sensitive: true, ..change }

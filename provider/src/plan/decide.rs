@@ -18,7 +18,8 @@ const ACKNOWLEDGE: &str = "cutover.acknowledge";
 pub(super) fn create(wanted: &Declared, inspection: Option<&Inspection>) -> Decided {
     let mut diagnostics = checks(wanted, inspection);
     if wanted.spec.cutover.acknowledge.is_some() {
-        diagnostics.push(refusal::acknowledged_before_start(wanted, "the migration has no run yet"));
+        diagnostics
+            .push(refusal::acknowledged_before_start(wanted, "the migration has no run yet"));
     }
     let change = Change {
         migration: wanted.spec.name.clone(),
@@ -33,7 +34,9 @@ pub(super) fn create(wanted: &Declared, inspection: Option<&Inspection>) -> Deci
 
 fn checks(wanted: &Declared, inspection: Option<&Inspection>) -> Vec<Diagnostic> {
     match inspection {
-        Some(found) => found.checks.iter().filter_map(|check| refusal::check(wanted, check)).collect(),
+        Some(found) => {
+            found.checks.iter().filter_map(|check| refusal::check(wanted, check)).collect()
+        }
         None => vec![refusal::unchecked(wanted)],
     }
 }
@@ -55,7 +58,12 @@ pub(super) fn removed(existing: &Observed) -> Option<Decided> {
 }
 
 /// A block with a migration.
-pub(super) fn existing(wanted: &Declared, existing: &Observed, inspection: Option<&Inspection>, now: UtcTime) -> Decided {
+pub(super) fn existing(
+    wanted: &Declared,
+    existing: &Observed,
+    inspection: Option<&Inspection>,
+    now: UtcTime,
+) -> Decided {
     let status = &existing.status;
     let refused = |diagnostic| (unchanged(existing), vec![diagnostic]);
     if !existing.declared && status.phase == Phase::Completed {
@@ -87,24 +95,33 @@ pub(super) fn existing(wanted: &Declared, existing: &Observed, inspection: Optio
 
     let fixed = refusal::fixed_attributes(wanted, existing, &changes);
     if !fixed.is_empty() {
-        return (Change { action: Action::Update, attributes: changes, ..unchanged(existing) }, fixed);
+        return (
+            Change { action: Action::Update, attributes: changes, ..unchanged(existing) },
+            fixed,
+        );
     }
-    let edited: Vec<&str> = changes.iter().chain(&held).map(|change| change.path.as_str()).collect();
+    let edited: Vec<&str> =
+        changes.iter().chain(&held).map(|change| change.path.as_str()).collect();
     if status.phase == Phase::Cancelled && !edited.is_empty() {
         return refused(refusal::cancelled(wanted, existing));
     }
     if refusal::cuts_over(status.phase)
-        && let Some(path) = edited.iter().find(|path| **path == "paused" || path.starts_with("copy."))
+        && let Some(path) =
+            edited.iter().find(|path| **path == "paused" || path.starts_with("copy."))
     {
         return refused(refusal::while_cutting_over(wanted, existing, path));
     }
-    if held.is_some() && wanted.spec.paused && matches!(status.phase, Phase::Failed | Phase::Expired | Phase::Completed) {
+    if held.is_some()
+        && wanted.spec.paused
+        && matches!(status.phase, Phase::Failed | Phase::Expired | Phase::Completed)
+    {
         return refused(refusal::cannot_be_held(wanted, existing));
     }
     if status.phase == Phase::Expired
         && existing.resume_point_held == Some(false)
         && effects::deadline(&wanted.spec, existing).is_some_and(|deadline| deadline > now)
-        && let Some(path) = edited.iter().find(|path| matches!(**path, "cutover.extensions" | "cutover.window"))
+        && let Some(path) =
+            edited.iter().find(|path| matches!(**path, "cutover.extensions" | "cutover.window"))
     {
         return refused(refusal::resume_point_lost(wanted, existing, path));
     }
@@ -124,7 +141,11 @@ fn change(
     // Declared is what somebody did by hand already: nothing moves.
     let moves = drift::is_held(existing) != wanted.spec.paused;
     if held.is_some() && moves {
-        effects.extend(if wanted.spec.paused { effects::of_pause(existing) } else { effects::of_resume(existing) });
+        effects.extend(if wanted.spec.paused {
+            effects::of_pause(existing)
+        } else {
+            effects::of_resume(existing)
+        });
     }
     let raises = wanted.spec.cutover.extensions > existing.spec.cutover.extensions;
     let action = match (changes.as_slice(), &held) {
@@ -206,15 +227,26 @@ fn take(changes: &mut Vec<AttributeChange>, path: &str) -> Option<AttributeChang
     Some(changes.remove(at))
 }
 
-/// The change of `paused`, against what is and not against what was declared last: a pause by hand is undone by an apply.
-fn take_pause(changes: &mut Vec<AttributeChange>, wanted: &Declared, existing: &Observed) -> Option<AttributeChange> {
+/// The change of `paused`, against what is and not against what was declared last: a pause by hand
+/// is undone by an apply.
+fn take_pause(
+    changes: &mut Vec<AttributeChange>,
+    wanted: &Declared,
+    existing: &Observed,
+) -> Option<AttributeChange> {
     let edited = take(changes, "paused");
     let phase = existing.status.phase;
     let held = drift::is_held(existing);
     if wanted.spec.paused != held {
-        // A run that is over, or that an error stopped, neither holds nor goes on; only an edit of it is worth a change.
-        let can_act = matches!(phase, Phase::Validating | Phase::Copying | Phase::CatchingUp | Phase::Ready | Phase::Paused);
-        (can_act || edited.is_some()).then(|| attributes::change("paused", Value::Bool(held), Value::Bool(wanted.spec.paused)))
+        // A run that is over, or that an error stopped, neither holds nor goes on; only an edit of
+        // it is worth a change.
+        let can_act = matches!(
+            phase,
+            Phase::Validating | Phase::Copying | Phase::CatchingUp | Phase::Ready | Phase::Paused
+        );
+        (can_act || edited.is_some()).then(|| {
+            attributes::change("paused", Value::Bool(held), Value::Bool(wanted.spec.paused))
+        })
     } else {
         // Declared what somebody did by hand: the declaration is still to be stored.
         edited

@@ -1,4 +1,5 @@
-//! Where reality has moved away from the declaration by itself or by hand, apart from pending edits.
+//! Where reality has moved away from the declaration by itself or by hand, apart from pending
+//! edits.
 
 use schemas::fault::FaultCode;
 use schemas::observed::{FindingKind, Observed};
@@ -10,10 +11,12 @@ use serde_json::{Value, json};
 use super::{Drift, DriftKind};
 use crate::units;
 
-/// Below this, in seconds, a window counts as closing: a working day is left to get an acknowledgement reviewed.
+/// Below this, in seconds, a window counts as closing: a working day is left to get an
+/// acknowledgement reviewed.
 const CLOSING_SECONDS: f64 = 24.0 * 3600.0;
 
-/// ... and below this share of its own length, so that a window of minutes is not closing from the start.
+/// ... and below this share of its own length, so that a window of minutes is not closing from the
+/// start.
 const CLOSING_SHARE: f64 = 0.2;
 
 /// Whether a person holds the run, as it is now.
@@ -21,32 +24,51 @@ pub(super) fn is_held(existing: &Observed) -> bool {
     existing.by_hand.paused.unwrap_or(existing.spec.paused)
 }
 
-/// The drift of one migration. What the declaration agrees with by now is none, nor is what a new generation replaces.
+/// The drift of one migration. What the declaration agrees with by now is none, nor is what a new
+/// generation replaces.
 pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) -> Vec<Drift> {
     let status = &existing.status;
-    if !existing.declared || wanted.generation != status.generation || status.phase == Phase::Completed {
+    if !existing.declared
+        || wanted.generation != status.generation
+        || status.phase == Phase::Completed
+    {
         return Vec::new();
     }
     let mut drift = Vec::new();
     let mut add = |kind, path: &str, declared: Value, actual: Value, message: String| {
-        drift.push(Drift { migration: status.name.clone(), kind, path: path.to_owned(), declared, actual, message });
+        drift.push(Drift {
+            migration: status.name.clone(),
+            kind,
+            path: path.to_owned(),
+            declared,
+            actual,
+            message,
+        });
     };
     let name = &status.name;
     let as_declared = || json!(if wanted.paused { "paused" } else { "running" });
 
     if status.phase == Phase::Cancelled {
-        let message =
-            format!("{name} was cancelled by hand and does not go on; raise `generation` to run again, or remove the block");
+        let message = format!(
+            "{name} was cancelled by hand and does not go on; raise `generation` to run again, or \
+             remove the block"
+        );
         add(DriftKind::Cancelled, "phase", as_declared(), json!(status.phase), message);
         return drift;
     }
     match existing.by_hand.paused {
         Some(true) if !wanted.paused => {
-            let message = format!("{name} was paused by hand; `cutover apply` lets it go on, `paused = true` keeps it held");
+            let message = format!(
+                "{name} was paused by hand; `cutover apply` lets it go on, `paused = true` keeps \
+                 it held"
+            );
             add(DriftKind::Paused, "paused", json!(false), json!(true), message);
         }
         Some(false) if wanted.paused => {
-            let message = format!("{name} was resumed by hand; `cutover apply` holds it again, `paused = false` lets it run");
+            let message = format!(
+                "{name} was resumed by hand; `cutover apply` holds it again, `paused = false` \
+                 lets it run"
+            );
             add(DriftKind::Resumed, "paused", json!(true), json!(false), message);
         }
         _ => {}
@@ -54,34 +76,52 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
     let in_force = existing.spec.cutover.extensions.saturating_add(existing.by_hand.extensions);
     if existing.by_hand.extensions > 0 && wanted.cutover.extensions < in_force {
         let message = format!(
-            "the window of {name} was extended by hand by {} h; write cutover.extensions = {in_force} to declare it",
+            "the window of {name} was extended by hand by {} h; write cutover.extensions = \
+             {in_force} to declare it",
             u64::from(existing.by_hand.extensions) * 24
         );
-        add(DriftKind::Extended, "cutover.extensions", json!(wanted.cutover.extensions), json!(in_force), message);
+        add(
+            DriftKind::Extended,
+            "cutover.extensions",
+            json!(wanted.cutover.extensions),
+            json!(in_force),
+            message,
+        );
     }
-    let token_used = wanted.cutover.acknowledge.is_some() && wanted.cutover.acknowledge == existing.spec.cutover.acknowledge;
+    let token_used = wanted.cutover.acknowledge.is_some()
+        && wanted.cutover.acknowledge == existing.spec.cutover.acknowledge;
     let error = status.error.as_ref();
     match status.phase {
         Phase::Expired => {
             let closed = status.window.expires_at.map(|at| format!(" at {at}")).unwrap_or_default();
             let way_on = match existing.resume_point_held {
                 Some(false) => {
-                    "the source's oplog no longer holds the place to go on from, so that only a raised `generation` helps"
+                    "the source's oplog no longer holds the place to go on from, so that only a \
+                     raised `generation` helps"
                 }
                 Some(true) | None => "raise cutover.extensions or `generation`",
             };
-            let message = format!("the window of {name} closed{closed} without an acknowledgement; {way_on}{}", held(existing));
+            let message = format!(
+                "the window of {name} closed{closed} without an acknowledgement; {way_on}{}",
+                held(existing)
+            );
             add(DriftKind::Expired, "phase", json!(Phase::Ready), json!(Phase::Expired), message);
         }
         Phase::Failed => {
             let message = match error {
                 // What only a new generation mends is not tried again.
-                Some(fault) if matches!(fault.code, FaultCode::ResumePointLost | FaultCode::UnsupportedChange) => {
+                Some(fault)
+                    if matches!(
+                        fault.code,
+                        FaultCode::ResumePointLost | FaultCode::UnsupportedChange
+                    ) =>
+                {
                     format!("{name} has failed: {fault}; {}", fault.remedy)
                 }
                 Some(fault) => {
                     format!(
-                        "{name} has failed: {fault}; {}; once that is done, `cutover resume {name}` tries again",
+                        "{name} has failed: {fault}; {}; once that is done, `cutover resume \
+                         {name}` tries again",
                         fault.remedy
                     )
                 }
@@ -91,14 +131,25 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
             add(DriftKind::Failed, "phase", as_declared(), json!(Phase::Failed), message);
         }
         Phase::Ready | Phase::CatchingUp | Phase::Copying if token_used => {
-            let cause = error.map(|fault| format!(": {fault}; {}", fault.remedy)).unwrap_or_default();
-            let message = format!("the acknowledged cutover of {name} was given up{cause}; acknowledge again with the new token");
-            add(DriftKind::Aborted, "cutover.acknowledge", json!(Phase::Completed), json!(status.phase), message);
+            let cause =
+                error.map(|fault| format!(": {fault}; {}", fault.remedy)).unwrap_or_default();
+            let message = format!(
+                "the acknowledged cutover of {name} was given up{cause}; acknowledge again with \
+                 the new token"
+            );
+            add(
+                DriftKind::Aborted,
+                "cutover.acknowledge",
+                json!(Phase::Completed),
+                json!(status.phase),
+                message,
+            );
         }
-        // A run that follows its source keeps the reason why an earlier cutover was given up, and is well otherwise: what it cannot
-        // mend would have stopped it.
+        // A run that follows its source keeps the reason why an earlier cutover was given up, and
+        // is well otherwise: what it cannot mend would have stopped it.
         Phase::Ready | Phase::CatchingUp => {}
-        // What the daemon goes on trying by itself is not drift; what it cannot mend is. That of one shard is told with the shard.
+        // What the daemon goes on trying by itself is not drift; what it cannot mend is. That of
+        // one shard is told with the shard.
         _ => {
             let is_of_shard = status.shards.iter().any(|shard| shard.phase == Phase::Failed);
             if let Some(fault) = error.filter(|fault| !fault.retryable && !is_of_shard) {
@@ -107,12 +158,24 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
             }
         }
     }
-    for shard in status.shards.iter().filter(|shard| shard.phase == Phase::Failed && status.phase != Phase::Failed) {
+    for shard in status
+        .shards
+        .iter()
+        .filter(|shard| shard.phase == Phase::Failed && status.phase != Phase::Failed)
+    {
         let message = match &shard.error {
-            Some(fault) => format!("shard {} of {name} has failed: {fault}; {}", shard.name, fault.remedy),
+            Some(fault) => {
+                format!("shard {} of {name} has failed: {fault}; {}", shard.name, fault.remedy)
+            }
             None => format!("shard {} of {name} has failed", shard.name),
         };
-        add(DriftKind::Failed, &format!("shards.{}", shard.name), as_declared(), json!(Phase::Failed), message);
+        add(
+            DriftKind::Failed,
+            &format!("shards.{}", shard.name),
+            as_declared(),
+            json!(Phase::Failed),
+            message,
+        );
     }
 
     let foreign = &existing.foreign_writes;
@@ -122,7 +185,8 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
             format!(", the newest: {} of {}{id}", one.operation, one.namespace)
         });
         let message = format!(
-            "somebody else writes to the destination of {name}: {} not found equal to the source yet{}; stop the writer, and see \
+            "somebody else writes to the destination of {name}: {} not found equal to the source \
+             yet{}; stop the writer, and see \
              `cutover verify {name}`",
             units::counted(foreign.open, "write"),
             newest.unwrap_or_default()
@@ -130,25 +194,37 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
         add(DriftKind::ForeignWrites, "destination", json!(0), json!(foreign.open), message);
     }
 
-    // Before the first `ready` lag is the work itself. The bound is the one in force: an edit of it is pending, not drift.
+    // Before the first `ready` lag is the work itself. The bound is the one in force: an edit of it
+    // is pending, not drift.
     let max_lag = existing.spec.cutover.max_lag;
     let waits = matches!(status.phase, Phase::Ready | Phase::CatchingUp);
     if let Some(lag) = status.lag_seconds.filter(|lag| *lag > max_lag.get().as_secs_f64())
         && status.window.opened_at.is_some()
         && waits
     {
-        let message =
-            format!("{name} was ready and has fallen behind: its lag of {} is over max_lag {max_lag}", units::seconds(lag));
+        let message = format!(
+            "{name} was ready and has fallen behind: its lag of {} is over max_lag {max_lag}",
+            units::seconds(lag)
+        );
         add(DriftKind::Lag, "lag_seconds", json!(max_lag), json!(lag), message);
     }
     if let Some(remaining) = remaining_seconds(existing, now)
         && (waits || status.phase == Phase::Paused)
     {
-        let length = existing.spec.cutover.window.get().as_secs_f64() + f64::from(in_force) * CLOSING_SECONDS;
+        let length = existing.spec.cutover.window.get().as_secs_f64()
+            + f64::from(in_force) * CLOSING_SECONDS;
         if remaining < CLOSING_SECONDS && remaining < length * CLOSING_SHARE {
-            let message =
-                format!("the window of {name} closes in {}; acknowledge, or raise cutover.extensions", units::seconds(remaining));
-            add(DriftKind::WindowClosing, "window.remaining_seconds", json!(length.round()), json!(remaining.round()), message);
+            let message = format!(
+                "the window of {name} closes in {}; acknowledge, or raise cutover.extensions",
+                units::seconds(remaining)
+            );
+            add(
+                DriftKind::WindowClosing,
+                "window.remaining_seconds",
+                json!(length.round()),
+                json!(remaining.round()),
+                message,
+            );
         }
     }
     for finding in &existing.findings {
@@ -168,7 +244,11 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
 
 /// What a run that has stopped still keeps from the source.
 const fn held(existing: &Observed) -> &'static str {
-    if existing.balancer_held { "; the run keeps the source's balancer stopped until it is completed or cancelled" } else { "" }
+    if existing.balancer_held {
+        "; the run keeps the source's balancer stopped until it is completed or cancelled"
+    } else {
+        ""
+    }
 }
 
 /// What is left of an open window: as the daemon's own timer says, and else by `now`.

@@ -1,5 +1,5 @@
-//! How many attributes a plan does not list, since they stay as they are. It is counted where a plan prints: the plan's JSON lists
-//! what differs, and nothing else.
+//! How many attributes a plan does not list, since they stay as they are. It is counted where a
+//! plan prints: the plan's JSON lists what differs, and nothing else.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,17 @@ impl Folded {
     pub fn count<'a>(plan: &Plan, specs: impl IntoIterator<Item = &'a MigrationSpec>) -> Self {
         let mut folded = BTreeMap::new();
         for spec in specs {
-            let Some(change) = plan.actions().find(|change| change.migration == spec.name && !change.action.removes()) else {
+            let Some(change) = plan
+                .actions()
+                .find(|change| change.migration == spec.name && !change.action.removes())
+            else {
                 continue;
             };
-            let set = attributes::flatten(spec).into_iter().filter(|(_, value)| attributes::is_set(value));
-            let unlisted = set.filter(|(path, _)| !change.attributes.iter().any(|listed| listed.path == *path));
+            let set = attributes::flatten(spec)
+                .into_iter()
+                .filter(|(_, value)| attributes::is_set(value));
+            let unlisted = set
+                .filter(|(path, _)| !change.attributes.iter().any(|listed| listed.path == *path));
             folded.insert(spec.name.clone(), unlisted.count() as u64);
         }
         Self(folded)

@@ -22,7 +22,12 @@ pub fn checks(name: &MigrationName, found: &Inspection, paint: Paint) -> String 
             Outcome::Fail => paint.bad("fail"),
         };
         let code = check.code.map(|code| format!("[{code}] ")).unwrap_or_default();
-        let _ = writeln!(out, "  {outcome}  {:width$}  {code}{}", clean(&check.name), clean(&check.message));
+        let _ = writeln!(
+            out,
+            "  {outcome}  {:width$}  {code}{}",
+            clean(&check.name),
+            clean(&check.message)
+        );
         let remedy = check.remedy.as_deref().or_else(|| check.code.map(|code| code.remedy()));
         if let Some(remedy) = remedy.filter(|_| check.outcome != Outcome::Ok) {
             let _ = writeln!(out, "        {:width$}  remedy: {}", "", clean(remedy));

@@ -27,22 +27,39 @@ fn one(diagnostic: &Diagnostic, paint: Paint) -> String {
     let mut out = head(diagnostic.severity, code, &diagnostic.summary, paint);
     // Writing to a String cannot fail, here and below.
     if let Some(place) = &diagnostic.place {
-        let context = diagnostic.context.as_ref().map(|context| format!(", in {context}")).unwrap_or_default();
-        let _ = writeln!(out, "  --> {}:{}:{}{context}", clean(&place.file), place.line, place.column);
+        let context = diagnostic
+            .context
+            .as_ref()
+            .map(|context| format!(", in {context}"))
+            .unwrap_or_default();
+        let _ =
+            writeln!(out, "  --> {}:{}:{}{context}", clean(&place.file), place.line, place.column);
         let number = place.line.to_string();
         let _ = writeln!(out, "  {number} | {}", clean(&place.excerpt.text));
         let indent = number.len() + 5 + place.excerpt.start;
         let carets = "^".repeat(place.excerpt.end.saturating_sub(place.excerpt.start).max(1));
-        let carets = if diagnostic.severity == Severity::Error { paint.bad(carets) } else { paint.notable(carets) };
+        let carets = if diagnostic.severity == Severity::Error {
+            paint.bad(carets)
+        } else {
+            paint.notable(carets)
+        };
         let _ = writeln!(out, "{:indent$}{carets}", "");
     } else if let Some(context) = &diagnostic.context {
         let _ = writeln!(out, "  in {context}");
     }
     for related in &diagnostic.related {
         let place = &related.place;
-        let _ = writeln!(out, "  {}: {}:{}:{}", clean(&related.message), clean(&place.file), place.line, place.column);
+        let _ = writeln!(
+            out,
+            "  {}: {}:{}:{}",
+            clean(&related.message),
+            clean(&place.file),
+            place.line,
+            place.column
+        );
     }
-    // What is wrong in a file explains itself with what to write instead; what a daemon or a server says has a remedy.
+    // What is wrong in a file explains itself with what to write instead; what a daemon or a server
+    // says has a remedy.
     let label = if diagnostic.code == FaultCode::InvalidConfiguration { "" } else { REMEDY };
     indented(&mut out, label, &diagnostic.detail);
     out
@@ -63,6 +80,12 @@ const REMEDY: &str = "remedy: ";
 fn indented(out: &mut String, label: &str, text: &str) {
     for (at, line) in text.lines().enumerate() {
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "  {:width$}{}", if at == 0 { label } else { "" }, clean(line), width = label.len());
+        let _ = writeln!(
+            out,
+            "  {:width$}{}",
+            if at == 0 { label } else { "" },
+            clean(line),
+            width = label.len()
+        );
     }
 }

@@ -20,8 +20,17 @@ pub fn entry(entry: &Entry, paint: Paint) -> String {
         EntryKind::Transition => paint.bold(width),
         EntryKind::Step | EntryKind::Daemon => width,
     };
-    let actor = entry.actor.as_ref().map(|actor| format!("  [{}]", clean(&actor.to_string()))).unwrap_or_default();
-    format!("{}  {transition}  {}{}\n", paint.faint(entry.at), clean(&entry.message), paint.faint(actor))
+    let actor = entry
+        .actor
+        .as_ref()
+        .map(|actor| format!("  [{}]", clean(&actor.to_string())))
+        .unwrap_or_default();
+    format!(
+        "{}  {transition}  {}{}\n",
+        paint.faint(entry.at),
+        clean(&entry.message),
+        paint.faint(actor)
+    )
 }
 
 const fn kind(kind: EntryKind) -> &'static str {

@@ -5,8 +5,10 @@ use schemas::observed::{Forecast, ShardForecast};
 use super::clean;
 use crate::units;
 
-/// What the copy time leaves out: it is the size of all over the speed of one reader of the largest collection.
-const NOT_KNOWN: &str = "how fast the destination takes the data, what index builds add, and the load of both sides meanwhile";
+/// What the copy time leaves out: it is the size of all over the speed of one reader of the largest
+/// collection.
+const NOT_KNOWN: &str = "how fast the destination takes the data, what index builds add, and the \
+     load of both sides meanwhile";
 
 /// The forecast's rows.
 #[must_use]
@@ -18,7 +20,9 @@ pub fn rows(forecast: &Forecast) -> Vec<(String, String)> {
         units::counted(forecast.collections, "collection")
     );
     let time = match forecast.copy_seconds {
-        Some(seconds) if seconds < 1.0 => format!("{}, from a measured sample", units::estimate(seconds)),
+        Some(seconds) if seconds < 1.0 => {
+            format!("{}, from a measured sample", units::estimate(seconds))
+        }
         Some(seconds) => format!("about {}, from a measured sample", units::estimate(seconds)),
         None => "unknown: nothing could be measured".to_owned(),
     };
@@ -26,7 +30,12 @@ pub fn rows(forecast: &Forecast) -> Vec<(String, String)> {
     if forecast.copy_seconds.is_some_and(|seconds| seconds > 0.0) {
         rows.push(("not known".to_owned(), NOT_KNOWN.to_owned()));
     }
-    rows.extend(forecast.shards.iter().map(|shard| (format!("oplog of {}", clean(&shard.name.0)), oplog(shard))));
+    rows.extend(
+        forecast
+            .shards
+            .iter()
+            .map(|shard| (format!("oplog of {}", clean(&shard.name.0)), oplog(shard))),
+    );
     rows
 }
 

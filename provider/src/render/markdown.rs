@@ -1,4 +1,5 @@
-//! A plan as Markdown for the comment on a pull request: the summary in sight, the diff folded away.
+//! A plan as Markdown for the comment on a pull request: the summary in sight, the diff folded
+//! away.
 
 use std::fmt::Write as _;
 
@@ -33,13 +34,15 @@ pub fn plan(plan: &Plan, folded: &Folded) -> String {
         return whole;
     }
     let effects = plan_to(plan, folded, Depth::Effects);
-    let shortened = if effects.len() <= LONGEST { effects } else { plan_to(plan, folded, Depth::Line) };
+    let shortened =
+        if effects.len() <= LONGEST { effects } else { plan_to(plan, folded, Depth::Line) };
     cut(shortened)
 }
 
 /// What fits of a text, in whole lines.
 fn cut(text: String) -> String {
-    const REST: &str = "\n*The rest does not fit into a comment: `cutover plan` shows all of it.*\n";
+    const REST: &str =
+        "\n*The rest does not fit into a comment: `cutover plan` shows all of it.*\n";
     if text.len() <= LONGEST {
         return text;
     }
@@ -53,13 +56,21 @@ fn cut(text: String) -> String {
 
 fn plan_to(plan: &Plan, folded: &Folded, depth: Depth) -> String {
     let mut out = String::new();
-    let workspace = plan.workspace.as_ref().map(|workspace| format!(" of workspace `{workspace}`")).unwrap_or_default();
+    let workspace = plan
+        .workspace
+        .as_ref()
+        .map(|workspace| format!(" of workspace `{workspace}`"))
+        .unwrap_or_default();
     // Writing to a String cannot fail, here and below.
     let _ = writeln!(out, "## cutover plan{workspace}\n");
     let _ = writeln!(out, "**{}**", escape(&plan_text::summary(plan)));
     if depth != Depth::Whole {
-        let what = if depth == Depth::Effects { "what would happen" } else { "a line for each migration" };
-        let _ = writeln!(out, "\n*Too long for a comment, so that this is {what}: `cutover plan` shows all of it.*");
+        let what =
+            if depth == Depth::Effects { "what would happen" } else { "a line for each migration" };
+        let _ = writeln!(
+            out,
+            "\n*Too long for a comment, so that this is {what}: `cutover plan` shows all of it.*"
+        );
     }
     if !plan.diagnostics.is_empty() {
         out.push('\n');
@@ -78,7 +89,8 @@ fn plan_to(plan: &Plan, folded: &Folded, depth: Depth) -> String {
         match depth {
             Depth::Line => {
                 // What is lost or blocked comes first among the effects, and stays in sight.
-                let first = change.effects.first().filter(|effect| !effect.starts_with(DROPS_NOTHING));
+                let first =
+                    change.effects.first().filter(|effect| !effect.starts_with(DROPS_NOTHING));
                 let first = first.map(|effect| format!(": {}", escape(effect))).unwrap_or_default();
                 let name = escape(change.migration.as_str());
                 let _ = writeln!(out, "- {name} {}{first}", plan_text::heading(change.action));
@@ -102,7 +114,9 @@ fn drift(drift: &[Drift]) -> String {
     if drift.is_empty() {
         return "**No drift.**\n".to_owned();
     }
-    let mut out = String::from("### Drift\n\n| migration | kind | declared | is | |\n|---|---|---|---|---|\n");
+    let mut out = String::from(
+        "### Drift\n\n| migration | kind | declared | is | |\n|---|---|---|---|---|\n",
+    );
     for one in drift {
         let _ = writeln!(
             out,
@@ -121,7 +135,10 @@ fn drift(drift: &[Drift]) -> String {
 #[must_use]
 pub fn report(report: &Report) -> String {
     let mut out = format!("## {} has cut over\n\n", escape(report.name.as_str()));
-    let about = format!("workspace {}, run {}, generation {}", report.workspace, report.run, report.generation);
+    let about = format!(
+        "workspace {}, run {}, generation {}",
+        report.workspace, report.run, report.generation
+    );
     let _ = writeln!(out, "{}\n\n| | |\n|---|---|", escape(&about));
     for (label, text) in super::report::rows(report) {
         let _ = writeln!(out, "| {label} | {} |", escape(&text));
@@ -195,7 +212,8 @@ fn escape(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '&' => out.push_str("&amp;"),
-            // A mention or an issue's link starts right after it; a comment in between shows nothing.
+            // A mention or an issue's link starts right after it; a comment in between shows
+            // nothing.
             '@' => out.push_str("@<!-- -->"),
             _ => out.push(c),
         }
@@ -223,7 +241,11 @@ mod tests {
                     after: "mongodb://tenant.example.net".into(),
                     sensitive: false,
                 }],
-                effects: (0..effects).map(|n| format!("{} {n}", if n == 0 { "drops 14 collections" } else { "reads" })).collect(),
+                effects: (0..effects)
+                    .map(|n| {
+                        format!("{} {n}", if n == 0 { "drops 14 collections" } else { "reads" })
+                    })
+                    .collect(),
                 forecast: None,
             })
             .collect();
@@ -235,11 +257,21 @@ mod tests {
         let whole = plan(&many(100, 3), &Folded::default());
         assert!(whole.contains("<details>") && !whole.contains("Too long"), "{whole}");
         let effects = plan(&many(500, 4), &Folded::default());
-        assert!(effects.len() <= LONGEST && effects.contains("what would happen") && effects.contains("- reads 3"), "{effects}");
+        assert!(
+            effects.len() <= LONGEST
+                && effects.contains("what would happen")
+                && effects.contains("- reads 3"),
+            "{effects}"
+        );
         let lines = plan(&many(500, 40), &Folded::default());
         assert!(lines.len() <= LONGEST && lines.contains("a line for each"), "{lines}");
         assert!(lines.contains("- tenant-499 will be created: drops 14 collections"), "{lines}");
         let cut = plan(&many(5_000, 4), &Folded::default());
-        assert!(cut.len() <= LONGEST && cut.contains("5000 to create") && cut.ends_with("shows all of it.*\n"), "{cut}");
+        assert!(
+            cut.len() <= LONGEST
+                && cut.contains("5000 to create")
+                && cut.ends_with("shows all of it.*\n"),
+            "{cut}"
+        );
     }
 }

@@ -26,7 +26,11 @@ pub fn text(migration: &MigrationName, findings: &Findings, paint: Paint) -> Str
     }
     for one in mismatches {
         let id = one.id.as_ref().map(|id| format!("  _id {}", clean(id))).unwrap_or_default();
-        let paths = if one.paths.is_empty() { String::new() } else { format!("  {}", clean(&one.paths.join(", "))) };
+        let paths = if one.paths.is_empty() {
+            String::new()
+        } else {
+            format!("  {}", clean(&one.paths.join(", ")))
+        };
         let kind = paint.bad(format!("{:18}", one.kind.as_str()));
         text.push_str(&format!("{kind} {}{id}{paths}\n", clean(&one.namespace.to_string())));
     }

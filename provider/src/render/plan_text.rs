@@ -9,7 +9,8 @@ use super::{clean, forecast};
 use crate::plan::{Action, AttributeChange, Change, Drift, Folded, Plan};
 use crate::units;
 
-/// The whole plan: drift, changes, and the summary as its last line. Diagnostics print apart, on stderr.
+/// The whole plan: drift, changes, and the summary as its last line. Diagnostics print apart, on
+/// stderr.
 #[must_use]
 pub fn plan(plan: &Plan, folded: &Folded, paint: Paint) -> String {
     let mut out = String::new();
@@ -19,13 +20,21 @@ pub fn plan(plan: &Plan, folded: &Folded, paint: Paint) -> String {
         out.push('\n');
     }
     if plan.has_actions() {
-        let workspace = plan.workspace.as_ref().map(|workspace| format!(" in workspace {workspace}")).unwrap_or_default();
+        let workspace = plan
+            .workspace
+            .as_ref()
+            .map(|workspace| format!(" in workspace {workspace}"))
+            .unwrap_or_default();
         let _ = writeln!(out, "cutover will perform the following actions{workspace}:\n");
         for change in plan.actions() {
             render_change(&mut out, change, folded, paint);
         }
-        let unchanged: Vec<&str> =
-            plan.changes.iter().filter(|c| c.action == Action::NoOp).map(|c| c.migration.as_str()).collect();
+        let unchanged: Vec<&str> = plan
+            .changes
+            .iter()
+            .filter(|c| c.action == Action::NoOp)
+            .map(|c| c.migration.as_str())
+            .collect();
         if !unchanged.is_empty() {
             let line = format!("# {} unchanged: {}", unchanged.len(), unchanged.join(", "));
             let _ = writeln!(out, "  {}\n", paint.faint(line));
@@ -38,7 +47,8 @@ pub fn plan(plan: &Plan, folded: &Folded, paint: Paint) -> String {
 /// The last line: what is to be done, in figures.
 #[must_use]
 pub fn summary(plan: &Plan) -> String {
-    let errors = plan.diagnostics.iter().filter(|d| d.severity == schemas::hcl::Severity::Error).count();
+    let errors =
+        plan.diagnostics.iter().filter(|d| d.severity == schemas::hcl::Severity::Error).count();
     if errors > 0 && !plan.has_actions() {
         return format!("No plan: {}.", units::counted(errors as u64, "error"));
     }
@@ -53,7 +63,10 @@ pub fn summary(plan: &Plan) -> String {
             ),
         };
     }
-    let changed = [Action::Update, Action::Pause, Action::Resume, Action::Extend].map(|a| plan.count(a)).iter().sum::<usize>();
+    let changed = [Action::Update, Action::Pause, Action::Resume, Action::Extend]
+        .map(|a| plan.count(a))
+        .iter()
+        .sum::<usize>();
     let mut text = format!(
         "Plan: {} to create, {changed} to change, {} to cut over, {} to cancel",
         plan.count(Action::Create),
@@ -77,8 +90,20 @@ pub fn summary(plan: &Plan) -> String {
 pub fn drift(drift: &[Drift], paint: Paint) -> String {
     let mut out = String::from("Reality has moved away from the declaration:\n\n");
     for one in drift {
-        let _ = writeln!(out, "  {} {} {}", paint.notable("!"), paint.bold(&one.migration), paint.notable(one.kind.as_str()));
-        let _ = writeln!(out, "      {}: declared {}, is {}", clean(&one.path), literal(&one.declared), literal(&one.actual));
+        let _ = writeln!(
+            out,
+            "  {} {} {}",
+            paint.notable("!"),
+            paint.bold(&one.migration),
+            paint.notable(one.kind.as_str())
+        );
+        let _ = writeln!(
+            out,
+            "      {}: declared {}, is {}",
+            clean(&one.path),
+            literal(&one.declared),
+            literal(&one.actual)
+        );
         let _ = writeln!(out, "      {}", clean(&one.message));
     }
     out
@@ -117,16 +142,25 @@ fn tint(action: Action, paint: Paint, text: &str) -> String {
     match action {
         Action::Create => paint.good(text),
         Action::Rerun | Action::CutOver | Action::Cancel | Action::Forget => paint.bad(text),
-        Action::Update | Action::Pause | Action::Resume | Action::Extend | Action::NoOp => paint.notable(text),
+        Action::Update | Action::Pause | Action::Resume | Action::Extend | Action::NoOp => {
+            paint.notable(text)
+        }
     }
 }
 
 fn render_change(out: &mut String, change: &Change, folded: &Folded, paint: Paint) {
-    let serial = if change.serial.0 > 0 { format!(" (serial {})", change.serial) } else { String::new() };
+    let serial =
+        if change.serial.0 > 0 { format!(" (serial {})", change.serial) } else { String::new() };
     let title = format!("# {} {}{serial}", change.migration, heading(change.action));
     let _ = writeln!(out, "    {}", paint.bold(title));
-    let _ = writeln!(out, "{} migration \"{}\"", tint(change.action, paint, symbol(change.action)), change.migration);
-    let width = change.attributes.iter().map(|attribute| attribute.path.chars().count()).max().unwrap_or(0);
+    let _ = writeln!(
+        out,
+        "{} migration \"{}\"",
+        tint(change.action, paint, symbol(change.action)),
+        change.migration
+    );
+    let width =
+        change.attributes.iter().map(|attribute| attribute.path.chars().count()).max().unwrap_or(0);
     for attribute in &change.attributes {
         let (symbol, values) = attribute_line(attribute);
         let symbol = match symbol {
@@ -155,7 +189,11 @@ fn render_change(out: &mut String, change: &Change, folded: &Folded, paint: Pain
             }
         }
         None if matches!(change.action, Action::Create | Action::Rerun) => {
-            let _ = writeln!(out, "\n    {} unknown: the source could not be read", paint.bold("Forecast:"));
+            let _ = writeln!(
+                out,
+                "\n    {} unknown: the source could not be read",
+                paint.bold("Forecast:")
+            );
         }
         None => {}
     }
@@ -178,7 +216,9 @@ pub fn attribute_line(attribute: &AttributeChange) -> (&'static str, String) {
 /// A value as HCL writes it; its JSON form is the same for all that a spec holds.
 fn literal(value: &Value) -> String {
     match value {
-        Value::Array(items) => format!("[{}]", items.iter().map(literal).collect::<Vec<_>>().join(", ")),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(literal).collect::<Vec<_>>().join(", "))
+        }
         other => clean(&other.to_string()),
     }
 }

@@ -10,8 +10,16 @@ use crate::units;
 /// The report as a compact block.
 #[must_use]
 pub fn text(report: &Report, paint: Paint) -> String {
-    let about = format!("workspace {}, run {}, generation {}", report.workspace, report.run, report.generation);
-    let mut out = format!("{}  {}  {}\n", paint.bold(&report.name), paint.good("completed"), paint.faint(about));
+    let about = format!(
+        "workspace {}, run {}, generation {}",
+        report.workspace, report.run, report.generation
+    );
+    let mut out = format!(
+        "{}  {}  {}\n",
+        paint.bold(&report.name),
+        paint.good("completed"),
+        paint.faint(about)
+    );
     for (label, text) in rows(report) {
         out.push_str(&format!("  {label:14} {text}\n"));
     }
@@ -35,15 +43,24 @@ pub fn rows(report: &Report) -> Vec<(&'static str, String)> {
                 units::counted(migrated.events_applied, "change")
             ),
         ),
-        ("took", format!("{} ({} to {})", units::seconds(took), report.declared_at, report.completed_at)),
+        (
+            "took",
+            format!("{} ({} to {})", units::seconds(took), report.declared_at, report.completed_at),
+        ),
     ];
     if !report.phases.is_empty() {
-        let phases: Vec<String> =
-            report.phases.iter().map(|spent| format!("{} {}", spent.phase, units::seconds(spent.seconds))).collect();
+        let phases: Vec<String> = report
+            .phases
+            .iter()
+            .map(|spent| format!("{} {}", spent.phase, units::seconds(spent.seconds)))
+            .collect();
         rows.push(("phases", phases.join(", ")));
     }
     rows.extend(proof(report).into_iter().map(|text| ("verification", text)));
-    rows.push(("acknowledged", format!("{} by {}", report.acknowledged.at, clean(&report.acknowledged.by.to_string()))));
+    rows.push((
+        "acknowledged",
+        format!("{} by {}", report.acknowledged.at, clean(&report.acknowledged.by.to_string())),
+    ));
     rows.push(("downtime", units::seconds(report.downtime_seconds)));
     rows
 }
@@ -55,7 +72,11 @@ fn proof(report: &Report) -> Vec<String> {
         VerifyMode::Full => {
             let found = match proof.mismatches_found {
                 0 => "no mismatch was found".to_owned(),
-                some => format!("{} found, {} open", units::counted_mismatches(some), units::count(proof.mismatches_open)),
+                some => format!(
+                    "{} found, {} open",
+                    units::counted_mismatches(some),
+                    units::count(proof.mismatches_open)
+                ),
             };
             let mut texts = vec![
                 format!(
@@ -65,7 +86,10 @@ fn proof(report: &Report) -> Vec<String> {
                     units::counted(proof.documents_compared_again, "comparison"),
                     units::counted(proof.generations, "generation")
                 ),
-                format!("{} last compared after the source was blocked", units::counted(proof.compared_after_block, "document")),
+                format!(
+                    "{} last compared after the source was blocked",
+                    units::counted(proof.compared_after_block, "document")
+                ),
             ];
             if proof.foreign_writes > 0 {
                 texts.push(format!(

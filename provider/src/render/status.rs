@@ -22,18 +22,26 @@ pub fn block(observed: &Observed, paint: Paint) -> String {
         "{}  {}{held}  {}",
         paint.bold(&status.name),
         phase(status.phase, paint),
-        paint.faint(format!("workspace {}, run {}, serial {}", status.workspace, status.run, status.serial))
+        paint.faint(format!(
+            "workspace {}, run {}, serial {}",
+            status.workspace, status.run, status.serial
+        ))
     );
     for (label, text) in rows(status) {
         let _ = writeln!(out, "  {label:12} {text}");
     }
     if observed.balancer_held {
-        let _ =
-            writeln!(out, "  {:12} the source's, stopped by this run; given back once it is completed or cancelled", "balancer");
+        let _ = writeln!(
+            out,
+            "  {:12} the source's, stopped by this run; given back once it is completed or \
+             cancelled",
+            "balancer"
+        );
     }
     if let Some(fault) = &status.error {
         let again = if fault.retryable { " (the daemon tries again)" } else { "" };
-        let _ = writeln!(out, "  {} {}{again}", paint.bad("error       "), clean(&fault.to_string()));
+        let _ =
+            writeln!(out, "  {} {}{again}", paint.bad("error       "), clean(&fault.to_string()));
         let _ = writeln!(out, "  {:12} remedy: {}", "", clean(&fault.remedy));
     }
     for shard in &status.shards {
@@ -44,18 +52,26 @@ pub fn block(observed: &Observed, paint: Paint) -> String {
 
 fn rows(status: &MigrationStatus) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
-    let copies = matches!(status.phase, Phase::Validating | Phase::Copying | Phase::Paused | Phase::Failed);
+    let copies =
+        matches!(status.phase, Phase::Validating | Phase::Copying | Phase::Paused | Phase::Failed);
     if copies || status.copy.documents_copied > 0 {
         rows.push(("copy", copy(&status.copy)));
     }
     if status.indexes.total > 0 {
-        rows.push(("indexes", format!("{} of {} built", status.indexes.built, status.indexes.total)));
+        rows.push((
+            "indexes",
+            format!("{} of {} built", status.indexes.built, status.indexes.total),
+        ));
     }
     let tail = &status.tail;
     if tail.events_applied > 0 || status.lag_seconds.is_some() {
         let mut text = lag(status.lag_seconds);
-        let _ =
-            write!(text, ", {} applied, {:.0} a second", units::counted(tail.events_applied, "event"), tail.events_per_second);
+        let _ = write!(
+            text,
+            ", {} applied, {:.0} a second",
+            units::counted(tail.events_applied, "event"),
+            tail.events_per_second
+        );
         if let Some(eta) = tail.catch_up_eta_seconds {
             let _ = write!(text, ", caught up in {}", units::seconds(eta));
         }
@@ -171,12 +187,21 @@ fn shard(shard: &ShardStatus, paint: Paint) -> String {
 pub fn line(status: &MigrationStatus) -> String {
     let mut text = format!("{}: {}", status.name, status.phase);
     match status.phase {
-        Phase::Validating | Phase::Completed | Phase::Cancelled | Phase::Failed | Phase::Expired => {}
+        Phase::Validating
+        | Phase::Completed
+        | Phase::Cancelled
+        | Phase::Failed
+        | Phase::Expired => {}
         Phase::Copying | Phase::Paused => {
             let _ = write!(text, ", copy {}", copy(&status.copy));
         }
         Phase::CatchingUp | Phase::Ready | Phase::Draining | Phase::Finalizing => {
-            let _ = write!(text, ", {}, {:.0} events/s", lag(status.lag_seconds), status.tail.events_per_second);
+            let _ = write!(
+                text,
+                ", {}, {:.0} events/s",
+                lag(status.lag_seconds),
+                status.tail.events_per_second
+            );
             let proof = &status.verification;
             if proof.pending_rechecks > 0 || proof.mismatches > 0 {
                 let _ = write!(
@@ -191,7 +216,9 @@ pub fn line(status: &MigrationStatus) -> String {
     if let Some(left) = status.window.remaining_seconds.filter(|_| status.phase == Phase::Ready) {
         let _ = write!(text, ", window closes in {}", units::seconds(left));
     }
-    if let Some(seconds) = status.cutover.downtime_seconds.filter(|_| status.phase == Phase::Completed) {
+    if let Some(seconds) =
+        status.cutover.downtime_seconds.filter(|_| status.phase == Phase::Completed)
+    {
         let _ = write!(text, ", downtime {}", units::seconds(seconds));
     }
     if let Some(fault) = &status.error {

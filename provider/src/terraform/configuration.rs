@@ -1,7 +1,7 @@
 //! `terraform validate`: what is wrong with a configuration, without a daemon.
 
+use schemas::hcl::external::check_daemon;
 use schemas::hcl::schema::DAEMON;
-use schemas::hcl::values::check_daemon;
 use schemas::id::{MigrationName, Workspace};
 use schemas::plugin_protocol::tfplugin6::Diagnostic;
 
@@ -12,7 +12,8 @@ use super::{declare, diagnostic};
 /// What is wrong with the provider's block.
 #[must_use]
 pub(crate) fn of_provider(config: &Value) -> Vec<Diagnostic> {
-    let found = check_daemon(&declare::working_folder(), &declare::values(&DAEMON, config)).diagnostics;
+    let found =
+        check_daemon(&declare::working_folder(), &declare::values(&DAEMON, config)).diagnostics;
     found.iter().map(diagnostic::checked).collect()
 }
 
@@ -20,8 +21,11 @@ pub(crate) fn of_provider(config: &Value) -> Vec<Diagnostic> {
 #[must_use]
 pub(crate) fn of_migration(config: &Value, write_only: bool) -> Vec<Diagnostic> {
     let folder = declare::working_folder();
-    let mut found: Vec<Diagnostic> =
-        declare::migration(&folder, config, None).diagnostics.iter().map(diagnostic::checked).collect();
+    let mut found: Vec<Diagnostic> = declare::migration(&folder, config, None)
+        .diagnostics
+        .iter()
+        .map(diagnostic::checked)
+        .collect();
     found.extend(declare::waiting(&folder, config));
     found.extend(declare::check_secrets(config, write_only));
     found
@@ -33,7 +37,8 @@ pub(crate) fn of_data_source(type_name: &str, config: &Value) -> Vec<Diagnostic>
     match type_name {
         MIGRATION_TYPE => {
             let name = config.get("name").as_text().and_then(|name| MigrationName::new(name).err());
-            let workspace = config.get("workspace").as_text().and_then(|name| Workspace::new(name).err());
+            let workspace =
+                config.get("workspace").as_text().and_then(|name| Workspace::new(name).err());
             let wrong = |path: &str, error: &dyn std::error::Error| Diagnostic {
                 attribute: Some(diagnostic::attribute_path(path)),
                 ..diagnostic::error(error.to_string(), "")
@@ -41,9 +46,11 @@ pub(crate) fn of_data_source(type_name: &str, config: &Value) -> Vec<Diagnostic>
             let name = name.iter().map(|error| wrong("name", error));
             name.chain(workspace.iter().map(|error| wrong("workspace", error))).collect()
         }
-        PREFLIGHT_TYPE => {
-            declare::migration(&declare::working_folder(), config, None).diagnostics.iter().map(diagnostic::checked).collect()
-        }
+        PREFLIGHT_TYPE => declare::migration(&declare::working_folder(), config, None)
+            .diagnostics
+            .iter()
+            .map(diagnostic::checked)
+            .collect(),
         other => vec![diagnostic::error(format!("the provider has no data source {other}"), "")],
     }
 }

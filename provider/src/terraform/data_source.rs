@@ -12,11 +12,17 @@ use super::value::Value;
 use super::{declare, diagnostic, state};
 
 /// Reads a data source; gives its state, and warnings.
-pub(crate) async fn read(session: &Session, type_name: &str, config: &Value) -> Result<(Value, Problems), Problems> {
+pub(crate) async fn read(
+    session: &Session,
+    type_name: &str,
+    config: &Value,
+) -> Result<(Value, Problems), Problems> {
     match type_name {
         MIGRATION_TYPE => migration(session, config).await,
         PREFLIGHT_TYPE => preflight(session, config).await,
-        other => Err(vec![diagnostic::error(format!("the provider has no data source {other}"), "")]),
+        other => {
+            Err(vec![diagnostic::error(format!("the provider has no data source {other}"), "")])
+        }
     }
 }
 
@@ -27,7 +33,8 @@ fn problems(fault: &Fault) -> Problems {
 async fn migration(session: &Session, config: &Value) -> Result<(Value, Problems), Problems> {
     let mut daemon = session.must_connect().await.map_err(|fault| problems(&fault))?;
     let invalid = |error: &dyn std::error::Error| vec![diagnostic::error(error.to_string(), "")];
-    let name = MigrationName::new(config.get("name").as_text().unwrap_or_default()).map_err(|error| invalid(&error))?;
+    let name = MigrationName::new(config.get("name").as_text().unwrap_or_default())
+        .map_err(|error| invalid(&error))?;
     if let Some(workspace) = config.get("workspace").as_text() {
         daemon.store.workspace = Workspace::new(workspace).map_err(|error| invalid(&error))?;
     }
@@ -36,8 +43,10 @@ async fn migration(session: &Session, config: &Value) -> Result<(Value, Problems
         let message = format!("there is no migration {name} in workspace {}", daemon.workspace());
         return Err(problems(&Fault::new(FaultCode::UnknownMigration, message)));
     };
-    let mut entries: std::collections::BTreeMap<String, Value> =
-        catalog::status_values(&observed).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut entries: std::collections::BTreeMap<String, Value> = catalog::status_values(&observed)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
     entries.insert("name".to_owned(), Value::Text(name.to_string()));
     // What the configuration leaves out stays out: the id says which workspace it is.
     entries.insert("workspace".to_owned(), config.get("workspace").clone());
@@ -53,8 +62,11 @@ async fn preflight(session: &Session, config: &Value) -> Result<(Value, Problems
     };
     let daemon: Connected = session.must_connect().await.map_err(|fault| problems(&fault))?;
     let inspection = tokio::select! {
-        inspected = session.inspect(&daemon, &wanted.spec, Vec::new()) => inspected.map_err(|fault| problems(&fault))?,
-        () = session.stopped() => return Err(vec![diagnostic::error("the live checks were interrupted", "Nothing was changed.")]),
+        inspected = session.inspect(
+            &daemon, &wanted.spec, Vec::new(),
+        ) => inspected.map_err(|fault| problems(&fault))?,
+        () = session.stopped() => return Err(vec![diagnostic::error("the live checks were \
+             interrupted", "Nothing was changed.")]),
     };
     let schema = catalog::preflight_data();
     let Value::Object(mut entries) = state::of_config(&schema, config, &Value::Null) else {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use schemas::hcl::Declared;
+use schemas::hcl::external::{BlockValues, Given, Outcome, check_block, check_migration};
 use schemas::hcl::schema::{BlockSchema, MIGRATION, Times};
-use schemas::hcl::values::{BlockValues, Given, Outcome, check_block, check_migration};
 use schemas::id::{MigrationName, Workspace};
 use schemas::kept_secret::{self, Side};
 use schemas::phase::Phase;
@@ -42,7 +42,8 @@ pub(crate) fn values(table: &BlockSchema, value: &Value) -> BlockValues {
     for inner in table.blocks {
         let blocks: Vec<BlockValues> = match (value.get(inner.name), inner.times) {
             (Value::List(items), _) => items.iter().map(|item| self::values(inner, item)).collect(),
-            // Made by a `dynamic` block over what is not known yet: any number of them, perhaps none.
+            // Made by a `dynamic` block over what is not known yet: any number of them, perhaps
+            // none.
             (Value::Unknown, Times::Any | Times::AtMostOnce) | (Value::Null, _) => Vec::new(),
             (block, _) => vec![self::values(inner, block)],
         };
@@ -62,7 +63,8 @@ pub(crate) struct Store {
     pub(crate) workspace: Workspace,
 }
 
-/// Checks the body of a migration. Without a `store`, a password that the daemon keeps is not known.
+/// Checks the body of a migration. Without a `store`, a password that the daemon keeps is not
+/// known.
 #[must_use]
 pub(crate) fn migration(folder: &Path, config: &Value, store: Option<&Store>) -> Outcome<Declared> {
     let mut values = values(&MIGRATION, config);
@@ -88,7 +90,9 @@ fn kept_password(config: &Value, side: Side, store: Option<&Store>) -> Option<Gi
     }
     let name = config.get("name").as_text().and_then(|name| MigrationName::new(name).ok());
     let version = version.as_u64().and_then(|version| u32::try_from(version).ok());
-    let (Some(store), Some(name), Some(version)) = (store, name, version) else { return Some(Given::Unknown) };
+    let (Some(store), Some(name), Some(version)) = (store, name, version) else {
+        return Some(Given::Unknown);
+    };
     let path = kept_secret::file(&store.state_dir, &store.workspace, &name, side, version);
     Some(Given::Known(json!({ "file": path })))
 }
@@ -105,7 +109,8 @@ pub(crate) fn secrets(config: &Value) -> Vec<v1::Secret> {
     Side::ALL.into_iter().filter_map(of).collect()
 }
 
-/// Checks the passwords that the daemon is to keep. `allowed`: Terraform knows of write-only values.
+/// Checks the passwords that the daemon is to keep. `allowed`: Terraform knows of write-only
+/// values.
 #[must_use]
 pub(crate) fn check_secrets(config: &Value, allowed: bool) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -114,10 +119,14 @@ pub(crate) fn check_secrets(config: &Value, allowed: bool) -> Vec<Diagnostic> {
         let (password, version) = (block.get(PASSWORD), block.get(PASSWORD_VERSION));
         let mut refuse = |name: &str, summary: &str, detail: &str| {
             let attribute = Some(diagnostic::attribute_path(&format!("{side}.{name}")));
-            found.push(Diagnostic { attribute, ..diagnostic::error(format!("{summary} [CUT0001]"), detail) });
+            found.push(Diagnostic {
+                attribute,
+                ..diagnostic::error(format!("{summary} [CUT0001]"), detail)
+            });
         };
         if !password.is_null() && !allowed {
-            let detail = "Use Terraform 1.11, OpenTofu 1.11, or newer; or write password = { env = \"NAME\" }.";
+            let detail = "Use Terraform 1.11, OpenTofu 1.11, or newer; or write password = { env \
+                 = \"NAME\" }.";
             refuse(PASSWORD, "this Terraform has no write-only attributes", detail);
         }
         if !password.is_null() && !block.get("password").is_null() {
@@ -143,8 +152,15 @@ pub(crate) fn check_secrets(config: &Value, allowed: bool) -> Vec<Diagnostic> {
             }
             (_, Value::Null | Value::Unknown) => {}
             (_, version) => {
-                if !version.as_u64().is_some_and(|version| (1..=u64::from(u32::MAX)).contains(&version)) {
-                    refuse(PASSWORD_VERSION, "password_wo_version is not a whole number above 0", "Count from 1.");
+                if !version
+                    .as_u64()
+                    .is_some_and(|version| (1..=u64::from(u32::MAX)).contains(&version))
+                {
+                    refuse(
+                        PASSWORD_VERSION,
+                        "password_wo_version is not a whole number above 0",
+                        "Count from 1.",
+                    );
                 }
             }
         }
@@ -169,7 +185,9 @@ impl Waiting {
     /// Reads what [`waiting`] has checked; what is unknown or wrong counts as absent.
     #[must_use]
     pub(crate) fn of(value: &Value) -> Self {
-        let length = |name: &str| value.get(TIMEOUTS.name).get(name).as_text().and_then(|text| text.parse().ok());
+        let length = |name: &str| {
+            value.get(TIMEOUTS.name).get(name).as_text().and_then(|text| text.parse().ok())
+        };
         Self {
             target: value.get(WAIT_FOR).as_text().and_then(|text| text.parse().ok()),
             create: length("create"),

@@ -22,7 +22,12 @@ pub(crate) fn sentence(fragment: &str) -> String {
 /// An error.
 #[must_use]
 pub(crate) fn error(summary: impl Into<String>, detail: impl Into<String>) -> Diagnostic {
-    Diagnostic { severity: diagnostic::Severity::Error.into(), summary: summary.into(), detail: detail.into(), attribute: None }
+    Diagnostic {
+        severity: diagnostic::Severity::Error.into(),
+        summary: summary.into(),
+        detail: detail.into(),
+        attribute: None,
+    }
 }
 
 /// A warning.
@@ -40,7 +45,11 @@ pub(crate) fn checked(one: &hcl::Diagnostic) -> Diagnostic {
         Severity::Warning => diagnostic::Severity::Warning,
     };
     let mut detail = sentence(&one.detail);
-    for related in one.related.iter().filter_map(|related| Some((&related.message, related.place.value_path()?))) {
+    for related in one
+        .related
+        .iter()
+        .filter_map(|related| Some((&related.message, related.place.value_path()?)))
+    {
         detail = format!("{detail}\nSee also {}, {}.", related.1, related.0);
     }
     Diagnostic {
@@ -57,7 +66,8 @@ pub(crate) fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|one| one.severity() == diagnostic::Severity::Error)
 }
 
-/// A path such as `source.tls.ca_file`, `namespaces.include[1]` or `source.password["env"]`, step by step.
+/// A path such as `source.tls.ca_file`, `namespaces.include[1]` or `source.password["env"]`, step
+/// by step.
 #[must_use]
 pub(crate) fn attribute_path(path: &str) -> AttributePath {
     let mut steps = Vec::new();
@@ -93,13 +103,25 @@ mod tests {
 
     #[test]
     fn paths_are_taken_apart() {
-        let steps = |path: &str| attribute_path(path).steps.into_iter().filter_map(|step| step.selector).collect::<Vec<_>>();
+        let steps = |path: &str| {
+            attribute_path(path)
+                .steps
+                .into_iter()
+                .filter_map(|step| step.selector)
+                .collect::<Vec<_>>()
+        };
         let name = |name: &str| Selector::AttributeName(name.to_owned());
         assert_eq!(steps(""), []);
         assert_eq!(steps("name"), [name("name")]);
         assert_eq!(
             steps("sharding.collection[2].key[0]"),
-            [name("sharding"), name("collection"), Selector::ElementKeyInt(2), name("key"), Selector::ElementKeyInt(0)]
+            [
+                name("sharding"),
+                name("collection"),
+                Selector::ElementKeyInt(2),
+                name("key"),
+                Selector::ElementKeyInt(0)
+            ]
         );
         assert_eq!(
             steps("source.password[\"e.v[n\"]"),

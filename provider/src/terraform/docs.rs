@@ -37,37 +37,76 @@ pub fn pages() -> Vec<Page> {
         },
         Page {
             path: "resources/migration.md",
-            text: typed(MIGRATION_TYPE, "Resource", EXAMPLE, &catalog::migration(), include_str!("docs/migration.md")),
+            text: typed(
+                MIGRATION_TYPE,
+                "Resource",
+                EXAMPLE,
+                &catalog::migration(),
+                include_str!("docs/migration.md"),
+            ),
         },
         Page {
             path: "data-sources/migration.md",
-            text: typed(MIGRATION_TYPE, "Data Source", PREFLIGHT_EXAMPLE, &catalog::migration_data(), ""),
+            text: typed(
+                MIGRATION_TYPE,
+                "Data Source",
+                PREFLIGHT_EXAMPLE,
+                &catalog::migration_data(),
+                "",
+            ),
         },
         Page {
             path: "data-sources/preflight.md",
-            text: typed(PREFLIGHT_TYPE, "Data Source", PREFLIGHT_EXAMPLE, &catalog::preflight_data(), ""),
+            text: typed(
+                PREFLIGHT_TYPE,
+                "Data Source",
+                PREFLIGHT_EXAMPLE,
+                &catalog::preflight_data(),
+                "",
+            ),
         },
     ]
 }
 
 fn typed(name: &str, kind: &str, example: &str, block: &Block, prose: &str) -> String {
-    page(&format!("{name} {kind} - cutover"), &format!("{name} ({kind})"), &block.description, example, block, prose)
+    page(
+        &format!("{name} {kind} - cutover"),
+        &format!("{name} ({kind})"),
+        &block.description,
+        example,
+        block,
+        prose,
+    )
 }
 
-fn page(title: &str, heading: &str, description: &str, example: &str, block: &Block, prose: &str) -> String {
+fn page(
+    title: &str,
+    heading: &str,
+    description: &str,
+    example: &str,
+    block: &Block,
+    prose: &str,
+) -> String {
     let mut text = format!(
-        "---\npage_title: \"{title}\"\nsubcategory: \"\"\ndescription: |-\n  {description}\n---\n\n# {heading}\n\n{description}\n"
+        "---\npage_title: \"{title}\"\nsubcategory: \"\"\ndescription: |-\n  \
+         {description}\n---\n\n# {heading}\n\n{description}\n"
     );
     if !prose.is_empty() {
         let _ = write!(text, "\n{prose}");
     }
-    let _ = write!(text, "\n## Example Usage\n\n```terraform\n{}\n```\n\n## Schema\n", example.trim_end());
+    let _ = write!(
+        text,
+        "\n## Example Usage\n\n```terraform\n{}\n```\n\n## Schema\n",
+        example.trim_end()
+    );
     let mut nested = Vec::new();
     groups(&mut text, block, "### ", "", &mut nested);
-    // What is nested follows in the order in which it is mentioned, with what is nested in it right behind.
+    // What is nested follows in the order in which it is mentioned, with what is nested in it right
+    // behind.
     while !nested.is_empty() {
         let Nested { path, body } = nested.remove(0);
-        let _ = write!(text, "\n<a id=\"{}\"></a>\n### Nested Schema for `{path}`\n", anchor(&path));
+        let _ =
+            write!(text, "\n<a id=\"{}\"></a>\n### Nested Schema for `{path}`\n", anchor(&path));
         let mut deeper = Vec::new();
         match body {
             Body::Block(block) => groups(&mut text, &block, "", &path, &mut deeper),
@@ -104,12 +143,16 @@ fn groups(text: &mut String, block: &Block, level: &str, path: &str, nested: &mu
     let is_computed = |attribute: &&Attribute| attribute.presence == Presence::Computed;
     let attributes = || block.attributes.iter();
     let required: Vec<&Attribute> = attributes().filter(is_required).collect();
-    let optional: Vec<&Attribute> = attributes().filter(|one| !is_required(one) && !is_computed(one)).collect();
+    let optional: Vec<&Attribute> =
+        attributes().filter(|one| !is_required(one) && !is_computed(one)).collect();
     let computed: Vec<&Attribute> = attributes().filter(is_computed).collect();
-    let (once, other): (Vec<&NestedBlock>, Vec<&NestedBlock>) = block.blocks.iter().partition(|one| one.times == Times::Once);
-    for (heading, attributes, blocks) in
-        [("Required", required, once), ("Optional", optional, other), ("Read-Only", computed, Vec::new())]
-    {
+    let (once, other): (Vec<&NestedBlock>, Vec<&NestedBlock>) =
+        block.blocks.iter().partition(|one| one.times == Times::Once);
+    for (heading, attributes, blocks) in [
+        ("Required", required, once),
+        ("Optional", optional, other),
+        ("Read-Only", computed, Vec::new()),
+    ] {
         if attributes.is_empty() && blocks.is_empty() {
             continue;
         }
@@ -121,7 +164,8 @@ fn groups(text: &mut String, block: &Block, level: &str, path: &str, nested: &mu
                 see = format!(" (see [below for nested schema](#{}))", anchor(&path));
                 nested.push(Nested { path, body: Body::Object(fields) });
             }
-            let write_only = if attribute.presence == Presence::WriteOnly { ", Write-only" } else { "" };
+            let write_only =
+                if attribute.presence == Presence::WriteOnly { ", Write-only" } else { "" };
             let _ = writeln!(
                 text,
                 "- `{}` ({}{write_only}) {}{see}",
@@ -135,7 +179,11 @@ fn groups(text: &mut String, block: &Block, level: &str, path: &str, nested: &mu
             let kind = if inner.times == Times::Any { "Block List" } else { "Block" };
             let description = &inner.block.description;
             let see = anchor(&path);
-            let _ = writeln!(text, "- `{}` ({kind}) {description} (see [below for nested schema](#{see}))", inner.name);
+            let _ = writeln!(
+                text,
+                "- `{}` ({kind}) {description} (see [below for nested schema](#{see}))",
+                inner.name
+            );
             nested.push(Nested { path, body: Body::Block(inner.block.clone()) });
         }
     }

@@ -52,7 +52,9 @@ mod tests {
     fn a_line_is_one_json_object() {
         let line = formatted(Level::Info, "a\nb", &[("migration", "orders")]).to_string();
         assert!(
-            !line.contains('\n') && line.contains(r#""@level":"info""#) && line.contains(r#""migration":"orders""#),
+            !line.contains('\n')
+                && line.contains(r#""@level":"info""#)
+                && line.contains(r#""migration":"orders""#),
             "{line}"
         );
     }

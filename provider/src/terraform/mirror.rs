@@ -19,7 +19,8 @@ pub(crate) fn mirror(program: &Path, folder: &Path) -> io::Result<Vec<PathBuf>> 
         let place = folder.join(host).join(ADDRESS).join(VERSION).join(platform());
         fs::create_dir_all(&place)?;
         let target = place.join(format!("terraform-provider-cutover_v{VERSION}"));
-        // Beside it first: a copy that is cut short must not stand where a whole one is looked for, and a running one is busy.
+        // Beside it first: a copy that is cut short must not stand where a whole one is looked for,
+        // and a running one is busy.
         let draft = place.join(".draft");
         fs::copy(program, &draft)?;
         fs::rename(&draft, &target)?;

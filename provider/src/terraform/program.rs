@@ -11,7 +11,8 @@ use super::{docs, mirror, serve};
 use crate::exit_code::Failure;
 use crate::output::Output;
 
-/// The Terraform and OpenTofu provider of cutover. Terraform starts it by itself; these commands are for installing it.
+/// The Terraform and OpenTofu provider of cutover. Terraform starts it by itself; these commands
+/// are for installing it.
 #[derive(Debug, Parser)]
 #[command(name = "terraform-provider-cutover", version)]
 pub struct Program {
@@ -40,7 +41,8 @@ impl Program {
     pub async fn run(self, output: &Output) -> Result<(), Failure> {
         match self.command {
             Command::Mirror { folder } => {
-                let made = std::env::current_exe().and_then(|program| mirror::mirror(&program, &folder));
+                let made =
+                    std::env::current_exe().and_then(|program| mirror::mirror(&program, &folder));
                 for path in made.map_err(|error| unwritten(&folder, &error))? {
                     output.result(&format!("{}\n", path.display()))?;
                 }
@@ -49,17 +51,21 @@ impl Program {
                 for page in docs::pages() {
                     let path = folder.join(page.path);
                     let parent = path.parent().unwrap_or(Path::new("."));
-                    let written = fs::create_dir_all(parent).and_then(|()| fs::write(&path, page.text));
+                    let written =
+                        fs::create_dir_all(parent).and_then(|()| fs::write(&path, page.text));
                     written.map_err(|error| unwritten(&path, &error))?;
                     output.result(&format!("{}\n", path.display()))?;
                 }
             }
-            Command::Debug => serve::serve_for_debugger(&format!("registry.terraform.io/{ADDRESS}")).await?,
+            Command::Debug => {
+                serve::serve_for_debugger(&format!("registry.terraform.io/{ADDRESS}")).await?
+            }
         }
         Ok(())
     }
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
-    Fault::new(FaultCode::OutputFailed, format!("failed to write {}: {error}", path.display())).into()
+    Fault::new(FaultCode::OutputFailed, format!("failed to write {}: {error}", path.display()))
+        .into()
 }

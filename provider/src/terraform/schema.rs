@@ -1,4 +1,5 @@
-//! What can be configured, in Terraform's terms. What the HCL has is taken from its own tables, name for name.
+//! What can be configured, in Terraform's terms. What the HCL has is taken from its own tables,
+//! name for name.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +83,8 @@ impl Type {
             Kind::Flag => Self::Bool,
             Kind::Whole { .. } => Self::Number,
             Kind::Patterns | Kind::ShardKey => Self::List(Box::new(Self::Text)),
-            // A map keeps a misspelt key, so that it is told; an object's would be dropped in silence.
+            // A map keeps a misspelt key, so that it is told; an object's would be dropped in
+            // silence.
             Kind::Secret => Self::Map(Box::new(Self::Text)),
             Kind::Duration
             | Kind::Choice(_)
@@ -108,25 +110,34 @@ impl Type {
             Self::List(item) => json!(["list", item.to_json()]),
             Self::Map(item) => json!(["map", item.to_json()]),
             Self::Object(fields) => {
-                let fields: BTreeMap<&str, Json> = fields.iter().map(|(name, ty)| (*name, ty.to_json())).collect();
+                let fields: BTreeMap<&str, Json> =
+                    fields.iter().map(|(name, ty)| (*name, ty.to_json())).collect();
                 json!(["object", fields])
             }
         }
     }
 
-    /// The part of a value that is of this type: an object's attributes are all there and no other; what does not fit is null.
+    /// The part of a value that is of this type: an object's attributes are all there and no other;
+    /// what does not fit is null.
     #[must_use]
     pub(crate) fn take(&self, value: &Value) -> Value {
         match (self, value) {
             (_, Value::Unknown) => Value::Unknown,
-            (Self::Bool, Value::Bool(_)) | (Self::Number, Value::Number(_)) | (Self::Text, Value::Text(_)) => value.clone(),
-            (Self::List(item), Value::List(items)) => Value::List(items.iter().map(|one| item.take(one)).collect()),
-            (Self::Map(item), Value::Object(entries)) => {
-                Value::Object(entries.iter().map(|(name, one)| (name.clone(), item.take(one))).collect())
+            (Self::Bool, Value::Bool(_))
+            | (Self::Number, Value::Number(_))
+            | (Self::Text, Value::Text(_)) => value.clone(),
+            (Self::List(item), Value::List(items)) => {
+                Value::List(items.iter().map(|one| item.take(one)).collect())
             }
-            (Self::Object(fields), Value::Object(_)) => {
-                Value::Object(fields.iter().map(|(name, ty)| ((*name).to_owned(), ty.take(value.get(name)))).collect())
-            }
+            (Self::Map(item), Value::Object(entries)) => Value::Object(
+                entries.iter().map(|(name, one)| (name.clone(), item.take(one))).collect(),
+            ),
+            (Self::Object(fields), Value::Object(_)) => Value::Object(
+                fields
+                    .iter()
+                    .map(|(name, ty)| ((*name).to_owned(), ty.take(value.get(name))))
+                    .collect(),
+            ),
             _ => Value::Null,
         }
     }
@@ -136,7 +147,9 @@ impl Attribute {
     /// An attribute of the HCL.
     #[must_use]
     pub(crate) fn of(table: &AttributeSchema) -> Self {
-        let default = table.default.map(|text| serde_json::from_str(text).expect("a test reads every default as JSON"));
+        let default = table
+            .default
+            .map(|text| serde_json::from_str(text).expect("a test reads every default as JSON"));
         let presence = match default {
             _ if table.required => Presence::Required,
             Some(default) => Presence::Default(default),
@@ -175,8 +188,9 @@ impl Attribute {
             required: self.presence == Presence::Required,
             optional: default || write_only || self.presence == Presence::Optional,
             computed: default || self.presence == Presence::Computed,
-            // A write-only value is in no plan and no state, and is never shown. Terraform 1.11 compares the paths of sensitive
-            // attributes of a refreshed state in the order in which it came by them, which is chance where there are two.
+            // A write-only value is in no plan and no state, and is never shown. Terraform 1.11
+            // compares the paths of sensitive attributes of a refreshed state in the order in which
+            // it came by them, which is chance where there are two.
             sensitive: false,
             description_kind: StringKind::Markdown.into(),
             deprecated: false,
@@ -200,11 +214,18 @@ impl Block {
         });
         Self {
             description: table.description.to_owned(),
-            attributes: label.into_iter().chain(table.attributes.iter().map(Attribute::of)).collect(),
+            attributes: label
+                .into_iter()
+                .chain(table.attributes.iter().map(Attribute::of))
+                .collect(),
             blocks: table
                 .blocks
                 .iter()
-                .map(|inner| NestedBlock { name: inner.name, times: inner.times, block: Self::of(inner) })
+                .map(|inner| NestedBlock {
+                    name: inner.name,
+                    times: inner.times,
+                    block: Self::of(inner),
+                })
                 .collect(),
         }
     }
@@ -226,15 +247,19 @@ impl Block {
         }
     }
 
-    /// The part of a value that is of this schema: everything is there and nothing else; what does not fit is null.
+    /// The part of a value that is of this schema: everything is there and nothing else; what does
+    /// not fit is null.
     #[must_use]
     pub(crate) fn take(&self, value: &Value) -> Value {
         if !matches!(value, Value::Object(_)) {
             return if *value == Value::Unknown { Value::Unknown } else { Value::Null };
         }
-        let attributes = self.attributes.iter().map(|one| (one.name, one.ty.take(value.get(one.name))));
+        let attributes =
+            self.attributes.iter().map(|one| (one.name, one.ty.take(value.get(one.name))));
         let blocks = self.blocks.iter().map(|one| (one.name, one.take(value.get(one.name))));
-        Value::Object(attributes.chain(blocks).map(|(name, value)| (name.to_owned(), value)).collect())
+        Value::Object(
+            attributes.chain(blocks).map(|(name, value)| (name.to_owned(), value)).collect(),
+        )
     }
 }
 
@@ -256,7 +281,9 @@ impl NestedBlock {
 
     fn take(&self, value: &Value) -> Value {
         match (self.times, value) {
-            (Times::Any, Value::List(items)) => Value::List(items.iter().map(|one| self.block.take(one)).collect()),
+            (Times::Any, Value::List(items)) => {
+                Value::List(items.iter().map(|one| self.block.take(one)).collect())
+            }
             (Times::Any, Value::Unknown) => Value::Unknown,
             (Times::Any, _) => Value::List(Vec::new()),
             (Times::Once | Times::AtMostOnce, value) => self.block.take(value),

@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::plugin_protocol::go_plugin::grpc_controller_server::{GrpcController, GrpcControllerServer};
+use schemas::plugin_protocol::go_plugin::grpc_controller_server::{
+    GrpcController, GrpcControllerServer,
+};
 use schemas::plugin_protocol::go_plugin::{ShutdownRequest, ShutdownResponse};
 use schemas::plugin_protocol::tfplugin6::provider_server::ProviderServer;
 use schemas::plugin_protocol::{
-    CLIENT_CERTIFICATE_VARIABLE, COOKIE, COOKIE_VARIABLE, PROTOCOL_VERSION, SOCKET_FOLDER_VARIABLE, VERSIONS_VARIABLE,
+    CLIENT_CERTIFICATE_VARIABLE, COOKIE, COOKIE_VARIABLE, PROTOCOL_VERSION, SOCKET_FOLDER_VARIABLE,
+    VERSIONS_VARIABLE,
 };
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
@@ -34,7 +37,8 @@ const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// How often the plugin looks whether Terraform is still there.
 const ORPHAN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long answers that are under way may take once the end is asked for. Terraform kills the process after 2 s.
+/// How long answers that are under way may take once the end is asked for. Terraform kills the
+/// process after 2 s.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The longest path that a socket can have.
@@ -51,7 +55,9 @@ pub async fn serve() -> io::Result<()> {
     if let Ok(versions) = std::env::var(VERSIONS_VARIABLE)
         && !versions.split(',').any(|version| version.trim() == PROTOCOL_VERSION.to_string())
     {
-        let message = format!("this plugin speaks protocol {PROTOCOL_VERSION}, and Terraform asks for {versions}");
+        let message = format!(
+            "this plugin speaks protocol {PROTOCOL_VERSION}, and Terraform asks for {versions}"
+        );
         return Err(io::Error::new(io::ErrorKind::Unsupported, message));
     }
     // `TF_DISABLE_PLUGIN_TLS` leaves the certificate out.
@@ -62,8 +68,12 @@ pub async fn serve() -> io::Result<()> {
     ignore_interrupts()?;
     let (folder, listener) = listen()?;
     let socket = folder.path().join(SOCKET);
-    let certificate = identity.as_ref().map(|identity| identity.certificate.as_str()).unwrap_or_default();
-    let line = format!("{CORE_PROTOCOL}|{PROTOCOL_VERSION}|unix|{}|grpc|{certificate}\n", socket.display());
+    let certificate =
+        identity.as_ref().map(|identity| identity.certificate.as_str()).unwrap_or_default();
+    let line = format!(
+        "{CORE_PROTOCOL}|{PROTOCOL_VERSION}|unix|{}|grpc|{certificate}\n",
+        socket.display()
+    );
     let mut stdout = io::stdout();
     stdout.write_all(line.as_bytes())?;
     stdout.flush()?;
@@ -109,7 +119,8 @@ fn listen() -> io::Result<(TempDir, UnixListener)> {
         parent = Path::new("/tmp").to_owned();
     }
     let owners = Permissions::from_mode(0o700);
-    let folder = tempfile::Builder::new().prefix("tf-cutover-").permissions(owners).tempdir_in(&parent)?;
+    let folder =
+        tempfile::Builder::new().prefix("tf-cutover-").permissions(owners).tempdir_in(&parent)?;
     let socket = folder.path().join(SOCKET);
     let listener = UnixListener::bind(&socket)?;
     fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
@@ -126,15 +137,26 @@ async fn answer(
     let provider = ProviderServer::from_arc(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let routes =
-        tonic::transport::Server::builder().add_service(provider).add_service(GrpcControllerServer::new(Controller(end)));
+    let routes = tonic::transport::Server::builder()
+        .add_service(provider)
+        .add_service(GrpcControllerServer::new(Controller(end)));
     let mut until = ended.clone();
     let serving = async {
         match identity {
             Some(identity) => {
-                routes.serve_with_incoming_shutdown(over_tls(listener, identity), async move { wait(&mut until).await }).await
+                routes
+                    .serve_with_incoming_shutdown(over_tls(listener, identity), async move {
+                        wait(&mut until).await
+                    })
+                    .await
             }
-            None => routes.serve_with_incoming_shutdown(over_plain(listener), async move { wait(&mut until).await }).await,
+            None => {
+                routes
+                    .serve_with_incoming_shutdown(over_plain(listener), async move {
+                        wait(&mut until).await
+                    })
+                    .await
+            }
         }
     };
     let cut_short = async {
@@ -165,7 +187,11 @@ fn over_tls(
             tokio::spawn(async move {
                 match acceptor.accept(connection).await {
                     Ok(connection) => drop(accepted.send(Ok(connection)).await),
-                    Err(error) => log::line(Level::Warn, "refused a connection", &[("error", &error.to_string())]),
+                    Err(error) => log::line(
+                        Level::Warn,
+                        "refused a connection",
+                        &[("error", &error.to_string())],
+                    ),
                 }
             });
         }
@@ -185,7 +211,8 @@ fn over_plain(listener: UnixListener) -> ReceiverStream<io::Result<UnixStream>> 
     ReceiverStream::new(stream)
 }
 
-/// An interrupt on the terminal reaches the plugin too, but is Terraform's to handle: it asks with `StopProvider`.
+/// An interrupt on the terminal reaches the plugin too, but is Terraform's to handle: it asks with
+/// `StopProvider`.
 fn ignore_interrupts() -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move { while interrupt.recv().await.is_some() {} });
@@ -206,7 +233,10 @@ struct Controller(Arc<watch::Sender<bool>>);
 
 #[tonic::async_trait]
 impl GrpcController for Controller {
-    async fn shutdown(&self, _: Request<ShutdownRequest>) -> Result<Response<ShutdownResponse>, Status> {
+    async fn shutdown(
+        &self,
+        _: Request<ShutdownRequest>,
+    ) -> Result<Response<ShutdownResponse>, Status> {
         self.0.send_replace(true);
         Ok(Response::new(ShutdownResponse {}))
     }

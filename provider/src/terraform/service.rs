@@ -61,17 +61,23 @@ answers!(
 );
 
 /// Runs a call in a task of its own, so that a panic ends the call and not the plugin.
-async fn answer<T: Answer>(call: impl Future<Output = Result<T, Problems>> + Send + 'static) -> Result<Response<T>, Status> {
+async fn answer<T: Answer>(
+    call: impl Future<Output = Result<T, Problems>> + Send + 'static,
+) -> Result<Response<T>, Status> {
     let answer = match tokio::spawn(call).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(problems)) => T::carrying(problems),
         Err(failed) => {
             let panic = failed.try_into_panic().ok();
             let text = panic.as_deref().and_then(|panic| {
-                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
+                panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
             });
             let detail = format!(
-                "The provider met a state that it was not built for: {}. Report it with the output of TF_LOG=debug.",
+                "The provider met a state that it was not built for: {}. Report it with the \
+                 output of TF_LOG=debug.",
                 text.unwrap_or("no more is known")
             );
             T::carrying(vec![diagnostic::error("the provider failed [CUT0033]", detail)])
@@ -97,7 +103,8 @@ fn known_type(name: &str) -> Result<(), Problems> {
     Err(vec![diagnostic::error(format!("the provider has no resource {name}"), "")])
 }
 
-/// A stored state in the present schema: what it does not have is null, what it has no more is gone.
+/// A stored state in the present schema: what it does not have is null, what it has no more is
+/// gone.
 fn upgraded(block: &Block, stored: Option<&pb::RawState>) -> Result<pb::DynamicValue, Problems> {
     let json = stored.map(|stored| stored.json.as_slice()).unwrap_or_default();
     let state = Value::of_json_bytes(json).map_err(|malformed| vec![malformed.into()])?;
@@ -113,7 +120,10 @@ impl Provider for Service {
         answer(async {
             Ok(pb::GetProviderSchemaResponse {
                 provider: Some(catalog::provider().to_schema()),
-                resource_schemas: HashMap::from([(MIGRATION_TYPE.to_owned(), catalog::migration().to_schema())]),
+                resource_schemas: HashMap::from([(
+                    MIGRATION_TYPE.to_owned(),
+                    catalog::migration().to_schema(),
+                )]),
                 data_source_schemas: HashMap::from([
                     (MIGRATION_TYPE.to_owned(), catalog::migration_data().to_schema()),
                     (PREFLIGHT_TYPE.to_owned(), catalog::preflight_data().to_schema()),
@@ -147,8 +157,13 @@ impl Provider for Service {
         answer(async move {
             let request = request.into_inner();
             known_type(&request.type_name)?;
-            let write_only = request.client_capabilities.is_some_and(|client| client.write_only_attributes_allowed);
-            Ok(Answer::carrying(configuration::of_migration(&value(request.config.as_ref())?, write_only)))
+            let write_only = request
+                .client_capabilities
+                .is_some_and(|client| client.write_only_attributes_allowed);
+            Ok(Answer::carrying(configuration::of_migration(
+                &value(request.config.as_ref())?,
+                write_only,
+            )))
         })
         .await
     }
@@ -173,7 +188,10 @@ impl Provider for Service {
             let request = request.into_inner();
             known_type(&request.type_name)?;
             let state = upgraded(&catalog::migration(), request.raw_state.as_ref())?;
-            Ok(pb::UpgradeResourceStateResponse { upgraded_state: Some(state), diagnostics: Vec::new() })
+            Ok(pb::UpgradeResourceStateResponse {
+                upgraded_state: Some(state),
+                diagnostics: Vec::new(),
+            })
         })
         .await
     }
@@ -200,7 +218,11 @@ impl Provider for Service {
             let request = request.into_inner();
             known_type(&request.type_name)?;
             let state = resource::read(&session, &value(request.current_state.as_ref())?).await?;
-            Ok(pb::ReadResourceResponse { new_state: Some(state.encode()), private: request.private, diagnostics: Vec::new() })
+            Ok(pb::ReadResourceResponse {
+                new_state: Some(state.encode()),
+                private: request.private,
+                diagnostics: Vec::new(),
+            })
         })
         .await
     }
@@ -213,12 +235,17 @@ impl Provider for Service {
         answer(async move {
             let request = request.into_inner();
             known_type(&request.type_name)?;
-            let (prior, config) = (value(request.prior_state.as_ref())?, value(request.config.as_ref())?);
+            let (prior, config) =
+                (value(request.prior_state.as_ref())?, value(request.config.as_ref())?);
             let before = resource::Note::decode(&request.prior_private);
             let planned = resource::plan(&session, &prior, &config, &before).await?;
             Ok(pb::PlanResourceChangeResponse {
                 planned_state: Some(planned.state.encode()),
-                requires_replace: planned.replaced_for.iter().map(|path| diagnostic::attribute_path(path)).collect(),
+                requires_replace: planned
+                    .replaced_for
+                    .iter()
+                    .map(|path| diagnostic::attribute_path(path))
+                    .collect(),
                 planned_private: planned.note.encode(),
                 diagnostics: planned.diagnostics,
             })
@@ -278,7 +305,8 @@ impl Provider for Service {
         answer(async move {
             let request = request.into_inner();
             known_type(&request.target_type_name)?;
-            // The same resource of this provider under another address; no other has anything of use.
+            // The same resource of this provider under another address; no other has anything of
+            // use.
             known_type(&request.source_type_name)?;
             let state = upgraded(&catalog::migration(), request.source_state.as_ref())?;
             Ok(pb::MoveResourceStateResponse { target_state: Some(state), ..Default::default() })
@@ -294,13 +322,17 @@ impl Provider for Service {
         answer(async move {
             let request = request.into_inner();
             let config = value(request.config.as_ref())?;
-            let (state, diagnostics) = data_source::read(&session, &request.type_name, &config).await?;
+            let (state, diagnostics) =
+                data_source::read(&session, &request.type_name, &config).await?;
             Ok(pb::ReadDataSourceResponse { state: Some(state.encode()), diagnostics })
         })
         .await
     }
 
-    async fn stop_provider(&self, _: Request<pb::StopProviderRequest>) -> Result<Response<pb::StopProviderResponse>, Status> {
+    async fn stop_provider(
+        &self,
+        _: Request<pb::StopProviderRequest>,
+    ) -> Result<Response<pb::StopProviderResponse>, Status> {
         self.session.stop();
         Ok(Response::new(pb::StopProviderResponse::default()))
     }
@@ -312,7 +344,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_diagnostic() {
-        let answered = super::answer::<pb::ReadResourceResponse>(async { panic!("the state is no object") }).await;
+        let answered =
+            super::answer::<pb::ReadResourceResponse>(async { panic!("the state is no object") })
+                .await;
         let answer = answered.expect("never an error of the transport").into_inner();
         assert!(answer.diagnostics[0].detail.contains("the state is no object"), "{answer:?}");
     }

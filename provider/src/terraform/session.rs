@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::hcl::DaemonTls;
+use schemas::hcl::external::{Outcome, check_daemon};
 use schemas::hcl::schema::DAEMON;
-use schemas::hcl::values::{Outcome, check_daemon};
 use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::observed::{Inspection, Observed};
 use schemas::spec::MigrationSpec;
@@ -66,12 +66,13 @@ pub(crate) struct Session {
     stopped: watch::Sender<bool>,
     /// The runs that were there already when they were to be created.
     adopted: Mutex<BTreeSet<RunId>>,
-    /// What was asked of each name since the provider was configured, which Terraform does before it plans and before it applies.
+    /// What was asked of each name since the provider was configured, which Terraform does before
+    /// it plans and before it applies.
     asked: Mutex<BTreeMap<MigrationName, Asked>>,
     /// The runs that the state has, as far as Terraform has shown it since then.
     owned: Mutex<BTreeSet<String>>,
-    /// Live checks measure the same disks and networks: one at a time. What they found is good for a while: a replacement is
-    /// planned twice.
+    /// Live checks measure the same disks and networks: one at a time. What they found is good for
+    /// a while: a replacement is planned twice.
     inspected: tokio::sync::Mutex<Option<(MigrationSpec, Instant, Inspection)>>,
 }
 
@@ -118,8 +119,9 @@ impl Session {
         let endpoint = daemon.endpoint.or(variable).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         // As with the endpoint: Terraform's own configuration comes first.
         let tls = daemon.tls.map_or_else(Reach::tls_of_environment, |tls| Ok(Some(tls)));
-        let settled =
-            endpoint.parse().and_then(|endpoint| Ok(Settings::Known { endpoint, tls: tls?, workspace: daemon.workspace }));
+        let settled = endpoint.parse().and_then(|endpoint| {
+            Ok(Settings::Known { endpoint, tls: tls?, workspace: daemon.workspace })
+        });
         let diagnostics = match settled {
             Ok(settings) => {
                 *lock(&self.settings) = settings;
@@ -134,7 +136,8 @@ impl Session {
     pub(crate) async fn connect(&self) -> Result<Option<Connected>, Fault> {
         let settings = lock(&self.settings).clone();
         let Settings::Known { endpoint, tls, workspace } = settings else { return Ok(None) };
-        let client = DaemonClient::connect(&endpoint, tls.as_ref()).await.map_err(in_terraforms_terms)?;
+        let client =
+            DaemonClient::connect(&endpoint, tls.as_ref()).await.map_err(in_terraforms_terms)?;
         let state_dir = client.state_dir().await.map_err(in_terraforms_terms)?;
         Ok(Some(Connected { client, store: Store { state_dir, workspace } }))
     }
@@ -142,8 +145,11 @@ impl Session {
     /// Connects to the daemon, for what cannot be done without one.
     pub(crate) async fn must_connect(&self) -> Result<Connected, Fault> {
         self.connect().await?.ok_or_else(|| {
-            Fault::new(FaultCode::InvalidConfiguration, "the provider's endpoint or workspace is not known yet")
-                .with_remedy("apply what they come from first, with -target")
+            Fault::new(
+                FaultCode::InvalidConfiguration,
+                "the provider's endpoint or workspace is not known yet",
+            )
+            .with_remedy("apply what they come from first, with -target")
         })
     }
 
@@ -161,7 +167,8 @@ impl Session {
         }
     }
 
-    /// Notes what a resource asks of a migration; false where another one of the same name has asked before.
+    /// Notes what a resource asks of a migration; false where another one of the same name has
+    /// asked before.
     #[must_use]
     pub(crate) fn ask(&self, name: &MigrationName, ask: Ask) -> bool {
         let mut asked = lock(&self.asked);
@@ -210,7 +217,11 @@ impl Session {
         {
             return Ok(inspection.clone());
         }
-        let inspection = daemon.client.inspect_with(daemon.workspace(), spec, secrets).await.map_err(in_terraforms_terms)?;
+        let inspection = daemon
+            .client
+            .inspect_with(daemon.workspace(), spec, secrets)
+            .await
+            .map_err(in_terraforms_terms)?;
         *last = Some((spec.clone(), Instant::now(), inspection.clone()));
         Ok(inspection)
     }
@@ -224,7 +235,8 @@ impl Connected {
 
     /// A migration as it is; `None` where there is none.
     pub(crate) async fn observe(&self, name: &MigrationName) -> Result<Option<Observed>, Fault> {
-        let observed = self.client.observe(Some(self.workspace()), None).await.map_err(in_terraforms_terms)?;
+        let observed =
+            self.client.observe(Some(self.workspace()), None).await.map_err(in_terraforms_terms)?;
         Ok(observed.into_iter().find(|one| one.status.name == *name))
     }
 }
@@ -232,7 +244,10 @@ impl Connected {
 /// Remedies name what the reader can write.
 pub(crate) fn in_terraforms_terms(fault: Fault) -> Fault {
     if fault.code == FaultCode::DaemonUnreachable && fault.remedy == fault.code.remedy() {
-        return fault.with_remedy("start cutoverd, or name its socket in the provider's `endpoint` or in CUTOVER_ENDPOINT");
+        return fault.with_remedy(
+            "start cutoverd, or name its socket in the provider's `endpoint` \
+             or in CUTOVER_ENDPOINT",
+        );
     }
     fault
 }

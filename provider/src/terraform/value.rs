@@ -42,7 +42,8 @@ impl Value {
         let Some(encoded) = encoded else { return Ok(Self::Null) };
         if !encoded.msgpack.is_empty() {
             let mut bytes = encoded.msgpack.as_slice();
-            let value = rmpv::decode::read_value(&mut bytes).map_err(|error| Malformed(error.to_string()))?;
+            let value = rmpv::decode::read_value(&mut bytes)
+                .map_err(|error| Malformed(error.to_string()))?;
             return Self::of_msgpack(value);
         }
         Self::of_json_bytes(&encoded.json)
@@ -53,7 +54,8 @@ impl Value {
         if json.is_empty() {
             return Ok(Self::Null);
         }
-        let json: serde_json::Value = serde_json::from_slice(json).map_err(|error| Malformed(error.to_string()))?;
+        let json: serde_json::Value =
+            serde_json::from_slice(json).map_err(|error| Malformed(error.to_string()))?;
         Ok(Self::from(json))
     }
 
@@ -61,7 +63,8 @@ impl Value {
     #[must_use]
     pub(crate) fn encode(&self) -> DynamicValue {
         let mut msgpack = Vec::new();
-        rmpv::encode::write_value(&mut msgpack, &self.to_msgpack()).expect("writing to a vector does not fail");
+        rmpv::encode::write_value(&mut msgpack, &self.to_msgpack())
+            .expect("writing to a vector does not fail");
         DynamicValue { msgpack, json: Vec::new() }
     }
 
@@ -79,13 +82,19 @@ impl Value {
             }),
             Packed::F32(number) => Self::of_float(number.into())?,
             Packed::F64(number) => Self::of_float(number)?,
-            Packed::String(text) => Self::Text(text.into_str().ok_or_else(|| Malformed("a text that is not UTF-8".to_owned()))?),
+            Packed::String(text) => Self::Text(
+                text.into_str().ok_or_else(|| Malformed("a text that is not UTF-8".to_owned()))?,
+            ),
             Packed::Binary(_) => return Err(Malformed("bytes".to_owned())),
-            Packed::Array(items) => Self::List(items.into_iter().map(Self::of_msgpack).collect::<Result<_, _>>()?),
+            Packed::Array(items) => {
+                Self::List(items.into_iter().map(Self::of_msgpack).collect::<Result<_, _>>()?)
+            }
             Packed::Map(entries) => {
                 let entries = entries.into_iter().map(|(key, value)| match key {
                     Packed::String(key) => {
-                        let key = key.into_str().ok_or_else(|| Malformed("a name that is not UTF-8".to_owned()))?;
+                        let key = key
+                            .into_str()
+                            .ok_or_else(|| Malformed("a name that is not UTF-8".to_owned()))?;
                         Ok((key, Self::of_msgpack(value)?))
                     }
                     _ => Err(Malformed("a name that is no text".to_owned())),
@@ -99,10 +108,15 @@ impl Value {
         /// Up to here every whole number has its own f64.
         const EXACT: f64 = 9_007_199_254_740_992.0;
         if number.fract() == 0.0 && number.abs() <= EXACT {
-            #[expect(clippy::cast_possible_truncation, reason = "whole and within the exact range")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "whole and within the exact range"
+            )]
             return Ok(Self::Number((number as i64).into()));
         }
-        Number::from_f64(number).map(Self::Number).ok_or_else(|| Malformed("a number that is not finite".to_owned()))
+        Number::from_f64(number)
+            .map(Self::Number)
+            .ok_or_else(|| Malformed("a number that is not finite".to_owned()))
     }
 
     fn to_msgpack(&self) -> rmpv::Value {
@@ -111,15 +125,19 @@ impl Value {
             Self::Null => Packed::Nil,
             Self::Unknown => Packed::Ext(0, vec![0]),
             Self::Bool(flag) => Packed::Boolean(*flag),
-            // In digits, which is how a state file has them. Terraform 1.11 compares a refreshed state with the one before down to the
-            // precision that each number was read with, and reads one from an integer with less: `-refresh-only` then finds a
-            // change in every resource with a number.
+            // In digits, which is how a state file has them. Terraform 1.11 compares a refreshed
+            // state with the one before down to the precision that each number was read with, and
+            // reads one from an integer with less: `-refresh-only` then finds a change in every
+            // resource with a number.
             Self::Number(number) => Packed::from(number.to_string()),
             Self::Text(text) => Packed::from(text.as_str()),
             Self::List(items) => Packed::Array(items.iter().map(Self::to_msgpack).collect()),
-            Self::Object(entries) => {
-                Packed::Map(entries.iter().map(|(key, value)| (Packed::from(key.as_str()), value.to_msgpack())).collect())
-            }
+            Self::Object(entries) => Packed::Map(
+                entries
+                    .iter()
+                    .map(|(key, value)| (Packed::from(key.as_str()), value.to_msgpack()))
+                    .collect(),
+            ),
         }
     }
 
@@ -180,9 +198,12 @@ impl Value {
             Self::Bool(flag) => Json::Bool(*flag),
             Self::Number(number) => Json::Number(number.clone()),
             Self::Text(text) => Json::String(text.clone()),
-            Self::List(items) => Json::Array(items.iter().map(Self::to_json).collect::<Option<_>>()?),
+            Self::List(items) => {
+                Json::Array(items.iter().map(Self::to_json).collect::<Option<_>>()?)
+            }
             Self::Object(entries) => {
-                let entries = entries.iter().map(|(key, value)| Some((key.clone(), value.to_json()?)));
+                let entries =
+                    entries.iter().map(|(key, value)| Some((key.clone(), value.to_json()?)));
                 Json::Object(entries.collect::<Option<_>>()?)
             }
         })
@@ -201,7 +222,9 @@ impl From<serde_json::Value> for Value {
             },
             Json::String(text) => Self::Text(text),
             Json::Array(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            Json::Object(entries) => Self::Object(entries.into_iter().map(|(key, value)| (key, Self::from(value))).collect()),
+            Json::Object(entries) => Self::Object(
+                entries.into_iter().map(|(key, value)| (key, Self::from(value))).collect(),
+            ),
         }
     }
 }
@@ -219,7 +242,8 @@ mod tests {
         let mut value = Value::from(json.clone());
         assert_eq!(Value::decode(Some(&value.encode())), Ok(value.clone()));
         assert_eq!(value.to_json(), Some(json));
-        // Numbers go out in digits; the client, which knows the schema, reads them as numbers again.
+        // Numbers go out in digits; the client, which knows the schema, reads them as numbers
+        // again.
         let numbers = json!([1, 2.5, -3, 18_446_744_073_709_551_615_u64, 4.0]);
         let sent = Value::decode(Some(&Value::from(numbers).encode())).expect("a value");
         assert_eq!(sent.to_json(), Some(json!(["1", "2.5", "-3", "18446744073709551615", "4"])));
@@ -231,7 +255,9 @@ mod tests {
 
     #[test]
     fn any_extension_is_unknown_and_garbage_is_refused() {
-        let of = |msgpack: &[u8]| Value::decode(Some(&DynamicValue { msgpack: msgpack.to_vec(), json: Vec::new() }));
+        let of = |msgpack: &[u8]| {
+            Value::decode(Some(&DynamicValue { msgpack: msgpack.to_vec(), json: Vec::new() }))
+        };
         assert_eq!(of(&[0xd4, 0, 0]), Ok(Value::Unknown));
         assert_eq!(of(&[0xc7, 3, 12, 0x81, 1, 0xc2]), Ok(Value::Unknown));
         assert_eq!(Value::decode(None), Ok(Value::Null));

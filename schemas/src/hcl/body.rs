@@ -1,4 +1,5 @@
-//! A parsed block against its schema: names, counts, labels, types. What comes out holds checked values with their places.
+//! A parsed block against its schema: names, counts, labels, types. What comes out holds checked
+//! values with their places.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,7 +26,8 @@ pub(crate) struct Filled {
     /// Its header.
     pub(crate) place: Place,
     pub(crate) attributes: BTreeMap<&'static str, Setting>,
-    /// Attributes that are written out with a value that did not pass: nothing follows from their absence.
+    /// Attributes that are written out with a value that did not pass: nothing follows from their
+    /// absence.
     pub(crate) failed: Vec<&'static str>,
     pub(crate) blocks: Vec<Filled>,
 }
@@ -111,25 +113,37 @@ impl Walker<'_> {
         for attribute in schema.attributes.iter().filter(|attribute| attribute.required) {
             if !block.body.has_attribute(attribute.name) {
                 let summary = format!("the attribute {:?} is missing", attribute.name);
-                self.add(&around, Diagnostic::error(summary, attribute.description), header.clone());
+                self.add(
+                    &around,
+                    Diagnostic::error(summary, attribute.description),
+                    header.clone(),
+                );
             }
         }
         for inner in schema.blocks.iter().filter(|inner| inner.times == Times::Once) {
             if !block.body.has_blocks(inner.name) && !block.body.has_attribute(inner.name) {
                 let summary = format!("the block {:?} is missing", inner.name);
-                let detail = format!("{} It is written {} {{ ... }}.", inner.description, inner.name);
+                let detail =
+                    format!("{} It is written {} {{ ... }}.", inner.description, inner.name);
                 self.add(&around, Diagnostic::error(summary, detail), header.clone());
             }
         }
         filled
     }
 
-    fn label(&mut self, schema: &BlockSchema, block: &Block, outside: &Around) -> Option<(String, Place)> {
+    fn label(
+        &mut self,
+        schema: &BlockSchema,
+        block: &Block,
+        outside: &Around,
+    ) -> Option<(String, Place)> {
         let wanted = usize::from(schema.label.is_some());
         if let Some(extra) = block.labels.get(wanted) {
             let summary = format!("too many labels on the block {}", schema.name);
             let detail = match schema.label {
-                Some(label) => format!("It takes one, its {label}: {} \"...\" {{ ... }}.", schema.name),
+                Some(label) => {
+                    format!("It takes one, its {label}: {} \"...\" {{ ... }}.", schema.name)
+                }
                 None => format!("It takes none: {} {{ ... }}.", schema.name),
             };
             self.add(outside, Diagnostic::error(summary, detail), extra.span().unwrap_or_default());
@@ -152,10 +166,18 @@ impl Walker<'_> {
         }
     }
 
-    fn body(&mut self, schema: &'static BlockSchema, body: &Body, around: &Around, filled: &mut Filled) {
+    fn body(
+        &mut self,
+        schema: &'static BlockSchema,
+        body: &Body,
+        around: &Around,
+        filled: &mut Filled,
+    ) {
         for structure in body.iter() {
             match structure {
-                Structure::Attribute(attribute) => self.attribute(schema, attribute, around, filled),
+                Structure::Attribute(attribute) => {
+                    self.attribute(schema, attribute, around, filled)
+                }
                 Structure::Block(block) => {
                     let name = block.ident.as_str();
                     let Some(inner) = schema.block(name) else {
@@ -171,10 +193,18 @@ impl Walker<'_> {
                             format!(
                                 "A {} block has {}.",
                                 schema.name,
-                                if inner.times == Times::Once { "exactly one" } else { "at most one" }
+                                if inner.times == Times::Once {
+                                    "exactly one"
+                                } else {
+                                    "at most one"
+                                }
                             ),
                         );
-                        self.add(around, diagnostic.related_to("the first one", first), header_span(block));
+                        self.add(
+                            around,
+                            diagnostic.related_to("the first one", first),
+                            header_span(block),
+                        );
                         // Its own mistakes are still looked for; its values are not taken.
                         self.block(inner, block, around);
                         continue;
@@ -186,7 +216,13 @@ impl Walker<'_> {
         }
     }
 
-    fn attribute(&mut self, schema: &'static BlockSchema, attribute: &Attribute, around: &Around, filled: &mut Filled) {
+    fn attribute(
+        &mut self,
+        schema: &'static BlockSchema,
+        attribute: &Attribute,
+        around: &Around,
+        filled: &mut Filled,
+    ) {
         let name = attribute.key.as_str();
         if for_each::is_argument(schema, name) {
             // It is looked at before the block is.
@@ -200,7 +236,8 @@ impl Walker<'_> {
             filled.failed.push(known.name);
             return;
         };
-        if value == Value::Null && !matches!(known.kind, Kind::Any | Kind::Type | Kind::Expression) {
+        if value == Value::Null && !matches!(known.kind, Kind::Any | Kind::Type | Kind::Expression)
+        {
             if known.required {
                 let summary = format!("the attribute {name:?} must not be null");
                 self.add(around, Diagnostic::error(summary, known.description), span);
@@ -211,7 +248,10 @@ impl Walker<'_> {
             name,
             dir: self.dir,
             hidden: sensitive,
-            computed: !matches!(attribute.value, Expression::String(_) | Expression::Number(_) | Expression::Bool(_)),
+            computed: !matches!(
+                attribute.value,
+                Expression::String(_) | Expression::Number(_) | Expression::Bool(_)
+            ),
         };
         let value = match check(known.kind, &value, &here) {
             Ok(value) => value,
@@ -219,7 +259,8 @@ impl Walker<'_> {
                 filled.failed.push(known.name);
                 for refusal in refusals {
                     let place = part_span(&attribute.value, &refusal.part);
-                    let diagnostic = Diagnostic::error(refusal.summary, refusal.detail).with_code(refusal.code);
+                    let diagnostic =
+                        Diagnostic::error(refusal.summary, refusal.detail).with_code(refusal.code);
                     self.add(around, diagnostic, place);
                 }
                 return;
@@ -230,12 +271,18 @@ impl Walker<'_> {
     }
 
     /// The value, and whether it must not be shown; `None` where there is none, which is reported.
-    fn evaluate(&mut self, kind: Kind, expr: &Expression, around: &Around) -> Option<(Value, bool)> {
+    fn evaluate(
+        &mut self,
+        kind: Kind,
+        expr: &Expression,
+        around: &Around,
+    ) -> Option<(Value, bool)> {
         if matches!(kind, Kind::Type | Kind::Expression) {
             return Some((Value::Null, false));
         }
         // What stands where a secret is expected may be one, and must not come up in a message.
-        let evaluator = Evaluator::new(self.names, &self.file.text).quiet(matches!(kind, Kind::Secret | Kind::Uri));
+        let evaluator = Evaluator::new(self.names, &self.file.text)
+            .quiet(matches!(kind, Kind::Secret | Kind::Uri));
         let evaluator = if self.constant { evaluator.constant() } else { evaluator };
         let plain_secret = kind == Kind::Secret && matches!(expr, Expression::Variable(_));
         let outcome = if plain_secret {
@@ -255,21 +302,34 @@ impl Walker<'_> {
 
     fn fail(&mut self, failure: Failure, around: &Around) {
         match failure {
-            Failure::At(wrong) => self.add(around, Diagnostic::error(wrong.summary, wrong.detail), wrong.span),
+            Failure::At(wrong) => {
+                self.add(around, Diagnostic::error(wrong.summary, wrong.detail), wrong.span)
+            }
             // Without a value nothing is loaded: there is an error about it already.
             Failure::Reported => {}
         }
     }
 
-    fn unknown_attribute(&mut self, schema: &'static BlockSchema, attribute: &Attribute, around: &Around) {
+    fn unknown_attribute(
+        &mut self,
+        schema: &'static BlockSchema,
+        attribute: &Attribute,
+        around: &Around,
+    ) {
         let name = attribute.key.as_str();
         let key = attribute.key.span().unwrap_or_default();
         let summary = format!("unknown attribute {}", quoted(name));
         let detail = match schema.block(name) {
-            Some(_) => format!("{name} is a block: write {name} {{ ... }}, without the equals sign."),
+            Some(_) => {
+                format!("{name} is a block: write {name} {{ ... }}, without the equals sign.")
+            }
             None => {
                 let names = schema.names().chain(for_each::argument(schema));
-                format!("A {} block has no attribute of this name.{}", schema.name, did_you_mean(name, names))
+                format!(
+                    "A {} block has no attribute of this name.{}",
+                    schema.name,
+                    did_you_mean(name, names)
+                )
             }
         };
         self.add(around, Diagnostic::error(summary, detail), key);
@@ -280,23 +340,34 @@ impl Walker<'_> {
         let summary = format!("unknown block {}", quoted(name));
         let detail = match schema.attribute(name) {
             Some(_) => format!("{name} is an attribute: write {name} = ..."),
-            None => format!("A {} block has no block of this name.{}", schema.name, did_you_mean(name, schema.names())),
+            None => format!(
+                "A {} block has no block of this name.{}",
+                schema.name,
+                did_you_mean(name, schema.names())
+            ),
         };
-        self.add(around, Diagnostic::error(summary, detail), block.ident.span().unwrap_or_default());
+        self.add(
+            around,
+            Diagnostic::error(summary, detail),
+            block.ident.span().unwrap_or_default(),
+        );
     }
 }
 
 /// The span of a block's name and labels.
 pub(crate) fn header_span(block: &Block) -> Range<usize> {
     let start = block.ident.span().unwrap_or_default();
-    let end = block.labels.last().and_then(|label| label.span()).map_or(start.end, |label| label.end);
+    let end =
+        block.labels.last().and_then(|label| label.span()).map_or(start.end, |label| label.end);
     start.start..end
 }
 
 /// The span of the part of an expression that is wrong, where it is written out.
 pub(crate) fn part_span(expr: &Expression, part: &Part) -> Range<usize> {
     let found = match (part, expr) {
-        (Part::Element(index), Expression::Array(array)) => array.get(*index).and_then(|item| item.span()),
+        (Part::Element(index), Expression::Array(array)) => {
+            array.get(*index).and_then(|item| item.span())
+        }
         (Part::Key(name), Expression::Object(object)) => object
             .iter()
             .find(|(key, _)| match key {

@@ -1,4 +1,5 @@
-//! One attribute's value against its kind. Knows no files: what is wrong is said relative to the value.
+//! One attribute's value against its kind. Knows no files: what is wrong is said relative to the
+//! value.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -58,15 +59,25 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) dir: &'a Path,
     /// Whether the value must not be quoted.
     pub(crate) hidden: bool,
-    /// Whether it was computed: then strings that hold a number or bool pass for one, as in Terraform.
+    /// Whether it was computed: then strings that hold a number or bool pass for one, as in
+    /// Terraform.
     pub(crate) computed: bool,
 }
 
 fn refusal(part: Part, summary: impl Into<String>, detail: impl Into<String>) -> Refusal {
-    Refusal { part, code: FaultCode::InvalidConfiguration, summary: summary.into(), detail: detail.into() }
+    Refusal {
+        part,
+        code: FaultCode::InvalidConfiguration,
+        summary: summary.into(),
+        detail: detail.into(),
+    }
 }
 
-fn refuse<T>(part: Part, summary: impl Into<String>, detail: impl Into<String>) -> Result<T, Vec<Refusal>> {
+fn refuse<T>(
+    part: Part,
+    summary: impl Into<String>,
+    detail: impl Into<String>,
+) -> Result<T, Vec<Refusal>> {
     Err(vec![refusal(part, summary, detail)])
 }
 
@@ -86,11 +97,17 @@ impl Circumstances<'_> {
     fn wrong_type<T>(&self, expected: &str, value: &Value) -> Result<T, Vec<Refusal>> {
         let detail = match (expected, value) {
             ("a string", Value::Number(_) | Value::Bool(_)) => "Write it in quotes.",
-            ("a number" | "a whole number" | "a bool", Value::String(_)) => "Write it without quotes.",
+            ("a number" | "a whole number" | "a bool", Value::String(_)) => {
+                "Write it without quotes."
+            }
             ("a list of strings", Value::String(_)) => "Write it in brackets: [\"...\"].",
             _ => "",
         };
-        refuse(Part::All, format!("{} has the wrong type: expected {expected}, got {}", self.name, value.kind()), detail)
+        refuse(
+            Part::All,
+            format!("{} has the wrong type: expected {expected}, got {}", self.name, value.kind()),
+            detail,
+        )
     }
 
     fn shown(&self, text: &str) -> String {
@@ -110,7 +127,11 @@ impl Circumstances<'_> {
             Value::String(text) => Ok(text.clone()),
             other => Err(refusal(
                 Part::Element(index),
-                format!("{} has the wrong type: expected a list of strings, got {} in it", self.name, other.kind()),
+                format!(
+                    "{} has the wrong type: expected a list of strings, got {} in it",
+                    self.name,
+                    other.kind()
+                ),
                 "",
             )),
         });
@@ -119,7 +140,11 @@ impl Circumstances<'_> {
 }
 
 /// Checks a value that is not null.
-pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Result<Checked, Vec<Refusal>> {
+pub(crate) fn check(
+    kind: Kind,
+    value: &Value,
+    here: &Circumstances<'_>,
+) -> Result<Checked, Vec<Refusal>> {
     let name = here.name;
     match kind {
         Kind::Flag => match value {
@@ -133,14 +158,17 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
         Kind::Duration => {
             let text = here.text(value)?;
             match text.parse::<Length>() {
-                Ok(length) if length.get().is_zero() => {
-                    refuse(Part::All, format!("{name} must be longer than nothing"), "Write it like 90s, 5m, 120h or 1h30m.")
-                }
+                Ok(length) if length.get().is_zero() => refuse(
+                    Part::All,
+                    format!("{name} must be longer than nothing"),
+                    "Write it like 90s, 5m, 120h or 1h30m.",
+                ),
                 Ok(length) => Ok(Checked::Length(length)),
                 Err(_) => refuse(
                     Part::All,
                     format!("{name} is not a duration: {}", here.shown(text)),
-                    "Write it like 90s, 5m, 120h or 1h30m: whole numbers with the units d, h, m, s, ms, the larger first, and at most \
+                    "Write it like 90s, 5m, 120h or 1h30m: whole numbers with the units d, h, m, \
+                     s, ms, the larger first, and at most \
                      ten years.",
                 ),
             }
@@ -151,8 +179,13 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
                 return Ok(Checked::Text(text.to_owned()));
             }
             let choices = choices.iter().copied();
-            let mean = if here.hidden { String::new() } else { did_you_mean(text, choices.clone()) };
-            refuse(Part::All, format!("{name} cannot be {}", here.shown(text)), format!("It is {}.{mean}", any_of(choices)))
+            let mean =
+                if here.hidden { String::new() } else { did_you_mean(text, choices.clone()) };
+            refuse(
+                Part::All,
+                format!("{name} cannot be {}", here.shown(text)),
+                format!("It is {}.{mean}", any_of(choices)),
+            )
         }
         Kind::Text => here.text(value).map(|text| Checked::Text(text.to_owned())),
         Kind::Patterns => {
@@ -161,7 +194,8 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
                     refusal(
                         Part::Element(index),
                         format!("{} is not a namespace pattern", here.shown(&text)),
-                        "Write db.collection, with * for any characters within a part, as in shop.* or *.audit.",
+                        "Write db.collection, with * for any characters within a part, as in \
+                         shop.* or *.audit.",
                     )
                 })
             });
@@ -172,7 +206,9 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
             Ok(uri) => Ok(Checked::Uri(uri)),
             Err(error) => {
                 let unknown = error.unknown.filter(|_| !here.hidden);
-                let summary = unknown.map_or(error.summary, |name| format!("the URI has no option {}", quoted(&name)));
+                let summary = unknown.map_or(error.summary, |name| {
+                    format!("the URI has no option {}", quoted(&name))
+                });
                 refuse(Part::All, summary, error.detail)
             }
         },
@@ -180,7 +216,11 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
         Kind::File => {
             let text = here.text(value)?;
             if text.is_empty() || text.contains('\0') {
-                return refuse(Part::All, format!("{name} names no file"), "Write a path, relative to this file or absolute.");
+                return refuse(
+                    Part::All,
+                    format!("{name} names no file"),
+                    "Write a path, relative to this file or absolute.",
+                );
             }
             Ok(Checked::File(absolute(here.dir, text)))
         }
@@ -191,7 +231,8 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
                 Err(_) => refuse(
                     Part::All,
                     format!("{name} is not a rate: {}", here.shown(text)),
-                    "Write it like 50MB/s or 20000docs/s: a whole number with B/s, kB/s, MB/s, GB/s or docs/s.",
+                    "Write it like 50MB/s or 20000docs/s: a whole number with B/s, kB/s, MB/s, \
+                     GB/s or docs/s.",
                 ),
             }
         }
@@ -206,9 +247,15 @@ pub(crate) fn check(kind: Kind, value: &Value, here: &Circumstances<'_>) -> Resu
 }
 
 /// The rule of names.
-pub(crate) const NAME_RULE: &str = "Use 1 to 64 letters, digits, - and _, starting with a letter or a digit.";
+pub(crate) const NAME_RULE: &str =
+    "Use 1 to 64 letters, digits, - and _, starting with a letter or a digit.";
 
-fn whole(value: &Value, least: u32, most: u32, here: &Circumstances<'_>) -> Result<u32, Vec<Refusal>> {
+fn whole(
+    value: &Value,
+    least: u32,
+    most: u32,
+    here: &Circumstances<'_>,
+) -> Result<u32, Vec<Refusal>> {
     let name = here.name;
     let number = match value {
         Value::Number(number) => *number,
@@ -217,13 +264,24 @@ fn whole(value: &Value, least: u32, most: u32, here: &Circumstances<'_>) -> Resu
             None => return here.wrong_type("a whole number", other),
         },
     };
-    let fits = number.as_u64().and_then(|whole| u32::try_from(whole).ok()).filter(|whole| (least..=most).contains(whole));
+    let fits = number
+        .as_u64()
+        .and_then(|whole| u32::try_from(whole).ok())
+        .filter(|whole| (least..=most).contains(whole));
     match fits {
         Some(whole) => Ok(whole),
         None => {
-            let bounds = if most == u32::MAX { format!("{least} or more") } else { format!("from {least} to {most}") };
+            let bounds = if most == u32::MAX {
+                format!("{least} or more")
+            } else {
+                format!("from {least} to {most}")
+            };
             let shown = if here.hidden { "(sensitive)".to_owned() } else { number_text(&number) };
-            refuse(Part::All, format!("{name} cannot be {shown}"), format!("It is a whole number, {bounds}."))
+            refuse(
+                Part::All,
+                format!("{name} cannot be {shown}"),
+                format!("It is a whole number, {bounds}."),
+            )
         }
     }
 }
@@ -236,32 +294,53 @@ fn shard_key(fields: Vec<String>, here: &Circumstances<'_>) -> Result<Vec<String
             "Write the fields in order, as in [\"customer:1\", \"_id:hashed\"].",
         );
     }
-    let fields = all(fields.into_iter().enumerate().map(|(index, text)| match text.rsplit_once(':') {
-        Some((field, "1" | "hashed")) if !field.is_empty() => Ok(text),
-        _ => {
-            let summary = format!("{} is not a field of a shard key", here.shown(&text));
-            Err(refusal(Part::Element(index), summary, "Write field:1 or field:hashed."))
-        }
-    }))?;
+    let fields =
+        all(fields.into_iter().enumerate().map(|(index, text)| match text.rsplit_once(':') {
+            Some((field, "1" | "hashed")) if !field.is_empty() => Ok(text),
+            _ => {
+                let summary = format!("{} is not a field of a shard key", here.shown(&text));
+                Err(refusal(Part::Element(index), summary, "Write field:1 or field:hashed."))
+            }
+        }))?;
     for (index, text) in fields.iter().enumerate() {
         let name = field_of(text);
-        let element = |summary: String, detail: &str| Err(vec![refusal(Part::Element(index), summary, detail)]);
-        if name.split('.').any(|step| step.is_empty() || step.starts_with('$')) || name.contains('\0') {
-            let detail = "A path is names with dots between them, and no name is empty or begins with $.";
+        let element = |summary: String, detail: &str| {
+            Err(vec![refusal(Part::Element(index), summary, detail)])
+        };
+        if name.split('.').any(|step| step.is_empty() || step.starts_with('$'))
+            || name.contains('\0')
+        {
+            let detail =
+                "A path is names with dots between them, and no name is empty or begins with $.";
             return element(format!("{} is no path of a field", here.shown(name)), detail);
         }
-        if let Some(other) = fields[..index].iter().map(|earlier| field_of(earlier)).find(|earlier| overlap(earlier, name)) {
+        if let Some(other) = fields[..index]
+            .iter()
+            .map(|earlier| field_of(earlier))
+            .find(|earlier| overlap(earlier, name))
+        {
             return if other == name {
-                element(format!("{} has the field {} twice", here.name, here.shown(name)), "Remove one of them.")
+                element(
+                    format!("{} has the field {} twice", here.name, here.shown(name)),
+                    "Remove one of them.",
+                )
             } else {
-                let summary =
-                    format!("{} has the field {} and {}, one within the other", here.name, here.shown(other), here.shown(name));
+                let summary = format!(
+                    "{} has the field {} and {}, one within the other",
+                    here.name,
+                    here.shown(other),
+                    here.shown(name)
+                );
                 element(summary, "Keep one of them.")
             };
         }
     }
     if fields.iter().filter(|field| field.ends_with(":hashed")).count() > 1 {
-        return refuse(Part::All, format!("{} has more than one hashed field", here.name), "A shard key has at most one.");
+        return refuse(
+            Part::All,
+            format!("{} has more than one hashed field", here.name),
+            "A shard key has at most one.",
+        );
     }
     Ok(fields)
 }
@@ -273,44 +352,72 @@ fn field_of(text: &str) -> &str {
 
 /// Whether two paths are the same, or one lies within the other.
 fn overlap(one: &str, other: &str) -> bool {
-    let within =
-        |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
     within(one, other) || within(other, one)
 }
 
 fn secret(value: &Value, here: &Circumstances<'_>) -> Result<SecretRef, Vec<Refusal>> {
-    const HOW: &str = "Refer to it: { env = \"VARIABLE\" } or { file = \"/path\" }, of the daemon's machine.";
+    const HOW: &str =
+        "Refer to it: { env = \"VARIABLE\" } or { file = \"/path\" }, of the daemon's machine.";
     let entries = match value {
         Value::Map(entries) => entries,
         Value::String(_) | Value::Number(_) | Value::Bool(_) => {
             let detail = format!(
-                "A file that is shared and reviewed holds no secret. {HOW}\nChange the password where the file was shared already."
+                "A file that is shared and reviewed holds no secret. {HOW}\nChange the password \
+                 where the file was shared already."
             );
             return refuse(Part::All, format!("{} is a literal secret", here.name), detail);
         }
-        other => return refuse(Part::All, format!("{} has the wrong type: got {}", here.name, other.kind()), HOW),
+        other => {
+            return refuse(
+                Part::All,
+                format!("{} has the wrong type: got {}", here.name, other.kind()),
+                HOW,
+            );
+        }
     };
     let known = ["env", "file"];
     if let Some(key) = entries.keys().find(|key| !known.contains(&key.as_str())) {
-        let mean = nearest(key, known).map(|known| format!(" Did you mean {known:?}?")).unwrap_or_default();
-        return refuse(Part::Key(key.clone()), format!("{} has no key {}", here.name, quoted(key)), format!("{HOW}{mean}"));
+        let mean = nearest(key, known)
+            .map(|known| format!(" Did you mean {known:?}?"))
+            .unwrap_or_default();
+        return refuse(
+            Part::Key(key.clone()),
+            format!("{} has no key {}", here.name, quoted(key)),
+            format!("{HOW}{mean}"),
+        );
     }
     let mut given = entries.iter().filter(|(_, value)| **value != Value::Null);
     let (Some((key, value)), None) = (given.next(), given.next()) else {
         return refuse(Part::All, format!("{} needs either env or file", here.name), HOW);
     };
     let Value::String(text) = value else {
-        let summary = format!("{}.{key} has the wrong type: expected a string, got {}", here.name, value.kind());
+        let summary = format!(
+            "{}.{key} has the wrong type: expected a string, got {}",
+            here.name,
+            value.kind()
+        );
         return refuse(Part::Key(key.clone()), summary, "");
     };
     if text.is_empty() || text.contains('\0') || (key == "env" && text.contains('=')) {
         let what = if key == "env" { "a variable of the environment" } else { "a file" };
-        return refuse(Part::Key(key.clone()), format!("{}.{key} does not name {what}", here.name), HOW);
+        return refuse(
+            Part::Key(key.clone()),
+            format!("{}.{key} does not name {what}", here.name),
+            HOW,
+        );
     }
-    Ok(if key == "env" { SecretRef::Env(text.clone()) } else { SecretRef::File(absolute(here.dir, text)) })
+    Ok(if key == "env" {
+        SecretRef::Env(text.clone())
+    } else {
+        SecretRef::File(absolute(here.dir, text))
+    })
 }
 
-/// A path from the folder of the file that names it, without `.` parts. Links stay: what they point to may change.
+/// A path from the folder of the file that names it, without `.` parts. Links stay: what they point
+/// to may change.
 pub(crate) fn absolute(dir: &Path, text: &str) -> PathBuf {
     dir.join(text).components().filter(|part| *part != Component::CurDir).collect()
 }
@@ -322,7 +429,12 @@ pub fn tcp_endpoint(text: &str) -> Option<(&str, u16)> {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let fits = match inner {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        }
     };
     let port = port.parse().ok().filter(|port| *port != 0)?;
     fits.then_some((host, port))
@@ -351,20 +463,35 @@ fn endpoint(text: &str, here: &Circumstances<'_>) -> Result<String, Vec<Refusal>
     let path = match path.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
         Some(_) => {
-            let detail =
-                "After unix:// stands an absolute path, as in unix:///run/cutover/cutoverd.sock; a relative one follows unix:.";
-            return refuse(Part::All, format!("{} has a relative path after unix://", here.name), detail);
+            let detail = "After unix:// stands an absolute path, as in \
+                 unix:///run/cutover/cutoverd.sock; a relative one follows unix:.";
+            return refuse(
+                Part::All,
+                format!("{} has a relative path after unix://", here.name),
+                detail,
+            );
         }
         None => path,
     };
     if path.is_empty() || path.contains('\0') {
-        return refuse(Part::All, format!("{} names no socket", here.name), "Write it like unix:///run/cutover/cutoverd.sock.");
+        return refuse(
+            Part::All,
+            format!("{} names no socket", here.name),
+            "Write it like unix:///run/cutover/cutoverd.sock.",
+        );
     }
     let path = absolute(here.dir, path);
     let path = path.to_string_lossy();
     if path.len() > LONGEST {
-        let detail = format!("It has {} bytes as an absolute path, and the system takes {LONGEST}.", path.len());
-        return refuse(Part::All, format!("the path of {} is too long for a socket", here.name), detail);
+        let detail = format!(
+            "It has {} bytes as an absolute path, and the system takes {LONGEST}.",
+            path.len()
+        );
+        return refuse(
+            Part::All,
+            format!("the path of {} is too long for a socket", here.name),
+            detail,
+        );
     }
     Ok(format!("unix://{path}"))
 }

@@ -12,7 +12,8 @@ use crate::id::Workspace;
 /// The `daemon` block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DaemonSettings {
-    /// Where the daemon listens, as `unix:///absolute/path` or `tcp://host:port`; `None` where nothing is said.
+    /// Where the daemon listens, as `unix:///absolute/path` or `tcp://host:port`; `None` where
+    /// nothing is said.
     pub endpoint: Option<String>,
     /// How a daemon that listens on TCP and its caller know each other.
     pub tls: Option<DaemonTls>,
@@ -44,8 +45,12 @@ impl DaemonSettings {
                 .map(|(ca_file, certificate_key_file)| DaemonTls { ca_file, certificate_key_file });
             let socket = block.attributes.get("endpoint").filter(|one| is_socket(&one.value));
             if let Some(endpoint) = socket {
-                let detail = "A Unix socket knows its callers by their user. Write tcp://HOST:PORT, or remove the block tls.";
-                report.add(Diagnostic::error("tls stands beside a Unix socket", detail).at(endpoint.place.clone()));
+                let detail = "A Unix socket knows its callers by their user. Write \
+                     tcp://HOST:PORT, or remove the block tls.";
+                report.add(
+                    Diagnostic::error("tls stands beside a Unix socket", detail)
+                        .at(endpoint.place.clone()),
+                );
             }
         }
         for setting in block.attributes.into_values() {

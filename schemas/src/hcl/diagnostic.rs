@@ -1,4 +1,5 @@
-//! What is wrong with a declaration, where, and how that prints: in Terraform's manner, with the source line and a caret.
+//! What is wrong with a declaration, where, and how that prints: in Terraform's manner, with the
+//! source line and a caret.
 
 use std::fmt::{self, Write as _};
 
@@ -17,7 +18,8 @@ pub enum Severity {
     Warning,
 }
 
-/// A place in a file, with its source line for printing; or the path of a value that is in no file of ours.
+/// A place in a file, with its source line for printing; or the path of a value that is in no file
+/// of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The file, as the user named it.
@@ -31,11 +33,17 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a value that is in no file of ours, by its path, such as `namespaces.include[1]`.
+    /// The place of a value that is in no file of ours, by its path, such as
+    /// `namespaces.include[1]`.
     #[must_use]
     pub fn of_value(path: impl Into<String>) -> Self {
         // Lines count from 1: no file has a line 0.
-        Self { file: path.into(), line: 0, column: 0, excerpt: Excerpt { text: String::new(), start: 0, end: 0 } }
+        Self {
+            file: path.into(),
+            line: 0,
+            column: 0,
+            excerpt: Excerpt { text: String::new(), start: 0, end: 0 },
+        }
     }
 
     /// The path, where it is that of a value.
@@ -105,7 +113,8 @@ impl Diagnostic {
         Self { severity: Severity::Warning, ..Self::error(summary, detail) }
     }
 
-    /// A fault as an error at a place: for what turns out only against the daemon, such as a token of another run.
+    /// A fault as an error at a place: for what turns out only against the daemon, such as a token
+    /// of another run.
     #[must_use]
     pub fn from_fault(fault: &Fault, place: Option<Place>) -> Self {
         Self { code: fault.code, place, ..Self::error(fault.message.clone(), fault.remedy.clone()) }
@@ -151,12 +160,18 @@ impl Diagnostic {
         let tone = style(tone.on_default().bold());
         let mut out = String::new();
         // Writing to a String cannot fail, here and below.
-        let _ = writeln!(out, "{tone}{word}: {tone:#}{bold}{}{bold:#} [{}]\n", self.summary, self.code);
+        let _ =
+            writeln!(out, "{tone}{word}: {tone:#}{bold}{}{bold:#} [{}]\n", self.summary, self.code);
         if let Some(path) = self.place.as_ref().and_then(Place::value_path) {
             let _ = writeln!(out, "  at {path}:");
         } else if let Some(place) = &self.place {
-            let context = self.context.as_ref().map(|context| format!(", in {context}")).unwrap_or_default();
-            let _ = writeln!(out, "  on {} line {}, column {}{context}:", place.file, place.line, place.column);
+            let context =
+                self.context.as_ref().map(|context| format!(", in {context}")).unwrap_or_default();
+            let _ = writeln!(
+                out,
+                "  on {} line {}, column {}{context}:",
+                place.file, place.line, place.column
+            );
             place.excerpt.render(place.line, tone, &mut out);
         }
         for line in self.detail.lines() {
@@ -164,7 +179,11 @@ impl Diagnostic {
         }
         for related in &self.related {
             let Related { message, place } = related;
-            let _ = writeln!(out, "\n  {message}: {} line {}, column {}:", place.file, place.line, place.column);
+            let _ = writeln!(
+                out,
+                "\n  {message}: {} line {}, column {}:",
+                place.file, place.line, place.column
+            );
             place.excerpt.render(place.line, style(Style::new()), &mut out);
         }
         out
@@ -182,7 +201,10 @@ impl Diagnostic {
 
     /// Where it sorts: by file, line and column; what has no place comes first.
     fn order(&self) -> (Option<(&str, usize, usize)>, Severity) {
-        (self.place.as_ref().map(|place| (place.file.as_str(), place.line, place.column)), self.severity)
+        (
+            self.place.as_ref().map(|place| (place.file.as_str(), place.line, place.column)),
+            self.severity,
+        )
     }
 }
 
@@ -204,12 +226,18 @@ impl fmt::Display for Diagnostic {
 
 impl From<&Diagnostic> for Fault {
     fn from(diagnostic: &Diagnostic) -> Fault {
-        let place = diagnostic.place.as_ref().map(|place| format!("{}:{}: ", place.file, place.line)).unwrap_or_default();
-        Fault::new(diagnostic.code, format!("{place}{}", diagnostic.summary)).with_remedy(diagnostic.detail.clone())
+        let place = diagnostic
+            .place
+            .as_ref()
+            .map(|place| format!("{}:{}: ", place.file, place.line))
+            .unwrap_or_default();
+        Fault::new(diagnostic.code, format!("{place}{}", diagnostic.summary))
+            .with_remedy(diagnostic.detail.clone())
     }
 }
 
-/// Diagnostics in the order of their places. At most [`Diagnostics::MOST`] are kept; a last one counts the rest.
+/// Diagnostics in the order of their places. At most [`Diagnostics::MOST`] are kept; a last one
+/// counts the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Diagnostics(Vec<Diagnostic>);
@@ -293,7 +321,9 @@ impl Report {
             self.errors += 1;
         }
         // A block that stands for several migrations has the same mistake in each of them.
-        if diagnostic.place.is_some() && self.kept.iter().any(|kept| kept.says_the_same(&diagnostic)) {
+        if diagnostic.place.is_some()
+            && self.kept.iter().any(|kept| kept.says_the_same(&diagnostic))
+        {
             return;
         }
         if self.kept.len() < Diagnostics::MOST {
@@ -314,7 +344,10 @@ impl Report {
         self.kept.dedup();
         if self.left_out > 0 {
             let summary = format!("{} more mistakes are not shown", self.left_out);
-            self.kept.push(Diagnostic::error(summary, "Correct the ones above and run the command again."));
+            self.kept.push(Diagnostic::error(
+                summary,
+                "Correct the ones above and run the command again.",
+            ));
         }
         Diagnostics(self.kept)
     }

@@ -1,8 +1,8 @@
 //! Evaluates expressions, with the place of whatever is wrong in them.
 //!
-//! The parser's own companion evaluates too, but gives no places for its errors, evaluates the arguments of `try`, and cannot
-//! tell where a sensitive value went; so the tree is walked here. Work and memory are bounded by a budget: a few lines of
-//! locals could ask for terabytes.
+//! The parser's own companion evaluates too, but gives no places for its errors, evaluates the
+//! arguments of `try`, and cannot tell where a sensitive value went; so the tree is walked here.
+//! Work and memory are bounded by a budget: a few lines of locals could ask for terabytes.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -53,7 +53,13 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new(dir: PathBuf, complete: bool) -> Self {
-        Self { variables: BTreeMap::new(), locals: BTreeMap::new(), dir, complete, budget: Cell::new(BUDGET) }
+        Self {
+            variables: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            dir,
+            complete,
+            budget: Cell::new(BUDGET),
+        }
     }
 }
 
@@ -79,7 +85,11 @@ pub(crate) struct Wrong {
 pub(crate) type Outcome = Result<Value, Failure>;
 
 /// Makes a failure.
-pub(crate) fn wrong<T>(span: Range<usize>, summary: impl Into<String>, detail: impl Into<String>) -> Result<T, Failure> {
+pub(crate) fn wrong<T>(
+    span: Range<usize>,
+    summary: impl Into<String>,
+    detail: impl Into<String>,
+) -> Result<T, Failure> {
     Err(Failure::At(Box::new(Wrong { span, summary: summary.into(), detail: detail.into() })))
 }
 
@@ -160,7 +170,13 @@ impl<'a> Evaluator<'a> {
 
     /// For a template file of this text: it sees only what its caller gives it.
     pub(crate) fn closed<'b>(&'b self, text: &'b str) -> Evaluator<'b> {
-        Evaluator { names: self.names, text, sensitive: self.sensitive.clone(), quiet: self.quiet, sight: Sight::Template }
+        Evaluator {
+            names: self.names,
+            text,
+            sensitive: self.sensitive.clone(),
+            quiet: self.quiet,
+            sight: Sight::Template,
+        }
     }
 
     /// For a value that cannot refer to anything.
@@ -207,7 +223,10 @@ impl<'a> Evaluator<'a> {
             None => wrong(
                 span.clone(),
                 "the expressions make too much",
-                format!("All expressions of a directory together may make about {} MiB of values.", BUDGET >> 20),
+                format!(
+                    "All expressions of a directory together may make about {} MiB of values.",
+                    BUDGET >> 20
+                ),
             ),
         }
     }
@@ -224,16 +243,20 @@ impl<'a> Evaluator<'a> {
             Expression::Null(_) => Ok(Value::Null),
             Expression::Bool(flag) => Ok(Value::Bool(**flag)),
             Expression::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (None, Some(float)) if number.is_f64() => Ok(Value::from_f64(float).unwrap_or(Value::Number(**number))),
+                (None, Some(float)) if number.is_f64() => {
+                    Ok(Value::from_f64(float).unwrap_or(Value::Number(**number)))
+                }
                 _ => Ok(Value::Number(**number)),
             },
             Expression::String(text) => {
                 self.charge(text.len(), &span)?;
                 Ok(Value::String(text.value().clone()))
             }
-            Expression::Array(array) => {
-                array.iter().map(|item| self.eval(item, bound)).collect::<Result<_, _>>().map(Value::List)
-            }
+            Expression::Array(array) => array
+                .iter()
+                .map(|item| self.eval(item, bound))
+                .collect::<Result<_, _>>()
+                .map(Value::List),
             Expression::Object(object) => self.object(object, bound),
             Expression::StringTemplate(template) => self.template(template, bound),
             Expression::HeredocTemplate(heredoc) => self.heredoc(heredoc, bound),
@@ -253,7 +276,11 @@ impl<'a> Evaluator<'a> {
             }
             Expression::FuncCall(call) => self.call(call, bound),
             Expression::Traversal(traversal) => self.traversal(traversal, bound),
-            Expression::UnaryOp(op) => operation::unary(*op.operator.value(), self.eval(&op.expr, bound)?, span_of(&op.expr)),
+            Expression::UnaryOp(op) => operation::unary(
+                *op.operator.value(),
+                self.eval(&op.expr, bound)?,
+                span_of(&op.expr),
+            ),
             Expression::BinaryOp(op) => operation::binary(self, op, bound),
             Expression::ForExpr(for_expr) => self.for_expr(for_expr, bound),
         }
@@ -282,7 +309,11 @@ impl<'a> Evaluator<'a> {
         let key = self.eval(expr, bound)?;
         match key.to_text() {
             Some(text) => Ok(text),
-            None => wrong(span_of(expr), format!("an object's key must be a string, not {}", key.kind()), ""),
+            None => wrong(
+                span_of(expr),
+                format!("an object's key must be a string, not {}", key.kind()),
+                "",
+            ),
         }
     }
 
@@ -303,7 +334,11 @@ impl<'a> Evaluator<'a> {
         }
         let Some(function) = function::find(name).filter(|_| !call.name.is_namespaced()) else {
             let name_span = call.name.name.span().unwrap_or_else(|| span.clone());
-            return wrong(name_span, format!("unknown function {}", quoted(name)), function::unknown_detail(name));
+            return wrong(
+                name_span,
+                format!("unknown function {}", quoted(name)),
+                function::unknown_detail(name),
+            );
         };
         let mut arguments = Vec::with_capacity(call.args.len());
         let mut spans = Vec::with_capacity(call.args.len());
@@ -311,7 +346,11 @@ impl<'a> Evaluator<'a> {
             let value = self.eval(argument, bound)?;
             if call.args.expand_final() && index + 1 == call.args.len() {
                 let Value::List(items) = value else {
-                    return wrong(span_of(argument), format!("only a list can be expanded with ..., not {}", value.kind()), "");
+                    return wrong(
+                        span_of(argument),
+                        format!("only a list can be expanded with ..., not {}", value.kind()),
+                        "",
+                    );
                 };
                 spans.extend(items.iter().map(|_| span_of(argument)));
                 arguments.extend(items);
@@ -321,14 +360,21 @@ impl<'a> Evaluator<'a> {
             }
         }
         let value = function::call(function, self, arguments).map_err(|problem| {
-            let place = problem.argument.and_then(|index| spans.get(index).cloned()).unwrap_or_else(|| span.clone());
+            let place = problem
+                .argument
+                .and_then(|index| spans.get(index).cloned())
+                .unwrap_or_else(|| span.clone());
             let detail = if self.is_quiet() {
                 "The call has sensitive values, so that the reason is not shown.".to_owned()
             } else {
                 problem.message
             };
             let detail = format!("{detail}\nUsage: {}", function.signature);
-            Failure::At(Box::new(Wrong { span: place, summary: format!("invalid call of {name}"), detail }))
+            Failure::At(Box::new(Wrong {
+                span: place,
+                summary: format!("invalid call of {name}"),
+                detail,
+            }))
         })?;
         self.charge(value.weight(), &span)?;
         Ok(value)
@@ -336,7 +382,8 @@ impl<'a> Evaluator<'a> {
 
     /// The first argument that has a value: `try`.
     fn attempt(&self, call: &FuncCall, bound: Option<&Bound<'_>>) -> Outcome {
-        let mut last = wrong(span_of(call), format!("{} needs an argument", call.name.name.as_str()), "");
+        let mut last =
+            wrong(span_of(call), format!("{} needs an argument", call.name.name.as_str()), "");
         for argument in call.args.iter() {
             match self.eval(argument, bound) {
                 Err(failure @ Failure::At(_)) => last = Err(failure),
@@ -353,7 +400,11 @@ impl<'a> Evaluator<'a> {
         let mut list = Vec::new();
         let mut map: BTreeMap<String, Value> = BTreeMap::new();
         for (key, value) in &items {
-            let outer = Bound::one(for_expr.intro.key_var.as_ref().map_or("", |name| name.as_str()), key, bound);
+            let outer = Bound::one(
+                for_expr.intro.key_var.as_ref().map_or("", |name| name.as_str()),
+                key,
+                bound,
+            );
             let inner = Bound::one(for_expr.intro.value_var.as_str(), value, Some(&outer));
             if let Some(condition) = &for_expr.cond {
                 let held = self.eval(&condition.expr, Some(&inner))?;
@@ -361,7 +412,8 @@ impl<'a> Evaluator<'a> {
                     Some(true) => {}
                     Some(false) => continue,
                     None => {
-                        let summary = format!("a condition must be true or false, not {}", held.kind());
+                        let summary =
+                            format!("a condition must be true or false, not {}", held.kind());
                         return wrong(
                             span_of(&condition.expr),
                             summary,
@@ -382,8 +434,13 @@ impl<'a> Evaluator<'a> {
                     _ => unreachable!("only lists are put in above"),
                 }
             } else if map.insert(key.clone(), made).is_some() {
-                let detail = "Two items give it. Write ... after the value to collect them in a list.";
-                return wrong(span_of(key_expr), format!("the key {} comes up twice", quoted(&key)), detail);
+                let detail =
+                    "Two items give it. Write ... after the value to collect them in a list.";
+                return wrong(
+                    span_of(key_expr),
+                    format!("the key {} comes up twice", quoted(&key)),
+                    detail,
+                );
             }
         }
         self.charge(list.len() + map.len(), &span)?;
@@ -391,11 +448,23 @@ impl<'a> Evaluator<'a> {
     }
 
     /// What a `for` goes over: keys (or indexes) and values.
-    pub(crate) fn items(&self, collection: Value, span: Range<usize>) -> Result<Vec<(Value, Value)>, Failure> {
+    pub(crate) fn items(
+        &self,
+        collection: Value,
+        span: Range<usize>,
+    ) -> Result<Vec<(Value, Value)>, Failure> {
         match collection {
-            Value::List(items) => Ok(items.into_iter().enumerate().map(|(index, item)| (Value::from(index), item)).collect()),
-            Value::Map(entries) => Ok(entries.into_iter().map(|(key, value)| (Value::String(key), value)).collect()),
-            other => wrong(span, format!("for goes over a list or an object, not {}", other.kind()), ""),
+            Value::List(items) => Ok(items
+                .into_iter()
+                .enumerate()
+                .map(|(index, item)| (Value::from(index), item))
+                .collect()),
+            Value::Map(entries) => {
+                Ok(entries.into_iter().map(|(key, value)| (Value::String(key), value)).collect())
+            }
+            other => {
+                wrong(span, format!("for goes over a list or an object, not {}", other.kind()), "")
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `for_each` on a migration: one block that stands for several migrations, named LABEL-KEY.
 //!
-//! Terraform's address `orders["eu"]` is no name that a command line or a path takes without quoting, so that the migration is
-//! `orders-eu`. Names that come up twice that way are refused where all migrations are put together.
+//! Terraform's address `orders["eu"]` is no name that a command line or a path takes without
+//! quoting, so that the migration is `orders-eu`. Names that come up twice that way are refused
+//! where all migrations are put together.
 
 use std::ops::Range;
 
@@ -35,7 +36,8 @@ pub(crate) struct Each {
 
 impl Each {
     fn new(key: String, value: Value) -> Self {
-        let members = MEMBERS.map(str::to_owned).into_iter().zip([Value::from(key.as_str()), value]);
+        let members =
+            MEMBERS.map(str::to_owned).into_iter().zip([Value::from(key.as_str()), value]);
         Self { key, value: Value::Map(members.collect()) }
     }
 
@@ -70,24 +72,40 @@ pub(crate) fn argument(schema: &BlockSchema) -> Option<&'static str> {
     (schema.name == MIGRATION.name).then_some(ARGUMENT)
 }
 
-/// Checks what is taken from a bound `each`: its members are the same everywhere, and no secret, so that they are named even
-/// where messages quote nothing.
-pub(crate) fn check_member(name: &str, operators: &[Decorated<TraversalOperator>], whole: &Range<usize>) -> Result<(), Failure> {
-    let Some(TraversalOperator::GetAttr(member)) = operators.first().map(|operator| operator.value()) else { return Ok(()) };
+/// Checks what is taken from a bound `each`: its members are the same everywhere, and no secret, so
+/// that they are named even where messages quote nothing.
+pub(crate) fn check_member(
+    name: &str,
+    operators: &[Decorated<TraversalOperator>],
+    whole: &Range<usize>,
+) -> Result<(), Failure> {
+    let Some(TraversalOperator::GetAttr(member)) =
+        operators.first().map(|operator| operator.value())
+    else {
+        return Ok(());
+    };
     if name != "each" || MEMBERS.contains(&member.as_str()) {
         return Ok(());
     }
-    let detail = format!("There are each.key and each.value.{}", did_you_mean(member.as_str(), MEMBERS));
+    let detail =
+        format!("There are each.key and each.value.{}", did_you_mean(member.as_str(), MEMBERS));
     wrong(member.span().unwrap_or_else(|| whole.clone()), "each has no such member", detail)
 }
 
 /// Finds out what a migration's block stands for.
-pub(crate) fn expand(parsed: &Parsed, block: &Block, names: &Names, report: &mut Report) -> Expansion {
+pub(crate) fn expand(
+    parsed: &Parsed,
+    block: &Block,
+    names: &Names,
+    report: &mut Report,
+) -> Expansion {
     let Some(argument) = block.body.get_attribute(ARGUMENT) else { return Expansion::One };
     let label = block.labels.first().map_or("", |label| label.as_str());
     let context = format!("migration {}", quoted(label));
     let span = span_of(&argument.value);
-    let mut add = |diagnostic: Diagnostic, span| report.add(diagnostic.at(parsed.file.place(span)).within(&context));
+    let mut add = |diagnostic: Diagnostic, span| {
+        report.add(diagnostic.at(parsed.file.place(span)).within(&context))
+    };
     let evaluator = Evaluator::new(names, &parsed.file.text);
     let value = match evaluator.value(&argument.value) {
         Ok(value) => value,
@@ -104,13 +122,16 @@ pub(crate) fn expand(parsed: &Parsed, block: &Block, names: &Names, report: &mut
     }
     let expected = "Expected an object, or a list of strings of which none stands twice.";
     let pairs: Vec<(String, Value, Part)> = match value {
-        Value::Map(entries) => entries.into_iter().map(|(key, value)| (key.clone(), value, Part::Key(key))).collect(),
+        Value::Map(entries) => {
+            entries.into_iter().map(|(key, value)| (key.clone(), value, Part::Key(key))).collect()
+        }
         Value::List(items) => {
             let mut pairs: Vec<(String, Value, Part)> = Vec::with_capacity(items.len());
             for (index, item) in items.into_iter().enumerate() {
                 let part = Part::Element(index);
                 let Value::String(key) = &item else {
-                    let summary = format!("for_each takes a list of strings; it has {}", item.kind());
+                    let summary =
+                        format!("for_each takes a list of strings; it has {}", item.kind());
                     add(Diagnostic::error(summary, expected), part_span(&argument.value, &part));
                     return Expansion::Broken;
                 };
@@ -125,7 +146,13 @@ pub(crate) fn expand(parsed: &Parsed, block: &Block, names: &Names, report: &mut
             pairs
         }
         other => {
-            add(Diagnostic::error(format!("for_each takes an object or a list, not {}", other.kind()), expected), span);
+            add(
+                Diagnostic::error(
+                    format!("for_each takes an object or a list, not {}", other.kind()),
+                    expected,
+                ),
+                span,
+            );
             return Expansion::Broken;
         }
     };
@@ -134,10 +161,12 @@ pub(crate) fn expand(parsed: &Parsed, block: &Block, names: &Names, report: &mut
     for (key, value, part) in pairs {
         let each = Each::new(key, value);
         // A label that is wrong in itself is told once, by the block.
-        let wrong_by_key = MigrationName::new(each.name(label)).is_err() && MigrationName::new(label).is_ok();
+        let wrong_by_key =
+            MigrationName::new(each.name(label)).is_err() && MigrationName::new(label).is_ok();
         if wrong_by_key {
             let summary = format!("the key {} makes no name for a migration", quoted(&each.key));
-            let detail = format!("The migration would be {}. {NAME_RULE}", quoted(&each.name(label)));
+            let detail =
+                format!("The migration would be {}. {NAME_RULE}", quoted(&each.name(label)));
             add(Diagnostic::error(summary, detail), part_span(&argument.value, &part));
             broken = true;
         } else {

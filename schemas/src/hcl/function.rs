@@ -1,4 +1,5 @@
-//! The functions that expressions can call. All are pure: the same files give the same declaration, now and in a month.
+//! The functions that expressions can call. All are pure: the same files give the same declaration,
+//! now and in a month.
 
 use super::eval::Evaluator;
 use super::source::quoted;
@@ -55,7 +56,13 @@ const fn function(
     Function { name, signature, least, most, run }
 }
 
-const TABLES: [&[Function]; 5] = [text::FUNCTIONS, collection::FUNCTIONS, convert::FUNCTIONS, number::FUNCTIONS, file::FUNCTIONS];
+const TABLES: [&[Function]; 5] = [
+    text::FUNCTIONS,
+    collection::FUNCTIONS,
+    convert::FUNCTIONS,
+    number::FUNCTIONS,
+    file::FUNCTIONS,
+];
 
 /// Functions that people know from Terraform and that are left out on purpose.
 const IMPURE: [&str; 5] = ["timestamp", "plantimestamp", "uuid", "bcrypt", "timeadd"];
@@ -81,14 +88,20 @@ impl Function {
 /// What to say about a name that is no function.
 pub(crate) fn unknown_detail(name: &str) -> String {
     if IMPURE.contains(&name) {
-        return "A declaration must be the same each time it is read, so that there is no such function here.".to_owned();
+        return "A declaration must be the same each time it is read, so that there is no such \
+             function here."
+            .to_owned();
     }
     let names = all().map(|function| function.name).chain(["try", "can"]);
     format!("There is no function of this name.{}", did_you_mean(name, names))
 }
 
 /// Calls a function.
-pub(crate) fn call(function: &Function, evaluator: &Evaluator<'_>, arguments: Vec<Value>) -> Answer {
+pub(crate) fn call(
+    function: &Function,
+    evaluator: &Evaluator<'_>,
+    arguments: Vec<Value>,
+) -> Answer {
     let count = arguments.len();
     if count < function.least || function.most.is_some_and(|most| count > most) {
         let wanted = match function.most {
@@ -157,7 +170,9 @@ impl Call<'_> {
     fn texts(&self, index: usize) -> Result<Vec<String>, Problem> {
         let texts = self.list(index)?.iter().map(|item| match item.to_text() {
             Some(text) => Ok(text),
-            None => problem_with(index, format!("Expected a list of strings; it has {}.", item.kind())),
+            None => {
+                problem_with(index, format!("Expected a list of strings; it has {}.", item.kind()))
+            }
         });
         texts.collect()
     }
@@ -171,7 +186,11 @@ impl Call<'_> {
 
     /// Refuses to make a text or list that the budget has no room for, before it is made.
     fn room_for(&self, bytes: usize) -> Result<(), Problem> {
-        if bytes > self.evaluator.budget() { problem("The result would be too large.") } else { Ok(()) }
+        if bytes > self.evaluator.budget() {
+            problem("The result would be too large.")
+        } else {
+            Ok(())
+        }
     }
 
     /// A value as a message may quote it.

@@ -21,10 +21,18 @@ pub(crate) struct Local<'a> {
 }
 
 /// Reads a `locals` block.
-pub(crate) fn declare<'a>(parsed: &'a Parsed, block: &'a Block, known: &mut BTreeMap<String, Local<'a>>, report: &mut Report) {
+pub(crate) fn declare<'a>(
+    parsed: &'a Parsed,
+    block: &'a Block,
+    known: &mut BTreeMap<String, Local<'a>>,
+    report: &mut Report,
+) {
     let file = &parsed.file;
     if let Some(label) = block.labels.first() {
-        let diagnostic = Diagnostic::error("too many labels on the block locals", "It takes none: locals { ... }.");
+        let diagnostic = Diagnostic::error(
+            "too many labels on the block locals",
+            "It takes none: locals { ... }.",
+        );
         report.add(diagnostic.at(file.place(label.span().unwrap_or_default())));
     }
     for structure in block.body.iter() {
@@ -33,15 +41,21 @@ pub(crate) fn declare<'a>(parsed: &'a Parsed, block: &'a Block, known: &mut BTre
             Structure::Block(block) => {
                 let summary = format!("unknown block {}", quoted(block.ident.as_str()));
                 let detail = "A locals block has only NAME = VALUE.";
-                report.add(Diagnostic::error(summary, detail).at(file.place(header_span(block))).within("locals"));
+                report.add(
+                    Diagnostic::error(summary, detail)
+                        .at(file.place(header_span(block)))
+                        .within("locals"),
+                );
                 continue;
             }
         };
         let name = attribute.key.as_str().to_owned();
         let place = file.place(attribute.key.span().unwrap_or_default());
         if let Some(first) = known.get(&name) {
-            let diagnostic =
-                Diagnostic::error(format!("the local value {} is declared twice", quoted(&name)), "Remove one of them.");
+            let diagnostic = Diagnostic::error(
+                format!("the local value {} is declared twice", quoted(&name)),
+                "Remove one of them.",
+            );
             report.add(diagnostic.at(place).related_to("the first one", first.place.clone()));
             continue;
         }
@@ -50,19 +64,25 @@ pub(crate) fn declare<'a>(parsed: &'a Parsed, block: &'a Block, known: &mut BTre
 }
 
 /// Evaluates all of them into `names`.
-pub(crate) fn resolve(locals: &BTreeMap<String, Local<'_>>, names: &mut Names, report: &mut Report) {
+pub(crate) fn resolve(
+    locals: &BTreeMap<String, Local<'_>>,
+    names: &mut Names,
+    report: &mut Report,
+) {
     let mut waits_for: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut needed_by: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (name, local) in locals {
         let mut references = References(BTreeSet::new());
         references.visit_expr(local.expr);
-        let wanted: BTreeSet<String> = references.0.into_iter().filter(|wanted| locals.contains_key(wanted)).collect();
+        let wanted: BTreeSet<String> =
+            references.0.into_iter().filter(|wanted| locals.contains_key(wanted)).collect();
         for wanted in &wanted {
             needed_by.entry(wanted.clone()).or_default().push(name);
         }
         waits_for.insert(name, wanted);
     }
-    let mut ready: Vec<&str> = waits_for.iter().filter(|(_, wanted)| wanted.is_empty()).map(|(name, _)| *name).collect();
+    let mut ready: Vec<&str> =
+        waits_for.iter().filter(|(_, wanted)| wanted.is_empty()).map(|(name, _)| *name).collect();
     while let Some(name) = ready.pop() {
         waits_for.remove(name);
         let known = evaluate(&locals[name], names, report);
@@ -83,9 +103,11 @@ pub(crate) fn resolve(locals: &BTreeMap<String, Local<'_>>, names: &mut Names, r
             && let Some(circle) = circle_from(start, &waits_for)
             && circle.iter().all(|name| told.insert(name))
         {
-            let words: Vec<String> = circle.iter().chain([&circle[0]]).map(|name| format!("local.{name}")).collect();
+            let words: Vec<String> =
+                circle.iter().chain([&circle[0]]).map(|name| format!("local.{name}")).collect();
             let detail = format!("{}.", words.join(" refers to "));
-            let diagnostic = Diagnostic::error("local values refer to each other in a circle", detail);
+            let diagnostic =
+                Diagnostic::error("local values refer to each other in a circle", detail);
             report.add(diagnostic.at(locals[circle[0]].place.clone()));
         }
     }
@@ -114,7 +136,10 @@ fn evaluate(local: &Local<'_>, names: &Names, report: &mut Report) -> Known {
 }
 
 /// The names on a circle that is reached from `start`.
-fn circle_from<'a>(start: &'a str, waits_for: &'a BTreeMap<&'a str, BTreeSet<String>>) -> Option<Vec<&'a str>> {
+fn circle_from<'a>(
+    start: &'a str,
+    waits_for: &'a BTreeMap<&'a str, BTreeSet<String>>,
+) -> Option<Vec<&'a str>> {
     let mut path: Vec<&str> = Vec::new();
     let mut at = start;
     loop {
@@ -133,7 +158,8 @@ impl Visit for References {
     fn visit_traversal(&mut self, traversal: &Traversal) {
         if let Expression::Variable(head) = &traversal.expr
             && head.as_str() == "local"
-            && let Some(TraversalOperator::GetAttr(name)) = traversal.operators.first().map(|operator| operator.value())
+            && let Some(TraversalOperator::GetAttr(name)) =
+                traversal.operators.first().map(|operator| operator.value())
         {
             self.0.insert(name.as_str().to_owned());
         }

@@ -15,12 +15,14 @@ use crate::fault::FaultCode;
 use crate::id::{Generation, MigrationName};
 use crate::namespace::{Namespace, NamespacePattern, OWN_DATABASE, SYSTEM_DATABASES, Scope};
 use crate::spec::{
-    ConnectionSpec, CopySpec, CutoverSpec, DestinationSpec, ExistingData, MigrationSpec, NamespacesSpec, RateLimit, SecretRef,
-    ShardKeySpec, ShardingSpec, SourceSpec, TlsSpec, VerifyMode, VerifySpec,
+    ConnectionSpec, CopySpec, CutoverSpec, DestinationSpec, ExistingData, MigrationSpec,
+    NamespacesSpec, RateLimit, SecretRef, ShardKeySpec, ShardingSpec, SourceSpec, TlsSpec,
+    VerifyMode, VerifySpec,
 };
 use crate::time::Length;
 
-/// How the copy is proved where nothing is said. `Off` only until verification exists: then it is `Full`.
+/// How the copy is proved where nothing is said. `Off` only until verification exists: then it is
+/// `Full`.
 pub const DEFAULT_VERIFY_MODE: VerifyMode = VerifyMode::Full;
 
 /// One migration as it was declared.
@@ -30,14 +32,16 @@ pub struct Declared {
     pub spec: MigrationSpec,
     /// The block's header.
     pub place: Place,
-    /// The places of blocks and of attributes that are written out, by path, such as `cutover.acknowledge`.
+    /// The places of blocks and of attributes that are written out, by path, such as
+    /// `cutover.acknowledge`.
     pub places: BTreeMap<String, Place>,
     /// The paths of attributes whose value comes from a sensitive variable: they are not shown.
     pub sensitive: Vec<String>,
 }
 
 impl Declared {
-    /// The place to point at for an attribute: its own, or that of the nearest block around it that is written out.
+    /// The place to point at for an attribute: its own, or that of the nearest block around it that
+    /// is written out.
     #[must_use]
     pub fn place_of(&self, path: &str) -> &Place {
         let mut path = path;
@@ -54,13 +58,20 @@ impl Declared {
 }
 
 /// Makes the spec; `None` where something is wrong, which is reported.
-pub(crate) fn build(filled: &Filled, context: &str, report: &mut Report) -> Option<(MigrationName, Declared)> {
+pub(crate) fn build(
+    filled: &Filled,
+    context: &str,
+    report: &mut Report,
+) -> Option<(MigrationName, Declared)> {
     let errors = report.errors();
     let (label, label_place) = filled.label.as_ref()?;
     let name = match MigrationName::new(label.as_str()) {
         Ok(name) => Some(name),
         Err(_) => {
-            let diagnostic = Diagnostic::error(format!("{} is not a name for a migration", quoted(label)), NAME_RULE);
+            let diagnostic = Diagnostic::error(
+                format!("{} is not a name for a migration", quoted(label)),
+                NAME_RULE,
+            );
             report.add(diagnostic.at(label_place.clone()));
             None
         }
@@ -95,10 +106,17 @@ pub(crate) fn build(filled: &Filled, context: &str, report: &mut Report) -> Opti
         namespaces: namespaces(filled.block("namespaces")),
         copy: copy(filled.block("copy")),
         sharding,
-        verify: VerifySpec { mode: choice(filled.block("verify"), "mode").unwrap_or(DEFAULT_VERIFY_MODE) },
+        verify: VerifySpec {
+            mode: choice(filled.block("verify"), "mode").unwrap_or(DEFAULT_VERIFY_MODE),
+        },
         cutover: cutover(filled.block("cutover")),
     };
-    let mut declared = Declared { spec, place: filled.place.clone(), places: BTreeMap::new(), sensitive: Vec::new() };
+    let mut declared = Declared {
+        spec,
+        place: filled.place.clone(),
+        places: BTreeMap::new(),
+        sensitive: Vec::new(),
+    };
     collect_places(filled, "", &mut declared);
     Some((name, declared))
 }
@@ -150,7 +168,11 @@ fn rate(block: Option<&Filled>, name: &str) -> Option<RateLimit> {
 }
 
 fn secret(block: Option<&Filled>, name: &str) -> Option<SecretRef> {
-    if let Some(Checked::Secret(secret)) = setting(block, name) { Some(secret.clone()) } else { None }
+    if let Some(Checked::Secret(secret)) = setting(block, name) {
+        Some(secret.clone())
+    } else {
+        None
+    }
 }
 
 fn uri(block: &Filled) -> Option<&MongoUri> {
@@ -158,13 +180,21 @@ fn uri(block: &Filled) -> Option<&MongoUri> {
 }
 
 fn patterns(block: Option<&Filled>, name: &str) -> Vec<NamespacePattern> {
-    if let Some(Checked::Patterns(patterns)) = setting(block, name) { patterns.clone() } else { Vec::new() }
+    if let Some(Checked::Patterns(patterns)) = setting(block, name) {
+        patterns.clone()
+    } else {
+        Vec::new()
+    }
 }
 
-/// One of a few texts, as the spec's own type reads it; a test holds the schema's texts against those types.
+/// One of a few texts, as the spec's own type reads it; a test holds the schema's texts against
+/// those types.
 fn choice<T: DeserializeOwned>(block: Option<&Filled>, name: &str) -> Option<T> {
     let text = text(block, name)?;
-    Some(serde_json::from_value(text.into()).expect("the schema lists only texts that the type reads"))
+    Some(
+        serde_json::from_value(text.into())
+            .expect("the schema lists only texts that the type reads"),
+    )
 }
 
 fn connection(block: &Filled) -> Option<ConnectionSpec> {
@@ -189,7 +219,8 @@ fn namespaces(block: Option<&Filled>) -> NamespacesSpec {
 fn copy(block: Option<&Filled>) -> CopySpec {
     let default = CopySpec::default();
     CopySpec {
-        parallelism: whole(block, "parallelism").map(|whole| u16::try_from(whole).expect("the schema's bound is 256")),
+        parallelism: whole(block, "parallelism")
+            .map(|whole| u16::try_from(whole).expect("the schema's bound is 256")),
         indexes: choice(block, "indexes").unwrap_or(default.indexes),
         rate_limit: rate(block, "rate_limit"),
     }
@@ -204,7 +235,9 @@ fn cutover(block: Option<&Filled>) -> CutoverSpec {
         max_downtime: length(block, "max_downtime").unwrap_or(default.max_downtime),
         source_writes: choice(block, "source_writes").unwrap_or(default.source_writes),
         source_after: choice(block, "source_after").unwrap_or(default.source_after),
-        acknowledge: text(block, "acknowledge").map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
+        acknowledge: text(block, "acknowledge")
+            .map(|token| token.trim().to_owned())
+            .filter(|token| !token.is_empty()),
     }
 }
 
@@ -216,7 +249,11 @@ struct Rules<'a> {
 
 impl Rules<'_> {
     fn add(&mut self, diagnostic: Diagnostic, place: &Place, block: &str) {
-        let context = if block.is_empty() { self.context.to_owned() } else { format!("{}, block {block}", self.context) };
+        let context = if block.is_empty() {
+            self.context.to_owned()
+        } else {
+            format!("{}, block {block}", self.context)
+        };
         self.report.add(diagnostic.at(place.clone()).within(&context));
     }
 
@@ -224,22 +261,43 @@ impl Rules<'_> {
         let side = block.schema.name;
         let tls = block.block("tls");
         let uri_setting = block.attributes.get("uri");
-        let (Some(uri), Some(Setting { place: uri_place, .. })) = (uri(block), uri_setting) else { return };
+        let (Some(uri), Some(Setting { place: uri_place, .. })) = (uri(block), uri_setting) else {
+            return;
+        };
         for option in uri.unchecked_tls() {
-            let detail =
-                "Anybody on the way can read and change what is carried, the password too. Name the authority in tls.ca_file.";
-            self.add(Diagnostic::warning(format!("{option}=true switches the check of the server off"), detail), uri_place, side);
+            let detail = "Anybody on the way can read and change what is carried, the password \
+                 too. Name the authority in tls.ca_file.";
+            self.add(
+                Diagnostic::warning(
+                    format!("{option}=true switches the check of the server off"),
+                    detail,
+                ),
+                uri_place,
+                side,
+            );
         }
         let without_effect: Vec<&str> = uri.without_effect().collect();
         if !without_effect.is_empty() {
             let plural = if without_effect.len() > 1 { ("s", "have") } else { ("", "has") };
-            let summary = format!("the URI's option{} {} {} no effect", plural.0, without_effect.join(", "), plural.1);
-            let detail = "They may stay. The daemon chooses these itself: it reads and writes with majority, at the primary or where \
-                          it says so, carries documents as they are, and bounds each wait by a time of its own.";
+            let summary = format!(
+                "the URI's option{} {} {} no effect",
+                plural.0,
+                without_effect.join(", "),
+                plural.1
+            );
+            let detail = "They may stay. The daemon chooses these itself: it reads and writes \
+                 with majority, at the primary or where \
+                          it says so, carries documents as they are, and bounds each wait by a \
+                          time of its own.";
             self.add(Diagnostic::warning(summary, detail), uri_place, side);
         }
-        let (username, password) = (block.attributes.get("username"), block.attributes.get("password"));
-        let (name, ca_file, key_file) = (text(Some(block), "username"), file(tls, "ca_file"), file(tls, "certificate_key_file"));
+        let (username, password) =
+            (block.attributes.get("username"), block.attributes.get("password"));
+        let (name, ca_file, key_file) = (
+            text(Some(block), "username"),
+            file(tls, "ca_file"),
+            file(tls, "certificate_key_file"),
+        );
         if block.has("username") && name.is_none() {
             // That is said of the name itself.
             return;
@@ -266,13 +324,17 @@ impl Rules<'_> {
     fn deployments(&mut self, source: &Filled, destination: &Filled) {
         let (Some(from), Some(to)) = (uri(source), uri(destination)) else { return };
         if from.shares_host_with(to)
-            && let (Some(from), Some(to)) = (source.attributes.get("uri"), destination.attributes.get("uri"))
+            && let (Some(from), Some(to)) =
+                (source.attributes.get("uri"), destination.attributes.get("uri"))
         {
             let diagnostic = Diagnostic::error(
                 "source and destination are the same deployment",
-                "Both URIs name the same host. Correct one of the two: the data would be copied onto itself.",
+                "Both URIs name the same host. Correct one of the two: the data would be copied \
+                 onto itself.",
             );
-            let diagnostic = diagnostic.with_code(FaultCode::SameDeployment).related_to("the source", from.place.clone());
+            let diagnostic = diagnostic
+                .with_code(FaultCode::SameDeployment)
+                .related_to("the source", from.place.clone());
             self.add(diagnostic, &to.place, "destination");
         }
     }
@@ -285,7 +347,9 @@ impl Rules<'_> {
             let db = text.split('.').next().unwrap_or_default();
             if SYSTEM_DATABASES.contains(&db) || db == OWN_DATABASE {
                 let summary = format!("{} includes nothing", quoted(&text));
-                let detail = format!("The database {db} is the server's own or cutover's, and never carried.");
+                let detail = format!(
+                    "The database {db} is the server's own or cutover's, and never carried."
+                );
                 self.add(Diagnostic::warning(summary, detail), &include.place, "namespaces");
             }
         }
@@ -293,13 +357,24 @@ impl Rules<'_> {
 
     fn cutover(&mut self, migration: &Filled) {
         let Some(block) = migration.block("cutover") else { return };
-        let Some(Setting { value: Checked::Text(token), place, .. }) = block.attributes.get("acknowledge") else { return };
+        let Some(Setting { value: Checked::Text(token), place, .. }) =
+            block.attributes.get("acknowledge")
+        else {
+            return;
+        };
         if token.trim().is_empty() {
-            let detail = "An empty token acknowledges nothing. Write null, or leave the attribute out, until there is a token.";
+            let detail = "An empty token acknowledges nothing. Write null, or leave the attribute \
+                 out, until there is a token.";
             self.add(Diagnostic::warning("acknowledge is empty", detail), place, "cutover");
-        } else if let Some(Setting { value: Checked::Flag(true), place: paused, .. }) = migration.attributes.get("paused") {
-            let detail = "A paused run does not become ready, and only a ready one cuts over. Remove paused first.";
-            let diagnostic = Diagnostic::warning("acknowledge has no effect while the migration is paused", detail);
+        } else if let Some(Setting { value: Checked::Flag(true), place: paused, .. }) =
+            migration.attributes.get("paused")
+        {
+            let detail = "A paused run does not become ready, and only a ready one cuts over. \
+                 Remove paused first.";
+            let diagnostic = Diagnostic::warning(
+                "acknowledge has no effect while the migration is paused",
+                detail,
+            );
             self.add(diagnostic.related_to("it is paused here", paused.clone()), place, "cutover");
         }
     }
@@ -311,19 +386,30 @@ impl Rules<'_> {
             let Some((label, place)) = &collection.label else { continue };
             let Ok(namespace) = label.parse::<Namespace>() else {
                 let summary = format!("{} is not a namespace", quoted(label));
-                self.add(Diagnostic::error(summary, "Write the label as \"db.collection\"."), place, "sharding");
+                self.add(
+                    Diagnostic::error(summary, "Write the label as \"db.collection\"."),
+                    place,
+                    "sharding",
+                );
                 continue;
             };
             if let Some(first) = first_places.get(&namespace) {
-                let diagnostic =
-                    Diagnostic::error(format!("the collection {} stands twice", quoted(label)), "Remove one of them.");
+                let diagnostic = Diagnostic::error(
+                    format!("the collection {} stands twice", quoted(label)),
+                    "Remove one of them.",
+                );
                 self.add(diagnostic.related_to("the first one", first.clone()), place, "sharding");
                 continue;
             }
             first_places.insert(namespace.clone(), place.clone());
             if !scope.contains(&namespace) {
-                let detail = "The block `namespaces` leaves it out, so that it is not carried. Correct one of the two.";
-                self.add(Diagnostic::warning(format!("{} is not in scope", quoted(label)), detail), place, "sharding");
+                let detail = "The block `namespaces` leaves it out, so that it is not carried. \
+                     Correct one of the two.";
+                self.add(
+                    Diagnostic::warning(format!("{} is not in scope", quoted(label)), detail),
+                    place,
+                    "sharding",
+                );
             }
             if let Some(Checked::Texts(key)) = setting(Some(collection), "key") {
                 collections.push(ShardKeySpec { namespace, key: key.clone() });

@@ -17,16 +17,19 @@ pub(crate) fn unary(operator: UnaryOperator, value: Value, span: Range<usize>) -
             None => wrong(span, format!("! takes true or false, not {}", value.kind()), ""),
         },
         UnaryOperator::Neg => match value.to_number() {
-            Some(number) => {
-                arithmetic(BinaryOperator::Minus, Number::from(0u8), number).map_or_else(|problem| wrong(span, problem, ""), Ok)
-            }
+            Some(number) => arithmetic(BinaryOperator::Minus, Number::from(0u8), number)
+                .map_or_else(|problem| wrong(span, problem, ""), Ok),
             None => wrong(span, format!("- takes a number, not {}", value.kind()), ""),
         },
     }
 }
 
 /// Two operands and an operator; `&&` and `||` leave out what no longer matters.
-pub(crate) fn binary(evaluator: &Evaluator<'_>, op: &BinaryOp, bound: Option<&Bound<'_>>) -> Outcome {
+pub(crate) fn binary(
+    evaluator: &Evaluator<'_>,
+    op: &BinaryOp,
+    bound: Option<&Bound<'_>>,
+) -> Outcome {
     let operator = *op.operator.value();
     let left = evaluator.eval(&op.lhs_expr, bound)?;
     if let BinaryOperator::And | BinaryOperator::Or = operator {
@@ -45,7 +48,11 @@ pub(crate) fn binary(evaluator: &Evaluator<'_>, op: &BinaryOp, bound: Option<&Bo
     }
     let number = |value: &Value, span| match value.to_number() {
         Some(number) => Ok(number),
-        None => wrong(span, format!("{} takes numbers, not {}", operator.as_str(), value.kind()), hint(operator, value)),
+        None => wrong(
+            span,
+            format!("{} takes numbers, not {}", operator.as_str(), value.kind()),
+            hint(operator, value),
+        ),
     };
     let left = number(&left, span_of(&op.lhs_expr))?;
     let right = number(&right, span_of(&op.rhs_expr))?;
@@ -54,7 +61,9 @@ pub(crate) fn binary(evaluator: &Evaluator<'_>, op: &BinaryOp, bound: Option<&Bo
 
 fn hint(operator: BinaryOperator, value: &Value) -> &'static str {
     match (operator, value) {
-        (BinaryOperator::Plus, Value::String(_)) => "Texts are joined in a template, as in \"${var.a}-${var.b}\".",
+        (BinaryOperator::Plus, Value::String(_)) => {
+            "Texts are joined in a template, as in \"${var.a}-${var.b}\"."
+        }
         (BinaryOperator::Plus, Value::List(_)) => "Lists are joined with concat.",
         (BinaryOperator::Plus, Value::Map(_)) => "Objects are joined with merge.",
         _ => "",
@@ -64,7 +73,11 @@ fn hint(operator: BinaryOperator, value: &Value) -> &'static str {
 fn flag(operator: BinaryOperator, value: &Value, span: Range<usize>) -> Result<bool, Failure> {
     match value.to_bool() {
         Some(flag) => Ok(flag),
-        None => wrong(span, format!("{} takes true or false, not {}", operator.as_str(), value.kind()), ""),
+        None => wrong(
+            span,
+            format!("{} takes true or false, not {}", operator.as_str(), value.kind()),
+            "",
+        ),
     }
 }
 
@@ -77,7 +90,11 @@ pub(crate) fn compare(left: &Number, right: &Number) -> Ordering {
 }
 
 fn whole(number: &Number) -> Option<i128> {
-    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from)).filter(|_| !number.is_f64())
+    number
+        .as_i64()
+        .map(i128::from)
+        .or_else(|| number.as_u64().map(i128::from))
+        .filter(|_| !number.is_f64())
 }
 
 fn float(number: &Number) -> f64 {
@@ -92,7 +109,9 @@ fn arithmetic(operator: BinaryOperator, left: Number, right: Number) -> Result<V
         BinaryOperator::LessEq => return Ok(Value::Bool(compare(&left, &right).is_le())),
         BinaryOperator::Greater => return Ok(Value::Bool(compare(&left, &right).is_gt())),
         BinaryOperator::GreaterEq => return Ok(Value::Bool(compare(&left, &right).is_ge())),
-        BinaryOperator::Div | BinaryOperator::Mod if zero => return Err("division by zero".to_owned()),
+        BinaryOperator::Div | BinaryOperator::Mod if zero => {
+            return Err("division by zero".to_owned());
+        }
         _ => {}
     }
     if let (Some(left), Some(right)) = (whole(&left), whole(&right)) {

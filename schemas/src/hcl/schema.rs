@@ -1,7 +1,7 @@
 //! What can be written: every block and attribute with its type, default and meaning.
 //!
-//! The checker reads these tables and nothing else for names and types, and the Terraform schema is compared with them name
-//! for name.
+//! The checker reads these tables and nothing else for names and types, and the Terraform schema is
+//! compared with them name for name.
 
 /// A block.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ pub struct AttributeSchema {
     pub kind: Kind,
     /// Whether it must be there.
     pub required: bool,
-    /// What holds where it is absent, as it would be written; `None`: nothing, or as the description says.
+    /// What holds where it is absent, as it would be written; `None`: nothing, or as the
+    /// description says.
     pub default: Option<&'static str>,
     /// What it does.
     pub description: &'static str,
@@ -98,14 +99,24 @@ impl Kind {
             Self::Patterns | Self::ShardKey => "list(string)",
             Self::Secret => "object({ env = optional(string), file = optional(string) })",
             Self::Type | Self::Any | Self::Expression => "any",
-            Self::Duration | Self::Choice(_) | Self::Text | Self::Uri | Self::File | Self::Rate | Self::Endpoint | Self::Name => {
-                "string"
-            }
+            Self::Duration
+            | Self::Choice(_)
+            | Self::Text
+            | Self::Uri
+            | Self::File
+            | Self::Rate
+            | Self::Endpoint
+            | Self::Name => "string",
         }
     }
 }
 
-const fn optional(name: &'static str, kind: Kind, default: Option<&'static str>, description: &'static str) -> AttributeSchema {
+const fn optional(
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    description: &'static str,
+) -> AttributeSchema {
     AttributeSchema { name, kind, required: false, default, description }
 }
 
@@ -113,11 +124,19 @@ const fn required(name: &'static str, kind: Kind, description: &'static str) -> 
     AttributeSchema { name, kind, required: true, default: None, description }
 }
 
-const URI: AttributeSchema =
-    required("uri", Kind::Uri, "The connection string, without a password: a replica set, any mongos, or mongodb+srv.");
-const USERNAME: AttributeSchema = optional("username", Kind::Text, None, "The user, over the one in the URI.");
-const PASSWORD: AttributeSchema =
-    optional("password", Kind::Secret, None, "Where the daemon finds the password: { env = \"NAME\" } or { file = \"path\" }.");
+const URI: AttributeSchema = required(
+    "uri",
+    Kind::Uri,
+    "The connection string, without a password: a replica set, any mongos, or mongodb+srv.",
+);
+const USERNAME: AttributeSchema =
+    optional("username", Kind::Text, None, "The user, over the one in the URI.");
+const PASSWORD: AttributeSchema = optional(
+    "password",
+    Kind::Secret,
+    None,
+    "Where the daemon finds the password: { env = \"NAME\" } or { file = \"path\" }.",
+);
 
 const TLS: BlockSchema = BlockSchema {
     name: "tls",
@@ -125,8 +144,18 @@ const TLS: BlockSchema = BlockSchema {
     label: None,
     description: "Switches TLS on.",
     attributes: &[
-        optional("ca_file", Kind::File, None, "PEM file with the authorities to trust; the system's, where absent."),
-        optional("certificate_key_file", Kind::File, None, "PEM file with the client's certificate and its key."),
+        optional(
+            "ca_file",
+            Kind::File,
+            None,
+            "PEM file with the authorities to trust; the system's, where absent.",
+        ),
+        optional(
+            "certificate_key_file",
+            Kind::File,
+            None,
+            "PEM file with the client's certificate and its key.",
+        ),
     ],
     blocks: &[],
 };
@@ -159,7 +188,8 @@ const DESTINATION: BlockSchema = BlockSchema {
             "block_writes",
             Kind::Flag,
             None,
-            "Whether others are kept from writing there until cutover; on where the destination has access control.",
+            "Whether others are kept from writing there until cutover; on where the destination \
+             has access control.",
         ),
     ],
     blocks: &[TLS],
@@ -171,8 +201,18 @@ const NAMESPACES: BlockSchema = BlockSchema {
     label: None,
     description: "What is carried.",
     attributes: &[
-        optional("include", Kind::Patterns, Some("[]"), "Patterns db.collection with * within a part; empty: all user data."),
-        optional("exclude", Kind::Patterns, Some("[]"), "Patterns of what is left out, over include."),
+        optional(
+            "include",
+            Kind::Patterns,
+            Some("[]"),
+            "Patterns db.collection with * within a part; empty: all user data.",
+        ),
+        optional(
+            "exclude",
+            Kind::Patterns,
+            Some("[]"),
+            "Patterns of what is left out, over include.",
+        ),
         optional(
             "include_users",
             Kind::Flag,
@@ -193,7 +233,8 @@ const COPY: BlockSchema = BlockSchema {
             "parallelism",
             Kind::Whole { least: 1, most: 256 },
             None,
-            "Readers and writers at work at once, to begin with and at most; chosen from the cores, the connections and the memory, where absent.",
+            "Readers and writers at work at once, to begin with and at most; chosen from the \
+             cores, the connections and the memory, where absent.",
         ),
         optional(
             "indexes",
@@ -201,7 +242,12 @@ const COPY: BlockSchema = BlockSchema {
             Some("\"after_copy\""),
             "Whether indexes are built after a collection's documents, or before them.",
         ),
-        optional("rate_limit", Kind::Rate, None, "A bound on the copy, such as 50MB/s or 20000docs/s."),
+        optional(
+            "rate_limit",
+            Kind::Rate,
+            None,
+            "A bound on the copy, such as 50MB/s or 20000docs/s.",
+        ),
     ],
     blocks: &[],
 };
@@ -215,14 +261,19 @@ const SHARDING: BlockSchema = BlockSchema {
         "balancer",
         Kind::Choice(&["require_off", "manage"]),
         Some("\"require_off\""),
-        "Whether the source's balancer must be off, or is stopped for the run and given back after it.",
+        "Whether the source's balancer must be off, or is stopped for the run and given back \
+         after it.",
     )],
     blocks: &[BlockSchema {
         name: "collection",
         times: Times::Any,
         label: Some("namespace"),
         description: "A collection whose shard key on the destination differs from the source's.",
-        attributes: &[required("key", Kind::ShardKey, "The fields in order: field:1 or field:hashed.")],
+        attributes: &[required(
+            "key",
+            Kind::ShardKey,
+            "The fields in order: field:1 or field:hashed.",
+        )],
         blocks: &[],
     }],
 };
@@ -232,7 +283,12 @@ const VERIFY: BlockSchema = BlockSchema {
     times: Times::AtMostOnce,
     label: None,
     description: "How the copy is proved.",
-    attributes: &[optional("mode", Kind::Choice(&["full", "off"]), None, "Whether every document is compared, or none.")],
+    attributes: &[optional(
+        "mode",
+        Kind::Choice(&["full", "off"]),
+        None,
+        "Whether every document is compared, or none.",
+    )],
     blocks: &[],
 };
 
@@ -242,15 +298,31 @@ const CUTOVER: BlockSchema = BlockSchema {
     label: None,
     description: "When and how it cuts over.",
     attributes: &[
-        optional("window", Kind::Duration, Some("\"120h\""), "How long a cutover may be acknowledged, from the first ready on."),
-        optional("extensions", Kind::Whole { least: 0, most: 365 }, Some("0"), "Each adds 24 hours to the window."),
+        optional(
+            "window",
+            Kind::Duration,
+            Some("\"120h\""),
+            "How long a cutover may be acknowledged, from the first ready on.",
+        ),
+        optional(
+            "extensions",
+            Kind::Whole { least: 0, most: 365 },
+            Some("0"),
+            "Each adds 24 hours to the window.",
+        ),
         optional("max_lag", Kind::Duration, Some("\"10s\""), "Readiness needs a lag below this."),
-        optional("max_downtime", Kind::Duration, Some("\"5m\""), "Past this the cutover is given up and the source unblocked."),
+        optional(
+            "max_downtime",
+            Kind::Duration,
+            Some("\"5m\""),
+            "Past this the cutover is given up and the source unblocked.",
+        ),
         optional(
             "source_writes",
             Kind::Choice(&["block", "observe"]),
             Some("\"block\""),
-            "Whether the server refuses writes at cutover, or their owners stop them and the run watches.",
+            "Whether the server refuses writes at cutover, or their owners stop them and the run \
+             watches.",
         ),
         optional(
             "source_after",
@@ -258,7 +330,12 @@ const CUTOVER: BlockSchema = BlockSchema {
             Some("\"blocked\""),
             "Whether the source stays blocked once completed, or takes writes again.",
         ),
-        optional("acknowledge", Kind::Text, None, "The token of a ready run, in a reviewed change: it cuts over."),
+        optional(
+            "acknowledge",
+            Kind::Text,
+            None,
+            "The token of a ready run, in a reviewed change: it cuts over.",
+        ),
     ],
     blocks: &[],
 };
@@ -270,7 +347,12 @@ pub const MIGRATION: BlockSchema = BlockSchema {
     label: Some("name"),
     description: "One move of data from a source to a destination.",
     attributes: &[
-        optional("generation", Kind::Whole { least: 1, most: u32::MAX }, Some("1"), "Raised to run again from scratch."),
+        optional(
+            "generation",
+            Kind::Whole { least: 1, most: u32::MAX },
+            Some("1"),
+            "Raised to run again from scratch.",
+        ),
         optional("paused", Kind::Flag, Some("false"), "Holds the run where it stands."),
     ],
     blocks: &[SOURCE, DESTINATION, NAMESPACES, COPY, SHARDING, VERIFY, CUTOVER],
@@ -283,8 +365,16 @@ const DAEMON_TLS: BlockSchema = BlockSchema {
     label: None,
     description: "For a daemon that listens on TCP: whom to trust, and what to show it.",
     attributes: &[
-        required("ca_file", Kind::File, "PEM file with the authorities that the daemon's certificate comes from."),
-        required("certificate_key_file", Kind::File, "PEM file with the certificate that the daemon is shown, and its key."),
+        required(
+            "ca_file",
+            Kind::File,
+            "PEM file with the authorities that the daemon's certificate comes from.",
+        ),
+        required(
+            "certificate_key_file",
+            Kind::File,
+            "PEM file with the certificate that the daemon is shown, and its key.",
+        ),
     ],
     blocks: &[],
 };
@@ -302,7 +392,12 @@ pub const DAEMON: BlockSchema = BlockSchema {
             Some("\"unix:///run/cutover/cutoverd.sock\""),
             "Where the daemon listens: `unix:PATH` or `tcp://HOST:PORT`.",
         ),
-        optional("workspace", Kind::Name, Some("\"default\""), "The set of migrations that this directory owns on the daemon."),
+        optional(
+            "workspace",
+            Kind::Name,
+            Some("\"default\""),
+            "The set of migrations that this directory owns on the daemon.",
+        ),
     ],
     blocks: &[DAEMON_TLS],
 };
@@ -314,10 +409,25 @@ pub const VARIABLE: BlockSchema = BlockSchema {
     label: Some("name"),
     description: "A value that is given from outside.",
     attributes: &[
-        optional("type", Kind::Type, Some("any"), "What the value must be, such as string or list(number)."),
-        optional("default", Kind::Any, None, "The value where none is given; without one, a value must be given."),
+        optional(
+            "type",
+            Kind::Type,
+            Some("any"),
+            "What the value must be, such as string or list(number).",
+        ),
+        optional(
+            "default",
+            Kind::Any,
+            None,
+            "The value where none is given; without one, a value must be given.",
+        ),
         optional("description", Kind::Text, None, "What it is for."),
-        optional("sensitive", Kind::Flag, Some("false"), "Whether the value is kept out of plans and messages."),
+        optional(
+            "sensitive",
+            Kind::Flag,
+            Some("false"),
+            "Whether the value is kept out of plans and messages.",
+        ),
         optional("nullable", Kind::Flag, Some("true"), "Whether the value may be null."),
     ],
     blocks: &[BlockSchema {
@@ -362,6 +472,9 @@ impl BlockSchema {
     /// All names in it, of attributes and blocks.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         let (attributes, blocks) = (self.attributes, self.blocks);
-        attributes.iter().map(|attribute| attribute.name).chain(blocks.iter().map(|block| block.name))
+        attributes
+            .iter()
+            .map(|attribute| attribute.name)
+            .chain(blocks.iter().map(|block| block.name))
     }
 }

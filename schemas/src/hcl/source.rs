@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::diagnostic::{Diagnostic, Excerpt, Place};
-use super::mask;
+use super::redact;
 
 /// A declaration is written by people: a larger file is a mistake, and would take the parser long.
 pub(crate) const MOST_BYTES: u64 = 4 << 20;
@@ -34,16 +34,18 @@ impl SourceFile {
         if text.starts_with('\u{feff}') {
             text.remove(0);
         }
-        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let hidden = mask::secrets_in(&text);
+        let line_starts =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let hidden = redact::secrets_in(&text);
         Self { name: name.into(), text, line_starts, hidden }
     }
 
     /// Reads a file: a regular one, of UTF-8, within the bound.
     pub(crate) fn read(name: impl Into<String>, path: &Path) -> Result<Self, Box<Diagnostic>> {
         let name = name.into();
-        let text =
-            read_text(path).map_err(|Unreadable(what, detail)| Box::new(Diagnostic::error(format!("{name} {what}"), detail)))?;
+        let text = read_text(path).map_err(|Unreadable(what, detail)| {
+            Box::new(Diagnostic::error(format!("{name} {what}"), detail))
+        })?;
         Ok(Self::new(name, text))
     }
 
@@ -51,7 +53,7 @@ impl SourceFile {
     pub(crate) fn hide(&mut self, ranges: impl IntoIterator<Item = Range<usize>>) {
         let mut hidden = std::mem::take(&mut self.hidden);
         hidden.extend(ranges);
-        self.hidden = mask::merged(hidden);
+        self.hidden = redact::merged(hidden);
     }
 
     /// The place of a span of bytes.
@@ -64,7 +66,12 @@ impl SourceFile {
         let start = start.min(line_end);
         let end = self.boundary(span.end).clamp(start, line_end);
         let column = self.text[line_start..start].chars().count() + 1;
-        Place { file: self.name.clone(), line, column, excerpt: self.excerpt(line_start..line_end, start..end) }
+        Place {
+            file: self.name.clone(),
+            line,
+            column,
+            excerpt: self.excerpt(line_start..line_end, start..end),
+        }
     }
 
     fn boundary(&self, at: usize) -> usize {
@@ -78,7 +85,11 @@ impl SourceFile {
     fn excerpt(&self, line: Range<usize>, mark: Range<usize>) -> Excerpt {
         // Far ends are cut first, so that a file of one long line costs no more than a short one.
         let near = |at: usize, by: usize| self.boundary(at.saturating_sub(by)).max(line.start);
-        let from = if mark.start - line.start > WIDEST { near(mark.start, WIDEST / 2) } else { line.start };
+        let from = if mark.start - line.start > WIDEST {
+            near(mark.start, WIDEST / 2)
+        } else {
+            line.start
+        };
         let to = self.boundary((from + WIDEST).max(mark.start + 1)).min(line.end).max(mark.start);
         let mut text = String::new();
         let (mut start, mut end) = (None, None);
@@ -96,7 +107,11 @@ impl SourceFile {
         for (offset, c) in self.text[from..to].char_indices() {
             let position = from + offset;
             if position >= mark.start && start.is_none() {
-                start = Some(if inside_hidden && self.is_hidden(position) { at - MASK.len() } else { at });
+                start = Some(if inside_hidden && self.is_hidden(position) {
+                    at - MASK.len()
+                } else {
+                    at
+                });
             }
             if position >= mark.end && end.is_none() {
                 end = Some(at);
@@ -131,7 +146,8 @@ impl SourceFile {
 
 /// Control characters, and those that reorder a line on a terminal.
 fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A text as messages quote it: escaped, and cut where it is long.
@@ -141,7 +157,10 @@ pub(crate) fn quoted(text: &str) -> String {
     if short.len() < text.len() {
         short.push('…');
     }
-    let escaped: String = short.chars().map(|c| if is_unprintable(c) && !c.is_control() { '\u{fffd}' } else { c }).collect();
+    let escaped: String = short
+        .chars()
+        .map(|c| if is_unprintable(c) && !c.is_control() { '\u{fffd}' } else { c })
+        .collect();
     format!("{escaped:?}")
 }
 
@@ -150,22 +169,38 @@ pub(crate) struct Unreadable(pub(crate) String, pub(crate) String);
 
 /// Reads a regular file of UTF-8 text within the bound.
 pub(crate) fn read_text(path: &Path) -> Result<String, Unreadable> {
-    let io = |error: std::io::Error| Unreadable("cannot be read".to_owned(), format!("The system says: {error}."));
+    let io = |error: std::io::Error| {
+        Unreadable("cannot be read".to_owned(), format!("The system says: {error}."))
+    };
     // A pipe or a device would block, or never end.
     if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(Unreadable("is not a regular file".to_owned(), "Only regular files and links to them are read.".to_owned()));
+        return Err(Unreadable(
+            "is not a regular file".to_owned(),
+            "Only regular files and links to them are read.".to_owned(),
+        ));
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(io)?.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+    std::fs::File::open(path)
+        .map_err(io)?
+        .take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
     if bytes.len() as u64 > MOST_BYTES {
         let detail = format!("Files of at most {} MiB are read.", MOST_BYTES >> 20);
         return Err(Unreadable("is too large".to_owned(), detail));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|&&b| b == b'\n')
+            .count()
+            + 1;
         Unreadable(
             "is not UTF-8".to_owned(),
-            format!("Line {line} has bytes that are no UTF-8 text. Save the file with the encoding UTF-8."),
+            format!(
+                "Line {line} has bytes that are no UTF-8 text. Save the file with the \
+                 encoding UTF-8."
+            ),
         )
     })
 }
@@ -178,7 +213,8 @@ mod tests {
         let file = SourceFile::new("x.hcl", text);
         let at = file.text.find(needle).expect("the needle");
         let excerpt = file.place(at..at + needle.len()).excerpt;
-        let mark = excerpt.text.chars().skip(excerpt.start).take(excerpt.end - excerpt.start).collect();
+        let mark =
+            excerpt.text.chars().skip(excerpt.start).take(excerpt.end - excerpt.start).collect();
         (excerpt.text, mark)
     }
 
@@ -200,8 +236,14 @@ mod tests {
             marked("\tpassword = \"hunter2\"", "\"hunter2\""),
             ("    password = \"********\"".into(), "\"********\"".into())
         );
-        assert_eq!(marked("uri = \"mongodb://u:pw@h\" x", "x"), ("uri = \"mongodb://u:********@h\" x".into(), "x".into()));
-        assert_eq!(marked("password = \"hunter2\"", "ter"), ("password = \"********\"".into(), "********".into()));
+        assert_eq!(
+            marked("uri = \"mongodb://u:pw@h\" x", "x"),
+            ("uri = \"mongodb://u:********@h\" x".into(), "x".into())
+        );
+        assert_eq!(
+            marked("password = \"hunter2\"", "ter"),
+            ("password = \"********\"".into(), "********".into())
+        );
     }
 
     #[test]

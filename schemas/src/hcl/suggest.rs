@@ -1,7 +1,10 @@
 //! "Did you mean": the known name nearest to a misspelt one.
 
 /// The candidate that `name` is probably a slip for.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     // Names are short; comparing a very long one with everything would only take time.
     const LONGEST: usize = 64;
     if name.len() > LONGEST {
@@ -18,8 +21,13 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// The same as a sentence to append to a detail, or nothing.
-pub(crate) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(name, candidates).map(|candidate| format!(" Did you mean {candidate:?}?")).unwrap_or_default()
+pub(crate) fn did_you_mean<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> String {
+    nearest(name, candidates)
+        .map(|candidate| format!(" Did you mean {candidate:?}?"))
+        .unwrap_or_default()
 }
 
 /// A list in words: `a, b or c`.

@@ -5,9 +5,9 @@ use std::ops::Range;
 use hcl_edit::parser::parse_body;
 use hcl_edit::structure::Body;
 
-use super::balance::{self, Open};
 use super::diagnostic::Diagnostic;
 use super::source::SourceFile;
+use super::unclosed::{self, Open};
 use super::variable;
 
 /// A file and its tree.
@@ -24,7 +24,7 @@ pub(crate) fn parse(mut file: SourceFile) -> Result<Parsed, Box<Diagnostic>> {
             Ok(Parsed { file, body })
         }
         Err(error) => {
-            if let Some(Open { span, summary, detail }) = balance::find_open(&file.text) {
+            if let Some(Open { span, summary, detail }) = unclosed::find_open(&file.text) {
                 return Err(Box::new(Diagnostic::error(summary, detail).at(file.place(span))));
             }
             let span = token_at(&file.text, error.location().offset());
@@ -41,8 +41,13 @@ fn token_at(text: &str, offset: usize) -> Range<usize> {
         start -= 1;
     }
     let rest = &text[start..];
-    let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').unwrap_or(rest.len());
-    let width = if word > 0 { word } else { rest.chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8) };
+    let word =
+        rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').unwrap_or(rest.len());
+    let width = if word > 0 {
+        word
+    } else {
+        rest.chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8)
+    };
     start..start + width
 }
 
@@ -55,7 +60,10 @@ fn words(message: &str, token: &str) -> (String, String) {
         );
     }
     if message.contains("nesting depth") {
-        return ("nested too deeply".to_owned(), "Blocks and expressions nest at most 64 levels.".to_owned());
+        return (
+            "nested too deeply".to_owned(),
+            "Blocks and expressions nest at most 64 levels.".to_owned(),
+        );
     }
     if message.contains("chained binary operators") {
         return (
@@ -64,15 +72,22 @@ fn words(message: &str, token: &str) -> (String, String) {
         );
     }
     if token == "'" {
-        return ("the file does not parse: a single quote".to_owned(), "Texts are written in double quotes.".to_owned());
+        return (
+            "the file does not parse: a single quote".to_owned(),
+            "Texts are written in double quotes.".to_owned(),
+        );
     }
     if token == ":" {
-        return ("the file does not parse: a colon".to_owned(), "An attribute is written NAME = VALUE.".to_owned());
+        return (
+            "the file does not parse: a colon".to_owned(),
+            "An attribute is written NAME = VALUE.".to_owned(),
+        );
     }
     if message.starts_with("invalid expression") {
         return (
             "the file does not parse: a value is missing".to_owned(),
-            "A value is a text in double quotes, a number, true, false, null, a list, an object, or an expression of these."
+            "A value is a text in double quotes, a number, true, false, null, a list, an object, \
+             or an expression of these."
                 .to_owned(),
         );
     }
@@ -85,7 +100,10 @@ fn words(message: &str, token: &str) -> (String, String) {
         None => "the file does not parse".to_owned(),
     };
     let detail = match expected.strip_prefix("expected ") {
-        Some(expected) => format!("Expected here: {}.", expected.replace("eof", "the end of the file").replace('`', "")),
+        Some(expected) => format!(
+            "Expected here: {}.",
+            expected.replace("eof", "the end of the file").replace('`', "")
+        ),
         None => "Nothing that can stand here begins like this.".to_owned(),
     };
     (summary, detail)

@@ -1,8 +1,10 @@
-//! Evaluates templates: quoted ones, heredocs and template files, with white space as Terraform treats it.
+//! Evaluates templates: quoted ones, heredocs and template files, with white space as Terraform
+//! treats it.
 //!
-//! Terraform's scanner makes one token of each line of a heredoc or template file, and `~` trims only the token beside it;
-//! `<<-` takes the smallest indentation off tokens that begin a line, after that trimming. The parser does both otherwise, so
-//! that literals are taken from the source text here and treated anew. Learned by trying Terraform 1.11.
+//! Terraform's scanner makes one token of each line of a heredoc or template file, and `~` trims
+//! only the token beside it; `<<-` takes the smallest indentation off tokens that begin a line,
+//! after that trimming. The parser does both otherwise, so that literals are taken from the source
+//! text here and treated anew. Learned by trying Terraform 1.11.
 
 use std::ops::Range;
 
@@ -17,7 +19,8 @@ use super::value::Value;
 enum Token {
     Literal(String),
     Control(Strip),
-    /// An interpolation or directive that begins a line, and so ends all dedenting, is any control; this one ends the text.
+    /// An interpolation or directive that begins a line, and so ends all dedenting, is any control;
+    /// this one ends the text.
     End,
 }
 
@@ -57,7 +60,14 @@ impl<'a> Evaluator<'a> {
         self.render(template, Kind::Lines, self.text, false, bound)
     }
 
-    fn render(&self, template: &Template, kind: Kind, text: &str, flush: bool, bound: Option<&Bound<'_>>) -> Outcome {
+    fn render(
+        &self,
+        template: &Template,
+        kind: Kind,
+        text: &str,
+        flush: bool,
+        bound: Option<&Bound<'_>>,
+    ) -> Outcome {
         let mut tokens = Vec::new();
         let parts = outline(template, kind, text, &mut tokens);
         tokens.push(Token::End);
@@ -70,7 +80,13 @@ impl<'a> Evaluator<'a> {
         Ok(Value::String(out))
     }
 
-    fn parts(&self, parts: &[Part<'_>], tokens: &[Token], bound: Option<&Bound<'_>>, out: &mut String) -> Result<(), Failure> {
+    fn parts(
+        &self,
+        parts: &[Part<'_>],
+        tokens: &[Token],
+        bound: Option<&Bound<'_>>,
+        out: &mut String,
+    ) -> Result<(), Failure> {
         for part in parts {
             match part {
                 Part::Literal(range) => {
@@ -91,7 +107,10 @@ impl<'a> Evaluator<'a> {
                         None => {
                             return wrong(
                                 span_of(*expr),
-                                format!("a template takes strings, numbers and bools, not {}", value.kind()),
+                                format!(
+                                    "a template takes strings, numbers and bools, not {}",
+                                    value.kind()
+                                ),
                                 "A list can be put together with join, anything with jsonencode.",
                             );
                         }
@@ -103,8 +122,13 @@ impl<'a> Evaluator<'a> {
                         Some(true) => self.parts(then, tokens, bound, out)?,
                         Some(false) => self.parts(otherwise, tokens, bound, out)?,
                         None => {
-                            let summary = format!("a condition must be true or false, not {}", held.kind());
-                            return wrong(span_of(*condition), summary, "What stands after if decides what the template writes.");
+                            let summary =
+                                format!("a condition must be true or false, not {}", held.kind());
+                            return wrong(
+                                span_of(*condition),
+                                summary,
+                                "What stands after if decides what the template writes.",
+                            );
                         }
                     }
                 }
@@ -124,7 +148,12 @@ impl<'a> Evaluator<'a> {
 }
 
 /// Lays a template out as tokens, and as parts that point into them.
-fn outline<'t>(template: &'t Template, kind: Kind, text: &str, tokens: &mut Vec<Token>) -> Vec<Part<'t>> {
+fn outline<'t>(
+    template: &'t Template,
+    kind: Kind,
+    text: &str,
+    tokens: &mut Vec<Token>,
+) -> Vec<Part<'t>> {
     let mut parts = Vec::new();
     for element in template.iter() {
         match element {
@@ -137,7 +166,9 @@ fn outline<'t>(template: &'t Template, kind: Kind, text: &str, tokens: &mut Vec<
                         let raw = literal.span().and_then(|span| text.get(span));
                         let raw = raw.map(|raw| raw.replace("$${", "${").replace("%%{", "%{"));
                         let lines = raw.as_deref().unwrap_or(literal.value());
-                        tokens.extend(lines.split_inclusive('\n').map(|line| Token::Literal(line.to_owned())));
+                        tokens.extend(
+                            lines.split_inclusive('\n').map(|line| Token::Literal(line.to_owned())),
+                        );
                     }
                 }
                 parts.push(Part::Literal(start..tokens.len()));
@@ -156,7 +187,11 @@ fn outline<'t>(template: &'t Template, kind: Kind, text: &str, tokens: &mut Vec<
                     });
                     tokens.push(Token::Control(directive.endif_expr.strip));
                     let condition = &directive.if_expr.cond_expr;
-                    parts.push(Part::If { condition, then, otherwise: otherwise.unwrap_or_default() });
+                    parts.push(Part::If {
+                        condition,
+                        then,
+                        otherwise: otherwise.unwrap_or_default(),
+                    });
                 }
                 Directive::For(directive) => {
                     let intro = &directive.for_expr;
@@ -181,7 +216,8 @@ fn trim(tokens: &mut [Token]) {
     for at in 0..tokens.len() {
         let Token::Control(strip) = tokens[at] else { continue };
         if strip.strip_start()
-            && let Some(Token::Literal(before)) = at.checked_sub(1).and_then(|before| tokens.get_mut(before))
+            && let Some(Token::Literal(before)) =
+                at.checked_sub(1).and_then(|before| tokens.get_mut(before))
         {
             before.truncate(before.trim_end().len());
         }

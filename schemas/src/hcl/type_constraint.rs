@@ -1,4 +1,5 @@
-//! The types of variables: `string`, `list(number)`, `object({ a = string, b = optional(bool, true) })`.
+//! The types of variables: `string`, `list(number)`,
+//! `object({ a = string, b = optional(bool, true) })`.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,8 @@ pub(crate) struct Field {
     absent: Option<Value>,
 }
 
-const NAMES: [&str; 9] = ["any", "bool", "number", "string", "list", "set", "map", "tuple", "object"];
+const NAMES: [&str; 9] =
+    ["any", "bool", "number", "string", "list", "set", "map", "tuple", "object"];
 
 impl Type {
     /// Reads a type; defaults of optional attributes are evaluated.
@@ -55,17 +57,25 @@ impl Type {
                 wrong(span_of(expr), "a type is not written in quotes", detail)
             }
             Expression::FuncCall(call) => Self::read_call(call, expr, evaluator),
-            other => {
-                wrong(span_of(other), "this is not a type", "Write one like string, number, bool, list(string) or map(any).")
-            }
+            other => wrong(
+                span_of(other),
+                "this is not a type",
+                "Write one like string, number, bool, list(string) or map(any).",
+            ),
         }
     }
 
-    fn read_call(call: &FuncCall, expr: &Expression, evaluator: &Evaluator<'_>) -> Result<Self, Failure> {
+    fn read_call(
+        call: &FuncCall,
+        expr: &Expression,
+        evaluator: &Evaluator<'_>,
+    ) -> Result<Self, Failure> {
         let name = call.name.name.as_str();
         let argument = match (call.args.len(), call.args.get(0)) {
             (1, Some(argument)) => argument,
-            _ if NAMES.contains(&name) => return wrong(span_of(expr), format!("{name} takes one type in its brackets"), ""),
+            _ if NAMES.contains(&name) => {
+                return wrong(span_of(expr), format!("{name} takes one type in its brackets"), "");
+            }
             _ => return unknown(name, expr),
         };
         let inner = || Self::read(argument, evaluator).map(Box::new);
@@ -74,10 +84,16 @@ impl Type {
             "set" => inner().map(Self::Set),
             "map" => inner().map(Self::Map),
             "tuple" => match argument {
-                Expression::Array(types) => {
-                    types.iter().map(|of| Self::read(of, evaluator)).collect::<Result<_, _>>().map(Self::Tuple)
-                }
-                other => wrong(span_of(other), "tuple takes a list of types", "As in tuple([string, number])."),
+                Expression::Array(types) => types
+                    .iter()
+                    .map(|of| Self::read(of, evaluator))
+                    .collect::<Result<_, _>>()
+                    .map(Self::Tuple),
+                other => wrong(
+                    span_of(other),
+                    "tuple takes a list of types",
+                    "As in tuple([string, number]).",
+                ),
             },
             "object" => match argument {
                 Expression::Object(object) => {
@@ -98,14 +114,19 @@ impl Type {
                     }
                     Ok(Self::Object(fields))
                 }
-                other => wrong(span_of(other), "object takes its attributes in braces", "As in object({ name = string })."),
+                other => wrong(
+                    span_of(other),
+                    "object takes its attributes in braces",
+                    "As in object({ name = string }).",
+                ),
             },
             other => unknown(other, expr),
         }
     }
 
-    /// Makes a value fit, as Terraform does: numbers and bools from strings and back, absent attributes filled in. What does not
-    /// fit is named by its path within the value; the value itself is not quoted.
+    /// Makes a value fit, as Terraform does: numbers and bools from strings and back, absent
+    /// attributes filled in. What does not fit is named by its path within the value; the value
+    /// itself is not quoted.
     pub(crate) fn convert(&self, value: Value) -> Result<Value, String> {
         self.convert_at(value, &mut String::new())
     }
@@ -120,16 +141,28 @@ impl Type {
         };
         match self {
             Self::Any => Ok(value),
-            Self::Bool => value.to_bool().map_or_else(|| refuse(&value, path), |flag| Ok(Value::Bool(flag))),
-            Self::Number => value.to_number().map_or_else(|| refuse(&value, path), |number| Ok(Value::Number(number))),
-            Self::String => value.to_text().map_or_else(|| refuse(&value, path), |text| Ok(Value::String(text))),
+            Self::Bool => {
+                value.to_bool().map_or_else(|| refuse(&value, path), |flag| Ok(Value::Bool(flag)))
+            }
+            Self::Number => value
+                .to_number()
+                .map_or_else(|| refuse(&value, path), |number| Ok(Value::Number(number))),
+            Self::String => {
+                value.to_text().map_or_else(|| refuse(&value, path), |text| Ok(Value::String(text)))
+            }
             Self::List(of) | Self::Set(of) => match value {
                 Value::List(items) => {
                     let mut converted = Vec::with_capacity(items.len());
                     for (index, item) in items.into_iter().enumerate() {
-                        converted.push(within(path, &format!("[{index}]"), |path| of.convert_at(item, path))?);
+                        converted.push(within(path, &format!("[{index}]"), |path| {
+                            of.convert_at(item, path)
+                        })?);
                     }
-                    Ok(if matches!(self, Self::Set(_)) { function::set(converted) } else { Value::List(converted) })
+                    Ok(if matches!(self, Self::Set(_)) {
+                        function::set(converted)
+                    } else {
+                        Value::List(converted)
+                    })
                 }
                 other => refuse(&other, path),
             },
@@ -137,7 +170,9 @@ impl Type {
                 Value::Map(entries) => {
                     let mut converted = BTreeMap::new();
                     for (key, item) in entries {
-                        let item = within(path, &format!("[{}]", quoted(&key)), |path| of.convert_at(item, path))?;
+                        let item = within(path, &format!("[{}]", quoted(&key)), |path| {
+                            of.convert_at(item, path)
+                        })?;
                         converted.insert(key, item);
                     }
                     Ok(Value::Map(converted))
@@ -148,7 +183,9 @@ impl Type {
                 Value::List(items) if items.len() == types.len() => {
                     let mut converted = Vec::with_capacity(items.len());
                     for (index, (of, item)) in types.iter().zip(items).enumerate() {
-                        converted.push(within(path, &format!("[{index}]"), |path| of.convert_at(item, path))?);
+                        converted.push(within(path, &format!("[{index}]"), |path| {
+                            of.convert_at(item, path)
+                        })?);
                     }
                     Ok(Value::List(converted))
                 }
@@ -160,9 +197,15 @@ impl Type {
                     for (name, field) in fields {
                         let item = match (entries.remove(name), &field.absent) {
                             (None | Some(Value::Null), Some(absent)) => absent.clone(),
-                            (Some(item), _) => within(path, &format!(".{name}"), |path| field.of.convert_at(item, path))?,
+                            (Some(item), _) => within(path, &format!(".{name}"), |path| {
+                                field.of.convert_at(item, path)
+                            })?,
                             (None, None) => {
-                                let at = if path.is_empty() { String::new() } else { format!(" at {path}") };
+                                let at = if path.is_empty() {
+                                    String::new()
+                                } else {
+                                    format!(" at {path}")
+                                };
                                 return Err(format!("the attribute {name:?}{at} is missing"));
                             }
                         };
@@ -210,7 +253,11 @@ impl Field {
             return Ok(Self { of: Type::read(expr, evaluator)?, absent: None });
         }
         let Some(of) = call.args.get(0).filter(|_| call.args.len() <= 2) else {
-            return wrong(span_of(expr), "optional takes a type and a default", "As in optional(string) or optional(number, 3).");
+            return wrong(
+                span_of(expr),
+                "optional takes a type and a default",
+                "As in optional(string) or optional(number, 3).",
+            );
         };
         let of = Type::read(of, evaluator)?;
         let absent = match call.args.get(1) {
@@ -220,7 +267,11 @@ impl Field {
                 match of.convert(value) {
                     Ok(value) => value,
                     Err(problem) => {
-                        return wrong(span_of(default), "the default does not fit its type", format!("It is wrong: {problem}."));
+                        return wrong(
+                            span_of(default),
+                            "the default does not fit its type",
+                            format!("It is wrong: {problem}."),
+                        );
                     }
                 }
             }
@@ -230,6 +281,9 @@ impl Field {
 }
 
 fn unknown<T>(name: &str, expr: &Expression) -> Result<T, Failure> {
-    let detail = format!("There are any, bool, number, string, list, set, map, tuple and object.{}", did_you_mean(name, NAMES));
+    let detail = format!(
+        "There are any, bool, number, string, list, set, map, tuple and object.{}",
+        did_you_mean(name, NAMES)
+    );
     wrong(span_of(expr), format!("unknown type {}", quoted(name)), detail)
 }

@@ -1,7 +1,9 @@
-//! MongoDB's connection strings: the one reader of them, for declarations and for the daemon's connections.
+//! MongoDB's connection strings: the one reader of them, for declarations and for the daemon's
+//! connections.
 //!
-//! What the reader passes a connection can be made with: [`MongoUri::for_driver`] writes it with nothing in it that the driver could
-//! refuse, and [`MongoUri::login`] says who logs on. What each option is to the daemon says [`option`].
+//! What the reader passes a connection can be made with: [`MongoUri::for_driver`] writes it with
+//! nothing in it that the driver could refuse, and [`MongoUri::login`] says who logs on. What each
+//! option is to the daemon says [`option`].
 //!
 //! No message here quotes the string: it may hold a password where nobody expects one.
 
@@ -56,13 +58,20 @@ impl MongoUri {
     /// What is wrong with it, in words that quote nothing of it.
     pub fn parse(text: &str) -> Result<Self, InvalidUri> {
         const SHAPE: &str = "Write it like mongodb://host:27017 or mongodb+srv://host.";
-        let (srv, rest) = match (text.strip_prefix("mongodb://"), text.strip_prefix("mongodb+srv://")) {
-            (Some(rest), _) => (false, rest),
-            (_, Some(rest)) => (true, rest),
-            _ if text.is_empty() => return invalid("the URI is empty", SHAPE),
-            _ => return invalid("the URI does not start with mongodb:// or mongodb+srv://", SHAPE),
-        };
-        // An unescaped @, / or ? in a password moves the borders, so everything before the last @ counts as credentials first.
+        let (srv, rest) =
+            match (text.strip_prefix("mongodb://"), text.strip_prefix("mongodb+srv://")) {
+                (Some(rest), _) => (false, rest),
+                (_, Some(rest)) => (true, rest),
+                _ if text.is_empty() => return invalid("the URI is empty", SHAPE),
+                _ => {
+                    return invalid(
+                        "the URI does not start with mongodb:// or mongodb+srv://",
+                        SHAPE,
+                    );
+                }
+            };
+        // An unescaped @, / or ? in a password moves the borders, so everything before the last @
+        // counts as credentials first.
         if let Some(at_sign) = rest.rfind('@')
             && loosely_decoded(&rest[..at_sign]).contains(':')
         {
@@ -81,9 +90,13 @@ impl MongoUri {
             return literal_password();
         }
         if username.as_deref() == Some("") {
-            return invalid("the URI has an @ and no user before it", "Leave the @ out, or write the user name before it.");
+            return invalid(
+                "the URI has an @ and no user before it",
+                "Leave the @ out, or write the user name before it.",
+            );
         }
-        let hosts = hosts.split(',').map(|host| host_and_port(host, srv)).collect::<Result<Vec<_>, _>>()?;
+        let hosts =
+            hosts.split(',').map(|host| host_and_port(host, srv)).collect::<Result<Vec<_>, _>>()?;
         if srv && hosts.len() > 1 {
             return invalid(
                 "a mongodb+srv URI names more than one host",
@@ -92,11 +105,17 @@ impl MongoUri {
         }
         let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
         if path.matches('/').count() > 1 {
-            return invalid("the URI has more than one / after its hosts", "What follows the hosts is /DATABASE?OPTIONS.");
+            return invalid(
+                "the URI has more than one / after its hosts",
+                "What follows the hosts is /DATABASE?OPTIONS.",
+            );
         }
         let database = decoded(path.trim_start_matches('/'))?;
         if database.contains(NOT_IN_DATABASES) {
-            return invalid("the database in the URI has no name that a database can have", "It is where the user is defined.");
+            return invalid(
+                "the database in the URI has no name that a database can have",
+                "It is where the user is defined.",
+            );
         }
         let options = option::read(query, srv, hosts.len())?;
         let database = (!database.is_empty()).then_some(database);
@@ -118,7 +137,10 @@ impl MongoUri {
     /// An option's value, by its name as the manual spells it.
     #[must_use]
     pub fn option(&self, name: &str) -> Option<&str> {
-        self.options.iter().find(|option| option.known.name == name).map(|option| option.value.as_str())
+        self.options
+            .iter()
+            .find(|option| option.known.name == name)
+            .map(|option| option.value.as_str())
     }
 
     /// Its options that change nothing of what the daemon does, as the manual spells them.
@@ -134,32 +156,45 @@ impl MongoUri {
 
     /// Options that switch the checks of TLS off.
     pub fn unchecked_tls(&self) -> impl Iterator<Item = &'static str> {
-        ["tlsInsecure", "tlsAllowInvalidCertificates"].into_iter().filter(|name| self.option(name) == Some("true"))
+        ["tlsInsecure", "tlsAllowInvalidCertificates"]
+            .into_iter()
+            .filter(|name| self.option(name) == Some("true"))
     }
 
     /// Whether it asks for TLS or not; `None` where it does not say.
     #[must_use]
     pub fn tls(&self) -> Option<bool> {
         let says = self.option("tls").map(|value| value == "true");
-        let implied = self.options.iter().any(|option| option.known.name.starts_with("tls") && !option.has_no_effect());
+        let implied = self
+            .options
+            .iter()
+            .any(|option| option.known.name.starts_with("tls") && !option.has_no_effect());
         says.or_else(|| (implied || self.srv).then_some(true))
     }
 
-    /// The same connection as the driver takes it: what has no effect is left out, what is escaped is escaped once, and `username`,
-    /// where there is one, stands in it, so that the driver finds out where that user is defined.
+    /// The same connection as the driver takes it: what has no effect is left out, what is escaped
+    /// is escaped once, and `username`, where there is one, stands in it, so that the driver finds
+    /// out where that user is defined.
     #[must_use]
     pub fn for_driver(&self, username: Option<&str>) -> String {
         let scheme = if self.srv { "mongodb+srv" } else { "mongodb" };
         let hosts: Vec<&str> = self
             .hosts
             .iter()
-            .map(|host| if self.srv { host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name) } else { host })
+            .map(|host| {
+                if self.srv {
+                    host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name)
+                } else {
+                    host
+                }
+            })
             .collect();
         let is_off = self.tls() == Some(false);
         let goes = |option: &&UriOption| {
             let name = option.known.name;
             // Twice the same to the driver, which takes each by itself alone.
-            let is_twice = name == "tlsAllowInvalidCertificates" && self.option("tlsInsecure").is_some();
+            let is_twice =
+                name == "tlsAllowInvalidCertificates" && self.option("tlsInsecure").is_some();
             let is_idle = is_off && name.starts_with("tls") && name != "tls";
             option.goes_to_driver(username.is_some()) && !is_twice && !is_idle
         };
@@ -167,7 +202,8 @@ impl MongoUri {
         self.written(scheme, &hosts.join(","), username, options.map(UriOption::written).collect())
     }
 
-    /// The connection to a shard whose router this one is: with the same user and TLS, at the shard's own members.
+    /// The connection to a shard whose router this one is: with the same user and TLS, at the
+    /// shard's own members.
     #[must_use]
     pub fn of_shard(&self, replica_set: &str, hosts: &str) -> String {
         let kept = self.options.iter().filter(|option| !option.known.is_of_router());
@@ -180,7 +216,13 @@ impl MongoUri {
         self.written("mongodb", hosts, self.username(), options)
     }
 
-    fn written(&self, scheme: &str, hosts: &str, username: Option<&str>, options: Vec<String>) -> String {
+    fn written(
+        &self,
+        scheme: &str,
+        hosts: &str,
+        username: Option<&str>,
+        options: Vec<String>,
+    ) -> String {
         let user = username.map(|name| format!("{}@", encoded(name))).unwrap_or_default();
         let database = self.database.as_deref().map(encoded).unwrap_or_default();
         let mark = if options.is_empty() { "" } else { "?" };
@@ -191,8 +233,10 @@ impl MongoUri {
 fn literal_password<T>() -> Result<T, InvalidUri> {
     invalid(
         "a password stands in the URI",
-        "A file that is shared and reviewed holds no secret. Take it out of the URI and refer to it beside it:\n  \
-         username = \"NAME\"\n  password = { env = \"VARIABLE\" }    # or { file = \"/path\" }: of the daemon's machine\n\
+        "A file that is shared and reviewed holds no secret. Take it out of the URI and refer to \
+         it beside it:\n  \
+         username = \"NAME\"\n  password = { env = \"VARIABLE\" }    # or { file = \"/path\" }: \
+         of the daemon's machine\n\
          Change the password where the file was shared already.",
     )
 }
@@ -212,15 +256,17 @@ fn encoded(text: &str) -> String {
     out
 }
 
-/// The bytes with their percent-encoding undone, and whether each % was followed by two hexadecimal digits.
+/// The bytes with their percent-encoding undone, and whether each % was followed by two hexadecimal
+/// digits.
 fn bytes(text: &str) -> (Vec<u8>, bool) {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let (mut at, mut is_good) = (0, true);
     while at < bytes.len() {
         let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        let digits =
-            digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit)).and_then(|hex| std::str::from_utf8(hex).ok());
+        let digits = digits
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|hex| std::str::from_utf8(hex).ok());
         let hex = digits.and_then(|hex| u8::from_str_radix(hex, 16).ok());
         is_good &= hex.is_some() || bytes[at] != b'%';
         out.push(hex.unwrap_or(bytes[at]));
@@ -236,7 +282,8 @@ fn loosely_decoded(text: &str) -> String {
 
 /// With its percent-encoding undone.
 fn decoded(text: &str) -> Result<String, InvalidUri> {
-    const ESCAPE: &str = "A % is written as %25, and other characters as the two digits of each of their bytes in UTF-8.";
+    const ESCAPE: &str = "A % is written as %25, and other characters as the two digits of each \
+         of their bytes in UTF-8.";
     match bytes(text) {
         (_, false) => invalid("a % in the URI is not followed by two hexadecimal digits", ESCAPE),
         (bytes, true) => match String::from_utf8(bytes) {
@@ -256,7 +303,8 @@ fn host_and_port(text: &str, srv: bool) -> Result<String, InvalidUri> {
     if plain.contains('/') || plain.ends_with(".sock") {
         return invalid(
             "the URI names a Unix socket",
-            "The daemon connects over TCP, as the members of a deployment do: write the server's host and port.",
+            "The daemon connects over TCP, as the members of a deployment do: write the server's \
+             host and port.",
         );
     }
     let (host, port) = match text.strip_prefix('[') {
@@ -301,11 +349,19 @@ fn host_and_port(text: &str, srv: bool) -> Result<String, InvalidUri> {
         host.to_lowercase()
     };
     if srv && text.starts_with('[') {
-        return invalid("a mongodb+srv URI names an address", "It names a domain whose DNS records hold the hosts.");
+        return invalid(
+            "a mongodb+srv URI names an address",
+            "It names a domain whose DNS records hold the hosts.",
+        );
     }
     let port = match port {
         None => DEFAULT_PORT,
-        Some(_) if srv => return invalid("a mongodb+srv URI names a port", "Its DNS records hold the ports: leave it out."),
+        Some(_) if srv => {
+            return invalid(
+                "a mongodb+srv URI names a port",
+                "Its DNS records hold the ports: leave it out.",
+            );
+        }
         Some(port) => match port.parse::<u16>() {
             Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => number,
             _ => return invalid("a port of the URI is not a number from 1 to 65535", LIST),
@@ -350,7 +406,10 @@ mod tests {
         ] {
             assert_eq!(summary(text), "a password stands in the URI", "{text}");
         }
-        for text in ["mongodb://h/?tlsCertificateKeyFilePassword=x", "mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:x"] {
+        for text in [
+            "mongodb://h/?tlsCertificateKeyFilePassword=x",
+            "mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:x",
+        ] {
             assert_eq!(summary(text), "an option of the URI holds a secret", "{text}");
         }
     }

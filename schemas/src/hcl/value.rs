@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use hcl_edit::Number;
 
-/// A value. Maps and objects are one kind here, and so are lists, tuples and sets (a set is sorted and without doubles).
+/// A value. Maps and objects are one kind here, and so are lists, tuples and sets (a set is sorted
+/// and without doubles).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// No value: an optional attribute set to it is as if left out.
@@ -85,7 +86,9 @@ impl Value {
             Self::Null | Self::Bool(_) | Self::Number(_) => 0,
             Self::String(text) => text.len(),
             Self::List(items) => items.iter().map(Self::weight).sum(),
-            Self::Map(entries) => entries.iter().map(|(key, value)| key.len() + value.weight()).sum(),
+            Self::Map(entries) => {
+                entries.iter().map(|(key, value)| key.len() + value.weight()).sum()
+            }
         }
     }
 
@@ -161,7 +164,9 @@ impl From<serde_json::Value> for Value {
             Json::Bool(flag) => Self::Bool(flag),
             Json::String(text) => Self::String(text),
             Json::Array(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            Json::Object(entries) => Self::Map(entries.into_iter().map(|(key, value)| (key, Self::from(value))).collect()),
+            Json::Object(entries) => Self::Map(
+                entries.into_iter().map(|(key, value)| (key, Self::from(value))).collect(),
+            ),
             Json::Number(number) => match (number.as_i64(), number.as_u64()) {
                 (Some(whole), _) => Self::Number(Number::from(whole)),
                 (None, Some(whole)) => Self::Number(Number::from(whole)),
@@ -178,7 +183,9 @@ impl From<&Value> for serde_json::Value {
             Value::Bool(flag) => Self::from(*flag),
             Value::String(text) => Self::from(text.as_str()),
             Value::List(items) => items.iter().map(Self::from).collect(),
-            Value::Map(entries) => entries.iter().map(|(key, value)| (key.clone(), Self::from(value))).collect(),
+            Value::Map(entries) => {
+                entries.iter().map(|(key, value)| (key.clone(), Self::from(value))).collect()
+            }
             Value::Number(number) => match (number.as_i64(), number.as_u64()) {
                 (Some(whole), _) => Self::from(whole),
                 (None, Some(whole)) => Self::from(whole),
@@ -196,7 +203,10 @@ mod tests {
     fn numbers_are_exact_where_they_can_be() {
         assert_eq!(Value::from_f64(3.0), parse_number("3").map(Value::Number));
         assert_eq!(Value::from_f64(0.5).and_then(|half| half.to_text()).as_deref(), Some("0.5"));
-        assert_eq!(parse_number("18446744073709551615").expect("u64").to_string(), "18446744073709551615");
+        assert_eq!(
+            parse_number("18446744073709551615").expect("u64").to_string(),
+            "18446744073709551615"
+        );
         assert_eq!(parse_number("1.0").expect("whole").to_string(), "1");
         for text in ["", "x", "+1", "inf", "nan", "1 ", "infinity", "-inf"] {
             assert!(parse_number(text).is_none(), "{text}");
@@ -205,7 +215,8 @@ mod tests {
 
     #[test]
     fn json_goes_both_ways() {
-        let json: serde_json::Value = serde_json::from_str(r#"{"a":[1,2.5,"x",null,true]}"#).expect("JSON");
+        let json: serde_json::Value =
+            serde_json::from_str(r#"{"a":[1,2.5,"x",null,true]}"#).expect("JSON");
         assert_eq!(serde_json::Value::from(&Value::from(json.clone())), json);
     }
 }

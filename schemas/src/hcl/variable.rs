@@ -1,7 +1,7 @@
 //! Variables: their declarations, and the values given from outside.
 //!
-//! From the weakest to the strongest: the default, `CUTOVER_VAR_name` in the environment, `*.auto.hclvars` in the order of their
-//! names, `--var-file`, `--var`.
+//! From the weakest to the strongest: the default, `CUTOVER_VAR_name` in the environment,
+//! `*.auto.hclvars` in the order of their names, `--var-file`, `--var`.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,9 @@ pub(crate) fn declare<'a>(
     let errors = report.errors();
     let file = &parsed.file;
     let dir = names.dir.clone();
-    let filled = Walker { file, names, dir: &dir, report: &mut *report, constant: true, each: None }.top_block(&VARIABLE, block);
+    let filled =
+        Walker { file, names, dir: &dir, report: &mut *report, constant: true, each: None }
+            .top_block(&VARIABLE, block);
     let Some((name, label)) = filled.label else { return };
     let context = format!("variable {}", quoted(&name));
     let evaluator = Evaluator::new(names, &file.text).constant();
@@ -69,10 +71,18 @@ pub(crate) fn declare<'a>(
         }),
     };
     if !is_identifier(&name) {
-        let detail = "A variable's name has letters, digits, - and _, and starts with a letter or _.";
-        report.add(Diagnostic::error(format!("{} is not a name for a variable", quoted(&name)), detail).at(label.clone()));
+        let detail =
+            "A variable's name has letters, digits, - and _, and starts with a letter or _.";
+        report.add(
+            Diagnostic::error(format!("{} is not a name for a variable", quoted(&name)), detail)
+                .at(label.clone()),
+        );
     }
-    let flag = |attribute: &str, default| match filled.attributes.get(attribute).map(|setting| &setting.value) {
+    let flag = |attribute: &str, default| match filled
+        .attributes
+        .get(attribute)
+        .map(|setting| &setting.value)
+    {
         Some(Checked::Flag(flag)) => *flag,
         _ => default,
     };
@@ -81,7 +91,11 @@ pub(crate) fn declare<'a>(
         Some(setting) => match &setting.value {
             Checked::Value(Value::Null) if !nullable => {
                 let detail = "It says nullable = false.";
-                report.add(Diagnostic::error("the default is null", detail).at(setting.place.clone()).within(&context));
+                report.add(
+                    Diagnostic::error("the default is null", detail)
+                        .at(setting.place.clone())
+                        .within(&context),
+                );
                 None
             }
             Checked::Value(value) => match of.convert(value.clone()) {
@@ -101,7 +115,10 @@ pub(crate) fn declare<'a>(
     let broken = report.errors() > errors;
     let place = filled.place;
     if let Some(first) = known.get(&name) {
-        let diagnostic = Diagnostic::error(format!("the variable {} is declared twice", quoted(&name)), "Remove one of them.");
+        let diagnostic = Diagnostic::error(
+            format!("the variable {} is declared twice", quoted(&name)),
+            "Remove one of them.",
+        );
         report.add(diagnostic.at(place).related_to("the first one", first.place.clone()));
         return;
     }
@@ -111,19 +128,29 @@ pub(crate) fn declare<'a>(
 /// The spans of the defaults of sensitive variables, which are never printed.
 pub(crate) fn hidden_defaults(body: &Body) -> Vec<std::ops::Range<usize>> {
     body.get_blocks("variable")
-        .filter(|block| block.body.get_attribute("sensitive").is_some_and(|attribute| attribute.value.as_bool() != Some(false)))
+        .filter(|block| {
+            block
+                .body
+                .get_attribute("sensitive")
+                .is_some_and(|attribute| attribute.value.as_bool() != Some(false))
+        })
         .filter_map(|block| block.body.get_attribute("default")?.value.span())
         .collect()
 }
 
 fn is_identifier(name: &str) -> bool {
     let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_') && chars.all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_')
+        && chars.all(|c| c.is_alphanumeric() || c == '_' || c == '-')
 }
 
 fn add(report: &mut Report, failure: Failure, file: &SourceFile, context: &str) {
     if let Failure::At(wrong) = failure {
-        report.add(Diagnostic::error(wrong.summary, wrong.detail).at(file.place(wrong.span)).within(context));
+        report.add(
+            Diagnostic::error(wrong.summary, wrong.detail)
+                .at(file.place(wrong.span))
+                .within(context),
+        );
     }
 }
 
@@ -140,12 +167,21 @@ impl<'a> Assignments<'a> {
     }
 
     /// Takes `CUTOVER_VAR_name`; what names no variable is left alone.
-    pub(crate) fn take_environment(&mut self, environment: &BTreeMap<String, String>, report: &mut Report) {
+    pub(crate) fn take_environment(
+        &mut self,
+        environment: &BTreeMap<String, String>,
+        report: &mut Report,
+    ) {
         for (name, text) in environment {
             if let Some(name) = name.strip_prefix(ENVIRONMENT_PREFIX)
                 && self.variables.contains_key(name)
             {
-                self.take_text(name, text, format!("the environment variable {ENVIRONMENT_PREFIX}{name}"), report);
+                self.take_text(
+                    name,
+                    text,
+                    format!("the environment variable {ENVIRONMENT_PREFIX}{name}"),
+                    report,
+                );
             }
         }
     }
@@ -157,8 +193,12 @@ impl<'a> Assignments<'a> {
             let attribute = match structure {
                 Structure::Attribute(attribute) => attribute,
                 Structure::Block(block) => {
-                    let detail = "A file of values has only NAME = VALUE; blocks belong into the .hcl files.";
-                    report.add(Diagnostic::error("a block in a file of values", detail).at(file.place(header_span(block))));
+                    let detail = "A file of values has only NAME = VALUE; blocks belong into the \
+                         .hcl files.";
+                    report.add(
+                        Diagnostic::error("a block in a file of values", detail)
+                            .at(file.place(header_span(block))),
+                    );
                     continue;
                 }
             };
@@ -170,12 +210,19 @@ impl<'a> Assignments<'a> {
                         "The value is not used: no variable block declares it.{}",
                         did_you_mean(name, self.variables.keys().map(String::as_str))
                     );
-                    let diagnostic = Diagnostic::warning(format!("there is no variable {}", quoted(name)), detail);
+                    let diagnostic = Diagnostic::warning(
+                        format!("there is no variable {}", quoted(name)),
+                        detail,
+                    );
                     report.add(diagnostic.at(file.place(attribute.key.span().unwrap_or_default())));
                 }
                 continue;
             }
-            match Evaluator::new(self.names, &file.text).constant().quiet(true).value(&attribute.value) {
+            match Evaluator::new(self.names, &file.text)
+                .constant()
+                .quiet(true)
+                .value(&attribute.value)
+            {
                 Ok(value) => {
                     self.take(name, Some(value), &file.name, Some(file.place(span)));
                 }
@@ -196,9 +243,14 @@ impl<'a> Assignments<'a> {
         if self.variables.contains_key(name) {
             self.take_text(name, text, "--var".to_owned(), report);
         } else if self.names.complete {
-            let detail =
-                format!("No variable block declares it.{}", did_you_mean(name, self.variables.keys().map(String::as_str)));
-            report.add(Diagnostic::error(format!("--var names an unknown variable {}", quoted(name)), detail));
+            let detail = format!(
+                "No variable block declares it.{}",
+                did_you_mean(name, self.variables.keys().map(String::as_str))
+            );
+            report.add(Diagnostic::error(
+                format!("--var names an unknown variable {}", quoted(name)),
+                detail,
+            ));
         }
     }
 
@@ -211,9 +263,11 @@ impl<'a> Assignments<'a> {
                 Ok(expr) => Evaluator::new(self.names, text).constant().quiet(true).value(&expr),
                 Err(_) => {
                     let detail = format!(
-                        "It comes from {origin}, and the variable's type asks for a list or an object, as in [\"a\", \"b\"]."
+                        "It comes from {origin}, and the variable's type asks for a list or an \
+                         object, as in [\"a\", \"b\"]."
                     );
-                    let summary = format!("the value of the variable {} does not parse", quoted(name));
+                    let summary =
+                        format!("the value of the variable {} does not parse", quoted(name));
                     report.add(Diagnostic::error(summary, detail).at(variable.place.clone()));
                     return self.take(name, None, &origin, None);
                 }
@@ -224,7 +278,11 @@ impl<'a> Assignments<'a> {
             Err(failure) => {
                 if let Failure::At(wrong) = failure {
                     let detail = format!("{} It comes from {origin}.", wrong.detail);
-                    let summary = format!("the value of the variable {} is wrong: {}", quoted(name), wrong.summary);
+                    let summary = format!(
+                        "the value of the variable {} is wrong: {}",
+                        quoted(name),
+                        wrong.summary
+                    );
                     report.add(Diagnostic::error(summary, detail).at(variable.place.clone()));
                 }
                 self.take(name, None, &origin, None);
@@ -238,7 +296,10 @@ impl<'a> Assignments<'a> {
         for (name, variable) in self.variables {
             let given = self.given.remove(name);
             let value = if variable.broken { None } else { variable.resolve(name, given, report) };
-            let value = value.map_or(Known::Broken, |value| Known::Value { value, sensitive: variable.sensitive });
+            let value = value.map_or(Known::Broken, |value| Known::Value {
+                value,
+                sensitive: variable.sensitive,
+            });
             known.insert(name.clone(), value);
         }
         known
@@ -255,7 +316,8 @@ impl Variable<'_> {
         let Some(Given { value, origin, place }) = given else {
             if self.default.is_none() {
                 let detail = format!(
-                    "It has no default. Give one with --var {name}=VALUE, with {ENVIRONMENT_PREFIX}{name} in the environment, or in a \
+                    "It has no default. Give one with --var {name}=VALUE, with \
+                     {ENVIRONMENT_PREFIX}{name} in the environment, or in a \
                      file: --var-file FILE, or NAME.auto.hclvars beside the .hcl files."
                 );
                 let summary = format!("the variable {} has no value", quoted(name));
@@ -302,21 +364,45 @@ impl Variable<'_> {
                 Some(false) => self.broken_rule(name, &message.value, names, place, report),
                 None => {
                     let summary = format!("a condition must be true or false, not {}", held.kind());
-                    report.add(Diagnostic::error(summary, "It decides whether the value is taken.").at(place).within(&context));
+                    report.add(
+                        Diagnostic::error(summary, "It decides whether the value is taken.")
+                            .at(place)
+                            .within(&context),
+                    );
                 }
             }
         }
     }
 
-    fn broken_rule(&self, name: &str, message: &Expression, names: &Names, place: Place, report: &mut Report) {
+    fn broken_rule(
+        &self,
+        name: &str,
+        message: &Expression,
+        names: &Names,
+        place: Place,
+        report: &mut Report,
+    ) {
         let evaluator = Evaluator::new(names, &self.file.text).quiet(self.sensitive);
         let text = match evaluator.value(message) {
-            Ok(_) if evaluator.is_sensitive() => "The message would show a sensitive value, and is left out.".to_owned(),
+            Ok(_) if evaluator.is_sensitive() => {
+                "The message would show a sensitive value, and is left out.".to_owned()
+            }
             Ok(value) => value.to_text().unwrap_or_else(|| "The message is not a text.".to_owned()),
-            Err(failure) => return add(report, failure, self.file, &format!("variable {}, block validation", quoted(name))),
+            Err(failure) => {
+                return add(
+                    report,
+                    failure,
+                    self.file,
+                    &format!("variable {}, block validation", quoted(name)),
+                );
+            }
         };
-        let clean: String = text.chars().filter(|c| !c.is_control() || *c == '\n').take(2_000).collect();
-        let diagnostic = Diagnostic::error(format!("the value of the variable {} breaks its rule", quoted(name)), clean);
+        let clean: String =
+            text.chars().filter(|c| !c.is_control() || *c == '\n').take(2_000).collect();
+        let diagnostic = Diagnostic::error(
+            format!("the value of the variable {} breaks its rule", quoted(name)),
+            clean,
+        );
         report.add(diagnostic.at(self.place.clone()).related_to("the rule", place));
     }
 }

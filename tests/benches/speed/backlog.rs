@@ -48,7 +48,12 @@ impl Backlog {
     const fn base(self, events: u64) -> u64 {
         match self {
             Self::Deletes | Self::Mixed | Self::Spread if events > BASE => events,
-            Self::Inserts | Self::Updates | Self::Deletes | Self::Mixed | Self::Spread | Self::Hot => BASE,
+            Self::Inserts
+            | Self::Updates
+            | Self::Deletes
+            | Self::Mixed
+            | Self::Spread
+            | Self::Hot => BASE,
         }
     }
 
@@ -94,7 +99,8 @@ struct Hand {
     kind: Backlog,
     writer: u64,
     base: u64,
-    /// Deletes what it inserted so many turns before, so that it can go on for ever; `None`: what was there before.
+    /// Deletes what it inserted so many turns before, so that it can go on for ever; `None`: what
+    /// was there before.
     deletes_behind: Option<u64>,
     turn: u64,
     numbers: Numbers,
@@ -102,7 +108,14 @@ struct Hand {
 
 impl Hand {
     fn new(kind: Backlog, writer: u64, base: u64) -> Self {
-        Self { kind, writer, base, deletes_behind: None, turn: 0, numbers: Numbers::new(writer + 17) }
+        Self {
+            kind,
+            writer,
+            base,
+            deletes_behind: None,
+            turn: 0,
+            numbers: Numbers::new(writer + 17),
+        }
     }
 
     /// Writes one batch.
@@ -111,7 +124,9 @@ impl Hand {
             Backlog::Inserts => Verb::Insert,
             Backlog::Updates | Backlog::Hot => Verb::Update,
             Backlog::Deletes => Verb::Delete,
-            Backlog::Mixed | Backlog::Spread => [Verb::Insert, Verb::Update, Verb::Delete][(self.turn % 3) as usize],
+            Backlog::Mixed | Backlog::Spread => {
+                [Verb::Insert, Verb::Update, Verb::Delete][(self.turn % 3) as usize]
+            }
         };
         let collections = self.kind.collections();
         let name = collection((self.turn + self.writer * 31) % collections);
@@ -123,18 +138,23 @@ impl Hand {
             let own = nth * WRITERS + self.writer;
             match verb {
                 Verb::Insert => {
-                    statements.push(&*data::small(i64::try_from(self.base + own)?, &mut self.numbers));
+                    statements
+                        .push(&*data::small(i64::try_from(self.base + own)?, &mut self.numbers));
                 }
                 Verb::Update => {
                     let below = if self.kind == Backlog::Hot { HOT } else { each };
                     let id = i64::try_from(self.numbers.below(below))?;
                     let n = i64::try_from(nth)?;
-                    statements.push(&*rawdoc! { "q": { "_id": id }, "u": { "$set": { "n": n, "customer": n / 2 } } });
+                    statements.push(&*rawdoc! {
+                        "q": { "_id": id }, "u": { "$set": { "n": n, "customer": n / 2 } },
+                    });
                 }
                 Verb::Delete => {
                     let id = match self.deletes_behind {
                         None => own % each.max(1),
-                        Some(turns) => self.base + (nth.saturating_sub(turns * BATCH)) * WRITERS + self.writer,
+                        Some(turns) => {
+                            self.base + (nth.saturating_sub(turns * BATCH)) * WRITERS + self.writer
+                        }
                     };
                     statements.push(&*rawdoc! { "q": { "_id": i64::try_from(id)? }, "limit": 1 });
                 }
@@ -166,16 +186,21 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts to write in batches of 100, at most `rate` writes a second; `None`: as fast as the source takes them.
+    /// Starts to write in batches of 100, at most `rate` writes a second; `None`: as fast as the
+    /// source takes them.
     pub(crate) fn start(client: &Client, rate: Option<u64>) -> Self {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let writers = (0..WRITERS).map(|writer| {
             let (client, stop, written) = (client.clone(), Arc::clone(&stop), Arc::clone(&written));
             tokio::spawn(async move {
                 // A multiple of three turns and two: an insertion's turn.
-                let mut hand = Hand { deletes_behind: Some(302), ..Hand::new(Backlog::Mixed, writer, BASE) };
-                let mut pace =
-                    rate.map(|rate| tokio::time::interval(Duration::from_secs_f64((BATCH * WRITERS) as f64 / rate as f64)));
+                let mut hand =
+                    Hand { deletes_behind: Some(302), ..Hand::new(Backlog::Mixed, writer, BASE) };
+                let mut pace = rate.map(|rate| {
+                    tokio::time::interval(Duration::from_secs_f64(
+                        (BATCH * WRITERS) as f64 / rate as f64,
+                    ))
+                });
                 while !stop.load(Ordering::Relaxed) {
                     if let Some(pace) = &mut pace {
                         pace.tick().await;

@@ -1,4 +1,5 @@
-//! The cases: each sets up its servers, lets its contenders run in turn, and gives a row for each of them.
+//! The cases: each sets up its servers, lets its contenders run in turn, and gives a row for each
+//! of them.
 
 pub(crate) mod copy;
 pub(crate) mod drain;
@@ -51,7 +52,8 @@ impl Runs {
         Self { contenders, runs }
     }
 
-    /// The contenders in the order of a round: every second one is turned around, so that none always comes first.
+    /// The contenders in the order of a round: every second one is turned around, so that none
+    /// always comes first.
     pub(crate) fn order(&self, round: usize) -> Vec<Contender> {
         let mut order = self.contenders.clone();
         if round % 2 == 1 {
@@ -61,9 +63,11 @@ impl Runs {
     }
 
     pub(crate) fn add(&mut self, contender: Contender, measured: Measured) {
-        let more: String = measured.more.iter().map(|(name, value)| format!(", {name} {value:.3}")).collect();
+        let more: String =
+            measured.more.iter().map(|(name, value)| format!(", {name} {value:.3}")).collect();
         eprintln!(
-            "    {:24} {:7.2} s, own CPU {:6.2} s, peak {:4.0} MB, CPU of the source {:6.2} s, of the destination {:6.2} s{more}",
+            "    {:24} {:7.2} s, own CPU {:6.2} s, peak {:4.0} MB, CPU of the source {:6.2} s, of \
+             the destination {:6.2} s{more}",
             contender.name(),
             measured.seconds,
             measured.own_cpu,
@@ -92,8 +96,13 @@ pub(crate) async fn server(name: &str, options: &Options) -> Result<ReplicaSet> 
     ReplicaSet::start(of(name, options)).await
 }
 
-/// Starts a server that is reached over a way on which every 64 KB of a connection take so long, there and back.
-pub(crate) async fn far_server(name: &str, delay: Duration, options: &Options) -> Result<ReplicaSet> {
+/// Starts a server that is reached over a way on which every 64 KB of a connection take so long,
+/// there and back.
+pub(crate) async fn far_server(
+    name: &str,
+    delay: Duration,
+    options: &Options,
+) -> Result<ReplicaSet> {
     let server = ReplicaSet::start(ServerOptions { proxied: true, ..of(name, options) }).await?;
     let proxy = server.proxy(0).context("the server has no proxy")?;
     proxy.set(Faults { delay, ..Faults::default() });

@@ -1,4 +1,5 @@
-//! The documents that are copied: three shapes, made fast, of content that compresses as ordinary text does.
+//! The documents that are copied: three shapes, made fast, of content that compresses as ordinary
+//! text does.
 
 use anyhow::{Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -50,8 +51,10 @@ impl Numbers {
 
     /// Words of a few letters.
     pub(crate) fn text(&mut self, bytes: usize) -> String {
-        const SYLLABLES: [&str; 16] =
-            ["ba", "cu", "di", "fo", "ga", "he", "ji", "ko", "lu", "me", "no", "pa", "ri", "su", "te ", "vo "];
+        const SYLLABLES: [&str; 16] = [
+            "ba", "cu", "di", "fo", "ga", "he", "ji", "ko", "lu", "me", "no", "pa", "ri", "su",
+            "te ", "vo ",
+        ];
         let mut text = String::with_capacity(bytes + 3);
         while text.len() < bytes {
             let mut bits = self.next();
@@ -83,27 +86,40 @@ fn document(shape: &Shape, id: i64, numbers: &mut Numbers) -> RawDocumentBuf {
     let mut document = RawDocumentBuf::new();
     document.append(cstr!("_id"), id);
     document.append(cstr!("customer"), numbers.below(50_000) as i64);
-    document.append(cstr!("at"), DateTime::from_millis(1_700_000_000_000 + numbers.below(100_000_000_000) as i64));
-    document.append(cstr!("status"), ["open", "paid", "sent", "done"][(numbers.next() & 3) as usize]);
+    document.append(
+        cstr!("at"),
+        DateTime::from_millis(1_700_000_000_000 + numbers.below(100_000_000_000) as i64),
+    );
+    document
+        .append(cstr!("status"), ["open", "paid", "sent", "done"][(numbers.next() & 3) as usize]);
     let room = shape.bytes.saturating_sub(document.as_bytes().len() + 16);
     if shape.binary {
-        document.append(cstr!("data"), Binary { subtype: BinarySubtype::Generic, bytes: numbers.bytes(room) });
+        document.append(
+            cstr!("data"),
+            Binary { subtype: BinarySubtype::Generic, bytes: numbers.bytes(room) },
+        );
     } else {
         document.append(cstr!("text"), numbers.text(room));
     }
     document
 }
 
-/// Fills the three shapes, with three secondary indexes on the medium one. Gives the bytes of all documents.
+/// Fills the three shapes, with three secondary indexes on the medium one. Gives the bytes of all
+/// documents.
 pub(crate) async fn fill_shapes(client: &Client, gigabytes: f64) -> Result<u64> {
     let mut bytes = 0;
     for shape in &SHAPES {
         let count = (shape.documents * gigabytes).round() as i64;
         let batch = i64::try_from(WEIGHT / shape.bytes)?;
-        bytes += insert(client, DB, shape.name, count, batch, |id, numbers| document(shape, id, numbers)).await?;
+        bytes += insert(client, DB, shape.name, count, batch, |id, numbers| {
+            document(shape, id, numbers)
+        })
+        .await?;
     }
-    let indexes: Vec<Document> =
-        ["customer", "at", "status"].into_iter().map(|name| doc! { "key": { name: 1 }, "name": name }).collect();
+    let indexes: Vec<Document> = ["customer", "at", "status"]
+        .into_iter()
+        .map(|name| doc! { "key": { name: 1 }, "name": name })
+        .collect();
     client.database(DB).run_command(doc! { "createIndexes": "medium", "indexes": indexes }).await?;
     Ok(bytes)
 }
@@ -116,7 +132,10 @@ pub(crate) async fn fill_many(client: &Client, collections: u64) -> Result<()> {
             insert(client, DB, &name, 10, 10, small).await?;
             if number.is_multiple_of(10) {
                 let indexes = vec![doc! { "key": { "customer": 1 }, "name": "customer" }];
-                client.database(DB).run_command(doc! { "createIndexes": &name, "indexes": indexes }).await?;
+                client
+                    .database(DB)
+                    .run_command(doc! { "createIndexes": &name, "indexes": indexes })
+                    .await?;
             }
             anyhow::Ok(())
         })
@@ -172,7 +191,12 @@ pub(crate) async fn hash(client: &Client, db: &str) -> Result<Document> {
 }
 
 /// Fails where the destination does not hold what the source holds.
-pub(crate) async fn ensure_equal(source: &Client, destination: &Client, db: &str, who: &str) -> Result<()> {
+pub(crate) async fn ensure_equal(
+    source: &Client,
+    destination: &Client,
+    db: &str,
+    who: &str,
+) -> Result<()> {
     let (there, here) = tokio::try_join!(hash(source, db), hash(destination, db))?;
     ensure!(!there.is_empty() && there == here, "{who} left other documents than the source has");
     Ok(())

@@ -1,4 +1,5 @@
-//! The floors: the least that a copy, a tail and a comparison take, each a process of its own, sharing no code with the engine.
+//! The floors: the least that a copy, a tail and a comparison take, each a process of its own,
+//! sharing no code with the engine.
 
 pub(crate) mod copy;
 pub(crate) mod read;
@@ -42,7 +43,8 @@ pub(crate) async fn play(role: Role) -> Result<()> {
     };
     let seconds = began.elapsed().as_secs_f64();
     let pid = cost::own_pid()?;
-    let printed = Printed { seconds, cpu: cost::cpu(pid)?.as_secs_f64(), peak: cost::peak(pid)?, work };
+    let printed =
+        Printed { seconds, cpu: cost::cpu(pid)?.as_secs_f64(), peak: cost::peak(pid)?, work };
     println!("{}", serde_json::to_string(&printed)?);
     Ok(())
 }
@@ -54,7 +56,8 @@ pub(crate) async fn run(arguments: &[&str]) -> Result<Measured> {
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let output = command.spawn().context("failed to start a floor")?.wait_with_output().await?;
     ensure!(output.status.success(), "the floor {arguments:?} failed");
-    let printed: Printed = serde_json::from_slice(&output.stdout).context("failed to read what the floor printed")?;
+    let printed: Printed =
+        serde_json::from_slice(&output.stdout).context("failed to read what the floor printed")?;
     Ok(Measured {
         seconds: printed.seconds,
         own_cpu: printed.cpu,

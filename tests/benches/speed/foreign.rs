@@ -1,4 +1,5 @@
-//! Other tools as contenders, where they are on the `PATH`: mongodump into mongorestore, and Percona ClusterSync (`pcsm`).
+//! Other tools as contenders, where they are on the `PATH`: mongodump into mongorestore, and
+//! Percona ClusterSync (`pcsm`).
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rig::ReplicaSet;
-use rig::leash::{Launch, Leashed};
+use rig::child_process::{Launch, Leashed};
 use tempfile::TempDir;
 
 use crate::cost;
@@ -16,7 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where a program is, if it is on the `PATH`.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }
 
 /// Copies with mongodump into mongorestore, four collections and four inserters.
@@ -27,7 +30,13 @@ pub(crate) async fn dump(source: &ReplicaSet, destination: &ReplicaSet) -> Resul
     let mut dump = dump.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let pipe: Stdio = dump.stdout.take().context("mongodump has no pipe")?.try_into()?;
     let mut restore = tokio::process::Command::new("mongorestore");
-    restore.args(["--quiet", "--archive", "--numParallelCollections=4", "--numInsertionWorkersPerCollection=4", "--uri"]);
+    restore.args([
+        "--quiet",
+        "--archive",
+        "--numParallelCollections=4",
+        "--numInsertionWorkersPerCollection=4",
+        "--uri",
+    ]);
     let mut restore = restore.arg(destination.uri()).stdin(pipe).kill_on_drop(true).spawn()?;
     let (dumped, restored) = tokio::try_join!(ended(&mut dump), ended(&mut restore))?;
     Ok(Measured {
@@ -63,7 +72,11 @@ impl Pcsm {
     pub(crate) async fn start(source: &ReplicaSet, destination: &ReplicaSet) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("cutover-pcsm-").tempdir()?;
         let port = rig::ports::ReservedPort::take()?.number().to_string();
-        let launch = Launch::new(find("pcsm").context("pcsm is not on the PATH")?, folder.path().join("pcsm.log")).args([
+        let launch = Launch::new(
+            find("pcsm").context("pcsm is not on the PATH")?,
+            folder.path().join("pcsm.log"),
+        )
+        .args([
             "--source",
             &source.uri(),
             "--target",
@@ -83,8 +96,15 @@ impl Pcsm {
 
     /// Runs one of its commands; gives its answer.
     pub(crate) async fn tell(&self, command: &str) -> Result<serde_json::Value> {
-        let output = tokio::process::Command::new("pcsm").args([command, "--port", &self.port]).output().await?;
-        ensure!(output.status.success(), "pcsm {command} failed: {}", String::from_utf8_lossy(&output.stderr));
+        let output = tokio::process::Command::new("pcsm")
+            .args([command, "--port", &self.port])
+            .output()
+            .await?;
+        ensure!(
+            output.status.success(),
+            "pcsm {command} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 

@@ -1,7 +1,8 @@
-//! How fast `cutover` is, against the least that the same work takes and against other tools, all in one run on one machine.
+//! How fast `cutover` is, against the least that the same work takes and against other tools, all
+//! in one run on one machine.
 //!
-//! `cargo bench -p tests` measures everything; see `BENCHMARKS.md`. A floor is this program started again: its costs are a process's
-//! own, and it shares no code with the engine.
+//! `cargo bench -p tests` measures everything; see `BENCHMARKS.md`. A floor is this program started
+//! again: its costs are a process's own, and it shares no code with the engine.
 
 mod backlog;
 mod case;
@@ -61,7 +62,10 @@ async fn measure(case: CaseName, options: &Options) -> Result<Vec<Row>> {
             let mut rows = Vec::new();
             for times in [1, 4, 16] {
                 let name = format!("growth {times}x");
-                rows.extend(case::copy::shapes(&name, options.growth_gigabytes * f64::from(times), options).await?);
+                rows.extend(
+                    case::copy::shapes(&name, options.growth_gigabytes * f64::from(times), options)
+                        .await?,
+                );
             }
             Ok(rows)
         }

@@ -47,13 +47,21 @@ impl Row {
     /// The lowest and the highest of a figure.
     pub(crate) fn spread(&self, of: impl Fn(&Measured) -> f64) -> (f64, f64) {
         let values: Vec<f64> = self.runs.iter().map(of).collect();
-        (values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        (
+            values.iter().copied().fold(f64::INFINITY, f64::min),
+            values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        )
     }
 
     /// The median of a figure that only some cases have.
     pub(crate) fn more(&self, name: &str) -> Option<f64> {
-        let values: Vec<f64> =
-            self.runs.iter().flat_map(|run| &run.more).filter(|(known, _)| known == name).map(|(_, value)| *value).collect();
+        let values: Vec<f64> = self
+            .runs
+            .iter()
+            .flat_map(|run| &run.more)
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| *value)
+            .collect();
         (!values.is_empty()).then(|| median(values))
     }
 }

@@ -57,7 +57,10 @@ pub(crate) struct Options {
 
 /// A floor, run as a process of its own so that its costs can be told from the benchmark's.
 #[derive(Debug, Clone, Subcommand)]
-#[expect(clippy::enum_variant_names, reason = "they are the names of hidden commands, which stand alone")]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "they are the names of hidden commands, which stand alone"
+)]
 pub(crate) enum Role {
     /// Copies everything in the least that a copy takes.
     #[command(hide = true)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rig::programs::programs;
-use rig::stage::MIGRATION;
+use rig::scenario::MIGRATION;
 use rig::{Cutover, Cutoverd, Declaration, ReplicaSet, cutoverd};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -32,12 +32,17 @@ pub(crate) struct Entry {
 
 impl Ours {
     /// Starts a daemon for a migration that is not declared yet. `verify`: the mode.
-    pub(crate) async fn start(source: &ReplicaSet, destination: &ReplicaSet, verify: &str) -> Result<Self> {
+    pub(crate) async fn start(
+        source: &ReplicaSet,
+        destination: &ReplicaSet,
+        verify: &str,
+    ) -> Result<Self> {
         let daemon = Cutoverd::start(cutoverd::Config::default()).await?;
         let folder = daemon.folder().join("hcl");
         std::fs::create_dir(&folder)?;
         let cutover = Cutover::new(folder).daemon(&daemon);
-        let declaration = Declaration::new(MIGRATION, &source.uri(), &destination.uri()).text("verify.mode", verify);
+        let declaration = Declaration::new(MIGRATION, &source.uri(), &destination.uri())
+            .text("verify.mode", verify);
         Ok(Self { daemon, cutover, declaration })
     }
 
@@ -68,14 +73,15 @@ impl Ours {
         self.until(|entry| entry.to.as_deref() == Some("ready")).await.map(drop)
     }
 
-    /// Waits until the copy is done and the indexes are built; gives the milliseconds from the declaration on.
+    /// Waits until the copy is done and the indexes are built; gives the milliseconds from the
+    /// declaration on.
     pub(crate) async fn copied(&self) -> Result<i64> {
         let entries = self.until(|entry| entry.message == "the indexes are built").await?;
         span(&entries)
     }
 
-    /// Waits until everything was compared after that. Gives the seconds that it took, and those until the run was ready: a run must
-    /// have been well for a while before it is.
+    /// Waits until everything was compared after that. Gives the seconds that it took, and those
+    /// until the run was ready: a run must have been well for a while before it is.
     pub(crate) async fn verified(&self) -> Result<(f64, f64)> {
         let began = Instant::now();
         self.compared().await?;
@@ -93,7 +99,11 @@ impl Ours {
             if is_compared && verification["pending_rechecks"] == 0 {
                 return Ok(());
             }
-            ensure!(status["phase"] != "failed", "the run failed: {status:#}\n{}", self.daemon.log_end());
+            ensure!(
+                status["phase"] != "failed",
+                "the run failed: {status:#}\n{}",
+                self.daemon.log_end()
+            );
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
     }
@@ -106,20 +116,33 @@ impl Ours {
     /// Follows the journal until a record fits; gives all of them.
     async fn until(&self, fits: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>> {
         let mut command = tokio::process::Command::new(&programs()?.cutover);
-        command.args(["events", MIGRATION, "--follow", "--json"]).env("CUTOVER_ENDPOINT", self.daemon.endpoint());
-        command.current_dir(self.cutover.folder()).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(["events", MIGRATION, "--follow", "--json"])
+            .env("CUTOVER_ENDPOINT", self.daemon.endpoint());
+        command
+            .current_dir(self.cutover.folder())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().context("failed to follow the journal")?;
-        let mut lines = BufReader::new(child.stdout.take().context("the journal has no pipe")?).lines();
+        let mut lines =
+            BufReader::new(child.stdout.take().context("the journal has no pipe")?).lines();
         let mut entries = Vec::new();
         while let Some(line) = lines.next_line().await? {
             let value: Value = serde_json::from_str(&line)?;
-            let at: jiff::Timestamp = value["at"].as_str().context("a record has no time")?.parse()?;
+            let at: jiff::Timestamp =
+                value["at"].as_str().context("a record has no time")?.parse()?;
             let entry = Entry {
                 at: at.as_millisecond(),
                 message: value["message"].as_str().unwrap_or_default().to_owned(),
                 to: value["to"].as_str().map(str::to_owned),
             };
-            ensure!(entry.to.as_deref() != Some("failed"), "the run failed: {}\n{}", entry.message, self.daemon.log_end());
+            ensure!(
+                entry.to.as_deref() != Some("failed"),
+                "the run failed: {}\n{}",
+                entry.message,
+                self.daemon.log_end()
+            );
             let found = fits(&entry);
             entries.push(entry);
             if found {
@@ -131,6 +154,7 @@ impl Ours {
 }
 
 fn span(entries: &[Entry]) -> Result<i64> {
-    let (first, last) = (entries.first().context("an empty journal")?, entries.last().context("an empty journal")?);
+    let (first, last) =
+        (entries.first().context("an empty journal")?, entries.last().context("an empty journal")?);
     Ok(last.at - first.at)
 }

@@ -24,8 +24,10 @@ struct Line {
 
 /// Writes the pictures that the rows give.
 pub(crate) fn write(folder: &Path, rows: &[Row]) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let copies: Vec<Line> = rows.iter().filter(|row| row.case == "copy").filter_map(throughput).collect();
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("failed to create {}", folder.display()))?;
+    let copies: Vec<Line> =
+        rows.iter().filter(|row| row.case == "copy").filter_map(throughput).collect();
     if !copies.is_empty() {
         let svg = chart("Copy: what reaches the destination", "seconds", "MB/s", &copies);
         std::fs::write(folder.join("throughput.svg"), svg)?;
@@ -46,14 +48,19 @@ pub(crate) fn write(folder: &Path, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-/// The run with the median time, as MB/s over time: each point over about a second, so that single batches do not show.
+/// The run with the median time, as MB/s over time: each point over about a second, so that single
+/// batches do not show.
 fn throughput(row: &Row) -> Option<Line> {
     let median = row.median(|run| run.seconds);
     let distance = |run: &&crate::measured::Measured| (run.seconds - median).abs();
     let run = row.runs.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
     let mut points = Vec::new();
     for (place, (at, bytes)) in run.received.iter().enumerate() {
-        let before = run.received[..place].iter().rev().find(|(then, _)| at - then >= 0.9).or(run.received.first())?;
+        let before = run.received[..place]
+            .iter()
+            .rev()
+            .find(|(then, _)| at - then >= 0.9)
+            .or(run.received.first())?;
         if at - before.0 > 0.2 {
             points.push((*at, (bytes - before.1) / (at - before.0) / 1e6));
         }
@@ -64,13 +71,21 @@ fn throughput(row: &Row) -> Option<Line> {
 /// A round number at or above a value: 1, 2 or 5 times a power of ten.
 fn round_up(value: f64) -> f64 {
     let power = 10_f64.powf(value.max(1e-9).log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|round| *round >= value).unwrap_or(value)
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|step| step * power)
+        .find(|round| *round >= value)
+        .unwrap_or(value)
 }
 
 fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> String {
-    let most = |of: fn(&(f64, f64)) -> f64| lines.iter().flat_map(|line| &line.points).map(of).fold(0.0, f64::max);
-    let (x_step, y_step) = (round_up(most(|point| point.0) / 6.0), round_up(most(|point| point.1) / 5.0));
-    let (x_ticks, y_ticks) = ((most(|point| point.0) / x_step).ceil(), (most(|point| point.1) / y_step).ceil());
+    let most = |of: fn(&(f64, f64)) -> f64| {
+        lines.iter().flat_map(|line| &line.points).map(of).fold(0.0, f64::max)
+    };
+    let (x_step, y_step) =
+        (round_up(most(|point| point.0) / 6.0), round_up(most(|point| point.1) / 5.0));
+    let (x_ticks, y_ticks) =
+        ((most(|point| point.0) / x_step).ceil(), (most(|point| point.1) / y_step).ceil());
     let (x_most, y_most) = (x_step * x_ticks.max(1.0), y_step * y_ticks.max(1.0));
     let x = |value: f64| LEFT + value / x_most * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| HEIGHT - BOTTOM - value / y_most * (HEIGHT - TOP - BOTTOM);
@@ -78,14 +93,18 @@ fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> String {
     // Writing to a String cannot fail, here and below.
     let _ = writeln!(
         svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n<text x=\"{LEFT}\" y=\"26\" font-size=\"16\">{title}</text>"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+         font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"{WIDTH}\" \
+         height=\"{HEIGHT}\" fill=\"#fff\"/>\n<text x=\"{LEFT}\" y=\"26\" \
+         font-size=\"16\">{title}</text>"
     );
     for tick in 0..=(y_ticks.max(1.0) as u32) {
         let value = f64::from(tick) * y_step;
         let at = y(value);
         let _ = writeln!(
             svg,
-            "<line x1=\"{LEFT}\" y1=\"{at:.1}\" x2=\"{:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\n<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            "<line x1=\"{LEFT}\" y1=\"{at:.1}\" x2=\"{:.1}\" y2=\"{at:.1}\" \
+             stroke=\"#ddd\"/>\n<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             WIDTH - RIGHT,
             LEFT - 8.0,
             at + 4.0,
@@ -104,7 +123,8 @@ fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> String {
     }
     let _ = writeln!(
         svg,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{x_name}</text>\n<text x=\"18\" y=\"{:.1}\" text-anchor=\"middle\" transform=\"rotate(-90 18 {:.1})\">{y_name}</text>",
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{x_name}</text>\n<text x=\"18\" \
+         y=\"{:.1}\" text-anchor=\"middle\" transform=\"rotate(-90 18 {:.1})\">{y_name}</text>",
         f64::midpoint(LEFT, WIDTH - RIGHT),
         HEIGHT - 12.0,
         f64::midpoint(TOP, HEIGHT - BOTTOM),
@@ -112,17 +132,28 @@ fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> String {
     );
     for (place, line) in lines.iter().enumerate() {
         let colour = COLOURS[place % COLOURS.len()];
-        let points: Vec<String> = line.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b))).collect();
-        let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", points.join(" "));
+        let points: Vec<String> =
+            line.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b))).collect();
+        let _ = writeln!(
+            svg,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            points.join(" ")
+        );
         if line.points.len() < 10 {
             for (a, b) in &line.points {
-                let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" fill=\"{colour}\"/>", x(*a), y(*b));
+                let _ = writeln!(
+                    svg,
+                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" fill=\"{colour}\"/>",
+                    x(*a),
+                    y(*b)
+                );
             }
         }
         let at = TOP + 10.0 + 22.0 * place as f64;
         let _ = writeln!(
             svg,
-            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>\n<text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>\n<text \
+             x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             WIDTH - RIGHT + 14.0,
             at - 10.0,
             WIDTH - RIGHT + 32.0,
@@ -135,6 +166,7 @@ fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> String {
 }
 
 fn label(value: f64, step: f64) -> String {
-    let places = if step >= 1.0 { 0 } else { usize::try_from((-step.log10()).ceil() as i64).unwrap_or(0) };
+    let places =
+        if step >= 1.0 { 0 } else { usize::try_from((-step.log10()).ceil() as i64).unwrap_or(0) };
     format!("{value:.places$}")
 }

@@ -58,7 +58,8 @@ impl Watch {
 
 async fn bytes_in(client: &Client) -> Result<f64> {
     let only = doc! {
-        "serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "tcmalloc": 0, "locks": 0, "transactions": 0, "storageEngine": 0,
+        "serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "tcmalloc": 0, "locks": 0,
+        "transactions": 0, "storageEngine": 0,
     };
     let status = client.database("admin").run_command(only).await?;
     number(&status, "network", "bytesIn")

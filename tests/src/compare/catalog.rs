@@ -43,17 +43,27 @@ pub(super) async fn read(client: &Client, scope: &Scope) -> Result<BTreeMap<Stri
             continue;
         }
         let database = client.database(&db);
-        let listed: Vec<Document> = database.run_cursor_command(doc! { "listCollections": 1 }).await?.try_collect().await?;
+        let listed: Vec<Document> =
+            database.run_cursor_command(doc! { "listCollections": 1 }).await?.try_collect().await?;
         for entry in listed {
             let name = entry.get_str("name").context("a collection without a name")?;
-            // Of the server's own, stored functions are the users'; where there are none, their collection may stay.
-            let has_functions = name == "system.js" && database.collection::<Document>(name).find_one(doc! {}).await?.is_some();
+            // Of the server's own, stored functions are the users'; where there are none, their
+            // collection may stay.
+            let has_functions = name == "system.js"
+                && database.collection::<Document>(name).find_one(doc! {}).await?.is_some();
             if (has_functions || !name.starts_with("system.")) && scope.contains(&db, name) {
                 let namespace = format!("{db}.{name}");
-                let collection =
-                    async { describe(&database, name, &entry, options_of(client, &database, name, &entry).await?).await }
-                        .await
-                        .with_context(|| format!("failed to describe {namespace}"))?;
+                let collection = async {
+                    describe(
+                        &database,
+                        name,
+                        &entry,
+                        options_of(client, &database, name, &entry).await?,
+                    )
+                    .await
+                }
+                .await
+                .with_context(|| format!("failed to describe {namespace}"))?;
                 collections.insert(namespace, collection);
             }
         }
@@ -61,26 +71,43 @@ pub(super) async fn read(client: &Client, scope: &Scope) -> Result<BTreeMap<Stri
     Ok(collections)
 }
 
-/// The options of a collection that are in force. A router lists those of the database's primary shard, which need not hold any of a
-/// sharded collection, and is then not told what changes.
-async fn options_of(client: &Client, database: &Database, name: &str, entry: &Document) -> Result<Document> {
+/// The options of a collection that are in force. A router lists those of the database's primary
+/// shard, which need not hold any of a sharded collection, and is then not told what changes.
+async fn options_of(
+    client: &Client,
+    database: &Database,
+    name: &str,
+    entry: &Document,
+) -> Result<Document> {
     let listed = entry.get_document("options").cloned().unwrap_or_default();
     let namespace = format!("{}.{name}", database.name());
     let sharded = client.database("config").collection::<Document>("collections");
     let hello = client.database("admin").run_command(doc! { "hello": 1 }).await?;
-    if !hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") || sharded.find_one(doc! { "_id": &namespace }).await?.is_none() {
+    if !hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
+        || sharded.find_one(doc! { "_id": &namespace }).await?.is_none()
+    {
         return Ok(listed);
     }
-    let told: Vec<Document> =
-        database.collection::<Document>(name).aggregate([doc! { "$listCatalog": {} }]).await?.try_collect().await?;
-    // A shard that was given chunks after it had been left out of a change has the options of before, and so the servers themselves
-    // need not agree: the first of them counts.
-    let first = told.iter().min_by_key(|entry| entry.get_str("shard").unwrap_or_default().to_owned());
+    let told: Vec<Document> = database
+        .collection::<Document>(name)
+        .aggregate([doc! { "$listCatalog": {} }])
+        .await?
+        .try_collect()
+        .await?;
+    // A shard that was given chunks after it had been left out of a change has the options of
+    // before, and so the servers themselves need not agree: the first of them counts.
+    let first =
+        told.iter().min_by_key(|entry| entry.get_str("shard").unwrap_or_default().to_owned());
     let first = first.with_context(|| format!("no shard tells of {namespace}"))?;
     Ok(first.get_document("md")?.get_document("options")?.clone())
 }
 
-async fn describe(database: &Database, name: &str, entry: &Document, options: Document) -> Result<Collection> {
+async fn describe(
+    database: &Database,
+    name: &str,
+    entry: &Document,
+    options: Document,
+) -> Result<Collection> {
     let shape = match entry.get_str("type").unwrap_or("collection") {
         "view" => Shape::View,
         "timeseries" => Shape::TimeSeries,
@@ -89,20 +116,39 @@ async fn describe(database: &Database, name: &str, entry: &Document, options: Do
     };
     let mut indexes = BTreeMap::new();
     if shape != Shape::View {
-        let listed: Vec<Document> = database.run_cursor_command(doc! { "listIndexes": name }).await?.try_collect().await?;
+        let listed: Vec<Document> =
+            database.run_cursor_command(doc! { "listIndexes": name }).await?.try_collect().await?;
         for index in listed {
-            indexes
-                .insert(index.get_str("name").context("an index without a name")?.to_owned(), settings(&index, &["ns", "name"]));
+            indexes.insert(
+                index.get_str("name").context("an index without a name")?.to_owned(),
+                settings(&index, &["ns", "name"]),
+            );
         }
     }
     let options = settings(&options, &["uuid"]);
-    Ok(Collection { db: database.name().to_owned(), name: name.to_owned(), shape, options, indexes })
+    Ok(Collection {
+        db: database.name().to_owned(),
+        name: name.to_owned(),
+        shape,
+        options,
+        indexes,
+    })
 }
 
 /// Compares everything but the documents.
-pub(super) fn compare(namespace: &str, source: &Collection, destination: &Collection, report: &mut Report) {
+pub(super) fn compare(
+    namespace: &str,
+    source: &Collection,
+    destination: &Collection,
+    report: &mut Report,
+) {
     if source.shape != destination.shape {
-        report.add(namespace, Kind::Shape, None, format!("{:?} and {:?}", source.shape, destination.shape));
+        report.add(
+            namespace,
+            Kind::Shape,
+            None,
+            format!("{:?} and {:?}", source.shape, destination.shape),
+        );
     }
     for detail in differing(&source.options, &destination.options) {
         report.add(namespace, Kind::Option, None, detail);
@@ -121,27 +167,37 @@ pub(super) fn compare(namespace: &str, source: &Collection, destination: &Collec
     }
 }
 
-fn differing(source: &BTreeMap<String, String>, destination: &BTreeMap<String, String>) -> Vec<String> {
+fn differing(
+    source: &BTreeMap<String, String>,
+    destination: &BTreeMap<String, String>,
+) -> Vec<String> {
     let absent = "absent".to_owned();
     let names = source.keys().chain(destination.keys().filter(|name| !source.contains_key(*name)));
     names
-        .map(|name| (name, source.get(name).unwrap_or(&absent), destination.get(name).unwrap_or(&absent)))
+        .map(|name| {
+            (name, source.get(name).unwrap_or(&absent), destination.get(name).unwrap_or(&absent))
+        })
         .filter(|(_, ours, theirs)| ours != theirs)
-        .map(|(name, ours, theirs)| format!("{name} is {ours} on the source and {theirs} on the destination"))
+        .map(|(name, ours, theirs)| {
+            format!("{name} is {ours} on the source and {theirs} on the destination")
+        })
         .collect()
 }
 
-/// Top-level settings, in any order. A setting is compared exactly, but its own number by value: the server itself stores
-/// `expireAfterSeconds` as another type of number after `collMod`, and a key's direction as it was written.
+/// Top-level settings, in any order. A setting is compared exactly, but its own number by value:
+/// the server itself stores `expireAfterSeconds` as another type of number after `collMod`, and a
+/// key's direction as it was written.
 fn settings(document: &Document, ignored: &[&str]) -> BTreeMap<String, String> {
     document
         .iter()
         .filter(|(name, _)| !ignored.contains(&name.as_str()))
         .map(|(name, value)| {
             let text = match value {
-                Bson::Document(key) if name == "key" => {
-                    key.iter().map(|(field, value)| format!("{field:?}: {}", by_value(value))).collect::<Vec<_>>().join(", ")
-                }
+                Bson::Document(key) if name == "key" => key
+                    .iter()
+                    .map(|(field, value)| format!("{field:?}: {}", by_value(value)))
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 value => by_value(value),
             };
             (name.clone(), text)

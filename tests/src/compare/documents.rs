@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use super::catalog::{Collection, Shape};
 use super::report::{Kind, Report};
 
-/// Pending documents up to this many are kept whole, to say how they differ; of more only a digest is kept.
+/// Pending documents up to this many are kept whole, to say how they differ; of more only a digest
+/// is kept.
 const KEPT_WHOLE: usize = 500;
 /// How much of a document is shown.
 const SHOWN: usize = 300;
@@ -24,24 +25,31 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Reads a collection: in the order of its `_id`s, or in natural order where that is what a collection has.
+    /// Reads a collection: in the order of its `_id`s, or in natural order where that is what a
+    /// collection has.
     pub(super) fn open(client: &Client, collection: &Collection) -> Self {
         // One batch is compared, one waits, one is on the way: a batch has at most 16 MB.
         let (sender, batches) = mpsc::channel(1);
-        let documents = client.database(&collection.db).collection::<RawDocumentBuf>(&collection.name);
+        let documents =
+            client.database(&collection.db).collection::<RawDocumentBuf>(&collection.name);
         let shape = collection.shape;
         let order = match shape {
             Shape::Collection => doc! { "_id": 1 },
             Shape::Capped | Shape::TimeSeries | Shape::View => doc! { "$natural": 1 },
         };
         tokio::spawn(async move {
-            let mut cursor = match documents.find(doc! {}).sort(order).batch_size(10_000).batch().await {
-                Ok(cursor) => cursor,
-                Err(error) => return drop(sender.send(Err(error.into())).await),
-            };
+            let mut cursor =
+                match documents.find(doc! {}).sort(order).batch_size(10_000).batch().await {
+                    Ok(cursor) => cursor,
+                    Err(error) => return drop(sender.send(Err(error.into())).await),
+                };
             while let Some(reply) = cursor.next().await {
                 let batch = reply.map_err(Into::into).and_then(|reply| {
-                    reply.doc_slices()?.into_iter().map(|value| owned(document(value?)?, shape)).collect::<Result<_>>()
+                    reply
+                        .doc_slices()?
+                        .into_iter()
+                        .map(|value| owned(document(value?)?, shape))
+                        .collect::<Result<_>>()
                 });
                 if sender.send(batch).await.is_err() {
                     return;
@@ -65,10 +73,13 @@ impl Stream {
 }
 
 fn document(value: RawBsonRef<'_>) -> Result<&RawDocument> {
-    value.as_document().ok_or_else(|| anyhow::anyhow!("the server sent a batch of something else than documents"))
+    value
+        .as_document()
+        .ok_or_else(|| anyhow::anyhow!("the server sent a batch of something else than documents"))
 }
 
-/// A copy of a document. The server puts a measurement together anew each time it is read, its fields in any order.
+/// A copy of a document. The server puts a measurement together anew each time it is read, its
+/// fields in any order.
 fn owned(document: &RawDocument, shape: Shape) -> Result<RawDocumentBuf> {
     if shape != Shape::TimeSeries {
         return Ok(document.to_owned());
@@ -80,9 +91,10 @@ fn owned(document: &RawDocument, shape: Shape) -> Result<RawDocumentBuf> {
 
 /// Compares two streams.
 ///
-/// Equal heads are passed. Unequal ones are put aside under their `_id`s until the other stream brings the same `_id`; what
-/// is never met is missing or extra. So no order of `_id`s has to be known here, and as both streams have the same one, what is
-/// put aside is never more than what differs.
+/// Equal heads are passed. Unequal ones are put aside under their `_id`s until the other stream
+/// brings the same `_id`; what is never met is missing or extra. So no order of `_id`s has to be
+/// known here, and as both streams have the same one, what is put aside is never more than what
+/// differs.
 pub(super) async fn compare(
     mut source: Stream,
     mut destination: Stream,
@@ -90,14 +102,24 @@ pub(super) async fn compare(
     namespace: &str,
     report: &mut Report,
 ) -> Result<()> {
-    let mut pairing = Pairing { shape, namespace, report, ours: HashMap::new(), theirs: HashMap::new(), met_late: 0, unequal: 0 };
+    let mut pairing = Pairing {
+        shape,
+        namespace,
+        report,
+        ours: HashMap::new(),
+        theirs: HashMap::new(),
+        met_late: 0,
+        unequal: 0,
+    };
     loop {
         let (left, right) = tokio::try_join!(source.next(), destination.next())?;
         pairing.report.source_documents += u64::from(left.is_some());
         pairing.report.destination_documents += u64::from(right.is_some());
         match (left, right) {
             (None, None) => break,
-            (Some(left), Some(right)) if left.as_bytes() == right.as_bytes() => pairing.equal(left.as_bytes().len()),
+            (Some(left), Some(right)) if left.as_bytes() == right.as_bytes() => {
+                pairing.equal(left.as_bytes().len())
+            }
             (left, right) => {
                 if let Some(left) = left {
                     pairing.meet(left, Side::Source);
@@ -168,7 +190,8 @@ impl Pairing<'_> {
         self.report.add(self.namespace, Kind::Document, Some(id_text(&document)), detail);
     }
 
-    /// What a document is known by: the bytes of its `_id`, or all of it where it has none that is its own.
+    /// What a document is known by: the bytes of its `_id`, or all of it where it has none that is
+    /// its own.
     fn key(&self, document: &RawDocument) -> Vec<u8> {
         match document.get("_id") {
             Ok(Some(id)) if self.shape != Shape::TimeSeries => {
@@ -184,8 +207,9 @@ impl Pairing<'_> {
         let Self { shape, namespace, report, ours, theirs, met_late, unequal } = self;
         let alone = ours.len() + theirs.len();
         for (side, kind) in [(ours, Kind::MissingDocument), (theirs, Kind::ExtraDocument)] {
-            for (key, aside) in
-                side.into_iter().flat_map(|(key, asides)| asides.into_iter().map(move |aside| (key.clone(), aside)))
+            for (key, aside) in side
+                .into_iter()
+                .flat_map(|(key, asides)| asides.into_iter().map(move |aside| (key.clone(), aside)))
             {
                 let id = RawDocumentBuf::from_bytes(key).map(|key| id_text(&key)).ok();
                 let detail = aside.whole.as_deref().map(shown).unwrap_or_default();
@@ -215,7 +239,9 @@ fn shown(document: &RawDocument) -> String {
 
 fn id_text(document: &RawDocument) -> String {
     match document.get("_id") {
-        Ok(Some(id)) => Bson::try_from(id).map_or_else(|error| error.to_string(), |id| format!("{id:?}")),
+        Ok(Some(id)) => {
+            Bson::try_from(id).map_or_else(|error| error.to_string(), |id| format!("{id:?}"))
+        }
         Ok(None) => "without _id".to_owned(),
         Err(error) => error.to_string(),
     }

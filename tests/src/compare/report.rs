@@ -122,10 +122,16 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} collections and views, {} indexes, {} documents on the source, {} on the destination",
+            "{} collections and views, {} indexes, {} documents on the source, {} on the \
+             destination",
             self.collections, self.indexes, self.source_documents, self.destination_documents
         )?;
-        writeln!(f, "{} documents equal byte for byte ({:.1} MB)", self.equal_documents, megabytes(self.equal_bytes))?;
+        writeln!(
+            f,
+            "{} documents equal byte for byte ({:.1} MB)",
+            self.equal_documents,
+            megabytes(self.equal_bytes)
+        )?;
         for difference in &self.differences {
             writeln!(f, "  {difference}")?;
         }

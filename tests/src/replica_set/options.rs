@@ -14,7 +14,8 @@ use crate::tls::TlsFiles;
 pub struct Options {
     /// The replica set's name.
     pub name: String,
-    /// The version of `mongod`, one of those that [`crate::mongod::version`] has; `None`: the one that tests run with.
+    /// The version of `mongod`, one of those that [`crate::mongod::version`] has; `None`: the one
+    /// that tests run with.
     pub version: Option<String>,
     /// How many members.
     pub members: usize,

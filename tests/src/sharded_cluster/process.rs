@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::child_process::{Launch, Leashed};
 use crate::fault_proxy::FaultProxy;
-use crate::leash::{Launch, Leashed};
 use crate::ports::ReservedPort;
 use crate::programs;
 use crate::replica_set::TlsMode;
@@ -45,7 +45,8 @@ pub(super) struct RouterProcess {
 }
 
 impl RouterProcess {
-    /// What stands in for the router here; the rig's own is built where there is no `mongos`, or where it has to hide the shards.
+    /// What stands in for the router here; the rig's own is built where there is no `mongos`, or
+    /// where it has to hide the shards.
     pub(super) async fn program(hides_shards: bool) -> Result<Program> {
         if hides_shards {
             return Self::stand_in(true).await;
@@ -54,7 +55,10 @@ impl RouterProcess {
             return Ok(Program { path: named.into(), hides_shards });
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
-        if let Some(found) = std::env::split_paths(&path).map(|folder| folder.join("mongos")).find(|path| path.is_file()) {
+        if let Some(found) = std::env::split_paths(&path)
+            .map(|folder| folder.join("mongos"))
+            .find(|path| path.is_file())
+        {
             return Ok(Program { path: found, hides_shards });
         }
         Self::stand_in(hides_shards).await
@@ -65,9 +69,17 @@ impl RouterProcess {
         Ok(Program { path: built.router.clone(), hides_shards })
     }
 
-    pub(super) async fn start(program: Program, config: &str, access: Access, proxied: bool) -> Result<Self> {
+    pub(super) async fn start(
+        program: Program,
+        config: &str,
+        access: Access,
+        proxied: bool,
+    ) -> Result<Self> {
         loop {
-            let folder = tempfile::Builder::new().prefix("cutover-router-").tempdir().context("failed to create a folder")?;
+            let folder = tempfile::Builder::new()
+                .prefix("cutover-router-")
+                .tempdir()
+                .context("failed to create a folder")?;
             let port = ReservedPort::take()?;
             let server = launch(&program, config, &access, folder.path(), port.number())?;
             let mut router = Self {
@@ -81,7 +93,9 @@ impl RouterProcess {
             };
             if router.listens().await? {
                 if proxied {
-                    let target = format!("127.0.0.1:{}", router.port.number()).parse().context("an address")?;
+                    let target = format!("127.0.0.1:{}", router.port.number())
+                        .parse()
+                        .context("an address")?;
                     router.proxy = Some(FaultProxy::start(target)?);
                 }
                 return Ok(router);
@@ -104,7 +118,13 @@ impl RouterProcess {
 
     pub(super) async fn restart(&mut self) -> Result<()> {
         ensure!(!self.server.is_running(), "the router runs already");
-        let server = launch(&self.program, &self.config, &self.access, self.folder.path(), self.port.number())?;
+        let server = launch(
+            &self.program,
+            &self.config,
+            &self.access,
+            self.folder.path(),
+            self.port.number(),
+        )?;
         std::mem::replace(&mut self.server, server).spare_files();
         ensure!(self.listens().await?, "the router's port is taken");
         Ok(())
@@ -118,7 +138,7 @@ impl RouterProcess {
                 return Ok(true);
             }
             if !self.server.is_running() {
-                if self.server.wait(PATIENCE).await? == crate::router::EXIT_ADDRESS_IN_USE {
+                if self.server.wait(PATIENCE).await? == crate::mongos::EXIT_ADDRESS_IN_USE {
                     return Ok(false);
                 }
                 bail!("the router ended: {}", self.log());
@@ -133,15 +153,16 @@ impl RouterProcess {
     }
 }
 
-fn launch(program: &Program, config: &str, access: &Access, folder: &Path, port: u16) -> Result<Leashed> {
-    let launch = Launch::new(&program.path, folder.join("router.log")).remove_afterwards(folder).args([
-        "--configdb",
-        config,
-        "--bind_ip",
-        "127.0.0.1",
-        "--port",
-        &port.to_string(),
-    ]);
+fn launch(
+    program: &Program,
+    config: &str,
+    access: &Access,
+    folder: &Path,
+    port: u16,
+) -> Result<Leashed> {
+    let launch = Launch::new(&program.path, folder.join("router.log"))
+        .remove_afterwards(folder)
+        .args(["--configdb", config, "--bind_ip", "127.0.0.1", "--port", &port.to_string()]);
     let launch = if program.hides_shards { launch.args(["--hideShards"]) } else { launch };
     let launch = match &access.key {
         Some(key) => launch.args(["--keyFile"]).args([key]),

@@ -1,12 +1,17 @@
-//! Documents that migration tools are known to lose or change: odd `_id`s, odd types, bytes that do not decode.
+//! Documents that migration tools are known to lose or change: odd `_id`s, odd types, bytes that do
+//! not decode.
 
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Bson, DateTime, Decimal128, JavaScriptCodeWithScope, RawDocumentBuf, Regex, Timestamp, cstr, doc};
+use mongodb::bson::{
+    Binary, Bson, DateTime, Decimal128, JavaScriptCodeWithScope, RawDocumentBuf, Regex, Timestamp,
+    cstr, doc,
+};
 
 /// `_id`s of every type that the server takes, and values that sort or compare oddly.
 pub(super) fn ids() -> Vec<Bson> {
-    let decimal = |text: &str| Bson::Decimal128(text.parse::<Decimal128>().expect("a decimal written here"));
+    let decimal =
+        |text: &str| Bson::Decimal128(text.parse::<Decimal128>().expect("a decimal written here"));
     let mut ids = vec![
         Bson::MinKey,
         Bson::Null,
@@ -42,7 +47,8 @@ pub(super) fn ids() -> Vec<Bson> {
         Bson::Symbol("symbol".into()),
         Bson::MaxKey,
     ];
-    // Enough of each of the common types that a split collection has borders between types and within them.
+    // Enough of each of the common types that a split collection has borders between types and
+    // within them.
     for number in 1..60_i32 {
         ids.push(Bson::Int32(number * 4));
         ids.push(Bson::Int64(i64::from(number) * 4 + 1));
@@ -57,21 +63,41 @@ pub(super) fn ids() -> Vec<Bson> {
 
 /// Documents whose bytes must arrive as they are.
 pub(super) fn documents() -> Vec<RawDocumentBuf> {
-    let mut documents = vec![twice_the_same_field(), text_that_is_not_utf8(), dotted_and_dollared()];
+    let mut documents =
+        vec![twice_the_same_field(), text_that_is_not_utf8(), dotted_and_dollared()];
     let plain = [
         doc! { "_id": "zeros", "negative": -0.0, "positive": 0.0, "int": 0, "long": 0_i64 },
-        doc! { "_id": "numbers", "int": 1, "long": 1_i64, "double": 1.0, "decimal": "1.0".parse::<Decimal128>().expect("a decimal"),
+        doc! { "_id": "numbers", "int": 1, "long": 1_i64, "double": 1.0,
+            "decimal": "1.0".parse::<Decimal128>().expect("a decimal"),
         "nan": f64::NAN, "decimal_nan": "NaN".parse::<Decimal128>().expect("a decimal") },
-        doc! { "_id": "old types", "symbol": Bson::Symbol("s".into()), "undefined": Bson::Undefined, "code": Bson::JavaScriptCode("1".into()),
-        "scoped": JavaScriptCodeWithScope { code: "x".into(), scope: doc! { "x": 1 } }, "min": Bson::MinKey, "max": Bson::MaxKey },
-        doc! { "_id": "regex", "regex": Regex { pattern: cstr!("^a.*b$").to_owned(), options: cstr!("imsx").to_owned() } },
-        doc! { "_id": "timestamps", "nested": { "zero": Timestamp { time: 0, increment: 0 } }, "plain": Timestamp { time: 5, increment: 6 } },
+        doc! { "_id": "old types", "symbol": Bson::Symbol("s".into()), "undefined": Bson::Undefined,
+            "code": Bson::JavaScriptCode("1".into()),
+        "scoped": JavaScriptCodeWithScope {
+            code: "x".into(), scope: doc! { "x": 1 },
+        }, "min": Bson::MinKey, "max": Bson::MaxKey },
+        doc! {
+            "_id": "regex",
+            "regex": Regex {
+                pattern: cstr!("^a.*b$").to_owned(), options: cstr!("imsx").to_owned(),
+            },
+        },
+        doc! {
+            "_id": "timestamps", "nested": { "zero": Timestamp { time: 0, increment: 0 } },
+            "plain": Timestamp { time: 5, increment: 6 },
+        },
         doc! { "_id": "empty", "": 1, "nothing": {}, "none": [], "null": Bson::Null },
-        doc! { "_id": "arrays", "numeric": { "0": "a", "1": "b" }, "deep": [[[[1]]], { "0": [1] }], "holes": [Bson::Null, Bson::Undefined] },
+        doc! {
+            "_id": "arrays", "numeric": { "0": "a", "1": "b" }, "deep": [[[[1]]], { "0": [1] }],
+            "holes": [Bson::Null, Bson::Undefined],
+        },
         doc! { "_id": "order 1", "b": 1, "a": 2, "c": { "z": 1, "y": 2 } },
         doc! { "_id": "order 2", "a": 2, "b": 1, "c": { "y": 2, "z": 1 } },
     ];
-    documents.extend(plain.into_iter().map(|document| RawDocumentBuf::try_from(&document).expect("a document written here")));
+    documents.extend(
+        plain
+            .into_iter()
+            .map(|document| RawDocumentBuf::try_from(&document).expect("a document written here")),
+    );
     documents
 }
 
@@ -87,7 +113,11 @@ fn text_that_is_not_utf8() -> RawDocumentBuf {
     let mut document = RawDocumentBuf::new();
     document.append(cstr!("_id"), "text that is not UTF-8");
     document.append(cstr!("text"), "bytes: ~~");
-    let bytes = document.into_bytes().into_iter().map(|byte| if byte == b'~' { 0xFF } else { byte }).collect();
+    let bytes = document
+        .into_bytes()
+        .into_iter()
+        .map(|byte| if byte == b'~' { 0xFF } else { byte })
+        .collect();
     RawDocumentBuf::from_bytes(bytes).expect("its length is unchanged")
 }
 

@@ -1,6 +1,8 @@
-//! A small application: leaves numbered notes in one collection, one after the other, and knows which were acknowledged.
+//! A small application: leaves numbered notes in one collection, one after the other, and knows
+//! which were acknowledged.
 //!
-//! Unlike [`super::Writer`] it needs no data to work on, so that several can write to databases of their own.
+//! Unlike [`super::Writer`] it needs no data to work on, so that several can write to databases of
+//! their own.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,7 +63,9 @@ impl Notes {
     pub fn start(client: &Client, db: &str, when_refused: WhenRefused) -> Self {
         let (stop, mut stopped) = watch::channel(false);
         let counts = Arc::new(Counts::default());
-        let options = mongodb::options::CollectionOptions::builder().write_concern(WriteConcern::majority()).build();
+        let options = mongodb::options::CollectionOptions::builder()
+            .write_concern(WriteConcern::majority())
+            .build();
         let notes = client.database(db).collection_with_options::<Document>("notes", options);
         let shared = Arc::clone(&counts);
         let task = tokio::spawn(async move {
@@ -71,7 +75,10 @@ impl Notes {
                     if *stopped.borrow() {
                         return Ok(acknowledged);
                     }
-                    match notes.insert_one(doc! { "_id": number, "text": format!("note {number}") }).await {
+                    match notes
+                        .insert_one(doc! { "_id": number, "text": format!("note {number}") })
+                        .await
+                    {
                         Ok(_) => {
                             acknowledged.insert(number);
                             shared.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -138,8 +145,10 @@ impl Noted {
     /// When they cannot be read.
     pub async fn missing_from(&self, client: &Client) -> Result<Vec<i64>> {
         let notes = client.database(&self.db).collection::<Document>("notes");
-        let found: Vec<Document> = notes.find(doc! {}).projection(doc! { "_id": 1 }).await?.try_collect().await?;
-        let found: BTreeSet<i64> = found.iter().filter_map(|note| note.get_i64("_id").ok()).collect();
+        let found: Vec<Document> =
+            notes.find(doc! {}).projection(doc! { "_id": 1 }).await?.try_collect().await?;
+        let found: BTreeSet<i64> =
+            found.iter().filter_map(|note| note.get_i64("_id").ok()).collect();
         Ok(self.numbers.difference(&found).copied().collect())
     }
 }

@@ -12,7 +12,8 @@ use super::writer::{LedgerEntry, WriterOptions};
 
 /// New numbers of a worker begin far above those that were laid, and far from other workers'.
 const NUMBERS_A_WORKER: u64 = 1 << 32;
-/// Numbers of writers with other seeds are this far apart; as many seeds are told apart as leave the number positive as a long.
+/// Numbers of writers with other seeds are this far apart; as many seeds are told apart as leave
+/// the number positive as a long.
 const NUMBERS_A_SEED: u64 = 1 << 48;
 const SEEDS: u64 = 1 << 14;
 
@@ -30,11 +31,20 @@ pub(super) struct Data {
 
 impl Data {
     pub(super) async fn survey(client: &Client) -> Result<Self> {
-        let count =
-            async |db: &str, name: &str| client.database(db).collection::<Document>(name).estimated_document_count().await;
+        let count = async |db: &str, name: &str| {
+            client.database(db).collection::<Document>(name).estimated_document_count().await
+        };
         // The seed is in the orders' ids.
-        let order = client.database("shop").collection::<Document>("orders").find_one(doc! {}).sort(doc! { "_id": 1 }).await?;
-        let id = order.as_ref().and_then(|order| order.get_object_id("_id").ok()).map_or([0; 12], |id| id.bytes());
+        let order = client
+            .database("shop")
+            .collection::<Document>("orders")
+            .find_one(doc! {})
+            .sort(doc! { "_id": 1 })
+            .await?;
+        let id = order
+            .as_ref()
+            .and_then(|order| order.get_object_id("_id").ok())
+            .map_or([0; 12], |id| id.bytes());
         Ok(Self {
             customers: count("shop", "customers").await?,
             orders: count("shop", "orders").await?,
@@ -75,7 +85,18 @@ impl Hand {
         let ddl = options.ddl && worker == 0;
         let workers = u64::from(options.workers.max(1));
         let seed = options.seed % SEEDS;
-        Self { seed, worker, workers, transactions: options.transactions, ddl, data, rng, inserted: 0, notes: 0, short_lived: 0 }
+        Self {
+            seed,
+            worker,
+            workers,
+            transactions: options.transactions,
+            ddl,
+            data,
+            rng,
+            inserted: 0,
+            notes: 0,
+            short_lived: 0,
+        }
     }
 
     /// Does one operation, of a kind chosen at random.
@@ -135,7 +156,11 @@ impl Hand {
 
     async fn insert(&mut self, client: &Client) -> Result<&'static str> {
         let number = self.next_number();
-        let order = Shape::Order.random_document(order_id(self.data.seed, number).into(), number, &mut self.rng);
+        let order = Shape::Order.random_document(
+            order_id(self.data.seed, number).into(),
+            number,
+            &mut self.rng,
+        );
         collection(client, "shop", "orders").insert_one(order).await?;
         Ok("insert")
     }
@@ -145,7 +170,11 @@ impl Hand {
         let mut sessions = Vec::new();
         for _ in 0..count {
             let number = self.next_number();
-            sessions.push(Shape::Session.random_document(format!("session-{number}").into(), number, &mut self.rng));
+            sessions.push(Shape::Session.random_document(
+                format!("session-{number}").into(),
+                number,
+                &mut self.rng,
+            ));
         }
         collection(client, "shop", "sessions").insert_many(sessions).ordered(false).await?;
         Ok("insert_many")
@@ -158,43 +187,70 @@ impl Hand {
         let order = self.any_order();
         match self.rng.random_range(0..8) {
             0 => {
-                let set =
-                    doc! { "$set": { "address.city": word(&mut self.rng), "address.geo.lat": 48.2 }, "$inc": { "visits": 1 } };
+                let set = doc! {
+                    "$set": { "address.city": word(&mut self.rng), "address.geo.lat": 48.2 },
+                    "$inc": { "visits": 1 },
+                };
                 customers.update_one(customer, set).await?;
             }
             1 => {
-                customers.update_one(customer, doc! { "$unset": { "referrer": "" }, "$inc": { "visits": 1_i64 } }).await?;
+                customers
+                    .update_one(
+                        customer,
+                        doc! { "$unset": { "referrer": "" }, "$inc": { "visits": 1_i64 } },
+                    )
+                    .await?;
             }
             2 => {
                 customers
-                    .update_one(customer, doc! { "$rename": { "since": "member_since" }, "$mul": { "visits": 1.5 } })
+                    .update_one(
+                        customer,
+                        doc! { "$rename": { "since": "member_since" }, "$mul": { "visits": 1.5 } },
+                    )
                     .await?;
             }
             3 => {
-                let push =
-                    doc! { "$push": { "history": { "$each": [word(&mut self.rng), status(&mut self.rng)], "$slice": -4 } } };
+                let push = doc! {
+                    "$push": {
+                        "history": {
+                            "$each": [word(&mut self.rng), status(&mut self.rng)], "$slice": -4,
+                        }
+                    }
+                };
                 orders.update_one(order, push).await?;
             }
             4 => {
-                let push =
-                    doc! { "$push": { "items": { "$each": [item(&mut self.rng)], "$slice": 3 } }, "$inc": { "items_count": 1 } };
+                let push = doc! {
+                    "$push": { "items": { "$each": [item(&mut self.rng)], "$slice": 3 } },
+                    "$inc": { "items_count": 1 },
+                };
                 orders.update_one(order, push).await?;
             }
             5 => {
-                let set = doc! { "$set": { "items.0.quantity": self.rng.random_range(1..9), "status": status(&mut self.rng) } };
+                let set = doc! {
+                    "$set": {
+                        "items.0.quantity": self.rng.random_range(1..9),
+                        "status": status(&mut self.rng),
+                    }
+                };
                 orders.update_one(order, set).await?;
             }
             6 => {
                 orders
                     .update_one(
                         order,
-                        doc! { "$pop": { "items": -1 }, "$set": { "delivery.address": { "city": word(&mut self.rng) } } },
+                        doc! {
+                            "$pop": { "items": -1 },
+                            "$set": { "delivery.address": { "city": word(&mut self.rng) } },
+                        },
                     )
                     .await?;
             }
             _ => {
                 let id = signed(self.any(self.data.notes));
-                let set = doc! { "$set": { "text": words(&mut self.rng, 250) }, "$inc": { "revision": 1 } };
+                let set = doc! {
+                    "$set": { "text": words(&mut self.rng, 250) }, "$inc": { "revision": 1 },
+                };
                 collection(client, "crm", "notes").update_one(doc! { "_id": id }, set).await?;
             }
         }
@@ -204,15 +260,30 @@ impl Hand {
     async fn update_with_pipeline(&mut self, client: &Client) -> Result<&'static str> {
         let order = self.any_order();
         let pipeline = match self.rng.random_range(0..4) {
-            0 => vec![doc! { "$set": { "total": { "$sum": "$items.price" }, "items_count": { "$size": "$items" } } }],
-            1 => vec![
-                doc! { "$set": { "items": { "$slice": ["$items", 1] }, "history": { "$concatArrays": ["$history", ["cut"]] } } },
-            ],
+            0 => vec![doc! {
+                "$set": {
+                    "total": { "$sum": "$items.price" }, "items_count": { "$size": "$items" },
+                }
+            }],
+            1 => vec![doc! {
+                "$set": {
+                    "items": { "$slice": ["$items", 1] },
+                    "history": { "$concatArrays": ["$history", ["cut"]] },
+                }
+            }],
             // A field whose name holds a dot, beside what the dotted path would mean.
-            2 => vec![
-                doc! { "$replaceWith": { "$setField": { "field": "delivery.address", "input": "$$ROOT", "value": self.rng.random_range(0..9) } } },
+            2 => vec![doc! {
+                "$replaceWith": {
+                    "$setField": {
+                        "field": "delivery.address", "input": "$$ROOT",
+                        "value": self.rng.random_range(0..9),
+                    }
+                }
+            }],
+            _ => vec![
+                doc! { "$unset": ["delivery.notes", "placed_at"] },
+                doc! { "$set": { "changed": "$$NOW" } },
             ],
-            _ => vec![doc! { "$unset": ["delivery.notes", "placed_at"] }, doc! { "$set": { "changed": "$$NOW" } }],
         };
         collection(client, "shop", "orders").update_one(order, pipeline).await?;
         Ok("pipeline")
@@ -246,7 +317,10 @@ impl Hand {
         let id = Shape::Session.id(self.data.seed, number);
         let mut fields = Shape::Session.random_document(id.clone(), number, &mut self.rng);
         fields.remove("_id");
-        collection(client, "shop", "sessions").update_one(doc! { "_id": id }, doc! { "$set": fields }).upsert(true).await?;
+        collection(client, "shop", "sessions")
+            .update_one(doc! { "_id": id }, doc! { "$set": fields })
+            .upsert(true)
+            .await?;
         Ok("upsert")
     }
 
@@ -255,7 +329,9 @@ impl Hand {
         let from = i32::try_from(self.any(self.data.readings)).unwrap_or_default();
         let range = doc! { "_id": { "$gte": from, "$lt": from + 8 } };
         if self.rng.random_bool(0.7) {
-            readings.update_many(range, doc! { "$inc": { "count": 1 }, "$set": { "checked": true } }).await?;
+            readings
+                .update_many(range, doc! { "$inc": { "count": 1 }, "$set": { "checked": true } })
+                .await?;
         } else {
             readings.delete_many(doc! { "_id": { "$gte": from, "$lt": from + 3 } }).await?;
         }
@@ -279,7 +355,8 @@ impl Hand {
 
     async fn append_to_the_log(&mut self, client: &Client) -> Result<&'static str> {
         let number = self.next_number();
-        let line = doc! { "_id": signed(number), "line": signed(number), "text": words(&mut self.rng, 5) };
+        let line =
+            doc! { "_id": signed(number), "line": signed(number), "text": words(&mut self.rng, 5) };
         collection(client, "telemetry", "log").insert_one(line).await?;
         Ok("log")
     }
@@ -292,13 +369,17 @@ impl Hand {
             let customer = customers.find_one(doc! { "_id": signed(number) }).await?;
             Ok(customer.and_then(|customer| customer.get_str("email").map(str::to_owned).ok()))
         };
-        let (Some(first), Some(second)) = (address(one).await?, address(two).await?) else { return Ok("swap") };
+        let (Some(first), Some(second)) = (address(one).await?, address(two).await?) else {
+            return Ok("swap");
+        };
         if one == two {
             return Ok("swap");
         }
         let meanwhile = format!("moving-{}", email(one));
         for (number, value) in [(one, &meanwhile), (two, &first), (one, &second)] {
-            customers.update_one(doc! { "_id": signed(number) }, doc! { "$set": { "email": value } }).await?;
+            customers
+                .update_one(doc! { "_id": signed(number) }, doc! { "$set": { "email": value } })
+                .await?;
         }
         Ok("swap")
     }
@@ -312,7 +393,11 @@ impl Hand {
     async fn transaction(&mut self, client: &Client) -> Result<Option<LedgerEntry>> {
         let entry = self.next_note();
         let number = self.next_number();
-        let order = Shape::Order.random_document(order_id(self.data.seed, number).into(), number, &mut self.rng);
+        let order = Shape::Order.random_document(
+            order_id(self.data.seed, number).into(),
+            number,
+            &mut self.rng,
+        );
         let customer = doc! { "_id": signed(self.any(self.data.customers)) };
         let contact = Shape::Contact.id(self.data.seed, self.any(self.data.contacts));
         let mut session = client.start_session().await?;
@@ -321,9 +406,18 @@ impl Hand {
             // A transaction takes no write concern on its operations.
             let plain = |db: &str, name: &str| client.database(db).collection::<Document>(name);
             plain("shop", "orders").insert_one(order).session(&mut *session).await?;
-            plain("shop", "customers").update_one(customer, doc! { "$inc": { "visits": 1 } }).session(&mut *session).await?;
-            plain("crm", "contacts").delete_one(doc! { "_id": contact }).session(&mut *session).await?;
-            plain("app", "ledger").insert_one(doc! { "_id": entry.id(), "in_transaction": true }).session(&mut *session).await?;
+            plain("shop", "customers")
+                .update_one(customer, doc! { "$inc": { "visits": 1 } })
+                .session(&mut *session)
+                .await?;
+            plain("crm", "contacts")
+                .delete_one(doc! { "_id": contact })
+                .session(&mut *session)
+                .await?;
+            plain("app", "ledger")
+                .insert_one(doc! { "_id": entry.id(), "in_transaction": true })
+                .session(&mut *session)
+                .await?;
             Ok(())
         };
         if let Err(error) = all(&mut session).await {
@@ -342,24 +436,39 @@ impl Hand {
         let database = client.database("app");
         self.short_lived += 1;
         let name = format!("short_lived_{}", self.short_lived);
-        let documents = (0..20).map(|id| doc! { "_id": id, "text": words(&mut self.rng, 3), "at": DateTime::from_millis(id) });
+        let documents = (0..20).map(|id| {
+            doc! {
+                "_id": id, "text": words(&mut self.rng, 3), "at": DateTime::from_millis(id),
+            }
+        });
         collection(client, "app", &name).insert_many(documents.collect::<Vec<_>>()).await?;
-        let index = doc! { "createIndexes": &name, "indexes": [{ "key": { "text": 1 }, "name": "text" }] };
+        let index =
+            doc! { "createIndexes": &name, "indexes": [{ "key": { "text": 1 }, "name": "text" }] };
         database.run_command(index).await?;
         match self.short_lived % 5 {
             0 => database.collection::<Document>(&name).drop().await?,
             1 => {
-                let rename = doc! { "renameCollection": format!("app.{name}"), "to": "app.renamed", "dropTarget": true };
+                let rename = doc! {
+                    "renameCollection": format!("app.{name}"), "to": "app.renamed",
+                    "dropTarget": true,
+                };
                 client.database("admin").run_command(rename).await?;
             }
             2 => {
                 database.run_command(doc! { "dropIndexes": &name, "index": "text" }).await?;
             }
             3 => {
-                database.run_command(doc! { "collMod": &name, "validator": { "text": { "$exists": true } } }).await?;
+                database
+                    .run_command(
+                        doc! { "collMod": &name, "validator": { "text": { "$exists": true } } },
+                    )
+                    .await?;
             }
             _ => {
-                client.database("app_short_lived").run_command(doc! { "insert": &name, "documents": [{ "_id": 1 }] }).await?;
+                client
+                    .database("app_short_lived")
+                    .run_command(doc! { "insert": &name, "documents": [{ "_id": 1 }] })
+                    .await?;
                 client.database("app_short_lived").drop().await?;
             }
         }
@@ -369,8 +478,11 @@ impl Hand {
     /// One of the orders that were laid, or that this worker has inserted.
     fn any_order(&mut self) -> Document {
         let own = self.rng.random_bool(0.2) && self.inserted > 0;
-        let number =
-            if own { self.first_number() + self.rng.random_range(1..=self.inserted) } else { self.any(self.data.orders) };
+        let number = if own {
+            self.first_number() + self.rng.random_range(1..=self.inserted)
+        } else {
+            self.any(self.data.orders)
+        };
         doc! { "_id": order_id(self.data.seed, number) }
     }
 }

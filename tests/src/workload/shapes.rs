@@ -11,8 +11,9 @@ const EPOCH_MS: i64 = 1_577_836_800_000;
 /// 2099-01-01, in ms since 1970: when what has a TTL expires.
 const FAR_FUTURE_MS: i64 = 4_070_908_800_000;
 const WORDS: [&str; 24] = [
-    "amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "harbour", "island", "jetty", "kelp", "lagoon", "meadow",
-    "north", "orchard", "prairie", "quarry", "ridge", "summit", "tundra", "upland", "valley", "willow", "zephyr",
+    "amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "harbour", "island", "jetty",
+    "kelp", "lagoon", "meadow", "north", "orchard", "prairie", "quarry", "ridge", "summit",
+    "tundra", "upland", "valley", "willow", "zephyr",
 ];
 const COUNTRIES: [&str; 8] = ["AT", "BR", "CA", "DE", "ES", "FR", "JP", "NZ"];
 const STATUSES: [&str; 4] = ["open", "paid", "shipped", "returned"];
@@ -41,8 +42,9 @@ pub(super) enum Shape {
 impl Shape {
     /// The document with a number.
     pub(super) fn document(self, seed: u64, number: u64) -> Document {
-        let mut rng =
-            StdRng::seed_from_u64(seed ^ (self as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number.rotate_left(32));
+        let mut rng = StdRng::seed_from_u64(
+            seed ^ (self as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number.rotate_left(32),
+        );
         self.random_document(self.id(seed, number), number, &mut rng)
     }
 
@@ -53,9 +55,15 @@ impl Shape {
             Self::Order => order_id(seed, number).into(),
             Self::Session => format!("session-{number:08}").into(),
             Self::Reading => Bson::Int32(i32::try_from(number).unwrap_or(i32::MAX)),
-            Self::Contact => doc! { "region": COUNTRIES[index(number, COUNTRIES.len())], "number": signed(number) }.into(),
+            Self::Contact => doc! {
+                "region": COUNTRIES[index(number, COUNTRIES.len())], "number": signed(number),
+            }
+            .into(),
             Self::Product => format!("{}-{number}", WORDS[index(number, WORDS.len())]).into(),
-            Self::File => Binary { subtype: BinarySubtype::Generic, bytes: number.to_be_bytes().to_vec() }.into(),
+            Self::File => {
+                Binary { subtype: BinarySubtype::Generic, bytes: number.to_be_bytes().to_vec() }
+                    .into()
+            }
         }
     }
 
@@ -64,8 +72,11 @@ impl Shape {
         match self {
             Self::Customer => {
                 let mut customer = doc! {
-                    "_id": id, "email": email(number), "name": words(rng, 2), "country": country(rng), "visits": rng.random_range(0..100),
-                    "address": { "city": word(rng), "postcode": rng.random_range(10_000..99_999) }, "since": time(rng),
+                    "_id": id, "email": email(number), "name": words(rng, 2),
+                    "country": country(rng), "visits": rng.random_range(0..100),
+                    "address": {
+                        "city": word(rng), "postcode": rng.random_range(10_000..99_999),
+                    }, "since": time(rng),
                 };
                 // Some are without it: the index on it is sparse.
                 if rng.random_bool(0.3) {
@@ -77,32 +88,51 @@ impl Shape {
                 let items: Vec<Document> = (0..rng.random_range(1..5)).map(|_| item(rng)).collect();
                 let total: f64 = items.iter().filter_map(|item| item.get_f64("price").ok()).sum();
                 doc! {
-                    "_id": id, "customer": signed(rng.random_range(0..1_000)), "status": status(rng), "placed_at": time(rng), "items": items,
+                    "_id": id, "customer": signed(rng.random_range(0..1_000)),
+                    "status": status(rng), "placed_at": time(rng), "items": items,
                     "items_count": rng.random_range(1..5), "total": total, "history": ["created"],
-                    "delivery": { "address": { "street": words(rng, 2), "city": word(rng) }, "notes": words(rng, 4) },
+                    "delivery": {
+                        "address": { "street": words(rng, 2), "city": word(rng) },
+                        "notes": words(rng, 4),
+                    },
                 }
             }
             Self::Session => doc! {
-                "_id": id, "user": signed(rng.random_range(0..1_000)), "token": format!("{:016x}", rng.next_u64()),
-                "expires_at": DateTime::from_millis(FAR_FUTURE_MS + rng.random_range(0..1_000_000_000)),
+                "_id": id, "user": signed(rng.random_range(0..1_000)),
+                "token": format!("{:016x}", rng.next_u64()),
+                "expires_at": DateTime::from_millis(
+                    FAR_FUTURE_MS + rng.random_range(0..1_000_000_000)
+                ),
             },
             Self::Reading => doc! {
-                "_id": id, "sensor": rng.random_range(0..200), "at": time(rng), "value": rng.random_range(-40.0..60.0), "count": signed(number),
+                "_id": id, "sensor": rng.random_range(0..200), "at": time(rng),
+                "value": rng.random_range(-40.0..60.0), "count": signed(number),
             },
             Self::Contact => doc! {
-                "_id": id, "name": words(rng, 2), "phone": format!("+43{}", rng.random_range(1_000_000..9_999_999)), "age": rng.random_range(18..99),
+                "_id": id, "name": words(rng, 2), "phone": format!(
+                    "+43{}", rng.random_range(1_000_000..9_999_999),
+                ), "age": rng.random_range(18..99),
                 "tags": [word(rng), word(rng)],
             },
-            Self::Note => doc! { "_id": id, "author": word(rng), "text": words(rng, 300), "revision": 1 },
+            Self::Note => {
+                doc! { "_id": id, "author": word(rng), "text": words(rng, 300), "revision": 1 }
+            }
             Self::Product => doc! {
-                "_id": id, "title": words(rng, 3), "description": words(rng, 12), "price": rng.random_range(1.0..500.0),
-                "location": { "type": "Point", "coordinates": [rng.random_range(-170.0..170.0), rng.random_range(-80.0..80.0)] },
+                "_id": id, "title": words(rng, 3), "description": words(rng, 12),
+                "price": rng.random_range(1.0..500.0),
+                "location": {
+                    "type": "Point",
+                    "coordinates": [rng.random_range(-170.0..170.0), rng.random_range(-80.0..80.0)],
+                },
                 "attributes": { "colour": word(rng), "weight": rng.random_range(1..5_000) },
             },
             Self::File => {
                 let mut bytes = vec![0; 64 << 10];
                 rng.fill_bytes(&mut bytes);
-                doc! { "_id": id, "name": words(rng, 2), "data": Binary { subtype: BinarySubtype::Generic, bytes } }
+                doc! {
+                    "_id": id, "name": words(rng, 2),
+                    "data": Binary { subtype: BinarySubtype::Generic, bytes },
+                }
             }
         }
     }
@@ -127,7 +157,10 @@ pub(super) fn signed(number: u64) -> i64 {
 }
 
 pub(super) fn item(rng: &mut StdRng) -> Document {
-    doc! { "sku": format!("{}-{}", word(rng), rng.random_range(0..50)), "quantity": rng.random_range(1..9), "price": rng.random_range(1.0..90.0) }
+    doc! {
+        "sku": format!("{}-{}", word(rng), rng.random_range(0..50)),
+        "quantity": rng.random_range(1..9), "price": rng.random_range(1.0..90.0),
+    }
 }
 
 pub(super) fn word(rng: &mut StdRng) -> &'static str {

@@ -1,4 +1,5 @@
-//! An application at work: several workers that change the data at a steady rate, until they are stopped or locked out.
+//! An application at work: several workers that change the data at a steady rate, until they are
+//! stopped or locked out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +39,8 @@ pub struct WriterOptions {
     pub workers: u32,
     /// Transactions among the operations.
     pub transactions: bool,
-    /// Collections and indexes created, renamed and dropped among the operations, by the first worker.
+    /// Collections and indexes created, renamed and dropped among the operations, by the first
+    /// worker.
     pub ddl: bool,
     /// Where the workers go once they are locked out; `None`: they stop.
     pub then: Option<Client>,
@@ -50,7 +52,8 @@ impl Default for WriterOptions {
     }
 }
 
-/// A note that a worker left in `app.ledger` and that the server acknowledged with the write concern `majority`.
+/// A note that a worker left in `app.ledger` and that the server acknowledged with the write
+/// concern `majority`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LedgerEntry {
     /// The writer's seed.
@@ -103,9 +106,16 @@ impl Stats {
     /// When the ledger cannot be read.
     pub async fn missing_from(&self, client: &Client) -> Result<Vec<LedgerEntry>> {
         let ledger = client.database("app").collection::<Document>("ledger");
-        let found: Vec<Document> = ledger.find(doc! {}).projection(doc! { "_id": 1 }).await?.try_collect().await?;
-        let found: BTreeSet<&str> = found.iter().filter_map(|entry| entry.get_str("_id").ok()).collect();
-        Ok(self.ledger.iter().copied().filter(|entry| !found.contains(entry.id().as_str())).collect())
+        let found: Vec<Document> =
+            ledger.find(doc! {}).projection(doc! { "_id": 1 }).await?.try_collect().await?;
+        let found: BTreeSet<&str> =
+            found.iter().filter_map(|entry| entry.get_str("_id").ok()).collect();
+        Ok(self
+            .ledger
+            .iter()
+            .copied()
+            .filter(|entry| !found.contains(entry.id().as_str()))
+            .collect())
     }
 
     fn add(&mut self, other: Self) {
@@ -149,9 +159,18 @@ impl Writer {
         let shared = Arc::new(Shared::default());
         let workers = (0..options.workers.max(1))
             .map(|number| {
-                let hand =
-                    Hand::new(number, &options, data, StdRng::seed_from_u64(options.seed.rotate_left(17) ^ u64::from(number)));
-                let worker = Worker { hand, options: options.clone(), shared: Arc::clone(&shared), stats: Stats::default() };
+                let hand = Hand::new(
+                    number,
+                    &options,
+                    data,
+                    StdRng::seed_from_u64(options.seed.rotate_left(17) ^ u64::from(number)),
+                );
+                let worker = Worker {
+                    hand,
+                    options: options.clone(),
+                    shared: Arc::clone(&shared),
+                    stats: Stats::default(),
+                };
                 tokio::spawn(worker.run(client.clone(), stopped.clone()))
             })
             .collect();
@@ -210,13 +229,15 @@ impl Worker {
     async fn run(mut self, client: Client, stopped: watch::Receiver<bool>) -> Result<Stats> {
         let outcome = self.work(client, stopped).await;
         if let Err(error) = &outcome {
-            *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
+            *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(format!("{error:#}"));
         }
         outcome.map(|()| self.stats)
     }
 
     async fn work(&mut self, mut client: Client, mut stopped: watch::Receiver<bool>) -> Result<()> {
-        let period = Duration::from_secs(1) * self.options.workers.max(1) / self.options.rate.max(1);
+        let period =
+            Duration::from_secs(1) * self.options.workers.max(1) / self.options.rate.max(1);
         let mut ticks = tokio::time::interval(period);
         // The rate holds over seconds: a slow operation is made up for.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -262,7 +283,11 @@ impl Worker {
     }
 
     /// Whether the next deployment took a write before the worker was stopped.
-    async fn wait_until_accepted(&mut self, client: &Client, stopped: &mut watch::Receiver<bool>) -> bool {
+    async fn wait_until_accepted(
+        &mut self,
+        client: &Client,
+        stopped: &mut watch::Receiver<bool>,
+    ) -> bool {
         loop {
             if *stopped.borrow() {
                 return false;
@@ -282,24 +307,30 @@ fn code(error: &Error) -> Option<i32> {
         ErrorKind::Command(error) => Some(error.code),
         ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
         ErrorKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
-        ErrorKind::InsertMany(errors) => errors.write_errors.as_ref()?.first().map(|error| error.code),
+        ErrorKind::InsertMany(errors) => {
+            errors.write_errors.as_ref()?.first().map(|error| error.code)
+        }
         _ => None,
     }
 }
 
 fn is_conflict(error: &Error) -> bool {
-    code(error).is_some_and(|code| CONFLICTS.contains(&code)) || error.contains_label("TransientTransactionError")
+    code(error).is_some_and(|code| CONFLICTS.contains(&code))
+        || error.contains_label("TransientTransactionError")
 }
 
 /// Whether the server was away, stepping down or being elected.
 fn is_passing(error: &Error) -> bool {
-    /// NotWritablePrimary, InterruptedAtShutdown, InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk,
-    /// NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, HostUnreachable, NetworkTimeout, NoSuchTransaction,
-    /// IndexBuildAborted.
+    /// NotWritablePrimary, InterruptedAtShutdown, InterruptedDueToReplStateChange,
+    /// NotPrimaryNoSecondaryOk, NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress,
+    /// HostUnreachable, NetworkTimeout, NoSuchTransaction, IndexBuildAborted.
     const CODES: [i32; 11] = [10_107, 11_600, 11_602, 13_435, 13_436, 189, 91, 6, 89, 251, 276];
     let away = matches!(
         error.kind.as_ref(),
-        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::ServerSelection { .. }
+        ErrorKind::Io(_)
+            | ErrorKind::ConnectionPoolCleared { .. }
+            | ErrorKind::ServerSelection { .. }
     );
-    away || error.contains_label("RetryableWriteError") || code(error).is_some_and(|code| CODES.contains(&code))
+    away || error.contains_label("RetryableWriteError")
+        || code(error).is_some_and(|code| CODES.contains(&code))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rig::leash::is_running;
+use rig::child_process::is_running;
 use rig::{Output, Terraform};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::json;
@@ -77,7 +77,9 @@ async fn an_interrupt_ends_the_wait_and_not_the_run() {
 #[tokio::test]
 async fn a_wait_that_runs_out_of_time_is_taken_up_by_the_next_apply() {
     let scene = Scene::held().await.unwrap();
-    let head = |patience: &str| format!("wait_for = \"ready\"\n  timeouts {{\n    create = {patience:?}\n  }}");
+    let head = |patience: &str| {
+        format!("wait_for = \"ready\"\n  timeouts {{\n    create = {patience:?}\n  }}")
+    };
     scene.write(&head("3s"), "").unwrap();
     let output = scene.terraform.apply().await.unwrap();
     ends(&output, 1);
@@ -108,9 +110,11 @@ async fn no_plugin_outlives_a_killed_terraform() {
     let left = std::fs::read_dir(scene.terraform.temporary_folder()).unwrap().count();
     assert_eq!(left, 0, "sockets are left behind");
 
-    // The state never learnt of the run, which might be another state's: it is taken by an import alone, as it is.
+    // The state never learnt of the run, which might be another state's: it is taken by an import
+    // alone, as it is.
     scene.let_go().await.unwrap();
-    std::fs::remove_file(scene.terraform.folder().join(".terraform.tfstate.lock.info")).unwrap_or_default();
+    std::fs::remove_file(scene.terraform.folder().join(".terraform.tfstate.lock.info"))
+        .unwrap_or_default();
     let run = scene.cutover.status("orders").await.unwrap()["run"].clone();
     let output = scene.terraform.run(["apply", "-auto-approve", "-lock=false"]).await.unwrap();
     ends(&output, 1);

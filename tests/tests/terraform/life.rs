@@ -27,12 +27,21 @@ async fn a_migration_lives_from_its_creation_to_its_end() {
     let token = state["acknowledge_token"].as_str().unwrap().to_owned();
     let run = state["run"].as_str().unwrap().to_owned();
 
-    // Nothing differs now, nor does another word for the same. Nor does a refresh, whatever is measured by then.
+    // Nothing differs now, nor does another word for the same. Nor does a refresh, whatever is
+    // measured by then.
     ends(&terraform.plan().await.unwrap(), 0);
     for _ in 0..2 {
-        let refreshed = terraform.run(["plan", "-refresh-only", "-detailed-exitcode", "-out=refreshed.tfplan"]).await.unwrap();
+        let refreshed = terraform
+            .run(["plan", "-refresh-only", "-detailed-exitcode", "-out=refreshed.tfplan"])
+            .await
+            .unwrap();
         if refreshed.code != 0 {
-            let shown = terraform.succeed(["show", "-json", "refreshed.tfplan"]).await.unwrap().json().unwrap();
+            let shown = terraform
+                .succeed(["show", "-json", "refreshed.tfplan"])
+                .await
+                .unwrap()
+                .json()
+                .unwrap();
             let after = &shown["prior_state"]["values"]["root_module"]["resources"][0]["values"];
             panic!("from {state:#}\nto {after:#}\n{refreshed}");
         }
@@ -54,7 +63,9 @@ async fn a_migration_lives_from_its_creation_to_its_end() {
     assert_ne!(newer, token, "a token fits one declaration");
 
     // What a run is built on changes with a new one alone.
-    let other = scene.module("", "").replace("  cutover {", "  namespaces {\n    include = [\"x.*\"]\n  }\n  cutover {");
+    let other = scene
+        .module("", "")
+        .replace("  cutover {", "  namespaces {\n    include = [\"x.*\"]\n  }\n  cutover {");
     terraform.write("main.tf", &other).unwrap();
     let planned = terraform.plan().await.unwrap();
     ends(&planned, 1);
@@ -64,7 +75,11 @@ async fn a_migration_lives_from_its_creation_to_its_end() {
     // A hold by hand shows as a change, and an apply undoes it; an extension by hand is told.
     scene.write("wait_for = \"completed\"", "window = \"72h\"").unwrap();
     scene.cutover.succeed(["pause", "orders", "--workspace", "shop"]).await.unwrap();
-    scene.cutover.succeed(["extend", "orders", "--workspace", "shop", "--by", "24h"]).await.unwrap();
+    scene
+        .cutover
+        .succeed(["extend", "orders", "--workspace", "shop", "--by", "24h"])
+        .await
+        .unwrap();
     let planned = terraform.plan().await.unwrap();
     ends(&planned, 2);
     says(&planned, "paused by hand");
@@ -73,10 +88,19 @@ async fn a_migration_lives_from_its_creation_to_its_end() {
     says(&planned, "Plan: 0 to add, 1 to change, 0 to destroy.");
     ends(&terraform.apply().await.unwrap(), 0);
     let state = terraform.attributes(ADDRESS).await.unwrap();
-    assert_eq!((&state["phase"], &state["window"]["extensions"]), (&json!("ready"), &json!(1)), "{state:#}");
+    assert_eq!(
+        (&state["phase"], &state["window"]["extensions"]),
+        (&json!("ready"), &json!(1)),
+        "{state:#}"
+    );
 
     // A stale token is refused by the plan.
-    scene.write("wait_for = \"completed\"", &format!("window = \"72h\"\n    acknowledge = {token:?}")).unwrap();
+    scene
+        .write(
+            "wait_for = \"completed\"",
+            &format!("window = \"72h\"\n    acknowledge = {token:?}"),
+        )
+        .unwrap();
     let planned = terraform.plan().await.unwrap();
     ends(&planned, 1);
     says(&planned, "[CUT0022]");
@@ -84,14 +108,23 @@ async fn a_migration_lives_from_its_creation_to_its_end() {
 
     // The run's own token cuts over.
     let token = state["acknowledge_token"].as_str().unwrap();
-    scene.write("wait_for = \"completed\"", &format!("window = \"72h\"\n    acknowledge = {token:?}")).unwrap();
+    scene
+        .write(
+            "wait_for = \"completed\"",
+            &format!("window = \"72h\"\n    acknowledge = {token:?}"),
+        )
+        .unwrap();
     let planned = terraform.plan().await.unwrap();
     ends(&planned, 2);
     says(&planned, "orders will cut over");
     says(&planned, "blocks all writes on");
     ends(&terraform.apply().await.unwrap(), 0);
     let state = terraform.attributes(ADDRESS).await.unwrap();
-    assert_eq!((&state["phase"], &state["destination_writable"]), (&json!("completed"), &json!(true)), "{state:#}");
+    assert_eq!(
+        (&state["phase"], &state["destination_writable"]),
+        (&json!("completed"), &json!(true)),
+        "{state:#}"
+    );
     ends(&terraform.plan().await.unwrap(), 0);
 
     // Imported into an empty state, it differs in nothing.
@@ -102,7 +135,8 @@ async fn a_migration_lives_from_its_creation_to_its_end() {
     let without = format!("window = \"72h\"\n    acknowledge = {token:?}");
     scene.write("", &without).unwrap();
     ends(&terraform.plan().await.unwrap(), 0);
-    let unknown = terraform.run(["import", "cutover_migration.other", "elsewhere/orders"]).await.unwrap();
+    let unknown =
+        terraform.run(["import", "cutover_migration.other", "elsewhere/orders"]).await.unwrap();
     ends(&unknown, 1);
 
     // Destroyed, it is forgotten: it was completed.
@@ -133,7 +167,11 @@ async fn a_new_generation_replaces_the_run_and_lists_what_it_drops() {
     says(&planned, "shop.orders");
     ends(&terraform.apply().await.unwrap(), 0);
     let second = terraform.attributes(ADDRESS).await.unwrap();
-    assert_eq!((&second["generation"], &second["phase"]), (&json!(2), &json!("ready")), "{second:#}");
+    assert_eq!(
+        (&second["generation"], &second["phase"]),
+        (&json!(2), &json!("ready")),
+        "{second:#}"
+    );
     assert_ne!(first["run"], second["run"]);
     ends(&terraform.plan().await.unwrap(), 0);
 
@@ -166,10 +204,19 @@ async fn what_is_dropped_is_listed_and_held_to() {
     let scene = Scene::set().await.unwrap();
     let terraform = &scene.terraform;
     let client = scene.destination.client().await.unwrap();
-    client.database("shop").collection("orders").insert_one(mongodb::bson::doc! { "old": true }).await.unwrap();
+    client
+        .database("shop")
+        .collection("orders")
+        .insert_one(mongodb::bson::doc! { "old": true })
+        .await
+        .unwrap();
     let write = |name: &str, head: &str, cutover: &str, existing_data: &str| {
-        let module = scene.module(head, cutover).replace("name = \"orders\"", &format!("name = {name:?}"));
-        let module = module.replace("destination {", &format!("destination {{\n    existing_data = {existing_data:?}"));
+        let module =
+            scene.module(head, cutover).replace("name = \"orders\"", &format!("name = {name:?}"));
+        let module = module.replace(
+            "destination {",
+            &format!("destination {{\n    existing_data = {existing_data:?}"),
+        );
         terraform.write("main.tf", &module).unwrap();
     };
     write("orders", "wait_for = \"completed\"", "", "refuse");
@@ -184,7 +231,12 @@ async fn what_is_dropped_is_listed_and_held_to() {
     says(&planned, "+ drops = [ + \"shop.orders\", ]");
     // What has come since is in no plan that was approved.
     ends(&terraform.run(["plan", "-out=saved.tfplan"]).await.unwrap(), 0);
-    client.database("shop").collection("more").insert_one(mongodb::bson::doc! { "old": true }).await.unwrap();
+    client
+        .database("shop")
+        .collection("more")
+        .insert_one(mongodb::bson::doc! { "old": true })
+        .await
+        .unwrap();
     let source = scene.source.client().await.unwrap();
     source.database("shop").collection("more").insert_one(mongodb::bson::doc! {}).await.unwrap();
     let applied = terraform.run(["apply", "saved.tfplan"]).await.unwrap();
@@ -192,7 +244,11 @@ async fn what_is_dropped_is_listed_and_held_to() {
     says(&applied, "drops");
     ends(&terraform.apply().await.unwrap(), 0);
     let state = terraform.attributes(ADDRESS).await.unwrap();
-    assert_eq!((&state["drops"], &state["phase"]), (&json!(["shop.more", "shop.orders"]), &json!("ready")), "{state:#}");
+    assert_eq!(
+        (&state["drops"], &state["phase"]),
+        (&json!(["shop.more", "shop.orders"]), &json!("ready")),
+        "{state:#}"
+    );
     ends(&terraform.plan().await.unwrap(), 0);
 
     // A completed migration can be run again, and the plan says what that throws away.

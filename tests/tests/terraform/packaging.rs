@@ -9,19 +9,22 @@ use tokio::process::Command;
 
 use crate::scene::{ends, provider, says};
 
-const BODY: &str = "resource \"cutover_migration\" \"orders\" {\n  name = \"orders\"\n  source {\n    uri = \"mongodb://a\"\n  }\n  \
+const BODY: &str = "resource \"cutover_migration\" \"orders\" {\n  name = \"orders\"\n  source \
+     {\n    uri = \"mongodb://a\"\n  }\n  \
                     destination {\n    uri = \"mongodb://b\"\n  }\n}\n";
 
 const NOWHERE: &str = "unix:///nowhere/cutoverd.sock";
 
 #[tokio::test]
 async fn terraform_installs_the_provider_from_the_mirror_that_it_makes() {
-    let program = tokio::task::spawn_blocking(programs).await.unwrap().unwrap().terraform_provider.clone();
+    let program =
+        tokio::task::spawn_blocking(programs).await.unwrap().unwrap().terraform_provider.clone();
     let folder = tempfile::tempdir().unwrap();
     let made = Command::new(program).arg("mirror").arg(folder.path()).output().await.unwrap();
     assert!(made.status.success(), "{made:?}");
     let configuration = format!(
-        "disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{\n    path = {:?}\n    include = \
+        "disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{\n    path = \
+         {:?}\n    include = \
          [\"cutover-dev/cutover\"]\n  }}\n  direct {{\n    exclude = [\"*/*\"]\n  }}\n}}\n",
         folder.path()
     );
@@ -35,11 +38,21 @@ async fn terraform_installs_the_provider_from_the_mirror_that_it_makes() {
 
 #[tokio::test]
 async fn a_debugger_serves_terraform() {
-    let program = tokio::task::spawn_blocking(programs).await.unwrap().unwrap().terraform_provider.clone();
-    let mut serving = Command::new(program).arg("debug").stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let program =
+        tokio::task::spawn_blocking(programs).await.unwrap().unwrap().terraform_provider.clone();
+    let mut serving = Command::new(program)
+        .arg("debug")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(serving.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
-    let reattach = line.trim().strip_prefix("TF_REATTACH_PROVIDERS='").and_then(|rest| rest.strip_suffix('\'')).unwrap();
+    let reattach = line
+        .trim()
+        .strip_prefix("TF_REATTACH_PROVIDERS='")
+        .and_then(|rest| rest.strip_suffix('\''))
+        .unwrap();
     let terraform = Terraform::with_configuration("disable_checkpoint = true\n").unwrap();
     let terraform = terraform.env("TF_REATTACH_PROVIDERS", reattach);
     terraform.write("main.tf", &format!("{}{BODY}", provider(NOWHERE))).unwrap();

@@ -13,11 +13,17 @@ async fn a_daemon_on_another_machine_is_asked_over_mutual_tls() {
     let folder = tempfile::tempdir().unwrap();
     let files = TlsFiles::write(folder.path()).unwrap();
     let port = ReservedPort::take().unwrap();
-    let _daemon = Cutoverd::start(cutoverd::Config::default().listen_tls(port.number(), &files)).await.unwrap();
+    let _daemon = Cutoverd::start(cutoverd::Config::default().listen_tls(port.number(), &files))
+        .await
+        .unwrap();
     let mut terraform = Terraform::new().await.unwrap();
     let module = |certificate: &Path| {
-        let tls = format!("  tls {{\n    ca_file = {:?}\n    certificate_key_file = {certificate:?}\n  }}\n", files.ca_file);
-        let block = provider(&format!("tcp://localhost:{}", port.number())).replace("  workspace", &format!("{tls}  workspace"));
+        let tls = format!(
+            "  tls {{\n    ca_file = {:?}\n    certificate_key_file = {certificate:?}\n  }}\n",
+            files.ca_file
+        );
+        let block = provider(&format!("tcp://localhost:{}", port.number()))
+            .replace("  workspace", &format!("{tls}  workspace"));
         format!("{block}data \"cutover_migration\" \"orders\" {{\n  name = \"orders\"\n}}\n")
     };
 
@@ -35,7 +41,12 @@ async fn a_daemon_on_another_machine_is_asked_over_mutual_tls() {
     assert!(!output.stderr.contains("did not respond"), "{output}");
     // The environment serves where the block says nothing.
     let block = provider(&format!("tcp://localhost:{}", port.number()));
-    terraform.write("main.tf", &format!("{block}data \"cutover_migration\" \"orders\" {{\n  name = \"orders\"\n}}\n")).unwrap();
+    terraform
+        .write(
+            "main.tf",
+            &format!("{block}data \"cutover_migration\" \"orders\" {{\n  name = \"orders\"\n}}\n"),
+        )
+        .unwrap();
     let output = terraform.plan().await.unwrap();
     ends(&output, 1);
     says(&output, "CUTOVER_TLS_CA_FILE");

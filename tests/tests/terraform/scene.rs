@@ -40,7 +40,8 @@ impl Scene {
     /// The same with a destination that takes no documents until [`Self::let_go`].
     pub(crate) async fn held() -> Result<Self> {
         let scene = Self::with(|options| {
-            options.arguments = ["--setParameter", "enableTestCommands=1"].map(str::to_owned).to_vec();
+            options.arguments =
+                ["--setParameter", "enableTestCommands=1"].map(str::to_owned).to_vec();
         })
         .await?;
         scene.fail_point(doc! { "mode": "alwaysOn" }).await?;
@@ -55,7 +56,13 @@ impl Scene {
     async fn fail_point(&self, mode: Document) -> Result<()> {
         let mut command = doc! { "configureFailPoint": "failCommand" };
         command.extend(mode);
-        command.insert("data", doc! { "failCommands": ["insert"], "errorCode": 11601, "errorLabels": ["RetryableWriteError"] });
+        command.insert(
+            "data",
+            doc! {
+                "failCommands": ["insert"], "errorCode": 11601,
+                "errorLabels": ["RetryableWriteError"],
+            },
+        );
         self.destination.client().await?.database("admin").run_command(command).await?;
         Ok(())
     }
@@ -68,18 +75,22 @@ impl Scene {
         };
         let (source, destination) = tokio::try_join!(set("a"), set("b"))?;
         let client = source.client().await?;
-        let documents: Vec<_> = (0..500).map(|id| doc! { "_id": id, "text": "x".repeat(100) }).collect();
+        let documents: Vec<_> =
+            (0..500).map(|id| doc! { "_id": id, "text": "x".repeat(100) }).collect();
         client.database("shop").collection("orders").insert_many(documents).await?;
-        let daemon = Cutoverd::start(cutoverd::Config::default().env("THE_PASSWORD", PASSWORD)).await?;
+        let daemon =
+            Cutoverd::start(cutoverd::Config::default().env("THE_PASSWORD", PASSWORD)).await?;
         let terraform = Terraform::new().await?;
         let cutover = Cutover::new(terraform.folder()).daemon(&daemon);
         Ok(Self { source, destination, daemon, terraform, cutover })
     }
 
-    /// The provider's block and one migration. `head` are attributes of the resource, `cutover` of its block of that name.
+    /// The provider's block and one migration. `head` are attributes of the resource, `cutover` of
+    /// its block of that name.
     pub(crate) fn module(&self, head: &str, cutover: &str) -> String {
         format!(
-            "{}resource \"cutover_migration\" \"orders\" {{\n  name = \"orders\"\n  {head}\n{}  cutover {{\n    max_lag = \"30s\"\n    \
+            "{}resource \"cutover_migration\" \"orders\" {{\n  name = \"orders\"\n  {head}\n{}  \
+             cutover {{\n    max_lag = \"30s\"\n    \
              {cutover}\n  }}\n}}\n",
             provider(&self.daemon.endpoint()),
             self.sides("")
@@ -89,7 +100,10 @@ impl Scene {
     /// The blocks of both sides, each with more attributes.
     pub(crate) fn sides(&self, more: &str) -> String {
         let (source, destination) = (self.source.uri(), self.destination.uri());
-        format!("  source {{\n    uri = {source:?}\n{more}  }}\n  destination {{\n    uri = {destination:?}\n{more}  }}\n")
+        format!(
+            "  source {{\n    uri = {source:?}\n{more}  }}\n  destination {{\n    uri = \
+             {destination:?}\n{more}  }}\n"
+        )
     }
 
     /// Writes [`Self::module`].
@@ -101,7 +115,8 @@ impl Scene {
 /// The module's first lines.
 pub(crate) fn provider(endpoint: &str) -> String {
     format!(
-        "terraform {{\n  required_providers {{\n    cutover = {{ source = \"cutover-dev/cutover\" }}\n  }}\n}}\n\
+        "terraform {{\n  required_providers {{\n    cutover = {{ source = \"cutover-dev/cutover\" \
+         }}\n  }}\n}}\n\
          provider \"cutover\" {{\n  endpoint = {endpoint:?}\n  workspace = {WORKSPACE:?}\n}}\n"
     )
 }

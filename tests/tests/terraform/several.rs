@@ -10,12 +10,19 @@ async fn twenty_migrations_in_one_configuration() {
     let scene = Scene::set().await.unwrap();
     let client = scene.source.client().await.unwrap();
     for number in 0..20 {
-        client.database(&format!("tenant{number}")).collection("items").insert_one(doc! { "_id": number }).await.unwrap();
+        client
+            .database(&format!("tenant{number}"))
+            .collection("items")
+            .insert_one(doc! { "_id": number })
+            .await
+            .unwrap();
     }
     let module = |head: &str| {
         format!(
-            "{}resource \"cutover_migration\" \"tenants\" {{\n  for_each = toset([for number in range(20) : \"tenant${{number}}\"])\n  \
-             name = each.key\n  wait_for = \"ready\"\n  {head}\n{}  namespaces {{\n    include = [\"${{each.key}}.*\"]\n  }}\n}}\n",
+            "{}resource \"cutover_migration\" \"tenants\" {{\n  for_each = toset([for number in \
+             range(20) : \"tenant${{number}}\"])\n  \
+             name = each.key\n  wait_for = \"ready\"\n  {head}\n{}  namespaces {{\n    include = \
+             [\"${{each.key}}.*\"]\n  }}\n}}\n",
             provider(&scene.daemon.endpoint()),
             scene.sides("")
         )
@@ -42,9 +49,15 @@ async fn one_name_is_one_resource() {
     let scene = Scene::set().await.unwrap();
     let terraform = &scene.terraform;
     let second = |kind: &str| {
-        let body = format!("  name = \"orders\"\n{}  cutover {{\n    max_lag = \"30s\"\n  }}\n", scene.sides(""));
+        let body = format!(
+            "  name = \"orders\"\n{}  cutover {{\n    max_lag = \"30s\"\n  }}\n",
+            scene.sides("")
+        );
         match kind {
-            "for_each" => format!("resource \"cutover_migration\" \"others\" {{\n  for_each = toset([\"a\", \"b\"])\n{body}}}\n"),
+            "for_each" => format!(
+                "resource \"cutover_migration\" \"others\" {{\n  for_each = toset([\"a\", \
+                 \"b\"])\n{body}}}\n"
+            ),
             _ => format!("resource \"cutover_migration\" \"other\" {{\n{body}}}\n"),
         }
     };
@@ -96,7 +109,8 @@ async fn data_sources_tell_where_things_stand() {
     let scene = Scene::set().await.unwrap();
     let declaration = |extra: &str| {
         format!(
-            "{}data \"cutover_preflight\" \"orders\" {{\n  name = \"orders\"\n{}}}\noutput \"preflight\" {{\n  value = \
+            "{}data \"cutover_preflight\" \"orders\" {{\n  name = \"orders\"\n{}}}\noutput \
+             \"preflight\" {{\n  value = \
              data.cutover_preflight.orders\n}}\n{extra}",
             provider(&scene.daemon.endpoint()),
             scene.sides("")
@@ -106,23 +120,40 @@ async fn data_sources_tell_where_things_stand() {
     ends(&scene.terraform.apply().await.unwrap(), 0);
     let outputs = scene.terraform.succeed(["output", "-json"]).await.unwrap().json().unwrap();
     let found = &outputs["preflight"]["value"];
-    assert_eq!((&found["passed"], &found["forecast"]["documents"]), (&json!(true), &json!(500)), "{found:#}");
-    assert!(found["checks"].as_array().unwrap().iter().any(|check| check["outcome"] == "ok"), "{found:#}");
+    assert_eq!(
+        (&found["passed"], &found["forecast"]["documents"]),
+        (&json!(true), &json!(500)),
+        "{found:#}"
+    );
+    assert!(
+        found["checks"].as_array().unwrap().iter().any(|check| check["outcome"] == "ok"),
+        "{found:#}"
+    );
 
     // One that is declared elsewhere: here by the command line.
     std::fs::create_dir(scene.terraform.folder().join("elsewhere")).unwrap();
-    let hcl =
-        format!("daemon {{ workspace = \"billing\" }}\nmigration \"invoices\" {{\n  paused = true\n{}}}\n", scene.sides(""));
+    let hcl = format!(
+        "daemon {{ workspace = \"billing\" }}\nmigration \"invoices\" {{\n  paused = true\n{}}}\n",
+        scene.sides("")
+    );
     scene.terraform.write("elsewhere/main.hcl", &hcl).unwrap();
     scene.cutover.succeed(["apply", "elsewhere", "--auto-approve"]).await.unwrap();
-    let data = "data \"cutover_migration\" \"invoices\" {\n  name = \"invoices\"\n  workspace = \"billing\"\n}\noutput \"invoices\" {\n  \
+    let data = "data \"cutover_migration\" \"invoices\" {\n  name = \"invoices\"\n  workspace = \
+         \"billing\"\n}\noutput \"invoices\" {\n  \
                 value = data.cutover_migration.invoices\n}\n";
     scene.terraform.write("main.tf", &declaration(data)).unwrap();
     ends(&scene.terraform.apply().await.unwrap(), 0);
     let outputs = scene.terraform.succeed(["output", "-json"]).await.unwrap().json().unwrap();
     let found = &outputs["invoices"]["value"];
-    assert_eq!((&found["id"], &found["paused"]), (&json!("billing/invoices"), &json!(true)), "{found:#}");
-    scene.terraform.write("main.tf", &declaration(&data.replace("\"billing\"", "\"nobody\""))).unwrap();
+    assert_eq!(
+        (&found["id"], &found["paused"]),
+        (&json!("billing/invoices"), &json!(true)),
+        "{found:#}"
+    );
+    scene
+        .terraform
+        .write("main.tf", &declaration(&data.replace("\"billing\"", "\"nobody\"")))
+        .unwrap();
     let output = scene.terraform.plan().await.unwrap();
     ends(&output, 1);
     says(&output, "there is no migration invoices in workspace nobody [CUT0008]");
@@ -137,7 +168,8 @@ async fn a_saved_plan_is_refused_when_somebody_was_faster() {
     ends(&scene.terraform.run(["plan", "-out=saved.tfplan"]).await.unwrap(), 0);
     // The command line changes the same migration, in the same workspace.
     let hcl = format!(
-        "daemon {{ workspace = {WORKSPACE:?} }}\nmigration \"orders\" {{\n{}  cutover {{\n    max_lag = \"30s\"\n    window = \"48h\"\n  }}\n}}\n",
+        "daemon {{ workspace = {WORKSPACE:?} }}\nmigration \"orders\" {{\n{}  cutover {{\n    \
+         max_lag = \"30s\"\n    window = \"48h\"\n  }}\n}}\n",
         scene.sides("")
     );
     scene.terraform.write("main.hcl", &hcl).unwrap();
@@ -163,8 +195,10 @@ async fn terraforms_own_tests_run() {
     let scene = Scene::set().await.unwrap();
     scene.write("wait_for = \"ready\"", "").unwrap();
     let test = format!(
-        "run \"the_run_gets_ready\" {{\n  assert {{\n    condition = {ADDRESS}.phase == \"ready\" && {ADDRESS}.ready.value\n    error_message \
-         = \"not ready\"\n  }}\n  assert {{\n    condition = {ADDRESS}.cutover.window == \"120h\"\n    error_message = \"another window\"\n  }}\n}}\n"
+        "run \"the_run_gets_ready\" {{\n  assert {{\n    condition = {ADDRESS}.phase == \"ready\" \
+         && {ADDRESS}.ready.value\n    error_message \
+         = \"not ready\"\n  }}\n  assert {{\n    condition = {ADDRESS}.cutover.window == \
+         \"120h\"\n    error_message = \"another window\"\n  }}\n}}\n"
     );
     scene.terraform.write("main.tftest.hcl", &test).unwrap();
     let output = scene.terraform.run(["test"]).await.unwrap();
@@ -178,7 +212,8 @@ async fn no_secret_is_in_a_plan_a_state_or_a_log() {
     let mut scene = Scene::with_users().await.unwrap();
     let login = "    username = \"migrator\"\n    password = { env = \"THE_PASSWORD\" }\n";
     let module = format!(
-        "{}resource \"cutover_migration\" \"orders\" {{\n  name = \"orders\"\n  wait_for = \"ready\"\n{}}}\n",
+        "{}resource \"cutover_migration\" \"orders\" {{\n  name = \"orders\"\n  wait_for = \
+         \"ready\"\n{}}}\n",
         provider(&scene.daemon.endpoint()),
         scene.sides(login)
     );
@@ -192,9 +227,15 @@ async fn no_secret_is_in_a_plan_a_state_or_a_log() {
     says(&applied, "the daemon has taken the change");
     scene.terraform.set("TF_LOG", "");
     let shown = scene.terraform.succeed(["show", "-json", "saved.tfplan"]).await.unwrap();
-    let state = std::fs::read_to_string(scene.terraform.folder().join("terraform.tfstate")).unwrap();
-    assert!(state.contains("THE_PASSWORD") && shown.stdout.contains("THE_PASSWORD"), "the reference is there");
-    for text in [planned.to_string(), applied.to_string(), shown.to_string(), state, scene.daemon.log()] {
+    let state =
+        std::fs::read_to_string(scene.terraform.folder().join("terraform.tfstate")).unwrap();
+    assert!(
+        state.contains("THE_PASSWORD") && shown.stdout.contains("THE_PASSWORD"),
+        "the reference is there"
+    );
+    for text in
+        [planned.to_string(), applied.to_string(), shown.to_string(), state, scene.daemon.log()]
+    {
         assert!(!text.contains(PASSWORD), "the password is in what was written");
     }
 }
@@ -205,13 +246,16 @@ async fn a_write_only_password_goes_to_the_daemon_and_nowhere_else() {
     let module = |login: &str| {
         let login = format!("    username = \"migrator\"\n{login}");
         format!(
-            "{}variable \"password\" {{\n  type = string\n  ephemeral = true\n}}\nresource \"cutover_migration\" \"orders\" {{\n  name = \
+            "{}variable \"password\" {{\n  type = string\n  ephemeral = true\n}}\nresource \
+             \"cutover_migration\" \"orders\" {{\n  name = \
              \"orders\"\n  wait_for = \"ready\"\n{}}}\n",
             provider(&scene.daemon.endpoint()),
             scene.sides(&login)
         )
     };
-    let given = |version: u32| module(&format!("    password_wo = var.password\n    password_wo_version = {version}\n"));
+    let given = |version: u32| {
+        module(&format!("    password_wo = var.password\n    password_wo_version = {version}\n"))
+    };
     let (without, first, second) = (module("    password_wo = var.password\n"), given(1), given(2));
 
     scene.terraform.write("main.tf", &without).unwrap();
@@ -226,7 +270,11 @@ async fn a_write_only_password_goes_to_the_daemon_and_nowhere_else() {
     ends(&planned, 1);
     says(&planned, "[CUT0014]");
     let secrets = scene.daemon.state_folder().join("secrets");
-    assert_eq!(std::fs::read_dir(&secrets).unwrap().count(), 0, "what was tried out is left behind");
+    assert_eq!(
+        std::fs::read_dir(&secrets).unwrap().count(),
+        0,
+        "what was tried out is left behind"
+    );
 
     scene.terraform.set("TF_VAR_password", PASSWORD);
     scene.terraform.set("TF_LOG", "trace");
@@ -235,9 +283,15 @@ async fn a_write_only_password_goes_to_the_daemon_and_nowhere_else() {
     scene.terraform.set("TF_LOG", "");
     ends(&scene.terraform.plan().await.unwrap(), 0);
     let attributes = scene.terraform.attributes(ADDRESS).await.unwrap();
-    assert_eq!((&attributes["phase"], &attributes["source"]["password_wo"]), (&json!("ready"), &json!(null)), "{attributes:#}");
-    let kept = |version: u32| secrets.join(WORKSPACE).join("orders").join(format!("source-{version}"));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(kept(1)).unwrap().permissions());
+    assert_eq!(
+        (&attributes["phase"], &attributes["source"]["password_wo"]),
+        (&json!("ready"), &json!(null)),
+        "{attributes:#}"
+    );
+    let kept =
+        |version: u32| secrets.join(WORKSPACE).join("orders").join(format!("source-{version}"));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(kept(1)).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
 
     // A new version changes the run in place.
@@ -255,7 +309,8 @@ async fn a_write_only_password_goes_to_the_daemon_and_nowhere_else() {
     // Its socket is there a moment before; it answers when that is done.
     ends(&scene.terraform.plan().await.unwrap(), 0);
     assert!(kept(2).exists() && !kept(1).exists());
-    let state = std::fs::read_to_string(scene.terraform.folder().join("terraform.tfstate")).unwrap();
+    let state =
+        std::fs::read_to_string(scene.terraform.folder().join("terraform.tfstate")).unwrap();
     for text in [applied.to_string(), planned.to_string(), state, scene.daemon.log()] {
         assert!(!text.contains(PASSWORD), "the password is in what was written");
     }

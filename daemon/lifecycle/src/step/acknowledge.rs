@@ -9,7 +9,12 @@ use crate::state::{Cutover, DrainStage, State};
 use crate::token::Token;
 
 impl Walk<'_> {
-    pub(super) fn acknowledge(&mut self, token: Token, actor: Actor, event: &'static str) -> Result<(), Refusal> {
+    pub(super) fn acknowledge(
+        &mut self,
+        token: Token,
+        actor: Actor,
+        event: &'static str,
+    ) -> Result<(), Refusal> {
         // The token of the cutover that is on its way, or was: said again, and nothing changes.
         if self.run.state.cutover().is_some_and(|cutover| cutover.token == token) {
             return Ok(());
@@ -49,13 +54,21 @@ impl Walk<'_> {
         self.go(State::Draining { cutover, stage }, "the cutover was acknowledged", Some(actor));
     }
 
-    /// Stops the source's writes, or watches for their stop: everything that comes before has been checked.
+    /// Stops the source's writes, or watches for their stop: everything that comes before has been
+    /// checked.
     pub(super) fn stop_writes(&mut self) {
-        let State::Draining { cutover, stage: DrainStage::Preparing { .. } } = &self.run.state else { return };
+        let State::Draining { cutover, stage: DrainStage::Preparing { .. } } = &self.run.state
+        else {
+            return;
+        };
         let cutover = cutover.clone();
         let (stage, message) = match cutover.mode {
-            SourceWrites::Block => (DrainStage::Blocking { since: self.now }, "blocking the source's writes"),
-            SourceWrites::Observe => (DrainStage::Watching, "waiting for the source's writes to stop"),
+            SourceWrites::Block => {
+                (DrainStage::Blocking { since: self.now }, "blocking the source's writes")
+            }
+            SourceWrites::Observe => {
+                (DrainStage::Watching, "waiting for the source's writes to stop")
+            }
         };
         self.run.state = State::Draining { cutover, stage };
         self.note(EntryKind::Step, message, None);

@@ -7,13 +7,15 @@ use schemas::spec::{SourceAfter, SourceWrites};
 
 use super::Walk;
 use crate::effect::Effect;
+use crate::readiness::Vitals;
 use crate::state::{AfterUndo, Attempt, Doing, DrainStage, FinalStage, Resting, State};
-use crate::vitals::Vitals;
 
 impl Walk<'_> {
     pub(super) fn cutover_preparing(&mut self, what: String, waits: bool) {
         // From an attempt that was given up: another one tells of its own.
-        let State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } } = &self.run.state else {
+        let State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } } =
+            &self.run.state
+        else {
             return;
         };
         // One wait after the other is one wait.
@@ -22,24 +24,29 @@ impl Walk<'_> {
         let waiting_since = waits.then(|| so_far.unwrap_or(self.now));
         let doing = Some(Doing { what: what.clone(), waiting_since, failing_since });
         let cutover = cutover.clone();
-        self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } };
+        self.run.state =
+            State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } };
         self.note(EntryKind::Step, format!("before the source is blocked: {what}"), None);
     }
 
-    /// Begins the checks before a cutover again, after a fault that may pass; gives up what has failed again and again for as long as
-    /// a wait may take.
+    /// Begins the checks before a cutover again, after a fault that may pass; gives up what has
+    /// failed again and again for as long as a wait may take.
     pub(super) fn check_again(&mut self, fault: Fault) {
-        let State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } } = &self.run.state else {
+        let State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } } =
+            &self.run.state
+        else {
             return;
         };
-        let failing_since = doing.as_ref().and_then(|doing| doing.failing_since).unwrap_or(self.now);
+        let failing_since =
+            doing.as_ref().and_then(|doing| doing.failing_since).unwrap_or(self.now);
         if self.now >= failing_since.plus(self.run.settings.max_downtime.get()) {
             return self.give_up(fault, AfterUndo::Ready);
         }
         let what = format!("the checks begin again after an error: {}", fault.message);
         let doing = Some(Doing { what, waiting_since: None, failing_since: Some(failing_since) });
         let cutover = cutover.clone();
-        self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } };
+        self.run.state =
+            State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } };
         self.trouble(fault);
         self.again = true;
     }
@@ -50,7 +57,10 @@ impl Walk<'_> {
         }
         let State::Draining { cutover, .. } = &self.run.state else { return };
         let cutover = cutover.clone();
-        self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: Some(self.now), doing: None } };
+        self.run.state = State::Draining {
+            cutover,
+            stage: DrainStage::Preparing { prepared_at: Some(self.now), doing: None },
+        };
         self.recovered();
         self.note(EntryKind::Step, "the checks before the cutover have passed", None);
         self.look_at_vitals();
@@ -60,7 +70,10 @@ impl Walk<'_> {
         if !self.awaits(&Effect::BlockSource { attempt }) {
             return;
         }
-        let State::Draining { cutover, stage: DrainStage::Blocking { since } } = &self.run.state else { return };
+        let State::Draining { cutover, stage: DrainStage::Blocking { since } } = &self.run.state
+        else {
+            return;
+        };
         let stage = DrainStage::Applying { since: *since };
         self.run.state = State::Draining { cutover: cutover.clone(), stage };
         self.recovered();
@@ -82,12 +95,21 @@ impl Walk<'_> {
         if !self.awaits(&Effect::Drain { attempt }) {
             return;
         }
-        let State::Draining { cutover, stage: DrainStage::Applying { since } } = &self.run.state else { return };
+        let State::Draining { cutover, stage: DrainStage::Applying { since } } = &self.run.state
+        else {
+            return;
+        };
         let (cutover, down_since) = (cutover.clone(), *since);
         let fenced = cutover.mode == SourceWrites::Block;
         self.recovered();
         self.go(
-            State::Finalizing { cutover, final_time, down_since, fenced, stage: FinalStage::Restoring },
+            State::Finalizing {
+                cutover,
+                final_time,
+                down_since,
+                fenced,
+                stage: FinalStage::Restoring,
+            },
             format!("everything through {final_time} is applied"),
             None,
         );
@@ -106,7 +128,10 @@ impl Walk<'_> {
         }
         let State::Finalizing { down_since, .. } = &self.run.state else { return };
         let downtime = self.now.since(*down_since);
-        let message = format!("the destination is writable, {:.1} s after writers were kept out", downtime.as_secs_f64());
+        let message = format!(
+            "the destination is writable, {:.1} s after writers were kept out",
+            downtime.as_secs_f64()
+        );
         self.finalize(FinalStage::Cleaning { writable_at: self.now }, &message);
     }
 
@@ -122,13 +147,20 @@ impl Walk<'_> {
             return;
         }
         match &self.run.state {
-            State::Finalizing { cutover, final_time, down_since, fenced, stage: FinalStage::Cleaning { writable_at } } => {
+            State::Finalizing {
+                cutover,
+                final_time,
+                down_since,
+                fenced,
+                stage: FinalStage::Cleaning { writable_at },
+            } => {
                 // The order of the duties was not kept: the source comes first.
                 if *fenced && self.run.settings.source_after == SourceAfter::Open {
                     self.again = true;
                     return;
                 }
-                let downtime_ms = u64::try_from(writable_at.since(*down_since).as_millis()).unwrap_or(u64::MAX);
+                let downtime_ms =
+                    u64::try_from(writable_at.since(*down_since).as_millis()).unwrap_or(u64::MAX);
                 let state = State::Completed {
                     cutover: cutover.clone(),
                     final_time: *final_time,
@@ -136,7 +168,8 @@ impl Walk<'_> {
                     downtime_ms,
                     fenced: *fenced,
                 };
-                let source = if *fenced { "the source stays blocked" } else { "the source takes writes" };
+                let source =
+                    if *fenced { "the source stays blocked" } else { "the source takes writes" };
                 self.recovered();
                 self.go(state, format!("cut over; {source}"), None);
             }
@@ -145,7 +178,10 @@ impl Walk<'_> {
                 self.recovered();
                 self.note(EntryKind::Step, "the destination is given back with its data", None);
             }
-            State::Finalizing { stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening, .. }
+            State::Finalizing {
+                stage: FinalStage::Restoring | FinalStage::Returning | FinalStage::Opening,
+                ..
+            }
             | State::Validating { .. }
             | State::Copying { .. }
             | State::CatchingUp { .. }
@@ -177,7 +213,10 @@ impl Walk<'_> {
             }
             State::Draining {
                 stage:
-                    DrainStage::Preparing { .. } | DrainStage::Blocking { .. } | DrainStage::Watching | DrainStage::Applying { .. },
+                    DrainStage::Preparing { .. }
+                    | DrainStage::Blocking { .. }
+                    | DrainStage::Watching
+                    | DrainStage::Applying { .. },
                 ..
             }
             | State::Validating { .. }
@@ -202,7 +241,8 @@ impl Walk<'_> {
         );
     }
 
-    /// Gives the cutover up; the source's block, where it may be up, comes down before anything else.
+    /// Gives the cutover up; the source's block, where it may be up, comes down before anything
+    /// else.
     pub(super) fn give_up(&mut self, fault: Fault, then: AfterUndo) {
         let may_be_fenced = self.run.state.may_fence();
         let State::Draining { cutover, stage } = &mut self.run.state else { return };
@@ -212,7 +252,8 @@ impl Walk<'_> {
         if may_be_fenced {
             let cutover = cutover.clone();
             let message = format!("giving the cutover up: {fault}");
-            self.run.state = State::Draining { cutover, stage: DrainStage::Undoing { fault, then } };
+            self.run.state =
+                State::Draining { cutover, stage: DrainStage::Undoing { fault, then } };
             self.note(EntryKind::Fault, message, None);
         } else {
             self.land(fault, then);
@@ -228,7 +269,11 @@ impl Walk<'_> {
             }
             AfterUndo::Failed => {
                 self.run.aborted = Some(fault.clone());
-                self.go(State::Failed { from: Resting::CatchingUp { indexes_built: true }, fault }, message, None);
+                self.go(
+                    State::Failed { from: Resting::CatchingUp { indexes_built: true }, fault },
+                    message,
+                    None,
+                );
             }
         }
     }

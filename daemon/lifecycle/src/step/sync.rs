@@ -12,16 +12,26 @@ use crate::state::{AfterUndo, DrainStage, State, Validation};
 
 impl Walk<'_> {
     pub(super) fn earlier_retired(&mut self, run: &RunId) {
-        let Some(earlier) = self.run.earlier.iter_mut().find(|earlier| earlier.id == *run && !earlier.retired) else { return };
+        let Some(earlier) =
+            self.run.earlier.iter_mut().find(|earlier| earlier.id == *run && !earlier.retired)
+        else {
+            return;
+        };
         earlier.retired = true;
         earlier.fenced = false;
         self.recovered();
-        self.note(EntryKind::Step, format!("run {run} has stopped and gave back what it held"), None);
+        self.note(
+            EntryKind::Step,
+            format!("run {run} has stopped and gave back what it held"),
+            None,
+        );
     }
 
     pub(super) fn validated(&mut self) {
         // Its checks count only once nothing of an earlier run works any more.
-        if !self.awaits(&Effect::Validate) || self.run.earlier.iter().any(|earlier| !earlier.retired) {
+        if !self.awaits(&Effect::Validate)
+            || self.run.earlier.iter().any(|earlier| !earlier.retired)
+        {
             return;
         }
         self.recovered();
@@ -33,7 +43,10 @@ impl Walk<'_> {
             let state = State::Validating { stage: Validation::DroppingEarlier };
             self.go(
                 state,
-                format!("the live checks have passed; dropping {} created by earlier runs", collections(replaced.len())),
+                format!(
+                    "the live checks have passed; dropping {} created by earlier runs",
+                    collections(replaced.len())
+                ),
                 None,
             );
         }
@@ -53,7 +66,11 @@ impl Walk<'_> {
             return;
         }
         self.recovered();
-        self.go(State::Copying { indexes_built: false }, "the destination's data in scope is dropped; the copy begins", None);
+        self.go(
+            State::Copying { indexes_built: false },
+            "the destination's data in scope is dropped; the copy begins",
+            None,
+        );
     }
 
     fn drop_or_copy(&mut self, so_far: &str) {
@@ -61,7 +78,11 @@ impl Walk<'_> {
             let state = State::Validating { stage: Validation::DroppingExisting };
             self.go(state, format!("{so_far}; dropping the destination's data in scope"), None);
         } else {
-            self.go(State::Copying { indexes_built: false }, format!("{so_far}; the copy begins"), None);
+            self.go(
+                State::Copying { indexes_built: false },
+                format!("{so_far}; the copy begins"),
+                None,
+            );
         }
     }
 
@@ -128,7 +149,10 @@ impl Walk<'_> {
 
     pub(super) fn health(&mut self, lag: Option<Duration>, caught_up: bool, blockers: Vec<String>) {
         match &self.run.state {
-            State::Copying { .. } | State::CatchingUp { .. } | State::Ready | State::Draining { .. } => {
+            State::Copying { .. }
+            | State::CatchingUp { .. }
+            | State::Ready
+            | State::Draining { .. } => {
                 let vitals = &mut self.run.vitals;
                 vitals.heard_at = Some(self.now);
                 vitals.lag = lag;
@@ -153,16 +177,20 @@ impl Walk<'_> {
 
     pub(super) fn sync_failed(&mut self, fault: Fault) {
         match &self.run.state {
-            State::Copying { .. } | State::CatchingUp { .. } | State::Ready => self.sync_stopped_by(fault),
+            State::Copying { .. } | State::CatchingUp { .. } | State::Ready => {
+                self.sync_stopped_by(fault)
+            }
             State::Draining { stage, .. } => {
-                self.run.vitals = crate::vitals::Vitals::default();
+                self.run.vitals = crate::readiness::Vitals::default();
                 match stage {
                     // Nothing is blocked yet: what was acknowledged does not hold any more.
                     DrainStage::Preparing { .. } => {
                         self.give_up(fault.clone(), AfterUndo::Ready);
                         self.sync_stopped_by(fault);
                     }
-                    DrainStage::Blocking { .. } | DrainStage::Watching | DrainStage::Applying { .. } => {
+                    DrainStage::Blocking { .. }
+                    | DrainStage::Watching
+                    | DrainStage::Applying { .. } => {
                         if fault.retryable {
                             self.trouble(fault);
                             self.again = true;
@@ -172,8 +200,10 @@ impl Walk<'_> {
                     }
                     DrainStage::Undoing { .. } => {
                         if !fault.retryable
-                            && let State::Draining { stage: DrainStage::Undoing { then, fault: reason }, .. } =
-                                &mut self.run.state
+                            && let State::Draining {
+                                stage: DrainStage::Undoing { then, fault: reason },
+                                ..
+                            } = &mut self.run.state
                         {
                             *then = AfterUndo::Failed;
                             *reason = fault;
@@ -194,10 +224,14 @@ impl Walk<'_> {
     /// Deals with an error that has stopped the sync, or the checks before it.
     fn sync_stopped_by(&mut self, fault: Fault) {
         let Some(from) = self.run.state.resting() else { return };
-        self.run.vitals = crate::vitals::Vitals::default();
+        self.run.vitals = crate::readiness::Vitals::default();
         if fault.retryable {
             if matches!(self.run.state, State::Ready) {
-                self.go(State::CatchingUp { indexes_built: true }, format!("not ready any more: {fault}"), None);
+                self.go(
+                    State::CatchingUp { indexes_built: true },
+                    format!("not ready any more: {fault}"),
+                    None,
+                );
             }
             self.trouble(fault);
             self.again = true;
@@ -220,7 +254,8 @@ impl Walk<'_> {
         } else {
             let fault = Fault::new(
                 FaultCode::ResumePointLost,
-                "the source's oplog no longer holds the point at which the run stood when its window closed",
+                "the source's oplog no longer holds the point at which the run stood when its \
+                 window closed",
             );
             let message = fault.to_string();
             self.go(State::Failed { from, fault }, message, None);
@@ -249,14 +284,20 @@ impl Walk<'_> {
             return;
         }
         match &self.run.state {
-            State::Validating { .. } | State::Copying { .. } | State::CatchingUp { .. } | State::Ready => {
-                self.sync_stopped_by(fault)
-            }
+            State::Validating { .. }
+            | State::Copying { .. }
+            | State::CatchingUp { .. }
+            | State::Ready => self.sync_stopped_by(fault),
             State::Draining { stage, .. } => match stage {
-                // Nothing is blocked, and what the checks met may pass within the bound of their waits.
-                DrainStage::Preparing { .. } if fault.code == FaultCode::Unreachable => self.check_again(fault),
+                // Nothing is blocked, and what the checks met may pass within the bound of their
+                // waits.
+                DrainStage::Preparing { .. } if fault.code == FaultCode::Unreachable => {
+                    self.check_again(fault)
+                }
                 DrainStage::Preparing { .. } => self.give_up(fault, AfterUndo::Ready),
-                DrainStage::Blocking { .. } | DrainStage::Watching | DrainStage::Applying { .. } => {
+                DrainStage::Blocking { .. }
+                | DrainStage::Watching
+                | DrainStage::Applying { .. } => {
                     if fault.retryable {
                         self.trouble(fault);
                         self.again = true;

@@ -13,15 +13,19 @@ use schemas::time::{Length, UtcTime};
 
 use super::{Now, Step, step};
 use crate::{
-    Attempt, By, Effect, EffectKind, Event, Guard, Opened, Refusal, Run, Settings, State, Token, begin, duties, succeed,
+    Attempt, By, Effect, EffectKind, Event, Guard, Opened, Refusal, Run, Settings, State, Token,
+    begin, duties, succeed,
 };
 
 const SPEC: &str = r#"{"name":"orders","generation":1,"paused":false,
     "source":{"uri":"mongodb://a:1","username":null,"password":null,"tls":null},
-    "destination":{"uri":"mongodb://b:1","username":null,"password":null,"tls":null,"existing_data":"refuse","block_writes":null},
+    "destination":{"uri":"mongodb://b:1","username":null,"password":null,"tls":null,
+    "existing_data":"refuse","block_writes":null},
     "namespaces":{"include":[],"exclude":[],"include_users":false},
-    "copy":{"parallelism":null,"indexes":"after_copy","rate_limit":null},"sharding":null,"verify":{"mode":"full"},
-    "cutover":{"window":"120h","extensions":0,"max_lag":"10s","max_downtime":"5m","source_writes":"block",
+    "copy":{"parallelism":null,"indexes":"after_copy","rate_limit":null}, "sharding":null,
+    "verify":{"mode":"full"},
+    "cutover":{"window":"120h","extensions":0,"max_lag":"10s","max_downtime":"5m",
+    "source_writes":"block",
     "source_after":"blocked","acknowledge":null}}"#;
 
 fn spec() -> MigrationSpec {
@@ -40,7 +44,14 @@ const FINAL_TIME: ClusterTime = ClusterTime { t: 9, i: 2 };
 impl Life {
     fn of(spec: &MigrationSpec) -> Self {
         let now = 1_000_000;
-        Self { run: begin(RunId::new(&spec.name, spec.generation, 1), spec, Now { utc: UtcTime::from_millis(now) }), now }
+        Self {
+            run: begin(
+                RunId::new(&spec.name, spec.generation, 1),
+                spec,
+                Now { utc: UtcTime::from_millis(now) },
+            ),
+            now,
+        }
     }
 
     fn new() -> Self {
@@ -118,7 +129,11 @@ impl Life {
     }
 
     fn healthy(&mut self) -> Step {
-        self.feed(Event::Health { lag: Some(Duration::from_millis(300)), caught_up: true, blockers: Vec::new() })
+        self.feed(Event::Health {
+            lag: Some(Duration::from_millis(300)),
+            caught_up: true,
+            blockers: Vec::new(),
+        })
     }
 
     fn acknowledge(&mut self) -> Result<Step, Refusal> {
@@ -132,7 +147,12 @@ impl Life {
 }
 
 fn ada() -> Actor {
-    Actor { uid: Some(7), certificate: None, name: Some("ada".to_owned()), revision: Some("abc".to_owned()) }
+    Actor {
+        uid: Some(7),
+        certificate: None,
+        name: Some("ada".to_owned()),
+        revision: Some("abc".to_owned()),
+    }
 }
 
 fn passing() -> Fault {
@@ -176,7 +196,11 @@ fn readiness_needs_the_copy_the_indexes_and_a_lag_that_settles() {
     life.feed(Event::IndexesBuilt);
     life.healthy();
     life.wait(1_000);
-    life.feed(Event::Health { lag: Some(Duration::from_secs(10)), caught_up: true, blockers: Vec::new() });
+    life.feed(Event::Health {
+        lag: Some(Duration::from_secs(10)),
+        caught_up: true,
+        blockers: Vec::new(),
+    });
     life.wait(1_500);
     life.healthy();
     assert_eq!(life.run.phase(), Phase::CatchingUp, "the lag was at its bound in between");
@@ -197,20 +221,34 @@ fn each_thing_that_readiness_lacks_is_named() {
     run.vitals.blockers = vec!["3 mismatches are open".to_owned()];
     assert_eq!(
         run.unready_reasons(at),
-        ["changes from the time of the copy are still being applied", "lag 41.2 s is over max_lag 10 s", "3 mismatches are open"]
+        [
+            "changes from the time of the copy are still being applied",
+            "lag 41.2 s is over max_lag 10 s",
+            "3 mismatches are open"
+        ]
     );
     run.vitals.lag = None;
     assert!(run.unready_reasons(at)[1].contains("not known"));
-    assert!(run.unready_reasons(at.plus(Duration::from_secs(6)))[0].contains("not reported for 6 s"));
+    assert!(
+        run.unready_reasons(at.plus(Duration::from_secs(6)))[0].contains("not reported for 6 s")
+    );
 }
 
 #[test]
 fn a_hiccup_keeps_the_token_but_nothing_is_acknowledged_in_it() {
     let mut life = Life::ready();
     let token = life.run.offered_token();
-    life.feed(Event::Health { lag: Some(Duration::from_secs(11)), caught_up: true, blockers: Vec::new() });
+    life.feed(Event::Health {
+        lag: Some(Duration::from_secs(11)),
+        caught_up: true,
+        blockers: Vec::new(),
+    });
     assert_eq!(life.run.offered_token(), token);
-    assert_eq!(life.run.shown_phase(UtcTime::from_millis(life.now)), Phase::CatchingUp, "what is shown as ready is ready");
+    assert_eq!(
+        life.run.shown_phase(UtcTime::from_millis(life.now)),
+        Phase::CatchingUp,
+        "what is shown as ready is ready"
+    );
     assert!(matches!(life.acknowledge().expect_err("not now").guard, Guard::NotReady(_)));
     life.wait(1_000);
     life.healthy();
@@ -240,9 +278,18 @@ fn a_run_that_falls_behind_or_silent_keeps_its_window() {
 #[test]
 fn only_the_runs_own_unused_token_cuts_over() {
     let mut life = Life::ready();
-    let other = Token::derive(&RunId::new(&spec().name, Generation(1), 2), &life.run.digest, life.run.attempt);
-    let refused = life.try_feed(Event::Acknowledge { token: other, actor: ada() }).expect_err("another run's");
-    assert_eq!((refused.guard.clone(), refused.fault().code), (Guard::WrongToken, FaultCode::WrongToken));
+    let other = Token::derive(
+        &RunId::new(&spec().name, Generation(1), 2),
+        &life.run.digest,
+        life.run.attempt,
+    );
+    let refused = life
+        .try_feed(Event::Acknowledge { token: other, actor: ada() })
+        .expect_err("another run's");
+    assert_eq!(
+        (refused.guard.clone(), refused.fault().code),
+        (Guard::WrongToken, FaultCode::WrongToken)
+    );
     assert_eq!((refused.phase, refused.event), (Phase::Ready, "acknowledge"));
 
     let mut early = Life::catching_up(&spec());
@@ -251,16 +298,30 @@ fn only_the_runs_own_unused_token_cuts_over() {
 
     let token = life.run.next_token();
     let step = life.acknowledge().expect("ready");
-    assert_eq!(step.orders, Some(vec![Effect::StartSync, Effect::PrepareCutover { attempt: BLOCK }]));
+    assert_eq!(
+        step.orders,
+        Some(vec![Effect::StartSync, Effect::PrepareCutover { attempt: BLOCK }])
+    );
     assert_eq!(step.notes[0].actor, Some(ada()));
     // Said again while it is on its way: no change, and no error.
-    assert_eq!(life.try_feed(Event::Acknowledge { token: token.clone(), actor: ada() }).expect("known").notes, []);
+    assert_eq!(
+        life.try_feed(Event::Acknowledge { token: token.clone(), actor: ada() })
+            .expect("known")
+            .notes,
+        []
+    );
     // Given up, and said once more: of no use.
-    life.feed(Event::EffectFailed { effect: Effect::PrepareCutover { attempt: BLOCK }, fault: lasting() });
+    life.feed(Event::EffectFailed {
+        effect: Effect::PrepareCutover { attempt: BLOCK },
+        fault: lasting(),
+    });
     assert_eq!(life.run.phase(), Phase::Ready);
     assert_eq!(life.run.aborted, Some(lasting()));
     let refused = life.try_feed(Event::Acknowledge { token, actor: ada() }).expect_err("used");
-    assert_eq!((refused.guard.clone(), refused.fault().code), (Guard::UsedToken, FaultCode::WrongToken));
+    assert_eq!(
+        (refused.guard.clone(), refused.fault().code),
+        (Guard::UsedToken, FaultCode::WrongToken)
+    );
     life.acknowledge().expect("the next token");
 }
 
@@ -278,7 +339,8 @@ fn a_changed_spec_changes_the_token() {
         actor: ada(),
     };
     life.feed(declare(&spec));
-    let refused = life.try_feed(Event::Acknowledge { token, actor: ada() }).expect_err("another spec's");
+    let refused =
+        life.try_feed(Event::Acknowledge { token, actor: ada() }).expect_err("another spec's");
     assert_eq!(refused.guard, Guard::WrongToken);
 }
 
@@ -307,7 +369,11 @@ fn a_cutover_goes_its_way_to_the_end() {
     life.wait(60_000);
     life.feed(Event::CleanedUp);
     assert_eq!((life.run.phase(), life.due()), (Phase::Completed, vec![]));
-    assert_eq!(life.run.state.downtime(), Some(Duration::from_millis(1_500)), "the clean-up is no downtime");
+    assert_eq!(
+        life.run.state.downtime(),
+        Some(Duration::from_millis(1_500)),
+        "the clean-up is no downtime"
+    );
     assert!(life.run.state.may_fence());
 }
 
@@ -336,16 +402,26 @@ fn max_downtime_counts_from_the_block_also_while_the_daemon_is_down() {
         let mut life = Life::applying();
         life.wait(300_000);
         let step = life.feed(if down { Event::DaemonStarted } else { Event::Tick });
-        assert_eq!(step.orders, Some(vec![Effect::UnblockSource { attempt: BLOCK }]), "nothing comes before it");
+        assert_eq!(
+            step.orders,
+            Some(vec![Effect::UnblockSource { attempt: BLOCK }]),
+            "nothing comes before it"
+        );
         assert_eq!(life.run.phase(), Phase::Draining);
         // The drain's own end, too late.
         life.feed(Event::Drained { attempt: BLOCK, final_time: FINAL_TIME });
         assert_eq!(life.run.phase(), Phase::Draining);
-        life.feed(Event::EffectFailed { effect: Effect::UnblockSource { attempt: BLOCK }, fault: lasting() });
+        life.feed(Event::EffectFailed {
+            effect: Effect::UnblockSource { attempt: BLOCK },
+            fault: lasting(),
+        });
         assert_eq!(life.due(), [EffectKind::UnblockSource], "tried until it works");
         life.feed(Event::SourceUnblocked { attempt: BLOCK });
         assert_eq!(life.run.phase(), Phase::Ready);
-        assert_eq!(life.run.aborted.as_ref().map(|fault| fault.code), Some(FaultCode::MaxDowntimeExceeded));
+        assert_eq!(
+            life.run.aborted.as_ref().map(|fault| fault.code),
+            Some(FaultCode::MaxDowntimeExceeded)
+        );
         assert!(!life.run.state.may_fence());
     }
 }
@@ -377,8 +453,12 @@ fn what_waits_before_the_block_is_bounded_and_told() {
     assert_eq!(life.run.phase(), Phase::Ready, "nothing was blocked");
     let aborted = life.run.aborted.clone().expect("a reason");
     assert_eq!(aborted.code, FaultCode::NotReady);
-    assert!(aborted.message.contains("after 5m") && aborted.message.contains("70000 are left"), "{aborted}");
-    // A word of the attempt that was given up is nothing to the next one, which has not blocked either.
+    assert!(
+        aborted.message.contains("after 5m") && aborted.message.contains("70000 are left"),
+        "{aborted}"
+    );
+    // A word of the attempt that was given up is nothing to the next one, which has not blocked
+    // either.
     life.feed(preparing("late", true));
     assert_eq!(life.run.phase(), Phase::Ready);
 }
@@ -388,7 +468,10 @@ fn checks_before_the_block_that_meet_an_outage_begin_again_within_the_bound() {
     let mut life = Life::ready();
     life.acknowledge().expect("ready");
     let outage = || Fault::new(FaultCode::Unreachable, "connection reset by peer");
-    let failed = || Event::EffectFailed { effect: Effect::PrepareCutover { attempt: BLOCK }, fault: outage() };
+    let failed = || Event::EffectFailed {
+        effect: Effect::PrepareCutover { attempt: BLOCK },
+        fault: outage(),
+    };
     life.feed(failed());
     assert_eq!(life.run.phase(), Phase::Draining, "nothing is blocked, and it may pass");
     assert!(life.due().contains(&EffectKind::PrepareCutover), "{:?}", life.due());
@@ -500,11 +583,20 @@ fn what_finalizing_cannot_end_goes_back_to_the_source() {
     // Nothing opens the other side from here on, whatever ends late.
     assert_eq!(life.open(Opened::Destination), Err(Guard::SourceOpened));
     life.feed(Event::SettingsRestored);
-    life.feed(Event::EffectFailed { effect: Effect::UnblockSource { attempt: BLOCK }, fault: lasting() });
-    assert_eq!(life.feed(Event::DaemonStarted).orders, Some(vec![Effect::UnblockSource { attempt: BLOCK }]));
+    life.feed(Event::EffectFailed {
+        effect: Effect::UnblockSource { attempt: BLOCK },
+        fault: lasting(),
+    });
+    assert_eq!(
+        life.feed(Event::DaemonStarted).orders,
+        Some(vec![Effect::UnblockSource { attempt: BLOCK }])
+    );
     life.feed(Event::SourceUnblocked { attempt: BLOCK });
     assert!(life.run.cancelled_by_hand && !life.run.state.may_fence());
-    assert_eq!(life.due(), [EffectKind::StopSync, EffectKind::FreeDestination, EffectKind::CleanUp]);
+    assert_eq!(
+        life.due(),
+        [EffectKind::StopSync, EffectKind::FreeDestination, EffectKind::CleanUp]
+    );
     // A source that was only watched takes writes already.
     let mut life = Life::finalizing(SourceWrites::Observe);
     life.open(Opened::Source).expect("the destination was never opened");
@@ -516,7 +608,10 @@ fn what_finalizing_cannot_end_goes_on_with_the_destination() {
     let mut life = Life::finalizing(SourceWrites::Block);
     let step = life.open(Opened::Destination).expect("nothing is opened yet");
     assert!(step.notes[0].message.contains(&lasting().message), "{:?}", step.notes);
-    assert_eq!((life.due(), &life.run.trouble), (vec![EffectKind::StopSync, EffectKind::OpenDestination], &None));
+    assert_eq!(
+        (life.due(), &life.run.trouble),
+        (vec![EffectKind::StopSync, EffectKind::OpenDestination], &None)
+    );
     assert_eq!(life.open(Opened::Source), Err(Guard::DestinationOpened));
     life.feed(Event::DestinationOpened);
     assert_eq!(life.open(Opened::Source), Err(Guard::DestinationOpened));
@@ -550,7 +645,10 @@ fn the_source_is_given_back_as_declared() {
     assert!(!step.forget);
     assert_eq!(life.due(), [EffectKind::UnblockSource]);
     // A restart in between asks for it again.
-    assert_eq!(life.feed(Event::DaemonStarted).orders, Some(vec![Effect::UnblockSource { attempt: BLOCK }]));
+    assert_eq!(
+        life.feed(Event::DaemonStarted).orders,
+        Some(vec![Effect::UnblockSource { attempt: BLOCK }])
+    );
     assert!(life.feed(Event::SourceUnblocked { attempt: BLOCK }).forget);
 }
 
@@ -602,16 +700,26 @@ fn an_extension_after_expiry_looks_for_the_resume_point() {
         assert_eq!(life.due(), [EffectKind::StopSync, EffectKind::CheckResumePoint]);
         life.feed(Event::ResumePoint { held });
         if held {
-            assert_eq!((life.run.phase(), life.due()), (Phase::CatchingUp, vec![EffectKind::StartSync]));
+            assert_eq!(
+                (life.run.phase(), life.due()),
+                (Phase::CatchingUp, vec![EffectKind::StartSync])
+            );
         } else {
-            assert!(matches!(&life.run.state, State::Failed { fault, .. } if fault.code == FaultCode::ResumePointLost));
+            assert!(matches!(
+                &life.run.state,
+                State::Failed { fault, .. } if fault.code == FaultCode::ResumePointLost,
+            ));
         }
     }
     let mut life = Life::ready();
     life.wait(7 * day);
     life.feed(Event::Tick);
     life.feed(Event::Extend { extensions: 1, actor: ada() });
-    assert_eq!(life.due(), [EffectKind::StopSync, EffectKind::FreeDestination], "one day does not reach");
+    assert_eq!(
+        life.due(),
+        [EffectKind::StopSync, EffectKind::FreeDestination],
+        "one day does not reach"
+    );
 }
 
 #[test]
@@ -640,7 +748,10 @@ fn a_start_shows_readiness_anew_and_finishes_what_was_acknowledged() {
     let mut life = Life::ready();
     life.acknowledge().expect("ready");
     let step = life.feed(Event::DaemonStarted);
-    assert_eq!(step.orders, Some(vec![Effect::StartSync, Effect::PrepareCutover { attempt: BLOCK }]));
+    assert_eq!(
+        step.orders,
+        Some(vec![Effect::StartSync, Effect::PrepareCutover { attempt: BLOCK }])
+    );
     life.feed(Event::CutoverPrepared { attempt: BLOCK });
     assert!(!life.run.state.may_fence(), "not before the sync has shown that it follows");
     life.wait(1_000);
@@ -669,10 +780,17 @@ fn errors_that_pass_are_retried_where_the_run_stands() {
     let step = life.feed(Event::EffectFailed { effect: Effect::Validate, fault: passing() });
     assert_eq!((life.run.phase(), step.orders), (Phase::Validating, Some(vec![Effect::Validate])));
     assert_eq!(step.notes.len(), 1);
-    assert_eq!(life.feed(Event::EffectFailed { effect: Effect::Validate, fault: passing() }).notes, [], "told once");
+    assert_eq!(
+        life.feed(Event::EffectFailed { effect: Effect::Validate, fault: passing() }).notes,
+        [],
+        "told once"
+    );
     life.feed(Event::EffectFailed { effect: Effect::Validate, fault: lasting() });
     assert_eq!((life.run.phase(), life.due()), (Phase::Failed, vec![EffectKind::StopSync]));
-    assert_eq!(life.try_feed(Event::Pause { by: By::Hand, actor: ada() }).expect_err("it failed").guard, Guard::Failed);
+    assert_eq!(
+        life.try_feed(Event::Pause { by: By::Hand, actor: ada() }).expect_err("it failed").guard,
+        Guard::Failed
+    );
     life.feed(Event::Resume { by: By::Hand, actor: ada() });
     assert_eq!((life.run.phase(), life.due()), (Phase::Validating, vec![EffectKind::Validate]));
 
@@ -702,10 +820,16 @@ fn a_cancel_gives_the_destination_back_and_is_the_end() {
     let mut life = Life::ready();
     life.feed(Event::Cancel { by: By::Hand, actor: ada() });
     assert!(life.run.cancelled_by_hand);
-    assert_eq!(life.due(), [EffectKind::StopSync, EffectKind::FreeDestination, EffectKind::CleanUp]);
+    assert_eq!(
+        life.due(),
+        [EffectKind::StopSync, EffectKind::FreeDestination, EffectKind::CleanUp]
+    );
     assert!(!life.feed(Event::Forget { actor: ada() }).forget);
     assert!(life.feed(Event::CleanedUp).forget);
-    assert_eq!(life.try_feed(Event::Resume { by: By::Hand, actor: ada() }).expect_err("over").guard, Guard::Cancelled);
+    assert_eq!(
+        life.try_feed(Event::Resume { by: By::Hand, actor: ada() }).expect_err("over").guard,
+        Guard::Cancelled
+    );
 }
 
 #[test]
@@ -717,11 +841,18 @@ fn a_restarted_sync_is_stopped_first() {
     assert_eq!(life.run.phase(), Phase::CatchingUp);
     let mut copying = Life::copying();
     let step = copying.feed(Event::RestartSync { shard: shard(), actor: ada() });
-    assert!(step.orders.is_none() && copying.run.phase() == Phase::Copying, "the other shards go on");
-    assert!(step.notes.iter().any(|note| note.kind == EntryKind::ByHand && note.actor == Some(ada())));
+    assert!(
+        step.orders.is_none() && copying.run.phase() == Phase::Copying,
+        "the other shards go on"
+    );
+    assert!(
+        step.notes.iter().any(|note| note.kind == EntryKind::ByHand && note.actor == Some(ada()))
+    );
     let mut new = Life::new();
     assert_eq!(
-        new.try_feed(Event::RestartSync { shard: shard(), actor: ada() }).expect_err("nothing runs").guard,
+        new.try_feed(Event::RestartSync { shard: shard(), actor: ada() })
+            .expect_err("nothing runs")
+            .guard,
         Guard::NotSyncing
     );
 }
@@ -734,12 +865,16 @@ fn a_new_generation_takes_back_what_the_old_one_holds_and_drops_what_it_made() {
     let made = vec![Namespace::new("shop", "b"), Namespace::new("shop", "a")];
     let id = RunId::new(&next.name, next.generation, 2);
     let now = Now { utc: UtcTime::from_millis(old.now) };
-    let run = succeed(&old.run, &spec(), made.clone(), id.clone(), &next, now).expect("it has ended");
+    let run =
+        succeed(&old.run, &spec(), made.clone(), id.clone(), &next, now).expect("it has ended");
     let mut life = Life { run, now: old.now };
     assert_eq!(life.due(), [EffectKind::RetireEarlier, EffectKind::Validate]);
     life.feed(Event::Validated);
     assert_eq!(life.run.phase(), Phase::Validating, "not before the old one is retired");
-    life.feed(Event::EffectFailed { effect: Effect::RetireEarlier { run: old.run.id.clone() }, fault: lasting() });
+    life.feed(Event::EffectFailed {
+        effect: Effect::RetireEarlier { run: old.run.id.clone() },
+        fault: lasting(),
+    });
     assert_eq!(life.run.phase(), Phase::Validating, "tried until it works");
     life.feed(Event::EarlierRetired { run: old.run.id.clone() });
     life.feed(Event::Validated);
@@ -751,18 +886,39 @@ fn a_new_generation_takes_back_what_the_old_one_holds_and_drops_what_it_made() {
     let skipped = succeed(&old.run, &spec(), made, id, &next, now).expect("it has ended");
     let mut third = next.clone();
     third.generation = Generation(3);
-    let run = succeed(&skipped, &next, Vec::new(), RunId::new(&third.name, third.generation, 3), &third, now)
-        .expect("it has not begun");
+    let run = succeed(
+        &skipped,
+        &next,
+        Vec::new(),
+        RunId::new(&third.name, third.generation, 3),
+        &third,
+        now,
+    )
+    .expect("it has not begun");
     assert_eq!((run.earlier.len(), run.replaces().len()), (2, 2));
     // And another destination keeps what is there.
     let mut elsewhere = third.clone();
     elsewhere.destination.connection.uri = "mongodb://c:1".to_owned();
-    let run =
-        succeed(&skipped, &next, Vec::new(), RunId::new(&third.name, third.generation, 4), &elsewhere, now).expect("the same");
+    let run = succeed(
+        &skipped,
+        &next,
+        Vec::new(),
+        RunId::new(&third.name, third.generation, 4),
+        &elsewhere,
+        now,
+    )
+    .expect("the same");
     assert_eq!(run.replaces(), []);
 
     let cutting = Life::applying();
-    let refused = succeed(&cutting.run, &spec(), Vec::new(), RunId::new(&next.name, next.generation, 5), &next, now);
+    let refused = succeed(
+        &cutting.run,
+        &spec(),
+        Vec::new(),
+        RunId::new(&next.name, next.generation, 5),
+        &next,
+        now,
+    );
     assert_eq!(refused.expect_err("not in the midst").guard, Guard::CuttingOver);
 }
 
@@ -773,6 +929,8 @@ fn a_stored_run_comes_back_without_what_was_only_heard() {
     assert!(!read.differs_durably(&life.run));
     assert_eq!(read.vitals, crate::Vitals::default());
     let newer = life.run.to_json().replacen("\"format\":1", "\"format\":7", 1);
-    assert!(matches!(Run::from_json(&newer), Err(crate::UnreadableRun::Newer { found }) if found.0 == 7));
+    assert!(
+        matches!(Run::from_json(&newer), Err(crate::UnreadableRun::Newer { found }) if found.0 == 7)
+    );
     assert!(matches!(Run::from_json("{"), Err(crate::UnreadableRun::Malformed(_))));
 }

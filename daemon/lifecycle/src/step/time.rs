@@ -1,4 +1,5 @@
-//! What time alone does: it closes windows, ends drains that took too long, and lets reports go stale.
+//! What time alone does: it closes windows, ends drains that took too long, and lets reports go
+//! stale.
 
 use std::time::Duration;
 
@@ -8,12 +9,13 @@ use schemas::time::UtcTime;
 
 use super::Walk;
 use crate::effect::Effect;
+use crate::readiness::{UNWELL_GRACE, Vitals};
 use crate::run::Run;
 use crate::state::{AfterUndo, DrainStage, State};
-use crate::vitals::{UNWELL_GRACE, Vitals};
 
-/// How long an acknowledged cutover waits for readiness to be shown again after a restart of the daemon: a sync that resumes needs
-/// seconds. Longer than this and whoever acknowledged should look again.
+/// How long an acknowledged cutover waits for readiness to be shown again after a restart of the
+/// daemon: a sync that resumes needs seconds. Longer than this and whoever acknowledged should look
+/// again.
 const READINESS_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Run {
@@ -22,7 +24,8 @@ impl Run {
     pub fn give_up_at(&self) -> Option<UtcTime> {
         let State::Draining { cutover, stage } = &self.state else { return None };
         let since = match stage {
-            // Writers are not kept out yet. What the source's load decides need not end by itself, and is bounded all the same.
+            // Writers are not kept out yet. What the source's load decides need not end by itself,
+            // and is bounded all the same.
             DrainStage::Preparing { doing, .. } => doing.as_ref()?.waiting_since?,
             DrainStage::Blocking { since } => *since,
             DrainStage::Applying { since } => match cutover.mode {
@@ -51,14 +54,19 @@ impl Walk<'_> {
             let fault = match &self.run.state {
                 State::Draining { stage: DrainStage::Preparing { doing, .. }, .. } => {
                     let what = doing.as_ref().map_or("the checks ran", |doing| &doing.what);
-                    let message = format!("after {max_downtime} the source could not be blocked yet: {what}");
+                    let message =
+                        format!("after {max_downtime} the source could not be blocked yet: {what}");
                     Fault::new(FaultCode::NotReady, message).with_remedy(
-                        "acknowledge again when the source has less to do, or raise cutover.max_downtime, which bounds this wait too",
+                        "acknowledge again when the source has less to do, or raise \
+                         cutover.max_downtime, which bounds this wait too",
                     )
                 }
                 State::Draining { stage: DrainStage::Watching, .. } => Fault::new(
                     FaultCode::WritesContinued,
-                    format!("writes to the source had not stopped {max_downtime} after the acknowledgement"),
+                    format!(
+                        "writes to the source had not stopped {max_downtime} after the \
+                         acknowledgement"
+                    ),
                 ),
                 State::Draining { .. }
                 | State::Validating { .. }
@@ -85,14 +93,24 @@ impl Walk<'_> {
         }
         let at = self.now;
         match &self.run.state {
-            State::Validating { .. } | State::Copying { .. } | State::CatchingUp { .. } | State::Ready | State::Paused { .. } => {
-                let from = self.run.state.resting().expect("each of these states can be stopped and resumed");
-                let opened_at = self.run.opened_at.expect("a deadline that passed was derived from it");
+            State::Validating { .. }
+            | State::Copying { .. }
+            | State::CatchingUp { .. }
+            | State::Ready
+            | State::Paused { .. } => {
+                let from = self
+                    .run
+                    .state
+                    .resting()
+                    .expect("each of these states can be stopped and resumed");
+                let opened_at =
+                    self.run.opened_at.expect("a deadline that passed was derived from it");
                 self.run.trouble = None;
                 self.go(
                     State::Expired { at, freed: false, from, extended: false },
                     format!(
-                        "the cutover window, open since {opened_at}, has closed; the data stays, and an extension lets it go on while the source holds its resume point"
+                        "the cutover window, open since {opened_at}, has closed; the data stays, \
+                         and an extension lets it go on while the source holds its resume point"
                     ),
                     None,
                 );
@@ -101,7 +119,8 @@ impl Walk<'_> {
                 let state = State::Expired { at: *at, freed: *freed, from: *from, extended: false };
                 self.go(state, "the extended window has closed too", None);
             }
-            // A cutover that was acknowledged in time is carried out; one that failed or ended has no use for the window.
+            // A cutover that was acknowledged in time is carried out; one that failed or ended has
+            // no use for the window.
             State::Expired { extended: false, .. }
             | State::Draining { .. }
             | State::Finalizing { .. }
@@ -118,22 +137,35 @@ impl Walk<'_> {
         match &self.run.state {
             // Readiness is shown, not remembered.
             State::Ready => {
-                self.go(State::CatchingUp { indexes_built: true }, "the daemon has started; readiness must be shown again", None);
+                self.go(
+                    State::CatchingUp { indexes_built: true },
+                    "the daemon has started; readiness must be shown again",
+                    None,
+                );
             }
             State::Draining { cutover, stage: DrainStage::Preparing { .. } } => {
                 if self.run.is_past_deadline(self.now) {
                     // Nothing was blocked yet, and the daemon was down when the window closed.
-                    let fault = Fault::new(FaultCode::WindowExpired, "the window closed before the source was blocked");
+                    let fault = Fault::new(
+                        FaultCode::WindowExpired,
+                        "the window closed before the source was blocked",
+                    );
                     self.give_up(fault, AfterUndo::Ready);
                     self.close_window();
                 } else {
                     let cutover = cutover.clone();
-                    self.run.state = State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing: None } };
+                    self.run.state = State::Draining {
+                        cutover,
+                        stage: DrainStage::Preparing { prepared_at: None, doing: None },
+                    };
                 }
             }
             State::Draining {
                 stage:
-                    DrainStage::Blocking { .. } | DrainStage::Watching | DrainStage::Applying { .. } | DrainStage::Undoing { .. },
+                    DrainStage::Blocking { .. }
+                    | DrainStage::Watching
+                    | DrainStage::Applying { .. }
+                    | DrainStage::Undoing { .. },
                 ..
             }
             | State::Validating { .. }
@@ -155,7 +187,7 @@ impl Walk<'_> {
             State::CatchingUp { indexes_built } => {
                 if reasons.is_empty() && *indexes_built {
                     let since = *self.run.vitals.well_since.get_or_insert(self.now);
-                    if self.now.since(since) >= crate::vitals::WELL_SETTLE {
+                    if self.now.since(since) >= crate::readiness::WELL_SETTLE {
                         self.become_ready();
                     }
                 } else {
@@ -176,7 +208,10 @@ impl Walk<'_> {
                     }
                 }
             }
-            State::Draining { stage: DrainStage::Preparing { prepared_at: Some(prepared_at), .. }, .. } => {
+            State::Draining {
+                stage: DrainStage::Preparing { prepared_at: Some(prepared_at), .. },
+                ..
+            } => {
                 if reasons.is_empty() {
                     self.stop_writes();
                 } else if self.now.since(*prepared_at) >= READINESS_PATIENCE {

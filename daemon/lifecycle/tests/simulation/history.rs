@@ -6,8 +6,8 @@ use lifecycle::Opened;
 use proptest::prelude::*;
 use schemas::id::{Generation, MigrationName};
 use schemas::spec::{
-    ConnectionSpec, CopySpec, CutoverSpec, DestinationSpec, ExistingData, MigrationSpec, NamespacesSpec, SecretRef, SourceAfter,
-    SourceSpec, SourceWrites, VerifyMode, VerifySpec,
+    ConnectionSpec, CopySpec, CutoverSpec, DestinationSpec, ExistingData, MigrationSpec,
+    NamespacesSpec, SecretRef, SourceAfter, SourceSpec, SourceWrites, VerifyMode, VerifySpec,
 };
 use schemas::time::Length;
 
@@ -87,7 +87,9 @@ fn fates() -> impl Strategy<Value = Fate> {
         2 => Just(Fate::Doubled),
         2 => Just(Fate::DoneThenCrash),
         1 => Just(Fate::CrashBefore),
-        2 => (any::<bool>(), any::<bool>()).prop_map(|(took_hold, retryable)| Fate::Failed { took_hold, retryable }),
+        2 => (any::<bool>(), any::<bool>()).prop_map(
+            |(took_hold, retryable)| Fate::Failed { took_hold, retryable }
+        ),
     ]
 }
 
@@ -108,7 +110,9 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::CopyFinished),
         1 => Just(Action::IndexesBuilt),
         3 => (prop::option::of(0..20_000_u64), prop::bool::weighted(0.8), prop::bool::weighted(0.2))
-            .prop_map(|(lag_millis, caught_up, blocked)| Action::Health { lag_millis, caught_up, blocked }),
+            .prop_map(
+                |(lag_millis, caught_up, blocked)| Action::Health { lag_millis, caught_up, blocked }
+            ),
         1 => prop::bool::weighted(0.7).prop_map(|retryable| Action::SyncFailed { retryable }),
         2 => any::<prop::sample::Index>().prop_map(Action::OldOutcome),
         9 => Just(Action::AcknowledgeOffered),
@@ -116,8 +120,12 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::AcknowledgeForeign),
         1 => Just(Action::Pause),
         3 => Just(Action::Resume),
-        1 => prop::bool::weighted(0.3).prop_map(|cancel| if cancel { Action::Cancel } else { Action::Tick }),
-        7 => any::<bool>().prop_map(|source| Action::Open(if source { Opened::Source } else { Opened::Destination })),
+        1 => prop::bool::weighted(0.3).prop_map(
+            |cancel| if cancel { Action::Cancel } else { Action::Tick }
+        ),
+        7 => any::<bool>().prop_map(
+            |source| Action::Open(if source { Opened::Source } else { Opened::Destination })
+        ),
         2 => (1..3_u32).prop_map(Action::Extend),
         2 => specs().prop_map(|spec| Action::Declare(Box::new(spec))),
         1 => Just(Action::RestartSync),
@@ -142,12 +150,20 @@ pub(crate) fn plain_spec() -> MigrationSpec {
         generation: Generation(1),
         paused: false,
         source: SourceSpec { connection: connection(1) },
-        destination: DestinationSpec { connection: connection(2), existing_data: ExistingData::Refuse, block_writes: None },
+        destination: DestinationSpec {
+            connection: connection(2),
+            existing_data: ExistingData::Refuse,
+            block_writes: None,
+        },
         namespaces: NamespacesSpec::default(),
         copy: CopySpec::default(),
         sharding: None,
         verify: VerifySpec { mode: VerifyMode::Full },
-        cutover: CutoverSpec { max_downtime: Length::from_secs(60), window: Length::from_hours(48), ..CutoverSpec::default() },
+        cutover: CutoverSpec {
+            max_downtime: Length::from_secs(60),
+            window: Length::from_hours(48),
+            ..CutoverSpec::default()
+        },
     }
 }
 
@@ -164,8 +180,10 @@ pub(crate) fn specs() -> impl Strategy<Value = MigrationSpec> {
         .prop_map(|(block, open, drop, paused, hours, extensions, max_downtime)| {
             let mut spec = plain_spec();
             spec.paused = paused;
-            spec.destination.existing_data = if drop { ExistingData::Drop } else { ExistingData::Refuse };
-            spec.cutover.source_writes = if block { SourceWrites::Block } else { SourceWrites::Observe };
+            spec.destination.existing_data =
+                if drop { ExistingData::Drop } else { ExistingData::Refuse };
+            spec.cutover.source_writes =
+                if block { SourceWrites::Block } else { SourceWrites::Observe };
             spec.cutover.source_after = if open { SourceAfter::Open } else { SourceAfter::Blocked };
             spec.cutover.window = Length::from_hours(hours);
             spec.cutover.extensions = extensions;

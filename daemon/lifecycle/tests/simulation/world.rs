@@ -1,11 +1,12 @@
-//! A small world around one migration: two deployments, a daemon that can die at any point, its journal and its clock.
+//! A small world around one migration: two deployments, a daemon that can die at any point, its
+//! journal and its clock.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lifecycle::{
-    AfterUndo, By, DrainStage, Effect, Event, FinalStage, Now, Opened, Run, Settings, State, Step, Token, ahead_of_journal,
-    begin, check, duties, step, succeed,
+    AfterUndo, By, DrainStage, Effect, Event, FinalStage, Now, Opened, Run, Settings, State, Step,
+    Token, ahead_of_journal, begin, check, duties, step, succeed,
 };
 use proptest::test_runner::TestCaseError;
 use schemas::cluster_time::ClusterTime;
@@ -22,7 +23,11 @@ use crate::history::{Action, Fate};
 type Checked = Result<(), TestCaseError>;
 
 fn ensure(holds: bool, rule: &str, world: &World) -> Checked {
-    if holds { Ok(()) } else { Err(TestCaseError::fail(format!("{rule}: {:?} {:#?}", world.outside, world.journal))) }
+    if holds {
+        Ok(())
+    } else {
+        Err(TestCaseError::fail(format!("{rule}: {:?} {:#?}", world.outside, world.journal)))
+    }
 }
 
 /// What is true of the two deployments, whatever the daemon believes.
@@ -116,7 +121,8 @@ impl World {
         self.outside.source_blocked
     }
 
-    /// The daemon's clock: the wall, but never behind what was trusted before and has elapsed since.
+    /// The daemon's clock: the wall, but never behind what was trusted before and has elapsed
+    /// since.
     fn now(&mut self) -> Now {
         self.trusted = self.wall.max(self.trusted + self.elapsed);
         self.elapsed = 0;
@@ -142,8 +148,13 @@ impl World {
             Action::CopyFinished => self.report(Event::CopyFinished)?,
             Action::IndexesBuilt => self.report(Event::IndexesBuilt)?,
             Action::Health { lag_millis, caught_up, blocked } => {
-                let blockers = if blocked { vec!["a mismatch is open".to_owned()] } else { Vec::new() };
-                self.report(Event::Health { lag: lag_millis.map(Duration::from_millis), caught_up, blockers })?;
+                let blockers =
+                    if blocked { vec!["a mismatch is open".to_owned()] } else { Vec::new() };
+                self.report(Event::Health {
+                    lag: lag_millis.map(Duration::from_millis),
+                    caught_up,
+                    blockers,
+                })?;
             }
             Action::SyncFailed { retryable } => {
                 if self.outside.sync_runs && self.daemon.is_some() {
@@ -158,7 +169,9 @@ impl World {
                 }
             }
             Action::AcknowledgeOffered => {
-                if let Some(token) = self.daemon.as_ref().and_then(|daemon| daemon.run.offered_token()) {
+                if let Some(token) =
+                    self.daemon.as_ref().and_then(|daemon| daemon.run.offered_token())
+                {
                     self.acknowledge(token)?;
                 }
             }
@@ -174,7 +187,11 @@ impl World {
             Action::Cancel => self.feed(Event::Cancel { by: By::Declaration, actor: actor() })?,
             Action::Open(side) => self.open(side)?,
             Action::Extend(extensions) => {
-                if self.journal.as_ref().is_some_and(|run| matches!(run.state, State::Expired { .. })) {
+                if self
+                    .journal
+                    .as_ref()
+                    .is_some_and(|run| matches!(run.state, State::Expired { .. }))
+                {
                     self.seen.insert("extended_after_expiry");
                 }
                 self.feed(Event::Extend { extensions, actor: actor() })?;
@@ -190,7 +207,8 @@ impl World {
                 };
                 self.feed(event)?;
             }
-            Action::RestartSync => self.feed(Event::RestartSync { shard: ShardName("rs0".to_owned()), actor: actor() })?,
+            Action::RestartSync => self
+                .feed(Event::RestartSync { shard: ShardName("rs0".to_owned()), actor: actor() })?,
             Action::Forget => self.feed(Event::Forget { actor: actor() })?,
             Action::Rerun(spec) => self.rerun(*spec)?,
         }
@@ -210,7 +228,11 @@ impl World {
             State::Copying { indexes_built: true } => self.report(Event::CopyFinished),
             State::CatchingUp { indexes_built: false } => self.report(Event::IndexesBuilt),
             State::CatchingUp { indexes_built: true } | State::Ready | State::Draining { .. } => {
-                self.report(Event::Health { lag: Some(Duration::from_millis(300)), caught_up: true, blockers: Vec::new() })
+                self.report(Event::Health {
+                    lag: Some(Duration::from_millis(300)),
+                    caught_up: true,
+                    blockers: Vec::new(),
+                })
             }
             State::Validating { .. }
             | State::Finalizing { .. }
@@ -228,7 +250,8 @@ impl World {
             Some(State::Finalizing { stage, .. }) => Some(*stage),
             _ => None,
         };
-        // The journal may not have it, where it could not be written: the destination itself is asked.
+        // The journal may not have it, where it could not be written: the destination itself is
+        // asked.
         if side == Opened::Source && self.outside.handed_over {
             return Ok(());
         }
@@ -239,7 +262,9 @@ impl World {
             (Some(FinalStage::Restoring), Opened::Source, Some(FinalStage::Returning)) => {
                 self.seen.insert("returned_to_source");
             }
-            (Some(FinalStage::Restoring), Opened::Source, None) if after == Some(Phase::Cancelled) => {
+            (Some(FinalStage::Restoring), Opened::Source, None)
+                if after == Some(Phase::Cancelled) =>
+            {
                 self.seen.insert("returned_to_source");
             }
             (Some(FinalStage::Restoring), Opened::Destination, Some(FinalStage::Opening)) => {
@@ -269,7 +294,11 @@ impl World {
                 "an acknowledgement was taken after the window",
                 self,
             )?;
-            ensure(before.unready_reasons(now).is_empty(), "an acknowledgement was taken while not ready", self)?;
+            ensure(
+                before.unready_reasons(now).is_empty(),
+                "an acknowledgement was taken while not ready",
+                self,
+            )?;
             self.spent.push(token);
         }
         Ok(())
@@ -290,7 +319,8 @@ impl World {
         }
         let Some(run) = &self.journal else { return Ok(()) };
         // What is not stored is lost.
-        let run = Run::from_json(&run.to_json()).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let run = Run::from_json(&run.to_json())
+            .map_err(|error| TestCaseError::fail(error.to_string()))?;
         self.daemon = Some(Daemon { is_to_start: true, ..Daemon::new(run, VecDeque::new()) });
         self.feed(Event::DaemonStarted)
     }
@@ -306,7 +336,8 @@ impl World {
         }
     }
 
-    /// The daemon steps: journal first, orders then; without a journal only what may go ahead of it.
+    /// The daemon steps: journal first, orders then; without a journal only what may go ahead of
+    /// it.
     fn feed(&mut self, event: Event) -> Checked {
         self.catch_up();
         let now = self.now();
@@ -314,14 +345,18 @@ impl World {
         let event = if daemon.is_to_start { Event::DaemonStarted } else { event };
         let before = daemon.run.clone();
         let Ok(step) = step(&before, event.clone(), now) else { return Ok(()) };
-        check(&before, &event, &step.run)
-            .map_err(|violation| TestCaseError::fail(format!("{violation}: {event:?} {before:#?}")))?;
+        check(&before, &event, &step.run).map_err(|violation| {
+            TestCaseError::fail(format!("{violation}: {event:?} {before:#?}"))
+        })?;
         let durable = step.run.differs_durably(&before);
         if self.disk_full && (durable || step.forget || !step.notes.is_empty()) {
             return self.go_ahead(&event, &before, step);
         }
         if !step.notes.is_empty() && !durable {
-            let told_only = matches!(event, Event::Declare { .. } | Event::RestartSync { .. } | Event::Resume { .. });
+            let told_only = matches!(
+                event,
+                Event::Declare { .. } | Event::RestartSync { .. } | Event::Resume { .. }
+            );
             ensure(told_only, "a step told of something that changed nothing", self)?;
         }
         let crash = if durable { self.crash_at_next_step.take() } else { None };
@@ -361,7 +396,8 @@ impl World {
         Ok(())
     }
 
-    /// A step that cannot be journaled: what a person asks for is refused, and the daemon's own goes ahead as far as it may.
+    /// A step that cannot be journaled: what a person asks for is refused, and the daemon's own
+    /// goes ahead as far as it may.
     fn go_ahead(&mut self, event: &Event, before: &Run, step: Step) -> Checked {
         let is_own = match event {
             Event::Declare { .. }
@@ -399,15 +435,26 @@ impl World {
             | Event::CleanedUp
             | Event::EffectFailed { .. } => true,
         };
-        let (Some(journaled), Some(daemon)) = (&self.journal, &mut self.daemon) else { return Ok(()) };
-        let allowed = if is_own && !step.forget { ahead_of_journal(journaled, before, &step.run) } else { None };
+        let (Some(journaled), Some(daemon)) = (&self.journal, &mut self.daemon) else {
+            return Ok(());
+        };
+        let allowed = if is_own && !step.forget {
+            ahead_of_journal(journaled, before, &step.run)
+        } else {
+            None
+        };
         let Some(allowed) = allowed else {
             // Whoever told of it tells again; meanwhile what is demanded is done again.
             let known = duties(journaled);
-            daemon.queue = duties(&daemon.run).into_iter().filter(|one| known.contains(one) || one.gives_back()).collect();
+            daemon.queue = duties(&daemon.run)
+                .into_iter()
+                .filter(|one| known.contains(one) || one.gives_back())
+                .collect();
             return Ok(());
         };
-        let is_undoing = |run: &Run| matches!(run.state, State::Draining { stage: DrainStage::Undoing { .. }, .. });
+        let is_undoing = |run: &Run| {
+            matches!(run.state, State::Draining { stage: DrainStage::Undoing { .. }, .. })
+        };
         if is_undoing(&step.run) && !is_undoing(journaled) {
             self.undone_ahead = true;
             self.seen.insert("undone_ahead");
@@ -466,10 +513,12 @@ impl World {
         }
     }
 
-    /// The first effect of the queue is done: it leaves the queue, unless its outcome brings other orders.
+    /// The first effect of the queue is done: it leaves the queue, unless its outcome brings other
+    /// orders.
     fn done(&mut self, effect: &Effect) -> Checked {
         let event = outcome(effect);
-        // The daemon takes outcomes of the present orders only; those that name what they belong to are safe beyond that.
+        // The daemon takes outcomes of the present orders only; those that name what they belong to
+        // are safe beyond that.
         match &event {
             Event::EarlierRetired { .. }
             | Event::CutoverPrepared { .. }
@@ -487,10 +536,14 @@ impl World {
 
     /// Changes the outside as an effect does.
     fn carry_out(&mut self, effect: &Effect) -> Checked {
-        let journaled = self.journal.clone().ok_or_else(|| TestCaseError::fail("an effect of a forgotten run"))?;
+        let journaled = self
+            .journal
+            .clone()
+            .ok_or_else(|| TestCaseError::fail("an effect of a forgotten run"))?;
         let is_ahead = self.daemon.as_ref().is_some_and(|daemon| daemon.is_ahead);
-        let recorded =
-            duties(&journaled).contains(effect) || matches!(effect, Effect::StopSync) || (is_ahead && effect.gives_back());
+        let recorded = duties(&journaled).contains(effect)
+            || matches!(effect, Effect::StopSync)
+            || (is_ahead && effect.gives_back());
         ensure(recorded, &format!("{effect:?} has no journal record"), self)?;
         let own_data = self.outside.copied_by.as_ref() == Some(&journaled.id);
         match effect {
@@ -502,7 +555,11 @@ impl World {
             Effect::Validate => {
                 // Retired again after a crash, where the journal has yet to take it.
                 let known = self.daemon.as_ref().map_or(&journaled, |daemon| &daemon.run);
-                ensure(known.earlier.iter().all(|earlier| earlier.retired), "checks before an earlier run was retired", self)?;
+                ensure(
+                    known.earlier.iter().all(|earlier| earlier.retired),
+                    "checks before an earlier run was retired",
+                    self,
+                )?;
             }
             Effect::DropEarlier | Effect::DropExisting => {
                 ensure(!own_data, "a run's own data was dropped", self)?;
@@ -510,7 +567,11 @@ impl World {
                 self.outside.settings_restored = false;
             }
             Effect::StartSync => {
-                ensure(!(self.outside.settings_restored && own_data), "synced into restored settings", self)?;
+                ensure(
+                    !(self.outside.settings_restored && own_data),
+                    "synced into restored settings",
+                    self,
+                )?;
                 self.outside.sync_runs = true;
                 self.outside.destination_open = false;
                 self.outside.cleaned = false;
@@ -518,10 +579,15 @@ impl World {
                 (self.outside.opened_by_hand, self.outside.handed_over) = (false, false);
             }
             Effect::StopSync => self.outside.sync_runs = false,
-            Effect::CheckResumePoint | Effect::PrepareCutover { .. } | Effect::WatchSource { .. } => {}
+            Effect::CheckResumePoint
+            | Effect::PrepareCutover { .. }
+            | Effect::WatchSource { .. } => {}
             Effect::BlockSource { .. } => self.outside.source_blocked = true,
             Effect::Drain { .. } => {
-                let observed = journaled.state.cutover().is_some_and(|cutover| cutover.mode == SourceWrites::Observe);
+                let observed = journaled
+                    .state
+                    .cutover()
+                    .is_some_and(|cutover| cutover.mode == SourceWrites::Observe);
                 let is_up = observed || self.outside.source_blocked || self.undone_ahead;
                 ensure(is_up, "drained while the source takes writes", self)?;
                 // It is put up once more before the source's last time is taken.
@@ -529,7 +595,11 @@ impl World {
             }
             Effect::UnblockSource { .. } => self.outside.source_blocked = false,
             Effect::RestoreSettings => {
-                ensure(!self.outside.sync_runs, "settings were restored under a running sync", self)?;
+                ensure(
+                    !self.outside.sync_runs,
+                    "settings were restored under a running sync",
+                    self,
+                )?;
                 self.outside.settings_restored = true;
             }
             Effect::OpenDestination => {
@@ -555,10 +625,15 @@ impl World {
             return Ok(());
         }
         spec.generation = Generation(daemon.run.generation.0 + 1);
-        let created =
-            if self.outside.copied_by.as_ref() == Some(&daemon.run.id) { vec![Namespace::new("shop", "orders")] } else { vec![] };
+        let created = if self.outside.copied_by.as_ref() == Some(&daemon.run.id) {
+            vec![Namespace::new("shop", "orders")]
+        } else {
+            vec![]
+        };
         let id = RunId::new(&spec.name, spec.generation, self.runs);
-        let Ok(run) = succeed(&daemon.run, &self.spec, created, id, &spec, now) else { return Ok(()) };
+        let Ok(run) = succeed(&daemon.run, &self.spec, created, id, &spec, now) else {
+            return Ok(());
+        };
         self.runs += 1;
         self.seen.insert("rerun");
         self.spec = spec;
@@ -576,7 +651,11 @@ impl World {
         };
         if self.outside.source_blocked {
             let by_earlier = run.earlier.iter().any(|earlier| earlier.fenced && !earlier.retired);
-            ensure(run.state.may_fence() || by_earlier, "the source is blocked where it must not be", self)?;
+            ensure(
+                run.state.may_fence() || by_earlier,
+                "the source is blocked where it must not be",
+                self,
+            )?;
         }
         if self.outside.handed_over && self.outside.copied_by.as_ref() == Some(&run.id) {
             let stays = matches!(run.state, State::Finalizing { .. } | State::Completed { .. });
@@ -585,17 +664,31 @@ impl World {
         match &run.state {
             State::Completed { fenced, .. } => {
                 let agreed = self.outside.settings_restored || self.outside.opened_by_hand;
-                ensure(self.outside.destination_open && agreed, "completed without its destination", self)?;
+                ensure(
+                    self.outside.destination_open && agreed,
+                    "completed without its destination",
+                    self,
+                )?;
                 ensure(self.outside.cleaned, "completed without its clean-up", self)?;
-                ensure(*fenced || !self.outside.source_blocked, "completed with a block that nobody remembers", self)
+                ensure(
+                    *fenced || !self.outside.source_blocked,
+                    "completed with a block that nobody remembers",
+                    self,
+                )
             }
-            State::Cancelled { cleaned: true } => {
-                ensure(self.outside.destination_open, "cancelled without giving the destination back", self)
+            State::Cancelled { cleaned: true } => ensure(
+                self.outside.destination_open,
+                "cancelled without giving the destination back",
+                self,
+            ),
+            State::Expired { freed: true, extended: false, .. } => ensure(
+                self.outside.destination_open,
+                "expired without giving the destination back",
+                self,
+            ),
+            State::Ready => {
+                ensure(!run.is_past_deadline(run.clock), "ready after its deadline", self)
             }
-            State::Expired { freed: true, extended: false, .. } => {
-                ensure(self.outside.destination_open, "expired without giving the destination back", self)
-            }
-            State::Ready => ensure(!run.is_past_deadline(run.clock), "ready after its deadline", self),
             State::Expired { .. }
             | State::Cancelled { cleaned: false }
             | State::Validating { .. }
@@ -608,7 +701,8 @@ impl World {
         }
     }
 
-    /// The faults have stopped: every run must come to rest, and one that was cutting over must be done or undone.
+    /// The faults have stopped: every run must come to rest, and one that was cutting over must be
+    /// done or undone.
     pub(crate) fn come_to_rest(&mut self) -> Checked {
         self.crash_at_next_step = None;
         self.disk_full = false;
@@ -618,7 +712,8 @@ impl World {
         }
         self.start()?;
         let Some(before) = self.journal.clone() else { return Ok(()) };
-        // Enough for every effect and report of a whole life; time passes by less than the shortest max_downtime in between.
+        // Enough for every effect and report of a whole life; time passes by less than the shortest
+        // max_downtime in between.
         for _ in 0..60 {
             self.progress()?;
             self.check_outside()?;
@@ -643,12 +738,22 @@ impl World {
         let queue_is_empty = self.daemon.as_ref().is_none_or(|daemon| daemon.queue.is_empty());
         ensure(queue_is_empty, "something is left to do", self)?;
         let undone_or_done = match (&before.state, &after.state) {
-            (State::Finalizing { stage: FinalStage::Returning, .. }, State::Cancelled { .. }) => true,
+            (State::Finalizing { stage: FinalStage::Returning, .. }, State::Cancelled { .. }) => {
+                true
+            }
             (State::Finalizing { stage: FinalStage::Returning, .. }, _) => false,
             (State::Finalizing { .. }, State::Completed { .. }) => true,
             (State::Finalizing { .. }, _) => false,
-            (State::Draining { stage: DrainStage::Undoing { then: AfterUndo::Failed, .. }, .. }, State::Failed { .. }) => true,
-            (State::Draining { .. }, State::Completed { .. } | State::Ready | State::Expired { .. }) => true,
+            (
+                State::Draining {
+                    stage: DrainStage::Undoing { then: AfterUndo::Failed, .. }, ..
+                },
+                State::Failed { .. },
+            ) => true,
+            (
+                State::Draining { .. },
+                State::Completed { .. } | State::Ready | State::Expired { .. },
+            ) => true,
             (State::Draining { .. }, _) => false,
             (_, _) => true,
         };
@@ -661,13 +766,18 @@ impl World {
         }
         // And a ready run can still be cut over.
         if matches!(after.state, State::Ready) {
-            let token = after.offered_token().ok_or_else(|| TestCaseError::fail("ready without a token"))?;
+            let token = after
+                .offered_token()
+                .ok_or_else(|| TestCaseError::fail("ready without a token"))?;
             self.acknowledge(token)?;
             for _ in 0..30 {
                 self.progress()?;
                 self.check_outside()?;
             }
-            let completed = self.journal.as_ref().is_none_or(|run| matches!(run.state, State::Completed { .. }));
+            let completed = self
+                .journal
+                .as_ref()
+                .is_none_or(|run| matches!(run.state, State::Completed { .. }));
             ensure(completed, "a ready run could not be cut over", self)?;
         }
         Ok(())
@@ -675,7 +785,11 @@ impl World {
 }
 
 fn fault(retryable: bool) -> Fault {
-    if retryable { Fault::new(FaultCode::Unreachable, "gone") } else { Fault::new(FaultCode::MissingPrivileges, "not allowed") }
+    if retryable {
+        Fault::new(FaultCode::Unreachable, "gone")
+    } else {
+        Fault::new(FaultCode::MissingPrivileges, "not allowed")
+    }
 }
 
 fn outcome(effect: &Effect) -> Event {

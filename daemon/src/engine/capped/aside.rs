@@ -1,7 +1,8 @@
 //! Copies a capped collection again into another one, which takes its name once it is whole.
 //!
-//! The tail does it between two rounds, as it applies a definition: what it applies afterwards has happened before or after the copy,
-//! and both is met again. Until the new one is renamed over it the old one stays as it is, whatever ends the process.
+//! The tail does it between two rounds, as it applies a definition: what it applies afterwards has
+//! happened before or after the copy, and both is met again. Until the new one is renamed over it
+//! the old one stays as it is, whatever ends the process.
 
 use std::fmt::Write as _;
 
@@ -19,13 +20,15 @@ use crate::mongo::Deployment;
 /// What the names of collections aside begin with.
 const PREFIX: &str = "cutover.aside.";
 
-/// Whether a collection of the destination is one aside, which belongs to a run and to nobody's data.
+/// Whether a collection of the destination is one aside, which belongs to a run and to nobody's
+/// data.
 #[must_use]
 pub fn is_aside(namespace: &Namespace) -> bool {
     namespace.collection.starts_with(PREFIX)
 }
 
-/// The collection aside of this one. `tag` is that of the run's connection: another run has another.
+/// The collection aside of this one. `tag` is that of the run's connection: another run has
+/// another.
 fn name(tag: &str, namespace: &Namespace) -> Namespace {
     let digest = Sha256::digest(format!("{tag} {namespace}"));
     let mut name = PREFIX.to_owned();
@@ -45,7 +48,8 @@ pub async fn drop_left(
     if left.is_empty() {
         return Ok(());
     }
-    let ours: Vec<Namespace> = created.into_iter().map(|namespace| name(&destination.tag, &namespace)).collect();
+    let ours: Vec<Namespace> =
+        created.into_iter().map(|namespace| name(&destination.tag, &namespace)).collect();
     for namespace in left.iter().filter(|namespace| ours.contains(namespace)) {
         tracing::info!(%namespace, "left by a copy that did not end; dropped");
         catalog::drop(destination, namespace).await?;
@@ -54,13 +58,17 @@ pub async fn drop_left(
 }
 
 impl Tail {
-    /// Copies a capped collection again, in the order in which the source has it now, and puts it in the place of what is there.
+    /// Copies a capped collection again, in the order in which the source has it now, and puts it
+    /// in the place of what is there.
     pub(in crate::engine) async fn copy_aside(&self, namespace: &Namespace) -> Result<(), Fault> {
-        let Some(info) = catalog::find(&self.source.entry, namespace).await?.filter(CollectionInfo::is_capped) else {
+        let Some(info) =
+            catalog::find(&self.source.entry, namespace).await?.filter(CollectionInfo::is_capped)
+        else {
             // What made it go, or another one, is further on in the stream.
             return Ok(());
         };
-        tracing::info!(%namespace, "a capped collection is in another order than on the source; it is copied again, aside");
+        tracing::info!(%namespace, "a capped collection is in another order than on the source; \
+             it is copied again, aside");
         self.note_created(vec![namespace.clone()]).await?;
         let aside = name(&self.destination.tag, namespace);
         catalog::drop(&self.destination, &aside).await?;
@@ -77,10 +85,10 @@ impl Tail {
             "renameCollection": aside.to_string(), "to": namespace.to_string(), "dropTarget": true,
             "writeConcern": { "w": "majority" },
         };
-        self.destination
-            .command("admin", rename)
-            .await
-            .map_err(|e| self.destination.fault(&format!("putting what was copied aside in the place of {namespace}"), &e))?;
+        self.destination.command("admin", rename).await.map_err(|e| {
+            self.destination
+                .fault(&format!("putting what was copied aside in the place of {namespace}"), &e)
+        })?;
         self.set_traits(namespace, Some(Traits::of(&info)));
         self.verifier.copied_again(namespace).await
     }

@@ -1,11 +1,14 @@
-//! The bound of a capped collection: lifted on the destination while a run goes on, and given back in the end.
+//! The bound of a capped collection: lifted on the destination while a run goes on, and given back
+//! in the end.
 //!
-//! A source may hold more than its bound, since documents that grow and a `collMod` to less evict nothing by themselves: only the next
-//! insertion does (tried on 6.0.5 and 6.0.27). A destination under that bound would evict what the source still has, in the copy and by
-//! every insertion that the tail repeats. So nothing on the destination evicts until all is there; the source's own evictions are
-//! told as deletions. Giving the bound back evicts nothing either.
+//! A source may hold more than its bound, since documents that grow and a `collMod` to less evict
+//! nothing by themselves: only the next insertion does (tried on 6.0.5 and 6.0.27). A destination
+//! under that bound would evict what the source still has, in the copy and by every insertion that
+//! the tail repeats. So nothing on the destination evicts until all is there; the source's own
+//! evictions are told as deletions. Giving the bound back evicts nothing either.
 //!
-//! A server changes bounds from version and feature compatibility 6.0 on. One that does not keeps the bound that it was made with.
+//! A server changes bounds from version and feature compatibility 6.0 on. One that does not keeps
+//! the bound that it was made with.
 
 use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
 use schemas::fault::{Fault, FaultCode};
@@ -14,11 +17,13 @@ use schemas::namespace::Namespace;
 use crate::engine::catalog::{self, CollectionInfo};
 use crate::mongo::{Deployment, append, command, error, number};
 
-/// The largest size that servers take, in bytes (5.0.32, 6.0.5, 6.0.27: "value must be <= 1125899906842624").
+/// The largest size that servers take, in bytes (5.0.32, 6.0.5, 6.0.27: "value must be <=
+/// 1125899906842624").
 const LIFTED_SIZE: i64 = 1 << 50;
 /// The limit of documents that servers list where `collMod` has taken it away.
 const LIFTED_MAX: i64 = i32::MAX as i64;
-/// Sizes are whole numbers of so many bytes on servers that round them up (6.0.5, and `create` on all).
+/// Sizes are whole numbers of so many bytes on servers that round them up (6.0.5, and `create` on
+/// all).
 const STEP: i64 = 256;
 /// The server's code for who may not.
 const UNAUTHORIZED: i32 = 13;
@@ -89,7 +94,11 @@ pub fn is_held_off(option: &str, there: Option<&RawDocument>) -> bool {
 }
 
 /// Lifts a bound on the destination. `false`: the server does not change bounds, and it stays.
-pub async fn lift(destination: &Deployment, namespace: &Namespace, bound: Bound) -> Result<bool, Fault> {
+pub async fn lift(
+    destination: &Deployment,
+    namespace: &Namespace,
+    bound: Bound,
+) -> Result<bool, Fault> {
     if bound.is_lifted() {
         return Ok(true);
     }
@@ -100,7 +109,8 @@ pub async fn lift(destination: &Deployment, namespace: &Namespace, bound: Bound)
             Err(destination.fault(&format!("lifting the bound of {namespace}"), &e))
         }
         Err(e) => {
-            tracing::info!(%namespace, error = error::words(&e), "its bound cannot be lifted on the destination, and stays");
+            tracing::info!(%namespace, error = error::words(&e), "its bound cannot be lifted on \
+                 the destination, and stays");
             Ok(false)
         }
     }
@@ -116,7 +126,8 @@ pub async fn give_back(destination: &Deployment, wanted: &CollectionInfo) -> Res
     let listed = async || {
         let there = catalog::find(destination, namespace).await?;
         there.as_ref().and_then(CollectionInfo::options).and_then(Bound::of).ok_or_else(|| {
-            let message = format!("{namespace} is capped on the source, and on the destination it is not");
+            let message =
+                format!("{namespace} is capped on the source, and on the destination it is not");
             Fault::new(FaultCode::VerificationMismatch, message)
         })
     };
@@ -133,8 +144,11 @@ pub async fn give_back(destination: &Deployment, wanted: &CollectionInfo) -> Res
         return Ok(());
     }
     let words = |bound: Bound| format!("{} bytes and {} documents", bound.size, bound.max);
-    let message =
-        format!("the bound of {namespace} is {} on the source, and on the destination it is {}", words(bound), words(there));
+    let message = format!(
+        "the bound of {namespace} is {} on the source, and on the destination it is {}",
+        words(bound),
+        words(there)
+    );
     Err(Fault::new(FaultCode::VerificationMismatch, message))
 }
 
@@ -173,13 +187,22 @@ mod tests {
         let lifted = rawdoc! { "capped": true, "size": LIFTED_SIZE };
         assert!(is_held_off("size", Some(&lifted)) && is_held_off("max", Some(&lifted)));
         assert!(!is_held_off("validator", Some(&lifted)));
-        assert!(!is_held_off("size", Some(&rawdoc! { "capped": true, "size": 4096 })) && !is_held_off("size", None));
+        assert!(
+            !is_held_off("size", Some(&rawdoc! { "capped": true, "size": 4096 }))
+                && !is_held_off("size", None)
+        );
     }
 
     #[test]
     fn only_what_differs_is_changed() {
-        let (namespace, lifted) = (Namespace::new("a", "b"), Bound { size: LIFTED_SIZE, max: LIFTED_MAX });
+        let (namespace, lifted) =
+            (Namespace::new("a", "b"), Bound { size: LIFTED_SIZE, max: LIFTED_MAX });
         let change = Bound::change(&namespace, Bound { size: 9, max: LIFTED_MAX }, lifted);
-        assert_eq!(change, rawdoc! { "collMod": "b", "cappedSize": LIFTED_SIZE, "writeConcern": { "w": "majority" } });
+        assert_eq!(
+            change,
+            rawdoc! {
+                "collMod": "b", "cappedSize": LIFTED_SIZE, "writeConcern": { "w": "majority" },
+            }
+        );
     }
 }

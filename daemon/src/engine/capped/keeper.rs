@@ -1,4 +1,5 @@
-//! Looks after the order of capped collections while a run goes on, and settles it once the source takes no more writes.
+//! Looks after the order of capped collections while a run goes on, and settles it once the source
+//! takes no more writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,10 +20,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 20;
 /// The source's capped collections are listed this often.
 const LIST_EVERY: Duration = Duration::from_secs(10);
-/// Between two copies of one collection at least this many times what one took: where documents are deleted and inserted again all the
-/// time, what is on its way looks like another order.
+/// Between two copies of one collection at least this many times what one took: where documents are
+/// deleted and inserted again all the time, what is on its way looks like another order.
 const REST: u32 = 10;
-/// Looks without an answer after which a collection is left to the comparison behind the block: it changes too fast.
+/// Looks without an answer after which a collection is left to the comparison behind the block: it
+/// changes too fast.
 const MOST_UNCLEAR: u32 = 3;
 /// Between two looks at whether the tail is done.
 const POLL: Duration = Duration::from_millis(10);
@@ -83,20 +85,31 @@ impl Keeper {
     /// Why the run is not ready yet.
     pub fn blockers(&self) -> Vec<String> {
         let states = locked(&self.states);
-        let waits = |state: &State| state.is_mending || (!state.is_checked && state.unclear < MOST_UNCLEAR);
-        let words = states.iter().filter(|(_, state)| waits(state)).map(|(namespace, state)| match state.is_mending {
-            true => format!("{namespace} (capped) is in another order than on the source; it is being copied again"),
-            false => format!("the order of {namespace} (capped) has not been compared yet"),
+        let waits =
+            |state: &State| state.is_mending || (!state.is_checked && state.unclear < MOST_UNCLEAR);
+        let words = states.iter().filter(|(_, state)| waits(state)).map(|(namespace, state)| {
+            match state.is_mending {
+                true => format!(
+                    "{namespace} (capped) is in another order than on the source; it is \
+                 being copied again"
+                ),
+                false => format!("the order of {namespace} (capped) has not been compared yet"),
+            }
         });
         words.collect()
     }
 
     /// Seconds that comparing what is left would take once the source takes no more writes.
     pub fn seconds_left(&self) -> f64 {
-        locked(&self.states).values().filter(|state| state.mark.is_none()).map(|state| state.whole.as_secs_f64()).sum()
+        locked(&self.states)
+            .values()
+            .filter(|state| state.mark.is_none())
+            .map(|state| state.whole.as_secs_f64())
+            .sum()
     }
 
-    /// Looks again and again, from when the tail has applied what came during the copy, until it is dropped.
+    /// Looks again and again, from when the tail has applied what came during the copy, until it is
+    /// dropped.
     pub async fn watch(&self, sides: &Sides, copied: &Times) -> Result<(), Fault> {
         while !sides.progress.has_applied(copied) || is_behind(sides) {
             tokio::time::sleep(POLL * 10).await;
@@ -118,8 +131,11 @@ impl Keeper {
     /// Takes note of the source's capped collections.
     async fn list(&self, sides: &Sides) -> Result<(), Fault> {
         let found = catalog::list(&sides.source.entry, &sides.spec.namespaces.scope).await?;
-        let capped: BTreeSet<Namespace> =
-            found.into_values().filter(CollectionInfo::is_capped).map(|info| info.namespace).collect();
+        let capped: BTreeSet<Namespace> = found
+            .into_values()
+            .filter(CollectionInfo::is_capped)
+            .map(|info| info.namespace)
+            .collect();
         let mut states = locked(&self.states);
         states.retain(|namespace, _| capped.contains(namespace));
         for namespace in capped {
@@ -146,7 +162,9 @@ impl Keeper {
             if self.look_at(sides, &namespace, Expect::SameOrder).await? {
                 continue;
             }
-            let rests = |state: &mut State| state.mended.is_some_and(|(at, took)| at.elapsed() < took * REST);
+            let rests = |state: &mut State| {
+                state.mended.is_some_and(|(at, took)| at.elapsed() < took * REST)
+            };
             if !self.with(&namespace, rests) {
                 self.mend(sides, &namespace).await;
             }
@@ -159,12 +177,23 @@ impl Keeper {
     }
 
     /// Compares one from where it was left. `false`: it is in another order.
-    async fn look_at(&self, sides: &Sides, namespace: &Namespace, expect: Expect) -> Result<bool, Fault> {
+    async fn look_at(
+        &self,
+        sides: &Sides,
+        namespace: &Namespace,
+        expect: Expect,
+    ) -> Result<bool, Fault> {
         let mark = self.with(namespace, |state| state.mark.take());
         let began = Instant::now();
         let home = sides.source.home_of(namespace).await?;
-        let mut order = order::compare(&home.deployment, &sides.destination, namespace, mark.as_ref(), expect).await?;
-        if mark.is_none() && catalog::find(&sides.destination, namespace).await?.is_some_and(|there| !there.is_capped()) {
+        let mut order =
+            order::compare(&home.deployment, &sides.destination, namespace, mark.as_ref(), expect)
+                .await?;
+        if mark.is_none()
+            && catalog::find(&sides.destination, namespace)
+                .await?
+                .is_some_and(|there| !there.is_capped())
+        {
             // Whoever made it so; it is made again.
             order = Order::Other;
         }
@@ -174,7 +203,9 @@ impl Keeper {
                 state.whole = took;
             }
             match order {
-                Order::Same { mark, .. } => (state.mark, state.is_checked, state.unclear) = (mark, true, 0),
+                Order::Same { mark, .. } => {
+                    (state.mark, state.is_checked, state.unclear) = (mark, true, 0)
+                }
                 Order::Other => {
                     state.is_checked = false;
                     return false;
@@ -199,16 +230,25 @@ impl Keeper {
             tokio::time::sleep(POLL).await;
         }
         let mended = Some((Instant::now(), began.elapsed()));
-        self.with(namespace, |state| (state.is_mending, state.is_checked, state.mended) = (false, false, mended));
+        self.with(namespace, |state| {
+            (state.is_mending, state.is_checked, state.mended) = (false, false, mended)
+        });
     }
 
-    /// Sees that a collection holds the source's documents in the source's order, once the source takes no more writes and all is
-    /// applied; one that does not is copied again, and looked at again. `is_uncapped`:
-    /// it is not capped on the destination, and is copied again first. Returns how many documents were compared.
+    /// Sees that a collection holds the source's documents in the source's order, once the source
+    /// takes no more writes and all is applied; one that does not is copied again, and looked at
+    /// again. `is_uncapped`: it is not capped on the destination, and is copied again first.
+    /// Returns how many documents were compared.
     ///
     /// # Errors
     /// It is still in another order, or has fewer documents than the source.
-    pub async fn settle(&self, sides: &Sides, namespace: &Namespace, as_of: Timestamp, is_uncapped: bool) -> Result<u64, Fault> {
+    pub async fn settle(
+        &self,
+        sides: &Sides,
+        namespace: &Namespace,
+        as_of: Timestamp,
+        is_uncapped: bool,
+    ) -> Result<u64, Fault> {
         if is_uncapped {
             self.mend(sides, namespace).await;
         }
@@ -219,7 +259,9 @@ impl Keeper {
         let mut mark = mark.as_ref();
         // From the mark; whole; and once more when it was copied again.
         for pass in 0..3 {
-            match order::compare(&home.deployment, &sides.destination, namespace, mark, expect).await? {
+            match order::compare(&home.deployment, &sides.destination, namespace, mark, expect)
+                .await?
+            {
                 Order::Same { documents, .. } => {
                     compared = documents;
                     break;
@@ -230,19 +272,32 @@ impl Keeper {
                     mark = None;
                 }
                 Order::Other | Order::Unclear => {
-                    let message = format!("{namespace} (capped) is in another order than on the source, or has other documents");
-                    return Err(Fault { retryable: true, ..Fault::new(FaultCode::VerificationMismatch, message) });
+                    let message = format!(
+                        "{namespace} (capped) is in another order than on the source, or has \
+                         other documents"
+                    );
+                    return Err(Fault {
+                        retryable: true,
+                        ..Fault::new(FaultCode::VerificationMismatch, message)
+                    });
                 }
             }
         }
-        let (ours, theirs) =
-            tokio::try_join!(catalog::size(&home.deployment, namespace), catalog::size(&sides.destination, namespace))?;
+        let (ours, theirs) = tokio::try_join!(
+            catalog::size(&home.deployment, namespace),
+            catalog::size(&sides.destination, namespace)
+        )?;
         if ours.0 != theirs.0 {
             // What servers count by the way is not exact after a crash.
-            let (ours, theirs) =
-                tokio::try_join!(catalog::count(&home.deployment, namespace), catalog::count(&sides.destination, namespace))?;
+            let (ours, theirs) = tokio::try_join!(
+                catalog::count(&home.deployment, namespace),
+                catalog::count(&sides.destination, namespace)
+            )?;
             if theirs < ours {
-                let message = format!("{namespace} (capped) has {ours} documents on the source and {theirs} on the destination");
+                let message = format!(
+                    "{namespace} (capped) has {ours} documents on the source and {theirs} on the \
+                     destination"
+                );
                 return Err(Fault::new(FaultCode::VerificationMismatch, message));
             }
         }

@@ -1,9 +1,11 @@
-//! Holds the natural order of both sides of a capped collection against each other, while the tail goes on or once nothing changes.
+//! Holds the natural order of both sides of a capped collection against each other, while the tail
+//! goes on or once nothing changes.
 //!
-//! Both sides are read side by side by `_id`. What is on one side only is told nothing of by that: the source may be ahead. What is on
-//! both must be in one order. A comparison that finds it so leaves a mark behind its last pair, from which the next one goes on: what
-//! lies before it stays in its order for as long as both members number their records as they did, since documents come in at the
-//! end alone.
+//! Both sides are read side by side by `_id`. What is on one side only is told nothing of by that:
+//! the source may be ahead. What is on both must be in one order. A comparison that finds it so
+//! leaves a mark behind its last pair, from which the next one goes on: what lies before it stays
+//! in its order for as long as both members number their records as they did, since documents come
+//! in at the end alone.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,9 +21,11 @@ use crate::mongo::{Deployment, append, command, error, number};
 
 /// Documents of one reply at most.
 const BATCH_DOCUMENTS: u32 = 10_000;
-/// Documents without a partner that are remembered; with more than that the sides are too far apart.
+/// Documents without a partner that are remembered; with more than that the sides are too far
+/// apart.
 const UNPAIRED: usize = 200_000;
-/// The server's codes for a record to go on from that is gone, and for a scan that evictions have overtaken.
+/// The server's codes for a record to go on from that is gone, and for a scan that evictions have
+/// overtaken.
 const GONE: [i32; 2] = [211, 136];
 /// The server's codes for a scan whose collection was dropped or renamed.
 const ENDED: [i32; 2] = [175, 43];
@@ -90,7 +94,11 @@ enum Paired {
 
 impl Pairing {
     fn after(mark: Option<&Mark>) -> Self {
-        let alone = |side: usize| mark.into_iter().flat_map(|mark| mark.alone[side].iter().map(|&hash| (hash, 0))).collect();
+        let alone = |side: usize| {
+            mark.into_iter()
+                .flat_map(|mark| mark.alone[side].iter().map(|&hash| (hash, 0)))
+                .collect()
+        };
         Self { alone: [alone(0), alone(1)], ..Self::default() }
     }
 
@@ -157,8 +165,10 @@ async fn compare_from(
 ) -> Result<Order, Fault> {
     // Held by turns they could keep each other from their next replies.
     let _share = source.memory.pair().await;
-    let ((source, our_member), (destination, their_member)) = tokio::try_join!(source.pinned(), destination.pinned())?;
-    if mark.is_some_and(|mark| mark.ours.member != our_member || mark.theirs.member != their_member) {
+    let ((source, our_member), (destination, their_member)) =
+        tokio::try_join!(source.pinned(), destination.pinned())?;
+    if mark.is_some_and(|mark| mark.ours.member != our_member || mark.theirs.member != their_member)
+    {
         return Ok(Order::Unclear);
     }
     let as_of = match expect {
@@ -175,7 +185,8 @@ async fn compare_from(
     };
     let mut pairing = Pairing::after(mark);
     let mut scans = [ours, theirs];
-    let mut records: [Option<i64>; 2] = mark.map_or([None, None], |mark| [Some(mark.ours.record), Some(mark.theirs.record)]);
+    let mut records: [Option<i64>; 2] =
+        mark.map_or([None, None], |mark| [Some(mark.ours.record), Some(mark.theirs.record)]);
     // The record of each document that waits is the one that its pair leaves behind.
     let mut waiting: [HashMap<u64, Option<i64>>; 2] = Default::default();
     loop {
@@ -222,7 +233,8 @@ async fn compare_from(
 
 /// Why a scan ended before its end.
 enum Broken {
-    /// What it was to go on from is gone, or it was overtaken by evictions, or the collection is another one by now.
+    /// What it was to go on from is gone, or it was overtaken by evictions, or the collection is
+    /// another one by now.
     Gone,
     Fault(Fault),
 }
@@ -265,9 +277,11 @@ impl<'a> Scan<'a> {
         while self.batch.is_empty() {
             let Some(batch) = self.cursor.next().await else { return Ok(None) };
             let batch: RawBatch = batch.map_err(|e| broken(self.deployment, self.namespace, &e))?;
-            let documents = batch.doc_slices().map_err(|e| broken(self.deployment, self.namespace, &e))?;
+            let documents =
+                batch.doc_slices().map_err(|e| broken(self.deployment, self.namespace, &e))?;
             for value in documents.into_iter() {
-                let value = value.map_err(|e| broken(self.deployment, self.namespace, &e.into()))?;
+                let value =
+                    value.map_err(|e| broken(self.deployment, self.namespace, &e.into()))?;
                 let Some(document) = value.as_document() else { continue };
                 self.batch.push((hashed(document), number(document, "$recordId")));
             }
@@ -291,7 +305,8 @@ fn hashed(document: &RawDocument) -> Hashed {
     hasher.finish()
 }
 
-/// The `find` of documents in natural order by their `_id`s and records, after a record where one is given.
+/// The `find` of documents in natural order by their `_id`s and records, after a record where one
+/// is given.
 pub(super) fn find(
     deployment: &Deployment,
     namespace: &Namespace,

@@ -1,8 +1,10 @@
 //! Brings the insertions of a round of the tail into the order of the source's records.
 //!
-//! The stream tells of concurrent insertions in the order of their oplog entries. Which of them comes first in the collection is asked of
-//! the source: the records between the last one that was inserted and the newest of this round. What is among them and is told further
-//! on is inserted now, as it is by now; when it is told it is there already, and what changes it is met again, as after the copy.
+//! The stream tells of concurrent insertions in the order of their oplog entries. Which of them
+//! comes first in the collection is asked of the source: the records between the last one that was
+//! inserted and the newest of this round. What is among them and is told further on is inserted
+//! now, as it is by now; when it is told it is there already, and what changes it is met again, as
+//! after the copy.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,19 +13,21 @@ use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
 use super::order;
-use crate::engine::event::Op;
-use crate::engine::fold::{Content, Write};
-use crate::engine::lane::Keyed;
+use crate::engine::apply::coalesce::{Content, Write};
+use crate::engine::apply::route::Keyed;
+use crate::engine::change_event::Op;
 use crate::engine::tail::Tail;
-use crate::engine::{element, key};
+use crate::engine::{document_key, element};
 use crate::mongo::{Deployment, append, command, error, number};
 
-/// Records of others that are looked through at most, and of which so many are inserted early: as many as are inserted at once.
+/// Records of others that are looked through at most, and of which so many are inserted early: as
+/// many as are inserted at once.
 const SLACK: usize = 2_000;
 const EARLY: usize = 500;
 /// `_id`s of one `find`.
 const IDS: usize = 1_000;
-/// The server's codes for a record to go on from that is gone, a scan that was overtaken by evictions, and one whose collection is gone.
+/// The server's codes for a record to go on from that is gone, a scan that was overtaken by
+/// evictions, and one whose collection is gone.
 const GONE: [i32; 4] = [211, 136, 175, 43];
 
 /// The order of a round's insertions.
@@ -36,7 +40,8 @@ pub(in crate::engine) struct Sequence {
 }
 
 impl Sequence {
-    /// Brings what is new among these writes into the order. What the source no longer has was evicted, and was there before.
+    /// Brings what is new among these writes into the order. What the source no longer has was
+    /// evicted, and was there before.
     pub(in crate::engine) fn arrange(&mut self, round: &mut Vec<Write>) {
         if self.records.is_empty() {
             return;
@@ -44,22 +49,35 @@ impl Sequence {
         let collated = self.collated;
         let is_new = |write: &Write| matches!(write.content, Some(Content::New(_)));
         let record = |write: &Write| match is_new(write) {
-            true => self.records.get(&key::hash(&write.id, collated)).copied().unwrap_or(i64::MIN),
+            true => self
+                .records
+                .get(&document_key::hash(&write.id, collated))
+                .copied()
+                .unwrap_or(i64::MIN),
             false => i64::MIN,
         };
-        let Some(last) = round.iter().filter(|write| is_new(write)).map(record).max() else { return };
-        let mut placed: Vec<(i64, Write)> = round.drain(..).map(|write| (record(&write), write)).collect();
-        let taken: HashSet<u64> = placed.iter().map(|(_, write)| key::hash(&write.id, collated)).collect();
-        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.early).into_iter().partition(|(record, _)| *record <= last);
+        let Some(last) = round.iter().filter(|write| is_new(write)).map(record).max() else {
+            return;
+        };
+        let mut placed: Vec<(i64, Write)> =
+            round.drain(..).map(|write| (record(&write), write)).collect();
+        let taken: HashSet<u64> =
+            placed.iter().map(|(_, write)| document_key::hash(&write.id, collated)).collect();
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.early).into_iter().partition(|(record, _)| *record <= last);
         self.early = later;
-        placed.extend(now.into_iter().filter(|(_, write)| !taken.contains(&key::hash(&write.id, collated))));
+        placed.extend(
+            now.into_iter()
+                .filter(|(_, write)| !taken.contains(&document_key::hash(&write.id, collated))),
+        );
         placed.sort_by_key(|(record, _)| *record);
         round.extend(placed.into_iter().map(|(_, write)| write));
     }
 }
 
 impl Tail {
-    /// Asks the source for the order of what is inserted by these changes, as of after the newest of them.
+    /// Asks the source for the order of what is inserted by these changes, as of after the newest
+    /// of them.
     pub(in crate::engine) async fn sequence(
         &self,
         namespace: &Namespace,
@@ -67,8 +85,11 @@ impl Tail {
         as_of: Timestamp,
     ) -> Result<Sequence, Fault> {
         let collated = self.traits_of(namespace).collated;
-        let ids: Vec<&RawDocumentBuf> =
-            changes.iter().filter(|(_, change)| matches!(change.op, Op::Insert(_))).map(|(_, change)| &change.id).collect();
+        let ids: Vec<&RawDocumentBuf> = changes
+            .iter()
+            .filter(|(_, change)| matches!(change.op, Op::Insert(_)))
+            .map(|(_, change)| &change.id)
+            .collect();
         // A router knows of no records. There the order is compared in the end.
         if ids.is_empty() || self.source.is_behind_router() {
             return Ok(Sequence::default());
@@ -80,23 +101,36 @@ impl Tail {
             append(&mut find, "filter", &*element::by_ids(slice.iter().map(|id| &***id)));
             append(&mut find, "projection", &*rawdoc! { "_id": 1 });
             append(&mut find, "showRecordId", true);
-            append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": as_of });
-            let found = source.collect(&namespace.db, find).await;
-            let found = found.map_err(|e| source.fault(&format!("looking for the order of {namespace}"), &e))?;
-            records.extend(
-                found.iter().filter_map(|document| {
-                    Some((key::hash(&element::id_of(document)?, collated), number(document, "$recordId")?))
-                }),
+            append(
+                &mut find,
+                "readConcern",
+                &*rawdoc! { "level": "majority", "afterClusterTime": as_of },
             );
+            let found = source.collect(&namespace.db, find).await;
+            let found = found
+                .map_err(|e| source.fault(&format!("looking for the order of {namespace}"), &e))?;
+            records.extend(found.iter().filter_map(|document| {
+                Some((
+                    document_key::hash(&element::id_of(document)?, collated),
+                    number(document, "$recordId")?,
+                ))
+            }));
         }
         let (Some(&first), Some(&newest)) = (records.values().min(), records.values().max()) else {
             return Ok(Sequence::default());
         };
-        let last = self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(namespace.clone(), newest);
+        let last = self
+            .records
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(namespace.clone(), newest);
         let after = match last {
             Some(last) if last >= newest => {
                 // As far as it was there is nothing new.
-                self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(namespace.clone(), last);
+                self.records
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .insert(namespace.clone(), last);
                 return Ok(Sequence { records, early: Vec::new(), collated });
             }
             Some(last) => last,
@@ -109,7 +143,7 @@ impl Tail {
         };
         let others = between.unwrap_or_default().into_iter().filter(|(record, _)| *record < newest);
         let others: HashMap<u64, (i64, RawDocumentBuf)> = others
-            .map(|(record, id)| (key::hash(&id, collated), (record, id)))
+            .map(|(record, id)| (document_key::hash(&id, collated), (record, id)))
             .filter(|(hash, _)| !records.contains_key(hash))
             .collect();
         let mut early = Vec::new();
@@ -119,16 +153,22 @@ impl Tail {
             // What does not fit into one reply of 16 MB comes when it is told.
             append(&mut find, "singleBatch", true);
             append(&mut find, "batchSize", i64::try_from(EARLY).unwrap_or(i64::MAX));
-            append(&mut find, "readConcern", &*rawdoc! { "level": "majority", "afterClusterTime": as_of });
+            append(
+                &mut find,
+                "readConcern",
+                &*rawdoc! { "level": "majority", "afterClusterTime": as_of },
+            );
             let found = source.collect(&namespace.db, find).await;
-            let found = found.map_err(|e| source.fault(&format!("reading documents of {namespace} early"), &e))?;
+            let found = found.map_err(|e| {
+                source.fault(&format!("reading documents of {namespace} early"), &e)
+            })?;
             self.note_reread(namespace).await?;
             if found.iter().any(|document| element::has_doubled_names(document)) {
                 self.doubled.add(namespace).await?;
             }
             for document in found {
                 let Some(id) = element::id_of(&document) else { continue };
-                let hash = key::hash(&id, collated);
+                let hash = document_key::hash(&id, collated);
                 if let Some((record, _)) = others.get(&hash) {
                     records.insert(hash, *record);
                     early.push((*record, Write::new_document(id, document)));
@@ -152,7 +192,9 @@ async fn records_after(
     append(&mut find, "limit", i64::try_from(limit).unwrap_or(i64::MAX));
     match source.collect(&namespace.db, find).await {
         Ok(found) => {
-            let read = |document: &RawDocumentBuf| Some((number(document, "$recordId")?, element::id_of(document)?));
+            let read = |document: &RawDocumentBuf| {
+                Some((number(document, "$recordId")?, element::id_of(document)?))
+            };
             Ok(Some(found.iter().filter_map(read).collect()))
         }
         Err(e) if error::code(&e).is_some_and(|code| GONE.contains(&code)) => Ok(None),
@@ -165,8 +207,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::Sequence;
-    use crate::engine::fold::{Deletion, Write};
-    use crate::engine::key;
+    use crate::engine::apply::coalesce::{Deletion, Write};
+    use crate::engine::document_key;
     use mongodb::bson::{RawDocumentBuf, rawdoc};
 
     fn new(n: i32) -> Write {
@@ -179,9 +221,19 @@ mod tests {
 
     #[test]
     fn what_is_new_comes_in_the_order_of_the_records_with_what_is_told_later() {
-        let hash = |n: i32| key::hash(&rawdoc! { "_id": n }, false);
-        let records = HashMap::from([(hash(1), 30), (hash(2), 10), (hash(3), 20), (hash(4), 40), (hash(5), 25)]);
-        let mut sequence = Sequence { records, early: vec![(20, new(3)), (25, new(5)), (40, new(4))], collated: false };
+        let hash = |n: i32| document_key::hash(&rawdoc! { "_id": n }, false);
+        let records = HashMap::from([
+            (hash(1), 30),
+            (hash(2), 10),
+            (hash(3), 20),
+            (hash(4), 40),
+            (hash(5), 25),
+        ]);
+        let mut sequence = Sequence {
+            records,
+            early: vec![(20, new(3)), (25, new(5)), (40, new(4))],
+            collated: false,
+        };
         let mut gone = new(5);
         (gone.delete, gone.content) = (Deletion::Whatever, None);
         let mut round = vec![new(1), gone, new(9), new(2)];

@@ -1,7 +1,8 @@
 //! The databases of a deployment that can hold what is in scope.
 //!
-//! A reply to `listDatabases` is read by the driver, which takes no text that is no UTF-8. Where there is such a name, it is looked
-//! for by the server's own comparison of texts, byte by byte, so that it can be told, or left out as the declaration says.
+//! A reply to `listDatabases` is read by the driver, which takes no text that is no UTF-8. Where
+//! there is such a name, it is looked for by the server's own comparison of texts, byte by byte, so
+//! that it can be told, or left out as the declaration says.
 
 use mongodb::bson::{RawDocument, RawDocumentBuf, rawdoc};
 use schemas::fault::{Fault, FaultCode};
@@ -19,14 +20,17 @@ const LONGEST: usize = 64;
 /// # Errors
 /// When one whose name is no UTF-8 is in scope; what the server answers else.
 pub(super) async fn list(deployment: &Deployment, scope: &Scope) -> Result<Vec<String>, Fault> {
-    // The server goes through all of its databases for a list: with hundreds of migrations, each of one database, that is most of what
-    // a look around them costs.
+    // The server goes through all of its databases for a list: with hundreds of migrations, each of
+    // one database, that is most of what a look around them costs.
     if let Some(named) = scope.named_databases() {
         return Ok(named.into_iter().map(str::to_owned).collect());
     }
     let (names, odd) = names(deployment).await?;
-    let is_left_out = |db: &str| !scope.has_database(db) || scope.exclude.iter().any(|pattern| pattern.matches_all_of(db));
-    let in_scope: Vec<String> = odd.iter().map(|name| element::shown(name)).filter(|name| !is_left_out(name)).collect();
+    let is_left_out = |db: &str| {
+        !scope.has_database(db) || scope.exclude.iter().any(|pattern| pattern.matches_all_of(db))
+    };
+    let in_scope: Vec<String> =
+        odd.iter().map(|name| element::shown(name)).filter(|name| !is_left_out(name)).collect();
     if !in_scope.is_empty() {
         let of_all: Vec<String> = in_scope.iter().map(|db| format!("{db}.*")).collect();
         return Err(odd_names(deployment, "databases", &of_all));
@@ -58,7 +62,8 @@ async fn first_odd(deployment: &Deployment, known: &[Vec<u8>]) -> Result<Vec<u8>
         let (mut least, mut most) = (1_u16, 256_u16);
         while most - least > 1 {
             let middle = least.midpoint(most);
-            let with = |byte: u16| [name.as_slice(), &[u8::try_from(byte).unwrap_or(u8::MAX)]].concat();
+            let with =
+                |byte: u16| [name.as_slice(), &[u8::try_from(byte).unwrap_or(u8::MAX)]].concat();
             let mut between = Writer::default();
             between.push_text(b"$gte", &with(least));
             between.push_text(b"$lt", &with(middle));
@@ -71,13 +76,21 @@ async fn first_odd(deployment: &Deployment, known: &[Vec<u8>]) -> Result<Vec<u8>
         name.push(u8::try_from(least).unwrap_or(u8::MAX));
     }
     // It was dropped meanwhile.
-    let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("{} lists other databases each time", deployment.hosts));
+    let mut fault = Fault::new(
+        FaultCode::SourceReadFailed,
+        format!("{} lists other databases each time", deployment.hosts),
+    );
     fault.retryable = true;
     Err(fault)
 }
 
-/// The databases whose names compare so, besides those that are known; `None`: one of the names is no UTF-8.
-async fn ask(deployment: &Deployment, compares: Writer, known: &[Vec<u8>]) -> Result<Option<Vec<String>>, Fault> {
+/// The databases whose names compare so, besides those that are known; `None`: one of the names is
+/// no UTF-8.
+async fn ask(
+    deployment: &Deployment,
+    compares: Writer,
+    known: &[Vec<u8>],
+) -> Result<Option<Vec<String>>, Fault> {
     let mut list = rawdoc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false };
     let compares = compares.finish();
     if let Some(filter) = filter(&compares, known) {
@@ -88,10 +101,21 @@ async fn ask(deployment: &Deployment, compares: Writer, known: &[Vec<u8>]) -> Re
         Err(e) if error::is_unreadable(&e) => return Ok(None),
         Err(e) => return Err(deployment.fault("listing the databases", &e)),
     };
-    let nameless = || Fault::new(FaultCode::Internal, format!("{} lists a database without a name", deployment.hosts));
+    let nameless = || {
+        Fault::new(
+            FaultCode::Internal,
+            format!("{} lists a database without a name", deployment.hosts),
+        )
+    };
     let listed = reply.get_array("databases").map_err(|_| nameless())?;
-    let name = |database: &mongodb::bson::Bson| Some(database.as_document()?.get_str("name").ok()?.to_owned());
-    listed.iter().map(|database| name(database).ok_or_else(nameless)).collect::<Result<_, _>>().map(Some)
+    let name = |database: &mongodb::bson::Bson| {
+        Some(database.as_document()?.get_str("name").ok()?.to_owned())
+    };
+    listed
+        .iter()
+        .map(|database| name(database).ok_or_else(nameless))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 fn filter(compares: &RawDocument, known: &[Vec<u8>]) -> Option<RawDocumentBuf> {
@@ -100,7 +124,10 @@ fn filter(compares: &RawDocument, known: &[Vec<u8>]) -> Option<RawDocumentBuf> {
         return None;
     }
     let mut list = Writer::default();
-    known.iter().enumerate().for_each(|(place, name)| list.push_text(place.to_string().as_bytes(), name));
+    known
+        .iter()
+        .enumerate()
+        .for_each(|(place, name)| list.push_text(place.to_string().as_bytes(), name));
     let mut conditions = Writer::default();
     element::elements(compares).for_each(|condition| conditions.copy(&condition));
     conditions.push(element::ARRAY, b"$nin", list.finish().as_bytes());

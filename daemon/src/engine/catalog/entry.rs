@@ -38,7 +38,8 @@ pub struct CollectionInfo {
     pub namespace: Namespace,
     /// What it is.
     pub kind: Kind,
-    /// Its name is no UTF-8: [`Self::namespace`] is what is shown of it, and nothing can be done with it by that.
+    /// Its name is no UTF-8: [`Self::namespace`] is what is shown of it, and nothing can be done
+    /// with it by that.
     pub is_named_oddly: bool,
     /// The entry as the server gave it.
     pub raw: RawDocumentBuf,
@@ -61,7 +62,12 @@ impl CollectionInfo {
     /// The same under another name.
     #[must_use]
     pub fn named(&self, namespace: &Namespace) -> Self {
-        Self { namespace: namespace.clone(), is_named_oddly: false, kind: self.kind, raw: self.raw.clone() }
+        Self {
+            namespace: namespace.clone(),
+            is_named_oddly: false,
+            kind: self.kind,
+            raw: self.raw.clone(),
+        }
     }
 
     /// Where its documents are: for measurements, in the buckets beside it.
@@ -125,10 +131,15 @@ impl CollectionInfo {
         self.options().is_some_and(|options| options.get_bool(name).is_ok_and(|set| set))
     }
 
-    /// The `create` command that makes it anew. Expiry is held off: it comes back when the run finalizes.
+    /// The `create` command that makes it anew. Expiry is held off: it comes back when the run
+    /// finalizes.
     #[must_use]
     pub fn create_command(&self) -> RawDocumentBuf {
-        create_command(&self.namespace.collection, self.options(), self.raw.get_document("idIndex").ok())
+        create_command(
+            &self.namespace.collection,
+            self.options(),
+            self.raw.get_document("idIndex").ok(),
+        )
     }
 }
 
@@ -148,7 +159,8 @@ pub fn owner_of(namespace: &Namespace) -> Option<Namespace> {
     Some(Namespace::new(&namespace.db, name))
 }
 
-/// The options of a time-series collection, of those that its buckets have: their own layout follows from them.
+/// The options of a time-series collection, of those that its buckets have: their own layout
+/// follows from them.
 #[must_use]
 pub fn options_of_owner(of_buckets: &RawDocument) -> RawDocumentBuf {
     let mut options = Writer::default();
@@ -160,16 +172,20 @@ pub fn options_of_owner(of_buckets: &RawDocument) -> RawDocumentBuf {
 /// The first version that tells changes of buckets and stored functions.
 const SYSTEM_EVENTS: ServerVersion = ServerVersion::new(6, 0, 0);
 
-/// The fault for something that this version cannot carry from a source of this version; `None` where it can.
+/// The fault for something that this version cannot carry from a source of this version; `None`
+/// where it can.
 #[must_use]
 pub fn unsupported(info: &CollectionInfo, source: ServerVersion) -> Option<Fault> {
-    let has = |option: &str| info.options().is_some_and(|options| matches!(options.get(option), Ok(Some(_))));
+    let has = |option: &str| {
+        info.options().is_some_and(|options| matches!(options.get(option), Ok(Some(_))))
+    };
     let why = if info.kind == Kind::TimeSeries && source < SYSTEM_EVENTS {
         "is a time-series collection, whose changes only MongoDB 6.0 and newer tell"
     } else if info.namespace.collection == STORED_FUNCTIONS && source < SYSTEM_EVENTS {
         "holds stored functions, whose changes only MongoDB 6.0 and newer tell"
     } else if has("encryptedFields") {
-        "is a collection with Queryable Encryption (encryptedFields), which this version does not migrate"
+        "is a collection with Queryable Encryption (encryptedFields), which this version does not \
+         migrate"
     } else {
         return None;
     };

@@ -1,4 +1,5 @@
-//! The checkpoints of the copy: each shard's catalogue, the parts of its collections, and what is to be copied anew.
+//! The checkpoints of the copy: each shard's catalogue, the parts of its collections, and what is
+//! to be copied anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,22 +16,31 @@ impl Checkpoints {
         self.namespaces("SELECT DISTINCT ns FROM collection ORDER BY ns").await
     }
 
-    /// Forgets all that was stored of the copy of these namespaces, so that every shard lists them anew, and stores where the source
-    /// has its data now.
-    pub async fn copy_anew(&self, namespaces: BTreeSet<Namespace>, places: BTreeMap<String, String>) -> Result<(), Fault> {
+    /// Forgets all that was stored of the copy of these namespaces, so that every shard lists them
+    /// anew, and stores where the source has its data now.
+    pub async fn copy_anew(
+        &self,
+        namespaces: BTreeSet<Namespace>,
+        places: BTreeMap<String, String>,
+    ) -> Result<(), Fault> {
         self.with(move |c| {
             let transaction = c.transaction()?;
             for namespace in &namespaces {
                 let namespace = namespace.to_string();
                 for table in ["collection", "split", "part"] {
-                    transaction.execute(&format!("DELETE FROM {table} WHERE ns = ?1"), [&namespace])?;
+                    transaction
+                        .execute(&format!("DELETE FROM {table} WHERE ns = ?1"), [&namespace])?;
                 }
-                transaction.execute("INSERT OR IGNORE INTO unlisted (shard, ns) SELECT name, ?1 FROM shard", [&namespace])?;
+                transaction.execute(
+                    "INSERT OR IGNORE INTO unlisted (shard, ns) SELECT name, ?1 FROM shard",
+                    [&namespace],
+                )?;
             }
             transaction.execute("UPDATE shard SET copied_t = NULL, copied_i = NULL", [])?;
             transaction.execute("DELETE FROM place", [])?;
             for (what, at) in &places {
-                transaction.execute("INSERT INTO place (what, at) VALUES (?1, ?2)", params![what, at])?;
+                transaction
+                    .execute("INSERT INTO place (what, at) VALUES (?1, ?2)", params![what, at])?;
             }
             transaction.commit()
         })
@@ -42,7 +52,8 @@ impl Checkpoints {
         let shard = shard.to_owned();
         let texts = self
             .with(move |c| {
-                let mut statement = c.prepare("SELECT ns FROM unlisted WHERE shard = ?1 ORDER BY ns")?;
+                let mut statement =
+                    c.prepare("SELECT ns FROM unlisted WHERE shard = ?1 ORDER BY ns")?;
                 statement.query_map([&shard], |row| row.get(0))?.collect::<Rows<String>>()
             })
             .await?;
@@ -53,8 +64,10 @@ impl Checkpoints {
     pub async fn collections(&self, shard: &str) -> Result<Vec<CollectionRow>, Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
-            let mut statement =
-                c.prepare("SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = ?1 ORDER BY bytes DESC, ns")?;
+            let mut statement = c.prepare(
+                "SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = \
+                     ?1 ORDER BY bytes DESC, ns",
+            )?;
             let rows: Rows<Option<CollectionRow>> = statement
                 .query_map([&shard], |row| {
                     let namespace: String = row.get(0)?;
@@ -74,18 +87,36 @@ impl Checkpoints {
         .await?
         .into_iter()
         .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| Fault::new(FaultCode::StateDirUnusable, "the run's checkpoints hold a collection that cannot be read"))
+        .ok_or_else(|| {
+            Fault::new(
+                FaultCode::StateDirUnusable,
+                "the run's checkpoints hold a \
+             collection that cannot be read",
+            )
+        })
     }
 
     /// Stores the whole catalogue of a shard, or what of it was to be listed anew.
-    pub async fn store_collections(&self, shard: &str, rows: Vec<CollectionRow>) -> Result<(), Fault> {
+    pub async fn store_collections(
+        &self,
+        shard: &str,
+        rows: Vec<CollectionRow>,
+    ) -> Result<(), Fault> {
         let shard = shard.to_owned();
         self.with(move |c| {
             let transaction = c.transaction()?;
             for row in &rows {
                 transaction.execute(
-                    "INSERT OR IGNORE INTO collection (shard, ns, info, documents, bytes, stage) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    params![shard, row.namespace.to_string(), row.info.as_bytes(), row.documents, row.bytes, row.stage.number()],
+                    "INSERT OR IGNORE INTO collection (shard, ns, info, documents, bytes, stage) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![
+                        shard,
+                        row.namespace.to_string(),
+                        row.info.as_bytes(),
+                        row.documents,
+                        row.bytes,
+                        row.stage.number()
+                    ],
                 )?;
             }
             transaction.execute("DELETE FROM unlisted WHERE shard = ?1", [&shard])?;
@@ -95,11 +126,19 @@ impl Checkpoints {
     }
 
     /// Stores how far a collection has come.
-    pub async fn store_stage(&self, shard: &str, namespace: &Namespace, stage: Stage) -> Result<(), Fault> {
+    pub async fn store_stage(
+        &self,
+        shard: &str,
+        namespace: &Namespace,
+        stage: Stage,
+    ) -> Result<(), Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with_repeatable(move |c| {
-            c.execute("UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2", params![shard, namespace, stage.number()])
-                .map(drop)
+            c.execute(
+                "UPDATE collection SET stage = ?3 WHERE shard = ?1 AND ns = ?2",
+                params![shard, namespace, stage.number()],
+            )
+            .map(drop)
         })
         .await
     }
@@ -108,24 +147,40 @@ impl Checkpoints {
     pub async fn store_indexed(&self, namespace: &Namespace) -> Result<(), Fault> {
         let namespace = namespace.to_string();
         self.with_repeatable(move |c| {
-            c.execute("UPDATE collection SET stage = ?2 WHERE ns = ?1", params![namespace, Stage::Indexed.number()]).map(drop)
+            c.execute(
+                "UPDATE collection SET stage = ?2 WHERE ns = ?1",
+                params![namespace, Stage::Indexed.number()],
+            )
+            .map(drop)
         })
         .await
     }
 
-    /// Stores a collection's parts, drawn on this member, in place of what was there, and that it is split.
-    pub async fn store_parts(&self, shard: &str, namespace: &Namespace, member: &str, parts: Vec<Part>) -> Result<(), Fault> {
-        let (shard, namespace, member) = (shard.to_owned(), namespace.to_string(), member.to_owned());
+    /// Stores a collection's parts, drawn on this member, in place of what was there, and that it
+    /// is split.
+    pub async fn store_parts(
+        &self,
+        shard: &str,
+        namespace: &Namespace,
+        member: &str,
+        parts: Vec<Part>,
+    ) -> Result<(), Fault> {
+        let (shard, namespace, member) =
+            (shard.to_owned(), namespace.to_string(), member.to_owned());
         self.with_repeatable(move |c| {
             let transaction = c.transaction()?;
-            transaction.execute("DELETE FROM part WHERE shard = ?1 AND ns = ?2", params![shard, namespace])?;
+            transaction.execute(
+                "DELETE FROM part WHERE shard = ?1 AND ns = ?2",
+                params![shard, namespace],
+            )?;
             transaction.execute(
                 "INSERT OR REPLACE INTO split (shard, ns, member) VALUES (?1, ?2, ?3)",
                 params![shard, namespace, member],
             )?;
             for part in &parts {
                 transaction.execute(
-                    "INSERT INTO part (shard, ns, number, after, until, until_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT INTO part (shard, ns, number, after, until, until_id) VALUES (?1, ?2, \
+                     ?3, ?4, ?5, ?6)",
                     params![
                         shard,
                         namespace,
@@ -150,7 +205,8 @@ impl Checkpoints {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
             let mut statement = c.prepare(
-                "SELECT number, after, until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND done = 0 ORDER BY number",
+                "SELECT number, after, until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND \
+                 done = 0 ORDER BY number",
             )?;
             statement
                 .query_map(params![shard, namespace], |row| {
@@ -158,7 +214,9 @@ impl Checkpoints {
                         number: row.get(0)?,
                         after: row.get(1)?,
                         until: row.get(2)?,
-                        until_id: row.get::<_, Option<Vec<u8>>>(3)?.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok()),
+                        until_id: row
+                            .get::<_, Option<Vec<u8>>>(3)?
+                            .and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok()),
                     })
                 })?
                 .collect()
@@ -166,14 +224,22 @@ impl Checkpoints {
         .await
     }
 
-    /// The bounds between a collection's parts, written or not: record ids, each with its document `{_id: …}`.
-    pub async fn bounds(&self, shard: &str, namespace: &Namespace) -> Result<Vec<(i64, RawDocumentBuf)>, Fault> {
+    /// The bounds between a collection's parts, written or not: record ids, each with its document
+    /// `{_id: …}`.
+    pub async fn bounds(
+        &self,
+        shard: &str,
+        namespace: &Namespace,
+    ) -> Result<Vec<(i64, RawDocumentBuf)>, Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
-            let mut statement =
-                c.prepare("SELECT until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND until IS NOT NULL ORDER BY number")?;
-            let rows: Rows<(i64, Vec<u8>)> =
-                statement.query_map(params![shard, namespace], |row| Ok((row.get(0)?, row.get(1)?)))?.collect();
+            let mut statement = c.prepare(
+                "SELECT until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND \
+                     until IS NOT NULL ORDER BY number",
+            )?;
+            let rows: Rows<(i64, Vec<u8>)> = statement
+                .query_map(params![shard, namespace], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect();
             let id = |(record, bytes)| Some((record, RawDocumentBuf::from_bytes(bytes).ok()?));
             Ok(rows?.into_iter().filter_map(id).collect())
         })
@@ -181,10 +247,19 @@ impl Checkpoints {
     }
 
     /// The member that a collection's parts were drawn on.
-    pub async fn split_on(&self, shard: &str, namespace: &Namespace) -> Result<Option<String>, Fault> {
+    pub async fn split_on(
+        &self,
+        shard: &str,
+        namespace: &Namespace,
+    ) -> Result<Option<String>, Fault> {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
-            c.query_row("SELECT member FROM split WHERE shard = ?1 AND ns = ?2", [shard, namespace], |row| row.get(0)).optional()
+            c.query_row(
+                "SELECT member FROM split WHERE shard = ?1 AND ns = ?2",
+                [shard, namespace],
+                |row| row.get(0),
+            )
+            .optional()
         })
         .await
     }
@@ -201,7 +276,8 @@ impl Checkpoints {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with_repeatable(move |c| {
             c.execute(
-                "UPDATE part SET done = 1, documents = ?4, bytes = ?5 WHERE shard = ?1 AND ns = ?2 AND number = ?3",
+                "UPDATE part SET done = 1, documents = ?4, bytes = ?5 WHERE shard = ?1 AND ns = \
+                 ?2 AND number = ?3",
                 params![shard, namespace, number, documents, bytes],
             )
             .map(drop)
@@ -214,7 +290,8 @@ impl Checkpoints {
         let shard = shard.to_owned();
         self.with(move |c| {
             c.query_row(
-                "SELECT coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM part WHERE shard = ?1 AND done = 1",
+                "SELECT coalesce(sum(documents), 0), coalesce(sum(bytes), 0) FROM part WHERE \
+                 shard = ?1 AND done = 1",
                 [&shard],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )

@@ -106,7 +106,8 @@ pub struct ToldRow {
     pub times: u64,
 }
 
-/// A namespace that was copied again by itself, since a rename brought it in while its data was being read.
+/// A namespace that was copied again by itself, since a rename brought it in while its data was
+/// being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recopied {
     /// Whether the source still had it; if not, what made it go is further on in the stream.

@@ -1,11 +1,12 @@
-//! What an index is: its definition as a source lists it, and as it is given to a destination during the sync and at its end.
+//! What an index is: its definition as a source lists it, and as it is given to a destination
+//! during the sync and at its end.
 
 use std::collections::BTreeMap;
 
 use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use schemas::namespace::Namespace;
 
-use crate::engine::canonical;
+use crate::engine::catalog::canonical;
 use crate::engine::element::{Element, Writer, elements, shown};
 
 /// What a TTL index expires after during the sync, in seconds: the server's own largest, 68 years.
@@ -27,12 +28,14 @@ pub fn is_unique(spec: &RawDocument) -> bool {
     has(spec, "unique")
 }
 
-/// An index's expiry, as a server takes it. Old servers keep values that none takes any more, and work by them:
+/// An index's expiry, as a server takes it. Old servers keep values that none takes any more, and
+/// work by them:
 ///
-/// * One that is not a number counts as the longest. Given to `collMod` as it is, it would be none at all, and the server would
-///   delete every document (seen on 6.0.5).
-/// * With one below zero, which 5.0 takes by `collMod`, documents expire at once: a server up to 6.0 deletes them like with zero
-///   (seen on 5.0.32, 6.0.5 and 6.0.27), by so many seconds earlier than with zero, and never later.
+/// * One that is not a number counts as the longest. Given to `collMod` as it is, it would be none
+///   at all, and the server would delete every document (seen on 6.0.5).
+/// * With one below zero, which 5.0 takes by `collMod`, documents expire at once: a server up to
+///   6.0 deletes them like with zero (seen on 5.0.32, 6.0.5 and 6.0.27), by so many seconds earlier
+///   than with zero, and never later.
 /// * `collMod` itself makes the longest of one that is longer than that.
 pub(super) fn ttl(spec: &RawDocument) -> Option<RawBsonRef<'_>> {
     let value = spec.get("expireAfterSeconds").ok().flatten()?;
@@ -54,10 +57,13 @@ pub(super) fn ttl(spec: &RawDocument) -> Option<RawBsonRef<'_>> {
     })
 }
 
-/// An expiry that the source has and no server gives an index any more: it, and what the destination's index gets.
+/// An expiry that the source has and no server gives an index any more: it, and what the
+/// destination's index gets.
 #[must_use]
 pub fn mended_expiry(spec: &RawDocument) -> Option<(String, String)> {
-    let words = |value: RawBsonRef<'_>| mongodb::bson::Bson::try_from(value).map_or_else(|_| "?".to_owned(), |v| v.to_string());
+    let words = |value: RawBsonRef<'_>| {
+        mongodb::bson::Bson::try_from(value).map_or_else(|_| "?".to_owned(), |v| v.to_string())
+    };
     let (there, taken) = (spec.get("expireAfterSeconds").ok().flatten()?, ttl(spec)?);
     (there != taken).then(|| (words(there), words(taken)))
 }
@@ -65,7 +71,8 @@ pub fn mended_expiry(spec: &RawDocument) -> Option<(String, String)> {
 /// The type of a number of 32 bits, as BSON writes it.
 const INT32: u8 = 0x10;
 
-/// Whether what a key pattern says of a field is what servers of today take: a number but 0, or the name of a kind of index.
+/// Whether what a key pattern says of a field is what servers of today take: a number but 0, or the
+/// name of a kind of index.
 fn is_direction(field: &Element<'_>) -> bool {
     let mut alone = Writer::default();
     alone.push(field.kind, b"v", field.value);
@@ -73,7 +80,9 @@ fn is_direction(field: &Element<'_>) -> bool {
         Some(RawBsonRef::Int32(n)) => n != 0,
         Some(RawBsonRef::Int64(n)) => n != 0,
         Some(RawBsonRef::Double(n)) => n != 0.0 && !n.is_nan(),
-        Some(RawBsonRef::Decimal128(n)) => !matches!(n.to_string().parse::<f64>(), Ok(n) if n == 0.0 || n.is_nan()),
+        Some(RawBsonRef::Decimal128(n)) => {
+            !matches!(n.to_string().parse::<f64>(), Ok(n) if n == 0.0 || n.is_nan())
+        }
         Some(RawBsonRef::String(plugin)) => !plugin.is_empty(),
         Some(_) | None => false,
     }
@@ -82,12 +91,14 @@ fn is_direction(field: &Element<'_>) -> bool {
 /// A key pattern as servers of today take it. Old ones took any value for ascending, and kept it.
 fn key(spec: &RawDocument) -> RawDocumentBuf {
     let mut key = Writer::default();
-    // A text index is listed with a key of the server's own making. Only one with an expiry, which takes a single field, is not
-    // made of that again.
+    // A text index is listed with a key of the server's own making. Only one with an expiry, which
+    // takes a single field, is not made of that again.
     let text = ttl(spec).and_then(|_| spec.get_document("weights").ok());
     for field in spec.get_document("key").into_iter().flat_map(elements) {
         match (field.name, text) {
-            (b"_fts", Some(weights)) => elements(weights).for_each(|field| key.push_text(field.name, b"text")),
+            (b"_fts", Some(weights)) => {
+                elements(weights).for_each(|field| key.push_text(field.name, b"text"))
+            }
             (b"_ftsx", Some(_)) => {}
             _ if is_direction(&field) => key.copy(&field),
             (name, _) => key.push(INT32, name, &1_i32.to_le_bytes()),
@@ -109,7 +120,8 @@ pub fn deferred(namespace: &Namespace, spec: &RawDocument) -> Vec<String> {
     words
 }
 
-/// Whether finalizing gives an index something that depends on no document and that a server may refuse all the same.
+/// Whether finalizing gives an index something that depends on no document and that a server may
+/// refuse all the same.
 pub(in crate::engine) fn waits_for_end(spec: &RawDocument) -> bool {
     ttl(spec).is_some() || has(spec, "prepareUnique") || has(spec, "hidden")
 }
@@ -124,16 +136,21 @@ pub(super) fn specification(spec: &RawDocument, collated: bool, relaxed: bool) -
             // A build cannot be prepared; `collMod` sets it.
             b"prepareUnique" => {}
             b"unique" if relaxed => {}
-            b"expireAfterSeconds" if relaxed => made.push(INT32, field.name, &TTL_HELD_OFF.to_le_bytes()),
+            b"expireAfterSeconds" if relaxed => {
+                made.push(INT32, field.name, &TTL_HELD_OFF.to_le_bytes())
+            }
             b"expireAfterSeconds" => match ttl(spec) {
-                Some(RawBsonRef::Int32(seconds)) => made.push(INT32, field.name, &seconds.to_le_bytes()),
+                Some(RawBsonRef::Int32(seconds)) => {
+                    made.push(INT32, field.name, &seconds.to_le_bytes())
+                }
                 Some(_) | None => made.copy(&field),
             },
             b"key" => made.push_document(b"key", &self::key(spec)),
             _ => made.copy(&field),
         }
     }
-    // On a collection with a collation an index without one has the simple collation, and says so only if it is written out.
+    // On a collection with a collation an index without one has the simple collation, and says so
+    // only if it is written out.
     if collated && !matches!(spec.get("collation"), Ok(Some(_))) {
         made.push_document(b"collation", &rawdoc! { "locale": "simple" });
     }
@@ -147,7 +164,8 @@ const ASIDE: [&str; 4] = ["name", "ns", "background", "dropDups"];
 /// Options that are on or off: `false` is as good as none.
 const SWITCHES: [&str; 1] = ["sparse"];
 
-/// All that only building an index anew can change, in a form that can be compared: its keys and every option, whatever the kind.
+/// All that only building an index anew can change, in a form that can be compared: its keys and
+/// every option, whatever the kind.
 fn build(spec: &RawDocument) -> BTreeMap<String, Vec<u8>> {
     let mut options = BTreeMap::new();
     for field in elements(spec) {
@@ -161,7 +179,8 @@ fn build(spec: &RawDocument) -> BTreeMap<String, Vec<u8>> {
             }
             // Old servers kept what they were given.
             "key" => {
-                options.insert(option.to_owned(), canonical::value(RawBsonRef::Document(&key(spec))));
+                options
+                    .insert(option.to_owned(), canonical::value(RawBsonRef::Document(&key(spec))));
             }
             option => {
                 options.insert(option.to_owned(), canonical::element(&field));
@@ -182,24 +201,28 @@ fn is_on(value: RawBsonRef<'_>) -> bool {
     }
 }
 
-/// Whether two indexes of one name differ in nothing that only building one of them anew could change.
+/// Whether two indexes of one name differ in nothing that only building one of them anew could
+/// change.
 #[must_use]
 pub fn is_same_build(one: &RawDocument, other: &RawDocument) -> bool {
     build(one) == build(other)
 }
 
-/// Whether an index on the destination is, but for what is held off, what the source's of that name is.
+/// Whether an index on the destination is, but for what is held off, what the source's of that name
+/// is.
 #[must_use]
 pub fn is_same_meanwhile(of_source: &RawDocument, there: &RawDocument) -> bool {
     is_same_build(of_source, there) && has(of_source, "hidden") == has(there, "hidden")
 }
 
-/// Whether an index on the destination is what the source's of that name is once all was given back, or will be when it is made
-/// unique, for which it is prepared.
+/// Whether an index on the destination is what the source's of that name is once all was given
+/// back, or will be when it is made unique, for which it is prepared.
 #[must_use]
 pub fn is_same_restored(of_source: &RawDocument, there: &RawDocument) -> bool {
     let refuses = |spec: &RawDocument| is_unique(spec) || has(spec, "prepareUnique");
-    is_same_meanwhile(of_source, there) && refuses(of_source) == refuses(there) && expiry(of_source) == expiry(there)
+    is_same_meanwhile(of_source, there)
+        && refuses(of_source) == refuses(there)
+        && expiry(of_source) == expiry(there)
 }
 
 /// After how many seconds documents expire, as a server that takes any number keeps it.
@@ -208,14 +231,16 @@ fn expiry(spec: &RawDocument) -> Option<i64> {
         RawBsonRef::Int32(seconds) => i64::from(seconds),
         RawBsonRef::Int64(seconds) => seconds,
         RawBsonRef::Double(seconds) => seconds as i64,
-        RawBsonRef::Decimal128(seconds) => seconds.to_string().parse::<f64>().map_or(0, |seconds| seconds as i64),
+        RawBsonRef::Decimal128(seconds) => {
+            seconds.to_string().parse::<f64>().map_or(0, |seconds| seconds as i64)
+        }
         _ => return None,
     };
     Some(seconds.min(i64::from(TTL_HELD_OFF)))
 }
 
-/// What tells two indexes of a collection apart for the server, once neither is unique: two that are the same cannot both be there.
-/// Less than what an index is: see [`is_same_build`].
+/// What tells two indexes of a collection apart for the server, once neither is unique: two that
+/// are the same cannot both be there. Less than what an index is: see [`is_same_build`].
 #[must_use]
 pub fn identity(spec: &RawDocument) -> Vec<u8> {
     let mut identity = Vec::new();
@@ -230,32 +255,54 @@ pub fn identity(spec: &RawDocument) -> Vec<u8> {
     identity
 }
 
-/// Whether there are documents that an index cannot hold, were it not unique: one of a single field, in order, takes any value.
+/// Whether there are documents that an index cannot hold, were it not unique: one of a single
+/// field, in order, takes any value.
 #[must_use]
 pub fn asks_of_values(spec: &RawDocument) -> bool {
     let key = spec.get_document("key").ok();
-    key.is_none_or(|key| elements(key).count() > 1 || elements(key).any(|field| field.text().is_some()))
+    key.is_none_or(|key| {
+        elements(key).count() > 1 || elements(key).any(|field| field.text().is_some())
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{deferred, identity, is_same_build, is_same_meanwhile, is_same_restored, key, specification};
+    use super::{
+        deferred, identity, is_same_build, is_same_meanwhile, is_same_restored, key, specification,
+    };
     use mongodb::bson::rawdoc;
 
     #[test]
     fn unique_and_ttl_wait_for_the_end() {
-        let spec = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "unique": true, "expireAfterSeconds": 60, "hidden": true };
+        let spec = rawdoc! {
+            "v": 2, "key": { "a": 1 }, "name": "a_1", "unique": true, "expireAfterSeconds": 60,
+            "hidden": true,
+        };
         let relaxed = specification(&spec, false, true);
-        assert_eq!(relaxed, rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "expireAfterSeconds": i32::MAX, "hidden": true });
+        assert_eq!(
+            relaxed,
+            rawdoc! {
+                "v": 2, "key": { "a": 1 }, "name": "a_1", "expireAfterSeconds": i32::MAX,
+                "hidden": true,
+            }
+        );
         assert_eq!(specification(&spec, false, false), spec);
         let namespace = "shop.orders".parse().expect("a namespace");
-        assert_eq!(deferred(&namespace, &spec), ["unique on shop.orders index a_1", "expiry (TTL) on shop.orders index a_1"]);
+        assert_eq!(
+            deferred(&namespace, &spec),
+            ["unique on shop.orders index a_1", "expiry (TTL) on shop.orders index a_1"]
+        );
     }
 
     #[test]
     fn an_expiry_that_is_no_number_is_the_longest() {
-        let spec = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "expireAfterSeconds": f64::NAN };
-        assert!(specification(&spec, false, false).get_i32("expireAfterSeconds").is_ok_and(|seconds| seconds == i32::MAX));
+        let spec =
+            rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "expireAfterSeconds": f64::NAN };
+        assert!(
+            specification(&spec, false, false)
+                .get_i32("expireAfterSeconds")
+                .is_ok_and(|seconds| seconds == i32::MAX)
+        );
     }
 
     #[test]
@@ -284,36 +331,55 @@ mod tests {
         ];
         for (option, value) in options {
             let other = with(option, value.clone());
-            assert!(!is_same_build(&plain, &other) && is_same_build(&other, &with(option, value)), "{option}");
+            assert!(
+                !is_same_build(&plain, &other) && is_same_build(&other, &with(option, value)),
+                "{option}"
+            );
         }
         let older = rawdoc! { "v": 1, "key": { "a": 1 }, "name": "a" };
         assert!(!is_same_build(&plain, &older));
-        let as_stored =
-            rawdoc! { "v": 2_i64, "key": { "a": 1.0 }, "name": "b", "ns": "c.d", "background": true, "sparse": false };
+        let as_stored = rawdoc! {
+            "v": 2_i64, "key": { "a": 1.0 }, "name": "b", "ns": "c.d", "background": true,
+            "sparse": false,
+        };
         assert!(is_same_build(&plain, &as_stored));
-        let wildcards = [rawdoc! { "key": { "$**": 1 } }, rawdoc! { "key": { "$**": 1 }, "wildcardProjection": { "a": 1 } }];
+        let wildcards = [
+            rawdoc! { "key": { "$**": 1 } },
+            rawdoc! { "key": { "$**": 1 }, "wildcardProjection": { "a": 1 } },
+        ];
         assert_ne!(identity(&wildcards[0]), identity(&wildcards[1]), "the server has both");
     }
 
     #[test]
     fn what_is_held_off_counts_at_the_end_alone() {
-        let wanted =
-            rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a", "unique": true, "expireAfterSeconds": 5.5, "hidden": true };
+        let wanted = rawdoc! {
+            "v": 2, "key": { "a": 1 }, "name": "a", "unique": true, "expireAfterSeconds": 5.5,
+            "hidden": true,
+        };
         let relaxed = specification(&wanted, false, true);
         assert!(is_same_meanwhile(&wanted, &relaxed) && !is_same_restored(&wanted, &relaxed));
         let seen = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a", "expireAfterSeconds": 5 };
         assert!(is_same_build(&wanted, &seen) && !is_same_meanwhile(&wanted, &seen));
-        let prepared =
-            rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a", "prepareUnique": true, "expireAfterSeconds": 5, "hidden": true };
+        let prepared = rawdoc! {
+            "v": 2, "key": { "a": 1 }, "name": "a", "prepareUnique": true, "expireAfterSeconds": 5,
+            "hidden": true,
+        };
         assert!(is_same_restored(&wanted, &prepared));
     }
 
     #[test]
     fn old_values_in_a_key_are_ascending() {
-        let spec = rawdoc! { "key": { "a": true, "b": 0, "c": "", "d": -0.5, "e": "2d", "f": {}, "g": 7_i64 } };
-        let text = rawdoc! { "key": { "_fts": "text", "_ftsx": 1 }, "weights": { "a": 1 }, "expireAfterSeconds": 5 };
+        let spec = rawdoc! {
+            "key": { "a": true, "b": 0, "c": "", "d": -0.5, "e": "2d", "f": {}, "g": 7_i64 }
+        };
+        let text = rawdoc! {
+            "key": { "_fts": "text", "_ftsx": 1 }, "weights": { "a": 1 }, "expireAfterSeconds": 5,
+        };
         assert_eq!(key(&text), rawdoc! { "a": "text" });
-        assert_eq!(key(&spec), rawdoc! { "a": 1, "b": 1, "c": 1, "d": -0.5, "e": "2d", "f": 1, "g": 7_i64 });
+        assert_eq!(
+            key(&spec),
+            rawdoc! { "a": 1, "b": 1, "c": 1, "d": -0.5, "e": "2d", "f": 1, "g": 7_i64 }
+        );
     }
 
     #[test]
@@ -321,7 +387,9 @@ mod tests {
         let spec = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1" };
         assert_eq!(
             specification(&spec, true, true),
-            rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "collation": { "locale": "simple" } }
+            rawdoc! {
+                "v": 2, "key": { "a": 1 }, "name": "a_1", "collation": { "locale": "simple" },
+            }
         );
     }
 }

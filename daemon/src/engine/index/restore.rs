@@ -4,10 +4,14 @@ use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
-use super::definition::{has, identity, is_same_build, is_same_restored, is_unique, name, specification, ttl};
-use super::{DUPLICATE_KEY, create_indexes, drop_one, index_change, modify, modify_alone, run_create};
+use super::definition::{
+    has, identity, is_same_build, is_same_restored, is_unique, name, specification, ttl,
+};
+use super::{
+    DUPLICATE_KEY, create_indexes, drop_one, index_change, modify, modify_alone, run_create,
+};
 use crate::engine::catalog::{self, INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND};
-use crate::engine::distribute;
+use crate::engine::destination::shard_collection;
 use crate::mongo::{Deployment, ServerVersion, append, command, error};
 
 /// The first version whose `collMod` makes an index unique.
@@ -15,10 +19,11 @@ const UNIQUE_BY_COLLMOD: ServerVersion = ServerVersion::new(6, 0, 0);
 
 /// The server's code for data that breaks a unique index.
 const CANNOT_CONVERT_TO_UNIQUE: i32 = 359;
-/// Gives a collection's indexes the form that they have on the source, as far as its users rely on it from their first write on.
+/// Gives a collection's indexes the form that they have on the source, as far as its users rely on
+/// it from their first write on.
 ///
-/// Returns the names of those that refuse duplicates from now on and are still to be made unique, by [`finish_unique`]: that reads
-/// the whole index, which nobody should have to wait for.
+/// Returns the names of those that refuse duplicates from now on and are still to be made unique,
+/// by [`finish_unique`]: that reads the whole index, which nobody should have to wait for.
 ///
 /// What cannot be given back keeps nothing else from being so: the names come with the first fault.
 pub async fn restore(
@@ -59,10 +64,11 @@ async fn restore_all(
         }
     };
     let found = catalog::indexes(destination, namespace).await?;
-    let on_destination = |wanted: &RawDocument| found.iter().find(|spec| name(spec) == name(wanted));
+    let on_destination =
+        |wanted: &RawDocument| found.iter().find(|spec| name(spec) == name(wanted));
     for spec in &found {
         if !wanted.iter().any(|wanted| name(wanted) == name(spec))
-            && !distribute::is_servers_own(destination, namespace, spec, wanted)
+            && !shard_collection::is_servers_own(destination, namespace, spec, wanted)
         {
             keep(drop_one(destination, namespace, name(spec)).await);
         }
@@ -89,10 +95,13 @@ async fn restore_all(
             }
         }
     }
-    // What clashed with a relaxed one can be built once unique tells them apart: being prepared for it does not.
+    // What clashed with a relaxed one can be built once unique tells them apart: being prepared for
+    // it does not.
     for spec in missing {
-        let twins =
-            wanted.iter().filter(|twin| name(twin) != name(spec) && identity(twin) == identity(spec)).map(|twin| name(twin));
+        let twins = wanted
+            .iter()
+            .filter(|twin| name(twin) != name(spec) && identity(twin) == identity(spec))
+            .map(|twin| name(twin));
         for twin in twins {
             if let Some(place) = unfinished.iter().position(|unfinished| unfinished == twin) {
                 let finished = finish_unique(destination, namespace, twin).await;
@@ -108,25 +117,40 @@ async fn restore_all(
         keep(made.map_err(|e| unique_fault(destination, namespace, spec, &e)));
     }
     for spec in wanted.iter().filter(|spec| has(spec, "prepareUnique")) {
-        let prepared = modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await;
-        keep(prepared.map_err(|e| destination.fault(&format!("preparing index {} of {namespace}", name(spec)), &e)));
+        let prepared =
+            modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await;
+        keep(prepared.map_err(|e| {
+            destination.fault(&format!("preparing index {} of {namespace}", name(spec)), &e)
+        }));
     }
     first_fault
 }
 
-/// Sees that the indexes of a collection's source are on the destination, the same to the last option, after [`restore`].
+/// Sees that the indexes of a collection's source are on the destination, the same to the last
+/// option, after [`restore`].
 ///
 /// # Errors
 /// Names those that are not.
-pub async fn check_restored(source: &Deployment, destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+pub async fn check_restored(
+    source: &Deployment,
+    destination: &Deployment,
+    namespace: &Namespace,
+) -> Result<(), Fault> {
     check_restored_as(&catalog::indexes(source, namespace).await?, destination, namespace).await
 }
 
 /// As [`check_restored`], of these.
-pub async fn check_restored_as(wanted: &[RawDocumentBuf], destination: &Deployment, namespace: &Namespace) -> Result<(), Fault> {
+pub async fn check_restored_as(
+    wanted: &[RawDocumentBuf],
+    destination: &Deployment,
+    namespace: &Namespace,
+) -> Result<(), Fault> {
     let found = catalog::indexes(destination, namespace).await?;
-    let is_there = |spec: &RawDocument| found.iter().any(|there| name(there) == name(spec) && is_same_restored(spec, there));
-    let names: Vec<&str> = wanted.iter().filter(|spec| !is_there(spec)).map(|spec| name(spec)).collect();
+    let is_there = |spec: &RawDocument| {
+        found.iter().any(|there| name(there) == name(spec) && is_same_restored(spec, there))
+    };
+    let names: Vec<&str> =
+        wanted.iter().filter(|spec| !is_there(spec)).map(|spec| name(spec)).collect();
     if names.is_empty() {
         return Ok(());
     }
@@ -142,7 +166,9 @@ async fn give_back(
     option: &str,
     collated: bool,
 ) -> Result<(), Fault> {
-    let value = |spec| if option == "expireAfterSeconds" { ttl(spec) } else { spec.get(option).ok().flatten() };
+    let value = |spec| {
+        if option == "expireAfterSeconds" { ttl(spec) } else { spec.get(option).ok().flatten() }
+    };
     let value = match (value(spec), value(there)) {
         (wanted, found) if wanted == found => return Ok(()),
         (Some(wanted), _) => wanted,
@@ -155,12 +181,14 @@ async fn give_back(
             return create_indexes(destination, namespace, &indexes).await;
         }
     };
-    modify(destination, namespace, index_change(name(spec), option, value))
-        .await
-        .map_err(|e| destination.fault(&format!("giving {option} back to index {} of {namespace}", name(spec)), &e))
+    modify(destination, namespace, index_change(name(spec), option, value)).await.map_err(|e| {
+        destination
+            .fault(&format!("giving {option} back to index {} of {namespace}", name(spec)), &e)
+    })
 }
 
-/// Has an index refuse duplicates. From 6.0 on it is only prepared, which takes no time; before, it is built anew.
+/// Has an index refuse duplicates. From 6.0 on it is only prepared, which takes no time; before, it
+/// is built anew.
 async fn refuse_duplicates(
     destination: &Deployment,
     namespace: &Namespace,
@@ -169,7 +197,9 @@ async fn refuse_duplicates(
 ) -> Result<(), Fault> {
     let fault = |e: mongodb::error::Error| unique_fault(destination, namespace, spec, &e);
     if destination.version >= UNIQUE_BY_COLLMOD {
-        modify(destination, namespace, index_change(name(spec), "prepareUnique", true)).await.map_err(fault)
+        modify(destination, namespace, index_change(name(spec), "prepareUnique", true))
+            .await
+            .map_err(fault)
     } else {
         drop_one(destination, namespace, name(spec)).await?;
         let mut indexes = RawArrayBuf::new();
@@ -178,8 +208,13 @@ async fn refuse_duplicates(
     }
 }
 
-/// Makes an index unique that refuses duplicates already. One that its users have dropped meanwhile is theirs to drop.
-pub async fn finish_unique(destination: &Deployment, namespace: &Namespace, index: &str) -> Result<(), Fault> {
+/// Makes an index unique that refuses duplicates already. One that its users have dropped meanwhile
+/// is theirs to drop.
+pub async fn finish_unique(
+    destination: &Deployment,
+    namespace: &Namespace,
+    index: &str,
+) -> Result<(), Fault> {
     if destination.version < UNIQUE_BY_COLLMOD {
         return Ok(());
     }
@@ -190,9 +225,13 @@ pub async fn finish_unique(destination: &Deployment, namespace: &Namespace, inde
     }
 }
 
-/// Tries whether an index could be made unique, and leaves it as it is. The tail must stand still meanwhile: for as long as the
-/// trial takes the server refuses duplicates.
-pub async fn try_unique(destination: &Deployment, namespace: &Namespace, spec: &RawDocument) -> Result<(), Fault> {
+/// Tries whether an index could be made unique, and leaves it as it is. The tail must stand still
+/// meanwhile: for as long as the trial takes the server refuses duplicates.
+pub async fn try_unique(
+    destination: &Deployment,
+    namespace: &Namespace,
+    spec: &RawDocument,
+) -> Result<(), Fault> {
     if destination.version < UNIQUE_BY_COLLMOD {
         return Ok(());
     }
@@ -205,7 +244,8 @@ pub async fn try_unique(destination: &Deployment, namespace: &Namespace, spec: &
     else {
         return Ok(());
     };
-    let prepare = |on: bool| modify(destination, namespace, index_change(name(tried), "prepareUnique", on));
+    let prepare =
+        |on: bool| modify(destination, namespace, index_change(name(tried), "prepareUnique", on));
     prepare(true).await.map_err(|e| unique_fault(destination, namespace, spec, &e))?;
     let mut dry = command("collMod", &namespace.collection);
     append(&mut dry, "index", &*index_change(name(tried), "unique", true));
@@ -215,15 +255,26 @@ pub async fn try_unique(destination: &Deployment, namespace: &Namespace, spec: &
     tried.map_err(|e| unique_fault(destination, namespace, spec, &e))
 }
 
-fn unique_fault(destination: &Deployment, namespace: &Namespace, spec: &RawDocument, error: &mongodb::error::Error) -> Fault {
+fn unique_fault(
+    destination: &Deployment,
+    namespace: &Namespace,
+    spec: &RawDocument,
+    error: &mongodb::error::Error,
+) -> Fault {
     let index = name(spec);
     match error::code(error) {
         Some(CANNOT_CONVERT_TO_UNIQUE | DUPLICATE_KEY) => {
             let ids = violations(error);
-            let ids = if ids.is_empty() { String::new() } else { format!(": documents with _id {}", ids.join("; ")) };
+            let ids = if ids.is_empty() {
+                String::new()
+            } else {
+                format!(": documents with _id {}", ids.join("; "))
+            };
             Fault::new(
                 FaultCode::UniqueIndexBroken,
-                format!("index {index} of {namespace} cannot be made unique on the destination{ids}"),
+                format!(
+                    "index {index} of {namespace} cannot be made unique on the destination{ids}"
+                ),
             )
         }
         _ => destination.fault(&format!("making index {index} of {namespace} unique"), error),

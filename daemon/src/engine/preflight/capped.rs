@@ -1,9 +1,10 @@
-//! Whether capped collections hold more than their bounds, which servers keep until the next insertion.
+//! Whether capped collections hold more than their bounds, which servers keep until the next
+//! insertion.
 
 use schemas::fault::{Fault, FaultCode};
 
 use super::Findings;
-use super::surroundings::{self, Compatibility};
+use super::environment::{self, Compatibility};
 use crate::engine::capped::bound::Bound;
 use crate::engine::catalog::{self, CollectionInfo};
 use crate::mongo::{Deployment, ServerVersion};
@@ -33,24 +34,30 @@ pub(super) async fn check(findings: &mut Findings, source: &Deployment, destinat
     }
     let beyond = beyond.join(", ");
     // Where the compatibility may not be read, the check of that says so.
-    let is_compatible = surroundings::compatibility_of(destination).await.is_none_or(|version| version >= COMPATIBILITY);
+    let is_compatible = environment::compatibility_of(destination)
+        .await
+        .is_none_or(|version| version >= COMPATIBILITY);
     if destination.version >= CHANGES_BOUNDS && is_compatible {
         findings.warn(
             name,
             format!(
-                "more than their bounds is in {beyond}: all of it is carried, and the first insertion after the cutover evicts what is too much, \
+                "more than their bounds is in {beyond}: all of it is carried, and the first \
+                 insertion after the cutover evicts what is too much, \
                  as it would on the source"
             ),
             "raise cappedSize or cappedMax on the source (collMod) where that is to stay",
         );
     } else {
         let message = format!(
-            "more than their bounds is in {beyond}, and the destination (MongoDB {}) would evict it: only from version and feature \
+            "more than their bounds is in {beyond}, and the destination (MongoDB {}) would evict \
+             it: only from version and feature \
              compatibility 6.0 on servers change bounds",
             destination.version
         );
-        let remedy = "bring the destination up to that, delete what is too much on the source, or leave them out";
-        findings.fail(name, &Fault::new(FaultCode::UnsupportedNamespace, message).with_remedy(remedy));
+        let remedy = "bring the destination up to that, delete what is too much on the source, or \
+             leave them out";
+        findings
+            .fail(name, &Fault::new(FaultCode::UnsupportedNamespace, message).with_remedy(remedy));
     }
 }
 

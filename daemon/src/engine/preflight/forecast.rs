@@ -1,4 +1,5 @@
-//! How large the copy is and how long it takes, by a measured sample; and the source's oplog against that time.
+//! How large the copy is and how long it takes, by a measured sample; and the source's oplog
+//! against that time.
 
 use std::time::{Duration, Instant};
 
@@ -24,15 +25,17 @@ const SAMPLE_TIME: Duration = Duration::from_millis(700);
 const SIZED_AT_ONCE: usize = 8;
 /// One sample at a time: several would measure each other.
 static SAMPLING: Semaphore = Semaphore::const_new(1);
-/// The share of the oplog's window that a copy may be expected to take: the sample is of reading alone.
+/// The share of the oplog's window that a copy may be expected to take: the sample is of reading
+/// alone.
 const WELL_WITHIN: f64 = 0.5;
-/// A copy that takes less, in seconds, is no loss where it has to begin anew: a burst of writes is no reason to stop it.
+/// A copy that takes less, in seconds, is no loss where it has to begin anew: a burst of writes is
+/// no reason to stop it.
 const WORTH_STOPPING: f64 = 60.0;
 /// An oplog that is this full drops its oldest entries for new ones.
 const FULL: f64 = 0.95;
 
-/// Sizes from the catalogue, and the copy's time from a measured sample of the source's reading speed; no less than what a declared
-/// rate makes of it.
+/// Sizes from the catalogue, and the copy's time from a measured sample of the source's reading
+/// speed; no less than what a declared rate makes of it.
 ///
 /// `followed`: the replica sets whose oplogs must span that time.
 pub(super) async fn forecast(
@@ -41,13 +44,15 @@ pub(super) async fn forecast(
     catalogue: &[CollectionInfo],
     rate_limit: Option<RateLimit>,
 ) -> Result<Forecast, Fault> {
-    let sizes = catalogue.iter().filter(|info| info.has_documents()).map(|info| -> Piece<'_, (Namespace, (u64, u64))> {
-        Box::pin(async move {
-            let data = info.data();
-            let size = catalog::size(source, &data).await?;
-            Ok((data, size))
-        })
-    });
+    let sizes = catalogue.iter().filter(|info| info.has_documents()).map(
+        |info| -> Piece<'_, (Namespace, (u64, u64))> {
+            Box::pin(async move {
+                let data = info.data();
+                let size = catalog::size(source, &data).await?;
+                Ok((data, size))
+            })
+        },
+    );
     let sizes = concurrent::all(SIZED_AT_ONCE, sizes.collect()).await?;
     let mut forecast = Forecast::default();
     let mut largest: Option<(u64, Namespace)> = None;
@@ -61,12 +66,18 @@ pub(super) async fn forecast(
     }
     let measured = match largest {
         None => Some(0.0),
-        Some((_, data)) => read_speed(source, &data).await?.map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second),
+        Some((_, data)) => read_speed(source, &data)
+            .await?
+            .map(|bytes_per_second| forecast.bytes as f64 / bytes_per_second),
     };
-    forecast.copy_seconds = measured.map(|seconds| seconds.max(at_rate(rate_limit, forecast.documents, forecast.bytes)));
+    forecast.copy_seconds = measured
+        .map(|seconds| seconds.max(at_rate(rate_limit, forecast.documents, forecast.bytes)));
     let windows = join_all(followed.iter().map(|(_, shard)| oplog_window(shard))).await;
     for ((name, _), oplog_window_seconds) in followed.iter().zip(windows) {
-        let fits = forecast.copy_seconds.zip(oplog_window_seconds).map(|(copy, window)| copy <= window as f64 * WELL_WITHIN);
+        let fits = forecast
+            .copy_seconds
+            .zip(oplog_window_seconds)
+            .map(|(copy, window)| copy <= window as f64 * WELL_WITHIN);
         forecast.shards.push(ShardForecast { name: name.clone(), oplog_window_seconds, fits });
     }
     Ok(forecast)
@@ -81,12 +92,22 @@ fn at_rate(rate_limit: Option<RateLimit>, documents: u64, bytes: u64) -> f64 {
     }
 }
 
-/// How many seconds of writes the oplog holds: what it spans, and where it is not full yet, what it will at the same rate.
+/// How many seconds of writes the oplog holds: what it spans, and where it is not full yet, what it
+/// will at the same rate.
 async fn oplog_window(source: &Deployment) -> Option<u64> {
     let span = source.oplog_window_seconds().await?;
-    let stats = doc! { "aggregate": "oplog.rs", "pipeline": [{ "$collStats": { "storageStats": {} } }], "cursor": {} };
+    let stats = doc! {
+        "aggregate": "oplog.rs", "pipeline": [{ "$collStats": { "storageStats": {} } }],
+        "cursor": {},
+    };
     let fill = source.command("local", stats).await.ok().and_then(|reply| {
-        let stats = reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?.first()?.as_document()?;
+        let stats = reply
+            .get_document("cursor")
+            .ok()?
+            .get_array("firstBatch")
+            .ok()?
+            .first()?
+            .as_document()?;
         fill(stats.get_document("storageStats").ok()?)
     });
     Some(window(span, fill))
@@ -112,40 +133,69 @@ fn window(span: u64, fill: Option<f64>) -> u64 {
     }
 }
 
-/// Whether the source's oplog still holds what was written at the copy's start when the copy ends: the tail begins there.
+/// Whether the source's oplog still holds what was written at the copy's start when the copy ends:
+/// the tail begins there.
 pub(super) fn oplog(findings: &mut Findings, source: &Deployment, forecast: &Forecast) {
     let name = "oplog_window";
-    let remedy = "enlarge the source's oplog (replSetResizeOplog), or migrate in parts, by `namespaces`";
+    let remedy =
+        "enlarge the source's oplog (replSetResizeOplog), or migrate in parts, by `namespaces`";
     for shard in &forecast.shards {
         let name_of = &shard.name.0;
         let Some(window) = shard.oplog_window_seconds else {
             if *name_of == behind_router::NAME {
                 findings.warn(
                     name,
-                    "the shards' oplogs cannot be read through the router: whether they hold what is written during the copy is not known",
-                    "let the daemon's machine reach the shards, or see to it on each shard that its oplog spans the copy",
+                    "the shards' oplogs cannot be read through the router: whether they hold what \
+                     is written during the copy is not known",
+                    "let the daemon's machine reach the shards, or see to it on each shard that \
+                     its oplog spans the copy",
                 );
                 continue;
             }
             findings.warn(
                 name,
-                format!("the oplog of {name_of} (local.oplog.rs) may not be read, so that its window is not known"),
-                format!("grant clusterMonitor, or read on local, to the user on the source at {}", source.hosts),
+                format!(
+                    "the oplog of {name_of} (local.oplog.rs) may not be read, so that its \
+                     window is not known"
+                ),
+                format!(
+                    "grant clusterMonitor, or read on local, to the user on the source at {}",
+                    source.hosts
+                ),
             );
             continue;
         };
         let holds = format!("the oplog of {name_of} holds {window} s of writes");
         match forecast.copy_seconds {
-            None => findings.note(name, Outcome::Ok, format!("{holds}; there is nothing to measure the copy by")),
+            None => findings.note(
+                name,
+                Outcome::Ok,
+                format!("{holds}; there is nothing to measure the copy by"),
+            ),
             Some(copy) if copy > window as f64 && copy >= WORTH_STOPPING => {
-                let message =
-                    format!("{holds}, and the copy takes {copy:.0} s at the least: what is written meanwhile would be lost");
-                findings.fail(name, &Fault::new(FaultCode::ResumePointLost, message).with_remedy(remedy));
+                let message = format!(
+                    "{holds}, and the copy takes {copy:.0} s at the least: what is written \
+                     meanwhile would be lost"
+                );
+                findings.fail(
+                    name,
+                    &Fault::new(FaultCode::ResumePointLost, message).with_remedy(remedy),
+                );
             }
             Some(copy) if shard.fits == Some(false) => {
-                findings.warn(name, format!("{holds}, and the copy may take most of that: {copy:.0} s at the least"), remedy);
+                findings.warn(
+                    name,
+                    format!(
+                        "{holds}, and the copy may take most of that: {copy:.0} s at the least"
+                    ),
+                    remedy,
+                );
             }
-            Some(copy) => findings.note(name, Outcome::Ok, format!("{holds}, and the copy takes about {copy:.0} s")),
+            Some(copy) => findings.note(
+                name,
+                Outcome::Ok,
+                format!("{holds}, and the copy takes about {copy:.0} s"),
+            ),
         }
     }
 }
@@ -190,7 +240,10 @@ mod tests {
     fn an_oplog_that_is_not_full_will_hold_more() {
         assert_eq!(fill(&doc! { "size": 250, "maxSize": 1_000_i64 }), Some(0.25));
         assert_eq!(fill(&doc! { "size": 0, "maxSize": 1_000_i64 }), None);
-        assert_eq!((window(60, Some(0.25)), window(60, Some(0.99)), window(60, None)), (240, 60, 60));
+        assert_eq!(
+            (window(60, Some(0.25)), window(60, Some(0.99)), window(60, None)),
+            (240, 60, 60)
+        );
         assert_eq!(window(0, Some(0.001)), 1_000);
     }
 }

@@ -1,9 +1,10 @@
 //! The keys that an index on plain paths takes from a document, exactly as the server takes them.
 //!
-//! An aggregation reads paths otherwise than an index does where arrays lie along them, and so finds documents that only seem to have the
-//! same key. What decides is this: each array along the paths, or at their end, is taken apart once; what is not there is null; the
-//! key of an empty array is `undefined`; an array within an array is a value as it is at the end of a path, and nothing within one
-//! (`BtreeKeyGenerator::_getKeysWithArray`, tried on 6.0.5 and 6.0.27).
+//! An aggregation reads paths otherwise than an index does where arrays lie along them, and so
+//! finds documents that only seem to have the same key. What decides is this: each array along the
+//! paths, or at their end, is taken apart once; what is not there is null; the key of an empty
+//! array is `undefined`; an array within an array is a value as it is at the end of a path, and
+//! nothing within one (`BtreeKeyGenerator::_getKeysWithArray`, tried on 6.0.5 and 6.0.27).
 
 use std::cmp::Ordering;
 
@@ -25,9 +26,13 @@ struct Path<'a> {
     value: Element<'a>,
 }
 
-/// The keys of a document in an index on these paths; `None` where it holds none: arrays side by side. A sparse index has none of a
-/// document that has none of the paths.
-pub(super) fn of<'a>(document: &'a RawDocument, paths: &[&'a str], is_sparse: bool) -> Option<Vec<Key<'a>>> {
+/// The keys of a document in an index on these paths; `None` where it holds none: arrays side by
+/// side. A sparse index has none of a document that has none of the paths.
+pub(super) fn of<'a>(
+    document: &'a RawDocument,
+    paths: &[&'a str],
+    is_sparse: bool,
+) -> Option<Vec<Key<'a>>> {
     let mut keys = Vec::new();
     let paths: Vec<Path<'a>> = paths.iter().map(|rest| Path { rest, value: NULL }).collect();
     take(Some(document), paths, 0, is_sparse, &mut keys)?;
@@ -36,11 +41,14 @@ pub(super) fn of<'a>(document: &'a RawDocument, paths: &[&'a str], is_sparse: bo
 
 /// Whether two documents have a key in common.
 pub(super) fn meet(one: &[Key<'_>], other: &[Key<'_>]) -> bool {
-    let are_equal = |a: &Key<'_>, b: &Key<'_>| a.iter().zip(b).all(|(a, b)| order::compare(a, b) == Ordering::Equal);
+    let are_equal = |a: &Key<'_>, b: &Key<'_>| {
+        a.iter().zip(b).all(|(a, b)| order::compare(a, b) == Ordering::Equal)
+    };
     one.iter().any(|a| other.iter().any(|b| are_equal(a, b)))
 }
 
-/// Keys as a list of lists, which an expression takes for values. Its bytes are those of a BSON array.
+/// Keys as a list of lists, which an expression takes for values. Its bytes are those of a BSON
+/// array.
 pub(super) fn as_lists(keys: &[Key<'_>]) -> RawDocumentBuf {
     let mut lists = Writer::default();
     for (place, key) in keys.iter().enumerate() {
@@ -83,7 +91,8 @@ fn take<'a>(
         }
         return Some(());
     };
-    let inner: Vec<Element<'a>> = array.document().map(|array| elements(array).collect()).unwrap_or_default();
+    let inner: Vec<Element<'a>> =
+        array.document().map(|array| elements(array).collect()).unwrap_or_default();
     for element in if inner.is_empty() { vec![UNDEFINED] } else { inner } {
         let mut paths = paths.clone();
         for place in &along {
@@ -162,7 +171,8 @@ mod tests {
     #[test]
     fn numbers_that_are_equal_are_one_key() {
         let (one, other) = (document(bson!({ "a": [1, 2] })), document(bson!({ "a": 2.0 })));
-        let (one, other) = (of(&one, &["a"], false).expect("keys"), of(&other, &["a"], false).expect("keys"));
+        let (one, other) =
+            (of(&one, &["a"], false).expect("keys"), of(&other, &["a"], false).expect("keys"));
         assert!(meet(&one, &other));
         assert!(!meet(&one, &[]));
     }

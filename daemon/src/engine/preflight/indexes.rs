@@ -1,14 +1,19 @@
-//! What the destination will make of the source's indexes: whether it can build them, and whether the data breaks unique ones.
+//! What the destination will make of the source's indexes: whether it can build them, and whether
+//! the data breaks unique ones.
 //!
-//! A unique index over data that breaks it is found out late otherwise: during the sync it is relaxed, and given back at the end. A
-//! server can have one: an index that lost entries, and what older versions and restored files left. The documents are read for
-//! it, not the index. That costs a scan each, so that the time and the memory of it are bounded; what does not fit in is named, and
-//! tried on the destination before the source is blocked. An aggregation finds documents that seem to have the same key; only where
-//! the keys that an index takes of them ([`index_keys`]) say so as well is a migration refused.
+//! A unique index over data that breaks it is found out late otherwise: during the sync it is
+//! relaxed, and given back at the end. A server can have one: an index that lost entries, and what
+//! older versions and restored files left. The documents are read for it, not the index. That costs
+//! a scan each, so that the time and the memory of it are bounded; what does not fit in is named,
+//! and tried on the destination before the source is blocked. An aggregation finds documents that
+//! seem to have the same key; only where the keys that an index takes of them ([`index_keys`]) say
+//! so as well is a migration refused.
 
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{
+    Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc,
+};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 use schemas::observed::Outcome;
@@ -59,25 +64,37 @@ pub(super) async fn check(findings: &mut Findings, source: &Deployment) {
 /// Whether a server of today takes them: how many there are of a collection, and of which kinds.
 fn limits(findings: &mut Findings, listed: &[Indexed<'_>]) {
     let name = "index_limits";
-    let refused: Vec<String> = listed.iter().flat_map(|(info, specs)| refused(&info.namespace, specs)).take(MOST_NAMED).collect();
+    let refused: Vec<String> = listed
+        .iter()
+        .flat_map(|(info, specs)| refused(&info.namespace, specs))
+        .take(MOST_NAMED)
+        .collect();
     if refused.is_empty() {
         let count: usize = listed.iter().map(|(_, specs)| specs.len()).sum();
-        return findings.note(name, Outcome::Ok, format!("the destination can build the {count} indexes"));
+        return findings.note(
+            name,
+            Outcome::Ok,
+            format!("the destination can build the {count} indexes"),
+        );
     }
-    let fault = Fault::new(FaultCode::UnsupportedNamespace, refused.join("; "))
-        .with_remedy("drop the indexes on the source, or leave the collections out with namespaces.exclude");
+    let fault = Fault::new(FaultCode::UnsupportedNamespace, refused.join("; ")).with_remedy(
+        "drop the indexes on the source, or leave the collections out with namespaces.exclude",
+    );
     findings.fail(name, &fault);
 }
 
-/// Expiries that servers keep and none gives an index any more: what the destination's gets instead is told.
+/// Expiries that servers keep and none gives an index any more: what the destination's gets instead
+/// is told.
 fn expiry(findings: &mut Findings, listed: &[Indexed<'_>]) {
     let name = "index_expiry";
-    let all = listed.iter().flat_map(|(info, specs)| specs.iter().map(|spec| (&info.namespace, spec)));
+    let all =
+        listed.iter().flat_map(|(info, specs)| specs.iter().map(|spec| (&info.namespace, spec)));
     let mended: Vec<String> = all
         .filter_map(|(namespace, spec)| {
             let (there, gets) = index::mended_expiry(spec)?;
             Some(format!(
-                "index {} of {namespace} has expireAfterSeconds {there}, which no server takes any more; on the destination it gets {gets}, \
+                "index {} of {namespace} has expireAfterSeconds {there}, which no server takes \
+                 any more; on the destination it gets {gets}, \
                  which is what a server makes of it",
                 index::name(spec)
             ))
@@ -85,8 +102,8 @@ fn expiry(findings: &mut Findings, listed: &[Indexed<'_>]) {
         .take(MOST_NAMED)
         .collect();
     if !mended.is_empty() {
-        let remedy =
-            "if the documents are to expire otherwise, give the index another expireAfterSeconds on the source (collMod)";
+        let remedy = "if the documents are to expire otherwise, give the index another \
+             expireAfterSeconds on the source (collMod)";
         findings.warn(name, mended.join("; "), remedy);
     }
 }
@@ -94,7 +111,10 @@ fn expiry(findings: &mut Findings, listed: &[Indexed<'_>]) {
 fn refused(namespace: &Namespace, specs: &[RawDocumentBuf]) -> Vec<String> {
     let mut refused = Vec::new();
     if specs.len() + 1 > MOST_INDEXES {
-        refused.push(format!("{namespace} has {} indexes, and a server builds {MOST_INDEXES}", specs.len() + 1));
+        refused.push(format!(
+            "{namespace} has {} indexes, and a server builds {MOST_INDEXES}",
+            specs.len() + 1
+        ));
     }
     for spec in specs {
         for field in spec.get_document("key").into_iter().flat_map(elements) {
@@ -103,7 +123,10 @@ fn refused(namespace: &Namespace, specs: &[RawDocumentBuf]) -> Vec<String> {
                 && !KINDS.iter().any(|known| known.as_bytes() == kind)
             {
                 let (index, kind, field) = (index::name(spec), shown(kind), shown(field.name));
-                refused.push(format!("index {index} of {namespace} is of the kind {kind:?} on {field}, which nothing builds"));
+                refused.push(format!(
+                    "index {index} of {namespace} is of the kind {kind:?} on \
+                     {field}, which nothing builds"
+                ));
             }
         }
     }
@@ -127,7 +150,8 @@ async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<
     let name = "unique_indexes";
     let mut looks = Vec::new();
     for (info, specs) in listed {
-        let unique: Vec<&RawDocumentBuf> = specs.iter().filter(|spec| index::is_unique(spec)).collect();
+        let unique: Vec<&RawDocumentBuf> =
+            specs.iter().filter(|spec| index::is_unique(spec)).collect();
         if unique.is_empty() {
             continue;
         }
@@ -135,7 +159,11 @@ async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<
             Ok((documents, _)) => documents,
             Err(fault) => return findings.fail(name, &fault),
         };
-        looks.extend(unique.into_iter().map(|spec| Look { namespace: &info.namespace, spec, documents }));
+        looks.extend(unique.into_iter().map(|spec| Look {
+            namespace: &info.namespace,
+            spec,
+            documents,
+        }));
     }
     looks.sort_by_key(|look| look.documents);
     let began = Instant::now();
@@ -149,7 +177,10 @@ async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<
             Ok(Found { seeming, .. }) => {
                 unlooked.push(format!("{} index {index} ({})", look.namespace, seeming.join("; ")));
             }
-            Err(why) => unlooked.push(format!("{} index {index} ({} documents: {why})", look.namespace, look.documents)),
+            Err(why) => unlooked.push(format!(
+                "{} index {index} ({} documents: {why})",
+                look.namespace, look.documents
+            )),
         }
     }
     if !broken.is_empty() {
@@ -160,7 +191,11 @@ async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<
         }
         findings.fail(name, &Fault::new(FaultCode::UniqueIndexBroken, broken.join("; ")));
     } else if unlooked.is_empty() {
-        findings.note(name, Outcome::Ok, format!("the data keeps to the {} unique indexes", looks.len()));
+        findings.note(
+            name,
+            Outcome::Ok,
+            format!("the data keeps to the {} unique indexes", looks.len()),
+        );
     } else {
         let more = unlooked.len().saturating_sub(MOST_NAMED);
         unlooked.truncate(MOST_NAMED);
@@ -169,8 +204,12 @@ async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<
         }
         findings.warn(
             name,
-            format!("whether the data keeps to these unique indexes is not known: {}", unlooked.join(", ")),
-            "nothing has to be done: they are tried on the destination before the source is blocked, and a run that fails there \
+            format!(
+                "whether the data keeps to these unique indexes is not known: {}",
+                unlooked.join(", ")
+            ),
+            "nothing has to be done: they are tried on the destination before the source is \
+             blocked, and a run that fails there \
              names the documents",
         );
     }
@@ -196,7 +235,9 @@ async fn look_at(source: &Deployment, look: &Look<'_>, left: Duration) -> Result
     for (one, other) in pairs {
         let ids = format!("_id {} and _id {}", in_words(&one), in_words(&other));
         if have_a_key_in_common(source, look, &one, &other).await? {
-            found.certain.push(format!("{namespace} index {index} is unique, and {ids} have the same key"));
+            found
+                .certain
+                .push(format!("{namespace} index {index} is unique, and {ids} have the same key"));
         } else {
             found.seeming.push(format!("{ids} may have the same key"));
         }
@@ -212,7 +253,8 @@ fn in_words(id: &RawDocument) -> String {
     id.map_or_else(|| "(none)".to_owned(), |id| id.to_string())
 }
 
-/// Whether two documents, each given as `{_id: …}`, have a key of the index in common at one moment, as the server makes keys.
+/// Whether two documents, each given as `{_id: …}`, have a key of the index in common at one
+/// moment, as the server makes keys.
 async fn have_a_key_in_common(
     source: &Deployment,
     look: &Look<'_>,
@@ -228,8 +270,13 @@ async fn have_a_key_in_common(
     append(&mut find, "comment", "cutover-preflight");
     let documents = source.collect(&look.namespace.db, find).await.map_err(|e| error::words(&e))?;
     let [one, other] = &documents[..] else { return Ok(false) };
-    let paths: Vec<&str> =
-        look.spec.get_document("key").iter().flat_map(|key| key.iter().flatten()).map(|(path, _)| path.as_str()).collect();
+    let paths: Vec<&str> = look
+        .spec
+        .get_document("key")
+        .iter()
+        .flat_map(|key| key.iter().flatten())
+        .map(|(path, _)| path.as_str())
+        .collect();
     let is_sparse = look.spec.get_bool("sparse").unwrap_or(false);
     let keys = |document| index_keys::of(document, &paths, is_sparse);
     let (Some(one), Some(other)) = (keys(one), keys(other)) else { return Ok(false) };
@@ -266,8 +313,13 @@ async fn meet_under(
     Ok(told.first().and_then(|told| told.get_i32("common").ok()).is_some_and(|common| common > 0))
 }
 
-/// Pairs of documents, each `{_id: …}`, that seem to have the same key; `Err`: why it was not looked at.
-async fn suspects(source: &Deployment, look: &Look<'_>, left: Duration) -> Result<Vec<(RawDocumentBuf, RawDocumentBuf)>, String> {
+/// Pairs of documents, each `{_id: …}`, that seem to have the same key; `Err`: why it was not
+/// looked at.
+async fn suspects(
+    source: &Deployment,
+    look: &Look<'_>,
+    left: Duration,
+) -> Result<Vec<(RawDocumentBuf, RawDocumentBuf)>, String> {
     if left < SHORTEST_LOOK {
         return Err(format!("the {} s for it were over", LONGEST_LOOK.as_secs()));
     }
@@ -281,7 +333,8 @@ async fn suspects(source: &Deployment, look: &Look<'_>, left: Duration) -> Resul
         "pipeline": pipeline,
         "cursor": {},
         "collation": collation,
-        // The documents are what the destination's index is made of; one that is missing in the source's own shows only there.
+        // The documents are what the destination's index is made of; one that is missing in the
+        // source's own shows only there.
         "hint": { "$natural": 1 },
         "allowDiskUse": false,
         "maxTimeMS": i64::try_from(left.as_millis()).unwrap_or(i64::MAX),
@@ -293,25 +346,40 @@ async fn suspects(source: &Deployment, look: &Look<'_>, left: Duration) -> Resul
     let reply = loop {
         match source.command(&look.namespace.db, aggregate.clone()).await {
             // Its definition has just changed, and the newest common moment lies before that.
-            Err(e) if error::code(&e) == Some(SNAPSHOT_UNAVAILABLE) && began.elapsed() + SHORTEST_LOOK < left => {
+            Err(e)
+                if error::code(&e) == Some(SNAPSHOT_UNAVAILABLE)
+                    && began.elapsed() + SHORTEST_LOOK < left =>
+            {
                 tokio::time::sleep(BEFORE_NEXT_TRY).await;
             }
             answer => break answer.map_err(|e| error::words(&e))?,
         }
     };
-    let found = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).map_err(|e| e.to_string())?;
-    let id = |group: &Document, name: &str| RawDocumentBuf::try_from(&doc! { "_id": group.get(name)?.clone() }).ok();
-    Ok(found.iter().filter_map(Bson::as_document).filter_map(|group| Some((id(group, "one")?, id(group, "other")?))).collect())
+    let found = reply
+        .get_document("cursor")
+        .and_then(|cursor| cursor.get_array("firstBatch"))
+        .map_err(|e| e.to_string())?;
+    let id = |group: &Document, name: &str| {
+        RawDocumentBuf::try_from(&doc! { "_id": group.get(name)?.clone() }).ok()
+    };
+    Ok(found
+        .iter()
+        .filter_map(Bson::as_document)
+        .filter_map(|group| Some((id(group, "one")?, id(group, "other")?)))
+        .collect())
 }
 
-/// What groups documents by their keys in an index, as the index takes them: every element of an array is a key, and what is not
-/// there is null. `None` where an aggregation reads a path otherwise than an index does.
+/// What groups documents by their keys in an index, as the index takes them: every element of an
+/// array is a key, and what is not there is null. `None` where an aggregation reads a path
+/// otherwise than an index does.
 fn pipeline(spec: &RawDocument) -> Option<Vec<Document>> {
     let mut paths = Vec::new();
     for field in spec.get_document("key").ok()?.iter() {
         // A path that is no UTF-8 cannot be written as an expression by the driver.
         let (path, direction) = field.ok()?;
-        let is_plain = |part: &str| !part.is_empty() && !part.starts_with('$') && !part.bytes().all(|b| b.is_ascii_digit());
+        let is_plain = |part: &str| {
+            !part.is_empty() && !part.starts_with('$') && !part.bytes().all(|b| b.is_ascii_digit())
+        };
         if matches!(direction, RawBsonRef::String(_)) || !path.as_str().split('.').all(is_plain) {
             return None;
         }
@@ -322,15 +390,19 @@ fn pipeline(spec: &RawDocument) -> Option<Vec<Document>> {
         stages.push(doc! { "$match": Document::try_from(filter).ok()? });
     }
     if spec.get_bool("sparse").unwrap_or(false) {
-        let exists: Vec<Document> = paths.iter().map(|path| doc! { path: { "$exists": true } }).collect();
+        let exists: Vec<Document> =
+            paths.iter().map(|path| doc! { path: { "$exists": true } }).collect();
         stages.push(doc! { "$match": { "$or": exists } });
     }
     let (mut keys, mut group) = (doc! {}, doc! {});
     for (at, path) in paths.iter().enumerate() {
         let name = format!("k{at}");
-        // Of arrays of arrays behind a dot the index takes the elements of both; those are left out here.
+        // Of arrays of arrays behind a dot the index takes the elements of both; those are left out
+        // here.
         let elements = if path.contains('.') {
-            Bson::Document(doc! { "$filter": { "input": "$$v", "cond": { "$not": { "$isArray": "$$this" } } } })
+            Bson::Document(doc! {
+                "$filter": { "input": "$$v", "cond": { "$not": { "$isArray": "$$this" } } }
+            })
         } else {
             Bson::from("$$v")
         };
@@ -383,7 +455,10 @@ mod tests {
             rawdoc! { "key": { "at": "2dsphere" }, "name": "place" },
         ];
         let told = refused(&namespace, &kinds);
-        assert!(told.len() == 1 && told[0].contains("near") && told[0].contains("geoHaystack"), "{told:?}");
+        assert!(
+            told.len() == 1 && told[0].contains("near") && told[0].contains("geoHaystack"),
+            "{told:?}"
+        );
     }
 
     #[test]

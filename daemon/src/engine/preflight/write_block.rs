@@ -1,4 +1,5 @@
-//! Whether writes can be blocked: the application's on the source at the cutover, and others' on the destination until then.
+//! Whether writes can be blocked: the application's on the source at the cutover, and others' on
+//! the destination until then.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +9,9 @@ use schemas::observed::Outcome;
 use schemas::spec::{MigrationSpec, SourceWrites};
 
 use super::Findings;
-use super::surroundings::{self, BLOCKS_WRITES};
-use crate::engine::guard::{self, WRITE_BLOCK};
-use crate::engine::transactions::{self, Found, words};
+use super::environment::{self, BLOCKS_WRITES};
+use crate::engine::cutover::open_transactions::{self, Found, words};
+use crate::engine::destination::guard::{self, WRITE_BLOCK};
 use crate::mongo::Deployment;
 
 /// Why a deployment cannot block writes at all.
@@ -19,8 +20,13 @@ async fn unavailable(deployment: &Deployment) -> Option<String> {
         return Some(format!("MongoDB {}, and that needs {WRITE_BLOCK}", deployment.version));
     }
     // Where it may not be read, the check of that says so.
-    let (major, minor) = surroundings::compatibility_of(deployment).await.filter(|version| *version < BLOCKS_WRITES)?;
-    Some(format!("of feature compatibility version {major}.{minor}, and that needs {}.{}", BLOCKS_WRITES.0, BLOCKS_WRITES.1))
+    let (major, minor) = environment::compatibility_of(deployment)
+        .await
+        .filter(|version| *version < BLOCKS_WRITES)?;
+    Some(format!(
+        "of feature compatibility version {major}.{minor}, and that needs {}.{}",
+        BLOCKS_WRITES.0, BLOCKS_WRITES.1
+    ))
 }
 
 /// Whether the source's writes can be blocked at the cutover, and are not already.
@@ -32,26 +38,38 @@ pub(super) async fn source(findings: &mut Findings, source: &Deployment, spec: &
     if let Some(why) = unavailable(source).await {
         let message = format!("the source's writes cannot be blocked: it is {why}");
         let remedy = "bring the source up to that, or set cutover.source_writes = \"observe\"";
-        return findings.fail(name, &Fault::new(FaultCode::WriteBlockUnavailable, message).with_remedy(remedy));
+        return findings.fail(
+            name,
+            &Fault::new(FaultCode::WriteBlockUnavailable, message).with_remedy(remedy),
+        );
     }
     match guard::is_write_blocked(source).await {
         Ok(Some(true)) => findings.warn(
             name,
-            "the source's writes are blocked already, and there is one block for a whole deployment: a cutover that is undone opens \
+            "the source's writes are blocked already, and there is one block for a whole \
+             deployment: a cutover that is undone opens \
              the source, whoever closed it",
-            "keep the application stopped by other means if it must not write, or lift the block (setUserWriteBlockMode)",
+            "keep the application stopped by other means if it must not write, or lift the block \
+             (setUserWriteBlockMode)",
         ),
-        Ok(Some(false)) => findings.note(name, Outcome::Ok, "the source can block writes (setUserWriteBlockMode)"),
+        Ok(Some(false)) => findings.note(
+            name,
+            Outcome::Ok,
+            "the source can block writes \
+             (setUserWriteBlockMode)",
+        ),
         Ok(None) => findings.warn(
             name,
-            "the source can block writes; whether somebody does so already may not be read (serverStatus)",
+            "the source can block writes; whether somebody does so already may not be read \
+             (serverStatus)",
             "grant clusterMonitor on the source",
         ),
         Err(fault) => findings.fail(name, &fault),
     }
 }
 
-/// Whether transactions are open for so long that a block of the writes would have to wait for them.
+/// Whether transactions are open for so long that a block of the writes would have to wait for
+/// them.
 pub(super) async fn transactions(findings: &mut Findings, spec: &MigrationSpec) {
     let name = "open_transactions";
     if spec.cutover.source_writes == SourceWrites::Observe {
@@ -59,14 +77,18 @@ pub(super) async fn transactions(findings: &mut Findings, spec: &MigrationSpec) 
     }
     let followed = findings.followed();
     let shards: Vec<_> = followed.iter().map(|(name, shard)| (name, shard)).collect();
-    match transactions::look(&shards).await {
+    match open_transactions::look(&shards).await {
         Ok(Found::Open(open)) if open.is_empty() => {
             findings.note(name, Outcome::Ok, "no transaction has been open on the source for long");
         }
         Ok(Found::Open(open)) => findings.warn(
             name,
-            format!("{}; a cutover waits for them before it blocks the writes, and is put off where they stay", words(&open)),
-            transactions::REMEDY,
+            format!(
+                "{}; a cutover waits for them before it blocks the writes, and is put off \
+                 where they stay",
+                words(&open)
+            ),
+            open_transactions::REMEDY,
         ),
         Ok(Found::Hidden(why)) => findings.warn(
             name,
@@ -77,20 +99,32 @@ pub(super) async fn transactions(findings: &mut Findings, spec: &MigrationSpec) 
     }
 }
 
-/// Whether others can be kept from writing to the destination, where that is wanted, and nobody keeps the daemon from it.
-pub(super) async fn destination(findings: &mut Findings, destination: &Deployment, spec: &MigrationSpec, own: &BTreeSet<RunId>) {
+/// Whether others can be kept from writing to the destination, where that is wanted, and nobody
+/// keeps the daemon from it.
+pub(super) async fn destination(
+    findings: &mut Findings,
+    destination: &Deployment,
+    spec: &MigrationSpec,
+    own: &BTreeSet<RunId>,
+) {
     let name = "destination_write_block";
     match foreign_block(destination).await {
         Ok(false) => {}
         Ok(true) => {
-            let message = "the destination's writes are blocked already, by no run that is under way on it";
-            let remedy = "lift the block (setUserWriteBlockMode); of a completed run's source, with source_after = \"open\"";
-            return findings.fail(name, &Fault::new(FaultCode::WriteBlockUnavailable, message).with_remedy(remedy));
+            let message =
+                "the destination's writes are blocked already, by no run that is under way on it";
+            let remedy = "lift the block (setUserWriteBlockMode); of a completed run's source, \
+                 with source_after = \"open\"";
+            return findings.fail(
+                name,
+                &Fault::new(FaultCode::WriteBlockUnavailable, message).with_remedy(remedy),
+            );
         }
         Err(fault) => return findings.fail(name, &fault),
     }
     let wanted = spec.destination.block_writes;
-    let remedy = "leave out destination.block_writes, or set it to false, and keep others from writing there by other means";
+    let remedy = "leave out destination.block_writes, or set it to false, and keep others from \
+         writing there by other means";
     let may_block = match guard::may_block(destination).await {
         Ok(may_block) => may_block,
         Err(fault) => return findings.fail(name, &fault),
@@ -102,41 +136,57 @@ pub(super) async fn destination(findings: &mut Findings, destination: &Deploymen
     } else if let Some(why) = unavailable(destination).await {
         Some(format!("it is {why}"))
     } else if !may_block {
-        Some("its user may neither make users nor do it itself (setUserWriteBlockMode with bypassWriteBlockingMode)".to_owned())
+        Some(
+            "its user may neither make users nor do it itself (setUserWriteBlockMode with \
+             bypassWriteBlockingMode)"
+                .to_owned(),
+        )
     } else {
         None
     };
     match (problem, wanted) {
         (Some(why), Some(true)) => {
             let message = format!("the destination's writes cannot be blocked for others: {why}");
-            findings.fail(name, &Fault::new(FaultCode::WriteBlockUnavailable, message).with_remedy(remedy));
+            findings.fail(
+                name,
+                &Fault::new(FaultCode::WriteBlockUnavailable, message).with_remedy(remedy),
+            );
         }
         (Some(why), _) => findings.warn(
             name,
             format!("others can write to the destination during the run: {why}"),
-            "keep others from writing there until the cutover; what they write is found, named and compared",
+            "keep others from writing there until the cutover; what they write is found, named \
+             and compared",
         ),
         (None, _) => match blockers(destination, own).await {
-            Ok(others) if others.is_empty() => {
-                findings.note(name, Outcome::Ok, "others cannot write to the destination during the run")
-            }
+            Ok(others) if others.is_empty() => findings.note(
+                name,
+                Outcome::Ok,
+                "others cannot write to the destination during \
+                     the run",
+            ),
             Ok(others) => findings.fail(
                 name,
                 &Fault::new(
                     FaultCode::DestinationInUse,
                     format!(
-                        "{} blocks the destination's writes already, and the block is one for the whole deployment",
+                        "{} blocks the destination's writes already, and the block is one for the \
+                         whole deployment",
                         others.join(", ")
                     ),
                 )
-                .with_remedy("complete or cancel that run first, or set destination.block_writes = false on both"),
+                .with_remedy(
+                    "complete or cancel that run first, or set destination.block_writes \
+                     = false on both",
+                ),
             ),
             Err(fault) => findings.fail(name, &fault),
         },
     }
 }
 
-/// Whether somebody who is no run blocks the destination's writes; a run has its marker there for as long.
+/// Whether somebody who is no run blocks the destination's writes; a run has its marker there for
+/// as long.
 async fn foreign_block(destination: &Deployment) -> Result<bool, Fault> {
     // Without the privilege to look, the first write tells.
     if guard::is_write_blocked(destination).await? != Some(true) {

@@ -1,4 +1,5 @@
-//! Reads a shard's change stream: opens it where it was left, and passes on what it tells, reply by reply.
+//! Reads a shard's change stream: opens it where it was left, and passes on what it tells, reply by
+//! reply.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,29 +11,34 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, Scope};
 use tokio::sync::{Notify, mpsc};
 
-use super::{Tail, untold};
+use super::merge::Passed;
+use super::{Tail, atomic_apply_ops};
 use crate::engine::catalog;
+use crate::engine::change_event::{Event, What, token_time};
 use crate::engine::checkpoint::ShardRow;
-use crate::engine::event::{Event, What, token_time};
-use crate::engine::merge::Passed;
 use crate::engine::source::ShardSource;
 use crate::memory::Share;
 use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
 
-/// Events in one reply at most where their contents are left out, and read from the source one by one.
+/// Events in one reply at most where their contents are left out, and read from the source one by
+/// one.
 const LEAN_EVENTS: u32 = 100;
-/// How long the server waits for an event before it answers with none: so often an idle stream tells how far it has come, and so
-/// long at most a drained cutover waits to learn that nothing is left.
+/// How long the server waits for an event before it answers with none: so often an idle stream
+/// tells how far it has come, and so long at most a drained cutover waits to learn that nothing is
+/// left.
 const AWAIT: Duration = Duration::from_millis(100);
-/// The server's code for a document that is too large, here an event: a document of 16 MiB with a long `_id` gives one.
+/// The server's code for a document that is too large, here an event: a document of 16 MiB with a
+/// long `_id` gives one.
 const TOO_LARGE: i32 = 10334;
-/// The server's code for an error of which it knows nothing more. A change stream gives it for a replacement whose `$v` is no number
-/// (seen on 5.0.32, 6.0.5 and 6.0.27), which the server takes for the version of an update's form.
+/// The server's code for an error of which it knows nothing more. A change stream gives it for a
+/// replacement whose `$v` is no number (seen on 5.0.32, 6.0.5 and 6.0.27), which the server takes
+/// for the version of an update's form.
 const UNKNOWN_ERROR: i32 = 8;
 /// How long the oplog is searched for such a one, in milliseconds.
 const SEARCH_MS: i64 = 10_000;
 
-/// The first version whose change streams tell updates as the server's own deltas, and whose updates take them.
+/// The first version whose change streams tell updates as the server's own deltas, and whose
+/// updates take them.
 const RAW_DELTAS: ServerVersion = ServerVersion::new(6, 0, 0);
 /// The first version whose change streams tell of definitions, and of the server's own collections.
 pub(in crate::engine) const EXPANDED: ServerVersion = ServerVersion::new(6, 0, 0);
@@ -73,36 +79,57 @@ pub(super) struct Batch {
     pub(super) share: Share,
 }
 
-/// The fault of a stream that the server itself breaks off, behind this time, with the change that makes it do so where it is found.
-async fn untold(source: &Deployment, scope: &Scope, from: ClusterTime, error: &mongodb::error::Error) -> Fault {
-    let mut find = rawdoc! { "find": "oplog.rs", "limit": 1, "projection": { "ns": 1, "o2": 1 }, "maxTimeMS": SEARCH_MS };
+/// The fault of a stream that the server itself breaks off, behind this time, with the change that
+/// makes it do so where it is found.
+async fn untold(
+    source: &Deployment,
+    scope: &Scope,
+    from: ClusterTime,
+    error: &mongodb::error::Error,
+) -> Fault {
+    let mut find = rawdoc! {
+        "find": "oplog.rs", "limit": 1, "projection": { "ns": 1, "o2": 1 }, "maxTimeMS": SEARCH_MS,
+    };
     let is_number = rawdoc! { "$type": "number" };
     let wanted = rawdoc! { "$exists": true, "$not": is_number };
-    append(&mut find, "filter", &*rawdoc! { "ts": { "$gte": timestamp(from) }, "op": "u", "o.$v": wanted });
+    append(
+        &mut find,
+        "filter",
+        &*rawdoc! { "ts": { "$gte": timestamp(from) }, "op": "u", "o.$v": wanted },
+    );
     let found = source.collect("local", find).await;
     let culprit = found.ok().and_then(|found| found.into_iter().next());
     let fault = source.fault("following the changes", error);
     let Some(culprit) = culprit else {
-        let remedy = "the source's log says more; where it tells of value.h, a document with a top-level field `$v` that is no number was \
-                      replaced, which no change stream of MongoDB 5.0 and 6.0 passes: take the field off, then raise `generation`";
+        let remedy = "the source's log says more; where it tells of value.h, a document with a \
+             top-level field `$v` that is no number was \
+                      replaced, which no change stream of MongoDB 5.0 and 6.0 passes: take the \
+                      field off, then raise `generation`";
         return Fault { retryable: false, ..fault }.with_remedy(remedy);
     };
     let namespace = culprit.get_str("ns").unwrap_or_default().to_owned();
     let id = culprit.get_document("o2").ok().and_then(|key| key.get("_id").ok().flatten());
-    let id = id.and_then(|id| mongodb::bson::Bson::try_from(id).ok()).map(|id| format!(" (_id {id})")).unwrap_or_default();
+    let id = id
+        .and_then(|id| mongodb::bson::Bson::try_from(id).ok())
+        .map(|id| format!(" (_id {id})"))
+        .unwrap_or_default();
     let message = format!(
-        "the source ({}) cannot tell its own changes any further: a document of {namespace}{id} with a top-level field `$v` that is no \
+        "the source ({}) cannot tell its own changes any further: a document of {namespace}{id} \
+         with a top-level field `$v` that is no \
          number was replaced, and no change stream of MongoDB 5.0 and 6.0 passes that",
         source.hosts
     );
-    let is_ours = namespace.split_once('.').is_some_and(|(db, name)| scope.contains(&Namespace::new(db, name)));
+    let is_ours = namespace
+        .split_once('.')
+        .is_some_and(|(db, name)| scope.contains(&Namespace::new(db, name)));
     let what = if is_ours {
         "take the field off the documents that have it"
     } else {
         "take it off there too, though it is out of scope"
     };
     let remedy = format!(
-        "{what} and keep the application from writing it, then raise `generation`; or upgrade the source to a version that tells it, and \
+        "{what} and keep the application from writing it, then raise `generation`; or upgrade the \
+         source to a version that tells it, and \
          `cutover resume`: the run keeps its position"
     );
     Fault::new(FaultCode::UnsupportedChange, message).with_remedy(remedy)
@@ -113,7 +140,8 @@ impl Tail {
         // A delta of a newer server may hold what an older one does not know.
         self.tuning.raw_deltas
             && source.version >= RAW_DELTAS
-            && (self.destination.version.major, self.destination.version.minor) >= (source.version.major, source.version.minor)
+            && (self.destination.version.major, self.destination.version.minor)
+                >= (source.version.major, source.version.minor)
     }
 
     pub(super) async fn read(
@@ -127,14 +155,20 @@ impl Tail {
         let mut behind = from.token.clone();
         let mut lean = self.tuning.lean_stream;
         loop {
-            let fault = match self.read_stream(source, from, &mut behind, lean, &batches, missing).await {
+            let fault = match self
+                .read_stream(source, from, &mut behind, lean, &batches, missing)
+                .await
+            {
                 Ok(Ended::Unwanted) => return Ok(()),
                 Ok(Ended::Passed) => {
                     lean = self.tuning.lean_stream;
                     continue;
                 }
                 Err(Broken::Server(e)) if error::code(&e) == Some(TOO_LARGE) && !lean => {
-                    tracing::info!("an event is too large to be told whole; its documents are read from the source");
+                    tracing::info!(
+                        "an event is too large to be told whole; its documents are read from the \
+                         source"
+                    );
                     lean = true;
                     continue;
                 }
@@ -148,13 +182,15 @@ impl Tail {
             if !self.source.tells_shards_apart() {
                 return Err(fault);
             }
-            let fault = Fault { message: format!("shard {}: {}", shard.name, fault.message), ..fault };
+            let fault =
+                Fault { message: format!("shard {}: {}", shard.name, fault.message), ..fault };
             self.progress.shard(&shard.name).set_error(Some(fault.clone()));
             return Err(fault);
         }
     }
 
-    /// Opens the stream and passes on what it tells. `lean`: without the documents' contents, and until an event was told so.
+    /// Opens the stream and passes on what it tells. `lean`: without the documents' contents, and
+    /// until an event was told so.
     async fn read_stream(
         &self,
         source: &Deployment,
@@ -180,7 +216,11 @@ impl Tail {
         let mut pipeline = RawArrayBuf::new();
         pipeline.push(&*rawdoc! { "$changeStream": options });
         if lean {
-            pipeline.push(&*rawdoc! { "$project": { "fullDocument": 0, "rawUpdateDescription": 0, "updateDescription": 0 } });
+            pipeline.push(&*rawdoc! {
+                "$project": {
+                    "fullDocument": 0, "rawUpdateDescription": 0, "updateDescription": 0,
+                }
+            });
         }
         let mut open = rawdoc! { "aggregate": 1 };
         append(&mut open, "pipeline", &*pipeline);
@@ -219,11 +259,18 @@ impl Tail {
             let mut events = Vec::new();
             for value in reply.doc_slices()? {
                 let Some(event) = value.ok().and_then(|value| value.as_document()) else {
-                    let message = format!("the change stream of {} tells of something that is no event", source.hosts);
+                    let message = format!(
+                        "the change stream of {} tells of something that is no event",
+                        source.hosts
+                    );
                     return Err(Fault::new(FaultCode::SourceReadFailed, message).into());
                 };
                 let of_shard = self.source.is_sharded();
-                events.push(if of_shard { Event::read_of_shard(event)? } else { Event::read(event)? });
+                events.push(if of_shard {
+                    Event::read_of_shard(event)?
+                } else {
+                    Event::read(event)?
+                });
             }
             let token = reply
                 .as_raw_document()
@@ -233,7 +280,10 @@ impl Tail {
                 .map(RawDocument::to_owned)
                 .or_else(|| events.last().map(|event| event.token.clone()));
             let tells = !events.is_empty();
-            let through = token.as_deref().and_then(token_time).or_else(|| events.last().map(|event| event.time));
+            let through = token
+                .as_deref()
+                .and_then(token_time)
+                .or_else(|| events.last().map(|event| event.time));
             if let Some(through) = through.filter(|through| *through > seen) {
                 events = self.with_untold(source, events, behind.as_ref(), (seen, through)).await?;
                 seen = through;
@@ -241,7 +291,8 @@ impl Tail {
             if token.is_some() {
                 behind.clone_from(&token);
             }
-            let told = token.and_then(|token| token_time(&token).map(|time| Passed { token, time }));
+            let told =
+                token.and_then(|token| token_time(&token).map(|time| Passed { token, time }));
             let bytes: usize = events.iter().map(|event| event.bytes).sum();
             drop(reply);
             // As events, and once more in the statements that are made of them.
@@ -255,7 +306,10 @@ impl Tail {
             }
         }
         // A stream over a whole deployment has no end of its own.
-        let mut fault = Fault::new(FaultCode::SourceReadFailed, format!("the change stream of {} ended", source.hosts));
+        let mut fault = Fault::new(
+            FaultCode::SourceReadFailed,
+            format!("the change stream of {} ended", source.hosts),
+        );
         fault.retryable = true;
         Err(fault.into())
     }
@@ -271,18 +325,18 @@ impl Tail {
         if self.source.is_behind_router() {
             return Ok(events);
         }
-        match untold::between(source, after, through).await? {
+        match atomic_apply_ops::between(source, after, through).await? {
             Some(untold) => {
                 self.recopy_capped(source, &untold).await?;
-                untold::among(events, untold, before)
+                atomic_apply_ops::among(events, untold, before)
             }
             // Said by preflight: whoever may not read the oplog cannot know of them.
             None => Ok(events),
         }
     }
 
-    /// Has capped collections copied again that an atomic `applyOps` inserted into: what was evicted for it stands neither in the
-    /// stream nor in the oplog (seen on 6.0.5).
+    /// Has capped collections copied again that an atomic `applyOps` inserted into: what was
+    /// evicted for it stands neither in the stream nor in the oplog (seen on 6.0.5).
     async fn recopy_capped(&self, source: &Deployment, untold: &[Event]) -> Result<(), Fault> {
         let mut touched = BTreeSet::new();
         for event in untold {
@@ -300,14 +354,15 @@ impl Tail {
         Ok(())
     }
 
-    /// A share for the stream's next reply. Where the others' events wait for this one's it does not wait: they are given back only
-    /// once they are applied.
+    /// A share for the stream's next reply. Where the others' events wait for this one's it does
+    /// not wait: they are given back only once they are applied.
     async fn share(&self, source: &Deployment, last: u64, missing: &Notify) -> Share {
         tokio::select! {
             biased;
             share = source.memory.ahead(last) => share,
             () = missing.notified(), if self.source.shards.len() > 1 => {
-                tracing::debug!(hosts = source.hosts, "the other shards' events wait for this one's; it reads beyond the memory bound");
+                tracing::debug!(hosts = source.hosts, "the other shards' events wait for this \
+                     one's; it reads beyond the memory bound");
                 source.memory.overdraw()
             }
         }

@@ -1,5 +1,5 @@
-//! Compares what is not documents: which collections and views there are, their options, their indexes, in the form that they will
-//! have after the cutover.
+//! Compares what is not documents: which collections and views there are, their options, their
+//! indexes, in the form that they will have after the cutover.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,12 @@ use schemas::observed::{Mismatch, MismatchKind};
 
 use super::Sides;
 use crate::engine::capped::bound;
+use crate::engine::catalog::canonical;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
+use crate::engine::destination::shard_collection;
 use crate::engine::element::{elements, shown};
-use crate::engine::{canonical, distribute, index};
+use crate::engine::index;
 
 /// Collections whose indexes are listed at once.
 const AT_ONCE: usize = 8;
@@ -22,10 +24,12 @@ const AT_ONCE: usize = 8;
 const HELD_OFF: [&str; 1] = ["expireAfterSeconds"];
 /// What differs where one is a view and the other a collection.
 const KIND: &str = "type";
-/// Options that say nothing of the collection, or differ by design. Of old servers there are some that no command takes.
+/// Options that say nothing of the collection, or differ by design. Of old servers there are some
+/// that no command takes.
 const ASIDE: [&str; 4] = ["uuid", "idIndex", "flags", "temp"];
 
-/// How a listing says that a time-series collection may have buckets of mixed schema (seen on 6.0.27).
+/// How a listing says that a time-series collection may have buckets of mixed schema (seen on
+/// 6.0.27).
 const MIXED_SCHEMA: &str = "app_metadata=(timeseriesBucketsMayHaveMixedSchemaData=true)";
 
 fn mismatch(namespace: &Namespace, kind: MismatchKind, paths: Vec<String>) -> Mismatch {
@@ -55,12 +59,17 @@ pub enum Views {
 pub async fn compare(sides: &Sides, views: Views) -> Result<Vec<Mismatch>, Fault> {
     let counts = |info: &CollectionInfo| views == Views::Compared || info.kind != Kind::View;
     let scope = &sides.spec.namespaces.scope;
-    let (wanted, found) = tokio::try_join!(catalog::list(&sides.source.entry, scope), catalog::list(&sides.destination, scope))?;
+    let (wanted, found) = tokio::try_join!(
+        catalog::list(&sides.source.entry, scope),
+        catalog::list(&sides.destination, scope)
+    )?;
     let mut mismatches = Vec::new();
     let mut both: Vec<(&CollectionInfo, &CollectionInfo)> = Vec::new();
     for (namespace, info) in wanted.iter().filter(|(_, info)| counts(info)) {
         match found.get(namespace) {
-            None => mismatches.push(mismatch(namespace, MismatchKind::MissingCollection, Vec::new())),
+            None => {
+                mismatches.push(mismatch(namespace, MismatchKind::MissingCollection, Vec::new()))
+            }
             Some(there) => both.push((info, there)),
         }
     }
@@ -79,22 +88,39 @@ pub async fn compare(sides: &Sides, views: Views) -> Result<Vec<Mismatch>, Fault
         }
     }
     if sides.destination.is_sharded() {
-        for (info, _) in both.iter().filter(|(info, _)| distribute::can_be_sharded(info)) {
+        for (info, _) in both.iter().filter(|(info, _)| shard_collection::can_be_sharded(info)) {
             let sharding = sides.spec.sharding.as_ref();
-            let wanted = distribute::wanted(&sides.source.entry, &sides.destination, sharding, &info.namespace).await?;
+            let wanted = shard_collection::wanted(
+                &sides.source.entry,
+                &sides.destination,
+                sharding,
+                &info.namespace,
+            )
+            .await?;
             let there = sides.destination.sharded_by(&info.namespace).await?;
             let differs = match (&wanted, &there) {
-                (Some(wanted), Some(there)) if !distribute::is_same(&wanted.key, &there.key) => Some("shard key"),
-                (Some(wanted), Some(there)) => (wanted.is_unique != there.is_unique).then_some("unique of the shard key"),
+                (Some(wanted), Some(there))
+                    if !shard_collection::is_same(&wanted.key, &there.key) =>
+                {
+                    Some("shard key")
+                }
+                (Some(wanted), Some(there)) => {
+                    (wanted.is_unique != there.is_unique).then_some("unique of the shard key")
+                }
                 (None, None) => None,
                 (Some(_), None) | (None, Some(_)) => Some("shard key"),
             };
             if let Some(what) = differs {
-                mismatches.push(mismatch(&info.namespace, MismatchKind::Options, vec![what.to_owned()]));
+                mismatches.push(mismatch(
+                    &info.namespace,
+                    MismatchKind::Options,
+                    vec![what.to_owned()],
+                ));
             }
         }
     }
-    let with_indexes = both.into_iter().filter(|(info, there)| info.has_documents() && there.has_documents());
+    let with_indexes =
+        both.into_iter().filter(|(info, there)| info.has_documents() && there.has_documents());
     let indexes = with_indexes.map(|(info, _)| -> Piece<'_, Option<Mismatch>> {
         Box::pin(async move {
             let (ours, mut theirs) = tokio::try_join!(
@@ -105,13 +131,16 @@ pub async fn compare(sides: &Sides, views: Views) -> Result<Vec<Mismatch>, Fault
                 // From 6.3 on the server makes one by itself, of the metadata and the time.
                 theirs.retain(|spec| ours.iter().any(|own| index::name(own) == index::name(spec)));
             }
-            theirs.retain(|spec| !distribute::is_servers_own(&sides.destination, &info.namespace, spec, &ours));
+            theirs.retain(|spec| {
+                !shard_collection::is_servers_own(&sides.destination, &info.namespace, spec, &ours)
+            });
             let names = indexes_that_differ(&ours, &theirs);
             Ok((!names.is_empty()).then(|| mismatch(&info.namespace, MismatchKind::Indexes, names)))
         })
     });
     mismatches.extend(concurrent::all(AT_ONCE, indexes.collect()).await?.into_iter().flatten());
-    mismatches.sort_by(|a, b| (&a.namespace, a.kind.as_str()).cmp(&(&b.namespace, b.kind.as_str())));
+    mismatches
+        .sort_by(|a, b| (&a.namespace, a.kind.as_str()).cmp(&(&b.namespace, b.kind.as_str())));
     Ok(mismatches)
 }
 
@@ -121,17 +150,25 @@ fn is_as_without(option: &str, value: RawBsonRef<'_>) -> bool {
         ("validator", RawBsonRef::Document(validator)) => validator.is_empty(),
         ("validationLevel", RawBsonRef::String(level)) => level == "strict",
         ("validationAction", RawBsonRef::String(action)) => action == "error",
-        ("changeStreamPreAndPostImages", RawBsonRef::Document(images)) => images.get_bool("enabled").is_ok_and(|on| !on),
+        ("changeStreamPreAndPostImages", RawBsonRef::Document(images)) => {
+            images.get_bool("enabled").is_ok_and(|on| !on)
+        }
         ("recordPreImages" | "capped", RawBsonRef::Boolean(on)) => !on,
         _ => false,
     }
 }
 
 /// The names of the options that two things of one name do not have alike.
-pub fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocument>) -> Vec<String> {
+pub fn options_that_differ(
+    ours: Option<&RawDocument>,
+    theirs: Option<&RawDocument>,
+) -> Vec<String> {
     let fields = |options: Option<&RawDocument>| -> BTreeMap<String, Vec<u8>> {
         let mut fields = BTreeMap::new();
-        for (options, option) in options.into_iter().flat_map(|options| elements(options).map(move |option| (options, option))) {
+        for (options, option) in options
+            .into_iter()
+            .flat_map(|options| elements(options).map(move |option| (options, option)))
+        {
             let name = shown(option.name);
             let value = || options.get(name.as_str()).ok().flatten();
             let is_aside = ASIDE.contains(&name.as_str())
@@ -145,22 +182,29 @@ pub fn options_that_differ(ours: Option<&RawDocument>, theirs: Option<&RawDocume
         fields
     };
     let (ours, theirs) = (fields(ours), fields(theirs));
-    let mut names: Vec<String> =
-        ours.keys().chain(theirs.keys()).filter(|name| ours.get(*name) != theirs.get(*name)).cloned().collect();
+    let mut names: Vec<String> = ours
+        .keys()
+        .chain(theirs.keys())
+        .filter(|name| ours.get(*name) != theirs.get(*name))
+        .cloned()
+        .collect();
     names.sort();
     names.dedup();
     names
 }
 
-/// Whether these options say but that a time-series collection may have buckets of mixed schema, which a server that does not know of that
-/// has without saying so.
+/// Whether these options say but that a time-series collection may have buckets of mixed schema,
+/// which a server that does not know of that has without saying so.
 fn is_mixed_schema(storage: RawBsonRef<'_>) -> bool {
     let tiger = storage.as_document().and_then(|engines| engines.get_document("wiredTiger").ok());
-    tiger.and_then(|options| options.get_str("configString").ok()).is_some_and(|config| config == MIXED_SCHEMA)
+    tiger
+        .and_then(|options| options.get_str("configString").ok())
+        .is_some_and(|config| config == MIXED_SCHEMA)
 }
 
-/// The names of indexes that are on one side only, or differ beyond what is relaxed during the sync. An index that waits for the
-/// end since it clashes with another once that is not unique is not there yet.
+/// The names of indexes that are on one side only, or differ beyond what is relaxed during the
+/// sync. An index that waits for the end since it clashes with another once that is not unique is
+/// not there yet.
 fn indexes_that_differ(ours: &[RawDocumentBuf], theirs: &[RawDocumentBuf]) -> Vec<String> {
     let by_name = |specs: &[RawDocumentBuf]| -> BTreeMap<String, RawDocumentBuf> {
         specs.iter().map(|spec| (index::name(spec).to_owned(), spec.clone())).collect()
@@ -169,7 +213,9 @@ fn indexes_that_differ(ours: &[RawDocumentBuf], theirs: &[RawDocumentBuf]) -> Ve
     let mut names = Vec::new();
     for (name, spec) in &ours {
         match theirs.get(name) {
-            None if ours.values().any(|other| index::name(other) != name && index::identity(other) == index::identity(spec)) => {}
+            None if ours.values().any(|other| {
+                index::name(other) != name && index::identity(other) == index::identity(spec)
+            }) => {}
             None => names.push(name.clone()),
             Some(there) if !index::is_same_meanwhile(spec, there) => names.push(name.clone()),
             Some(_) => {}

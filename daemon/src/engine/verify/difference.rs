@@ -9,15 +9,17 @@ const MOST_PATHS: usize = 20;
 /// How deep paths are followed: a document may nest 100 levels.
 const DEEPEST: usize = 8;
 
-/// The paths at which two documents differ. `(field order)` where they hold the same fields in another order, `(bytes)` where only
-/// their encoding differs.
+/// The paths at which two documents differ. `(field order)` where they hold the same fields in
+/// another order, `(bytes)` where only their encoding differs.
 #[must_use]
 pub fn paths(ours: &RawDocument, theirs: &RawDocument) -> Vec<String> {
     let mut found = Vec::new();
     walk("", ours, theirs, 0, &mut found);
     if found.is_empty() {
         let names = |document| elements(document).map(|field| field.name).collect::<Vec<_>>();
-        found.push(if names(ours) == names(theirs) { "(bytes)" } else { "(field order)" }.to_owned());
+        found.push(
+            if names(ours) == names(theirs) { "(bytes)" } else { "(field order)" }.to_owned(),
+        );
     }
     found.truncate(MOST_PATHS);
     found
@@ -28,8 +30,16 @@ fn inner<'a>(field: &Element<'a>) -> Option<&'a RawDocument> {
     if field.kind == DOCUMENT { field.document() } else { None }
 }
 
-fn walk(prefix: &str, ours: &RawDocument, theirs: &RawDocument, depth: usize, found: &mut Vec<String>) {
-    let path = |name: &[u8]| if prefix.is_empty() { shown(name) } else { format!("{prefix}.{}", shown(name)) };
+fn walk(
+    prefix: &str,
+    ours: &RawDocument,
+    theirs: &RawDocument,
+    depth: usize,
+    found: &mut Vec<String>,
+) {
+    let path = |name: &[u8]| {
+        if prefix.is_empty() { shown(name) } else { format!("{prefix}.{}", shown(name)) }
+    };
     let of = |document, name: &[u8]| elements(document).find(|field| field.name == name);
     for mine in elements(ours) {
         if found.len() >= MOST_PATHS {
@@ -40,7 +50,8 @@ fn walk(prefix: &str, ours: &RawDocument, theirs: &RawDocument, depth: usize, fo
             continue;
         }
         let before = found.len();
-        if let (Some(inner_mine), Some(inner_other)) = (inner(&mine), other.as_ref().and_then(inner))
+        if let (Some(inner_mine), Some(inner_other)) =
+            (inner(&mine), other.as_ref().and_then(inner))
             && depth < DEEPEST
         {
             walk(&path(mine.name), inner_mine, inner_other, depth + 1, found);
@@ -60,7 +71,8 @@ fn walk(prefix: &str, ours: &RawDocument, theirs: &RawDocument, depth: usize, fo
 #[must_use]
 pub fn id_text(id: &RawDocument) -> String {
     match id.get("_id") {
-        Ok(Some(value)) => Bson::try_from(value).map_or_else(|_| "(unreadable)".to_owned(), |value| value.to_string()),
+        Ok(Some(value)) => Bson::try_from(value)
+            .map_or_else(|_| "(unreadable)".to_owned(), |value| value.to_string()),
         _ => "(none)".to_owned(),
     }
 }
@@ -79,6 +91,9 @@ mod tests {
 
     #[test]
     fn order_alone_is_named() {
-        assert_eq!(paths(&rawdoc! { "_id": 1, "a": 1, "b": 2 }, &rawdoc! { "_id": 1, "b": 2, "a": 1 }), ["(field order)"]);
+        assert_eq!(
+            paths(&rawdoc! { "_id": 1, "a": 1, "b": 2 }, &rawdoc! { "_id": 1, "b": 2, "a": 1 }),
+            ["(field order)"]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Reads documents of one side one after the other, in the replies as they came: nothing is copied that nobody keeps.
+//! Reads documents of one side one after the other, in the replies as they came: nothing is copied
+//! that nobody keeps.
 
 use std::ops::Range;
 
@@ -28,7 +29,8 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Opens a `find`; a collection that does not exist has no documents, and neither has one that is a view by now.
+    /// Opens a `find`; a collection that does not exist has no documents, and neither has one that
+    /// is a view by now.
     pub(super) async fn open(
         deployment: &'a Deployment,
         namespace: &'a Namespace,
@@ -38,9 +40,14 @@ impl<'a> Reader<'a> {
         match Self::try_open(deployment, namespace, find, size).await {
             Ok(reader) => Ok(reader),
             Err(e) => match catalog::find(deployment, namespace).await? {
-                None if error::code(&e) == Some(BAD_HINT) => Ok(Self::new(deployment, namespace, None)),
-                // It was a collection when it was listed, and is read as one: with what no view takes.
-                Some(CollectionInfo { kind: Kind::View, .. }) => Ok(Self::new(deployment, namespace, None)),
+                None if error::code(&e) == Some(BAD_HINT) => {
+                    Ok(Self::new(deployment, namespace, None))
+                }
+                // It was a collection when it was listed, and is read as one: with what no view
+                // takes.
+                Some(CollectionInfo { kind: Kind::View, .. }) => {
+                    Ok(Self::new(deployment, namespace, None))
+                }
                 None | Some(_) => Err(deployment.fault(&format!("reading {namespace}"), &e)),
             },
         }
@@ -59,8 +66,19 @@ impl<'a> Reader<'a> {
         Ok(Self::new(deployment, namespace, Some(cursor)))
     }
 
-    fn new(deployment: &'a Deployment, namespace: &'a Namespace, cursor: Option<RawBatchCursor>) -> Self {
-        Self { deployment, namespace, cursor, reply: None, places: Vec::new().into_iter(), front: None }
+    fn new(
+        deployment: &'a Deployment,
+        namespace: &'a Namespace,
+        cursor: Option<RawBatchCursor>,
+    ) -> Self {
+        Self {
+            deployment,
+            namespace,
+            cursor,
+            reply: None,
+            places: Vec::new().into_iter(),
+            front: None,
+        }
     }
 
     /// Makes sure that a document is in front, unless there is none any more.
@@ -69,7 +87,9 @@ impl<'a> Reader<'a> {
             let Some(cursor) = &mut self.cursor else { return Ok(()) };
             // The last reply goes before the next one comes: each can weigh 16 MB.
             self.reply = None;
-            let fault = |e: mongodb::error::Error| self.deployment.fault(&format!("reading {}", self.namespace), &e);
+            let fault = |e: mongodb::error::Error| {
+                self.deployment.fault(&format!("reading {}", self.namespace), &e)
+            };
             match cursor.next().await {
                 None => self.cursor = None,
                 Some(reply) => {
@@ -112,8 +132,8 @@ impl<'a> Reader<'a> {
 
 /// The readers of both sides, within the memory that two replies take.
 ///
-/// One side never waits for its next reply while the other holds one: two pairs would keep each other from theirs. So both are read
-/// again only once all of both is passed.
+/// One side never waits for its next reply while the other holds one: two pairs would keep each
+/// other from theirs. So both are read again only once all of both is passed.
 pub(super) struct Pair<'a> {
     pub(super) ours: Reader<'a>,
     pub(super) theirs: Reader<'a>,
@@ -125,8 +145,14 @@ pub(super) struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// `share`: for two replies, taken before the readers were opened, which has brought their first ones.
-    pub(super) const fn new(ours: Reader<'a>, theirs: Reader<'a>, memory: &'a Memory, share: Share) -> Self {
+    /// `share`: for two replies, taken before the readers were opened, which has brought their
+    /// first ones.
+    pub(super) const fn new(
+        ours: Reader<'a>,
+        theirs: Reader<'a>,
+        memory: &'a Memory,
+        share: Share,
+    ) -> Self {
         Self { ours, theirs, memory, share: Some(share), is_opened: true }
     }
 
@@ -134,7 +160,8 @@ impl<'a> Pair<'a> {
         self.ours.front.is_none() && self.theirs.front.is_none()
     }
 
-    /// Gives back what has come, where all of it is passed. Answers whether it is: then nothing is held, and anything may be waited for.
+    /// Gives back what has come, where all of it is passed. Answers whether it is: then nothing is
+    /// held, and anything may be waited for.
     pub(super) fn let_go(&mut self) -> bool {
         let lets_go = !self.is_opened && self.is_passed();
         if lets_go {
@@ -163,7 +190,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// What is kept of a document until the other side's comes: enough to say whether the two are the same bytes.
+/// What is kept of a document until the other side's comes: enough to say whether the two are the
+/// same bytes.
 pub(super) type Imprint = [u8; 32];
 
 /// The imprint of a document.
@@ -173,5 +201,8 @@ pub(super) fn imprint(document: &[u8]) -> Imprint {
 
 /// A document `{_id: …}` with this one's `_id`, as bytes.
 pub(super) fn only_id(document: &[u8]) -> RawDocumentBuf {
-    RawDocument::from_bytes(document).ok().and_then(crate::engine::element::id_of).unwrap_or_else(|| rawdoc! {})
+    RawDocument::from_bytes(document)
+        .ok()
+        .and_then(crate::engine::element::id_of)
+        .unwrap_or_else(|| rawdoc! {})
 }

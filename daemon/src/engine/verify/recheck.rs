@@ -1,7 +1,9 @@
-//! Compares single documents exactly: while the tail stands still the destination is what the source was at one cluster time.
+//! Compares single documents exactly: while the tail stands still the destination is what the
+//! source was at one cluster time.
 //!
-//! As exactly as the source tells: a collection that is dropped or has another name by now has no documents as of a time at which it had
-//! (seen on 6.0.5). What failed is therefore compared again only when the tail has come to where the source was after the failure.
+//! As exactly as the source tells: a collection that is dropped or has another name by now has no
+//! documents as of a time at which it had (seen on 6.0.5). What failed is therefore compared again
+//! only when the tail has come to where the source was after the failure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,17 +22,21 @@ use crate::engine::concurrent::{self, Piece};
 use crate::engine::element;
 use crate::mongo::{Deployment, append, command, error, timestamp};
 
-/// Documents rechecked at once: the tail stands still for as long as it takes to read them on both sides.
+/// Documents rechecked at once: the tail stands still for as long as it takes to read them on both
+/// sides.
 const RECHECK_DOCUMENTS: usize = 1_000;
 /// Documents in one reply: a few small ones or one of 16 MB.
 const REPLY_DOCUMENTS: u32 = RECHECK_DOCUMENTS as u32;
 /// The server's codes for a snapshot that a collection does not have (any more).
 const SNAPSHOT_GONE: [i32; 2] = [239, 246];
-/// Exact comparisons that a document fails before it is a mismatch. One can fall between two events of one transaction.
+/// Exact comparisons that a document fails before it is a mismatch. One can fall between two events
+/// of one transaction.
 const FAILURES: u32 = 2;
-/// The same where the source cannot be read as of the time that is applied, and so may only be ahead.
+/// The same where the source cannot be read as of the time that is applied, and so may only be
+/// ahead.
 const INEXACT_FAILURES: u32 = 10;
-/// Namespaces compared at once: each is two small commands, mostly a wait; those of large documents take turns by the memory.
+/// Namespaces compared at once: each is two small commands, mostly a wait; those of large documents
+/// take turns by the memory.
 const AT_ONCE: usize = 8;
 
 impl Verifier {
@@ -58,9 +64,12 @@ impl Verifier {
             }
             {
                 let _standing_still = sides.gate.write().await;
-                let comparisons = by_namespace.into_iter().map(|(namespace, queued)| -> Piece<'_, ()> {
-                    Box::pin(async move { self.compare_exactly(sides, &namespace, queued).await })
-                });
+                let comparisons =
+                    by_namespace.into_iter().map(|(namespace, queued)| -> Piece<'_, ()> {
+                        Box::pin(
+                            async move { self.compare_exactly(sides, &namespace, queued).await },
+                        )
+                    });
                 concurrent::all(AT_ONCE, comparisons.collect()).await?;
             }
             match until {
@@ -77,7 +86,12 @@ impl Verifier {
         }
     }
 
-    async fn compare_exactly(&self, sides: &Sides, namespace: &Namespace, queued: Vec<Queued>) -> Result<(), Fault> {
+    async fn compare_exactly(
+        &self,
+        sides: &Sides,
+        namespace: &Namespace,
+        queued: Vec<Queued>,
+    ) -> Result<(), Fault> {
         let Some(applied) = sides.progress.applied() else { return Ok(()) };
         let ids = || queued.iter().map(|one| &*one.id);
         sides.source.introduce(applied).await?;
@@ -85,16 +99,29 @@ impl Verifier {
         let memory = &sides.source.entry.memory;
         let share = memory.pair().await;
         let snapshot = rawdoc! { "level": "snapshot", "atClusterTime": timestamp(applied) };
-        let (ours, exact) = match source(sides, namespace, find(namespace, ids(), Some(&snapshot))).await? {
-            Some(ours) => (ours, true),
-            // Capped collections have no snapshots, and one whose definition has just changed none that is old enough.
-            None => {
-                let concern = rawdoc! { "level": "majority" };
-                let found = Reader::open(&sides.source.entry, namespace, find(namespace, ids(), Some(&concern)), REPLY_DOCUMENTS);
-                (found.await?, false)
-            }
-        };
-        let theirs = Reader::open(&sides.destination, namespace, find(namespace, ids(), None), REPLY_DOCUMENTS).await?;
+        let (ours, exact) =
+            match source(sides, namespace, find(namespace, ids(), Some(&snapshot))).await? {
+                Some(ours) => (ours, true),
+                // Capped collections have no snapshots, and one whose definition has just changed
+                // none that is old enough.
+                None => {
+                    let concern = rawdoc! { "level": "majority" };
+                    let found = Reader::open(
+                        &sides.source.entry,
+                        namespace,
+                        find(namespace, ids(), Some(&concern)),
+                        REPLY_DOCUMENTS,
+                    );
+                    (found.await?, false)
+                }
+            };
+        let theirs = Reader::open(
+            &sides.destination,
+            namespace,
+            find(namespace, ids(), None),
+            REPLY_DOCUMENTS,
+        )
+        .await?;
         let mut found = pair(Pair::new(ours, theirs, memory, share)).await?;
         let failures = if exact { FAILURES } else { INEXACT_FAILURES };
         let mut verdicts = Vec::with_capacity(queued.len());
@@ -125,17 +152,25 @@ enum Verdict {
 }
 
 /// Opens the source as of the time that is applied; `None`: it has no snapshot of that time.
-async fn source<'a>(sides: &'a Sides, namespace: &'a Namespace, find: RawDocumentBuf) -> Result<Option<Reader<'a>>, Fault> {
-    let mut reader = match Reader::try_open(&sides.source.entry, namespace, find, REPLY_DOCUMENTS).await {
-        Ok(reader) => reader,
-        Err(e) if error::code(&e).is_some_and(|code| SNAPSHOT_GONE.contains(&code)) => return Ok(None),
-        Err(e) => return Err(sides.source.entry.fault(&format!("comparing {namespace}"), &e)),
-    };
+async fn source<'a>(
+    sides: &'a Sides,
+    namespace: &'a Namespace,
+    find: RawDocumentBuf,
+) -> Result<Option<Reader<'a>>, Fault> {
+    let mut reader =
+        match Reader::try_open(&sides.source.entry, namespace, find, REPLY_DOCUMENTS).await {
+            Ok(reader) => reader,
+            Err(e) if error::code(&e).is_some_and(|code| SNAPSHOT_GONE.contains(&code)) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(sides.source.entry.fault(&format!("comparing {namespace}"), &e)),
+        };
     reader.fill().await?;
     Ok(Some(reader))
 }
 
-/// Finds what two sides hold of the same documents: by their bytes where they come in step, and by imprints of them where not.
+/// Finds what two sides hold of the same documents: by their bytes where they come in step, and by
+/// imprints of them where not.
 async fn pair(mut pair: Pair<'_>) -> Result<HashMap<Vec<u8>, Verdict>, Fault> {
     let mut alone: [HashMap<Vec<u8>, Imprint>; 2] = [HashMap::new(), HashMap::new()];
     let mut found = HashMap::new();
@@ -178,12 +213,17 @@ async fn paths(
     concern: Option<&RawDocumentBuf>,
 ) -> Result<Vec<String>, Fault> {
     let one = |deployment: Arc<Deployment>, concern: Option<RawDocumentBuf>| async move {
-        let found = deployment.collect(&namespace.db, find(namespace, [id], concern.as_ref())).await;
-        found.map(|documents| documents.into_iter().next()).map_err(|e| deployment.fault(&format!("comparing {namespace}"), &e))
+        let found =
+            deployment.collect(&namespace.db, find(namespace, [id], concern.as_ref())).await;
+        found
+            .map(|documents| documents.into_iter().next())
+            .map_err(|e| deployment.fault(&format!("comparing {namespace}"), &e))
     };
     let _share = sides.source.entry.memory.pair().await;
-    let (ours, theirs) =
-        tokio::try_join!(one(Arc::clone(&sides.source.entry), concern.cloned()), one(Arc::clone(&sides.destination), None))?;
+    let (ours, theirs) = tokio::try_join!(
+        one(Arc::clone(&sides.source.entry), concern.cloned()),
+        one(Arc::clone(&sides.destination), None)
+    )?;
     Ok(match (ours, theirs) {
         (Some(ours), Some(theirs)) => difference::paths(&ours, &theirs),
         _ => Vec::new(),

@@ -1,7 +1,8 @@
-//! Compares whole collections, once: both sides read in the order of `_id`, part by part, and paired as they come.
+//! Compares whole collections, once: both sides read in the order of `_id`, part by part, and
+//! paired as they come.
 //!
-//! The order is the server's on both sides, so that nothing here compares `_id`s but for their bytes. Documents that find no
-//! partner, or another content, are queued by their `_id`.
+//! The order is the server's on both sides, so that nothing here compares `_id`s but for their
+//! bytes. Documents that find no partner, or another content, are queued by their `_id`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::mongo::{Deployment, append, command};
 const PART_BYTES: u64 = 32 << 20;
 const MOST_PARTS: u64 = 4096;
 const SAMPLES_PER_PART: u64 = 10;
-/// Parts compared at once, with a reader a side: of large documents each holds two replies of 16 MB, and the tail goes first.
+/// Parts compared at once, with a reader a side: of large documents each holds two replies of 16
+/// MB, and the tail goes first.
 const AT_ONCE: usize = 2;
 /// Documents without a partner that are remembered; more than that are queued as they are.
 const UNPAIRED: usize = 2_000;
@@ -49,7 +51,9 @@ pub async fn all(verifier: &Arc<Verifier>, sides: &Sides) -> Result<(), Fault> {
         let size = Tuning::default().batch_size(documents, bytes, 2 * AT_ONCE);
         for part in parts {
             let namespace = data.clone();
-            work.push(Box::pin(async move { compare(verifier, sides, &namespace, &part, size).await }));
+            work.push(Box::pin(
+                async move { compare(verifier, sides, &namespace, &part, size).await },
+            ));
         }
     }
     verifier.documents_total.store(total, Ordering::Relaxed);
@@ -64,7 +68,9 @@ async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64) -> Result
     if parts > 1 {
         let mut draw = command("aggregate", &info.namespace.collection);
         let mut pipeline = RawArrayBuf::new();
-        pipeline.push(&*rawdoc! { "$sample": { "size": i64::try_from(parts * SAMPLES_PER_PART).unwrap_or(i64::MAX) } });
+        pipeline.push(&*rawdoc! {
+            "$sample": { "size": i64::try_from(parts * SAMPLES_PER_PART).unwrap_or(i64::MAX) }
+        });
         pipeline.push(&*rawdoc! { "$project": { "_id": 1 } });
         pipeline.push(&*rawdoc! { "$sort": { "_id": 1 } });
         append(&mut draw, "pipeline", &*pipeline);
@@ -73,7 +79,11 @@ async fn split(source: &Deployment, info: &CollectionInfo, bytes: u64) -> Result
             .collect(&info.namespace.db, draw)
             .await
             .map_err(|e| source.fault(&format!("sampling {}", info.namespace), &e))?;
-        bounds = drawn.into_iter().skip(5).step_by(usize::try_from(SAMPLES_PER_PART).unwrap_or(10)).collect();
+        bounds = drawn
+            .into_iter()
+            .skip(5)
+            .step_by(usize::try_from(SAMPLES_PER_PART).unwrap_or(10))
+            .collect();
         bounds.dedup();
     }
     let mut split = Vec::with_capacity(bounds.len() + 1);
@@ -106,14 +116,30 @@ fn find(deployment: &Deployment, namespace: &Namespace, part: &Part) -> RawDocum
     find
 }
 
-async fn compare(verifier: &Arc<Verifier>, sides: &Sides, namespace: &Namespace, part: &Part, size: u32) -> Result<(), Fault> {
+async fn compare(
+    verifier: &Arc<Verifier>,
+    sides: &Sides,
+    namespace: &Namespace,
+    part: &Part,
+    size: u32,
+) -> Result<(), Fault> {
     yield_to_tail(sides).await;
     // What opens the readers brings their first replies.
     let memory = &sides.source.entry.memory;
     let share = memory.pair().await;
     let (ours, theirs) = tokio::try_join!(
-        Reader::open(&sides.source.entry, namespace, find(&sides.source.entry, namespace, part), size),
-        Reader::open(&sides.destination, namespace, find(&sides.destination, namespace, part), size)
+        Reader::open(
+            &sides.source.entry,
+            namespace,
+            find(&sides.source.entry, namespace, part),
+            size
+        ),
+        Reader::open(
+            &sides.destination,
+            namespace,
+            find(&sides.destination, namespace, part),
+            size
+        )
     )?;
     let mut pair = Pair::new(ours, theirs, memory, share);
     let mut documents = 0_u64;
@@ -178,5 +204,9 @@ async fn yield_to_tail(sides: &Sides) {
 }
 
 fn drained(alone: &mut [HashMap<Vec<u8>, Imprint>; 2]) -> Vec<RawDocumentBuf> {
-    alone.iter_mut().flat_map(HashMap::drain).filter_map(|(id, _)| RawDocumentBuf::from_bytes(id).ok()).collect()
+    alone
+        .iter_mut()
+        .flat_map(HashMap::drain)
+        .filter_map(|(id, _)| RawDocumentBuf::from_bytes(id).ok())
+        .collect()
 }

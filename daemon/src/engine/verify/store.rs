@@ -1,9 +1,9 @@
-//! What a verification remembers: the scan's parts, the queue of documents to compare again, the open mismatches. On disk, so that
-//! its memory does not grow with them.
+//! What a verification remembers: the scan's parts, the queue of documents to compare again, the
+//! open mismatches. On disk, so that its memory does not grow with them.
 
+pub mod foreign_writes;
 pub mod parts;
 pub mod tally;
-pub mod watched;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,16 +30,20 @@ CREATE TABLE IF NOT EXISTS part (
     documents INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (ns, number)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS queue (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, ns TEXT NOT NULL, id BLOB NOT NULL, failures INTEGER NOT NULL DEFAULT 0
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, ns TEXT NOT NULL, id BLOB NOT NULL, failures INTEGER \
+    NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS queue_key ON queue (ns, id);
 CREATE TABLE IF NOT EXISTS mismatch (
-    ns TEXT NOT NULL, id BLOB NOT NULL, kind TEXT NOT NULL, paths TEXT NOT NULL, PRIMARY KEY (ns, id)
+    ns TEXT NOT NULL, id BLOB NOT NULL, kind TEXT NOT NULL, paths TEXT NOT NULL, PRIMARY KEY (ns, \
+    id)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS tally (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS watch (one INTEGER PRIMARY KEY CHECK (one = 1), token BLOB, t INTEGER NOT NULL, i INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS watch (one INTEGER PRIMARY KEY CHECK (one = 1), token BLOB, t INTEGER \
+NOT NULL, i INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS foreign_write (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, ns TEXT NOT NULL, id BLOB, operation TEXT NOT NULL, t INTEGER NOT NULL, i INTEGER NOT NULL,
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, ns TEXT NOT NULL, id BLOB, operation TEXT NOT NULL, t \
+    INTEGER NOT NULL, i INTEGER NOT NULL,
     open INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS foreign_write_key ON foreign_write (ns, id);
@@ -95,10 +99,12 @@ fn failed(error: &rusqlite::Error) -> Fault {
 }
 
 /// Runs work that blocks off the async threads.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Fault::new(FaultCode::Internal, format!("a verification's task: {error}")))?
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        Fault::new(FaultCode::Internal, format!("a verification's task: {error}"))
+    })?
 }
 
 impl Store {
@@ -109,19 +115,25 @@ impl Store {
         let unusable = |error: rusqlite::Error| state_fault::of_sqlite(what(), &error);
         std::fs::create_dir_all(run_dir).map_err(|error| state_fault::of_io(what(), &error))?;
         let open = || -> rusqlite::Result<Connection> {
-            // What a power cut takes back is compared again: the tail's own checkpoint is older then, or as old.
+            // What a power cut takes back is compared again: the tail's own checkpoint is older
+            // then, or as old.
             let connection = sqlite::open(&path, "normal")?;
             connection.execute_batch(TABLES)?;
             Ok(connection)
         };
         let connection = open().map_err(unusable)?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unusable)?;
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(unusable)?;
         match version {
             0 => connection.pragma_update(None, "user_version", FORMAT).map_err(unusable)?,
             FORMAT => {}
             READABLE => connection.pragma_update(None, "user_version", FORMAT).map_err(unusable)?,
             other => {
-                let message = format!("{}: format {other} was written by another version of cutoverd", what());
+                let message = format!(
+                    "{}: format {other} was written by another version of cutoverd",
+                    what()
+                );
                 return Err(Cause::OtherVersion.fault(message));
             }
         }
@@ -131,7 +143,10 @@ impl Store {
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
-    fn now<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+    fn now<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Fault> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut connection).map_err(|error| failed(&error))
     }
@@ -146,26 +161,40 @@ impl Store {
 
     /// Whether changes are queued.
     pub fn is_tracking(&self) -> Result<bool, Fault> {
-        self.now(|c| c.query_row("SELECT count(*) FROM flag WHERE name = 'tracking'", [], |row| row.get::<_, i64>(0)))
-            .map(|count| count > 0)
+        self.now(|c| {
+            c.query_row("SELECT count(*) FROM flag WHERE name = 'tracking'", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        })
+        .map(|count| count > 0)
     }
 
     /// Stores that changes are queued from now on.
     pub async fn set_tracking(&self) -> Result<(), Fault> {
-        self.with(|c| c.execute("INSERT OR IGNORE INTO flag (name) VALUES ('tracking')", []).map(drop)).await
+        self.with(|c| {
+            c.execute("INSERT OR IGNORE INTO flag (name) VALUES ('tracking')", []).map(drop)
+        })
+        .await
     }
 
     /// Sums over what is stored.
     pub fn counts(&self) -> Result<Counts, Fault> {
         self.now(|c| {
             c.query_row(
-                "SELECT (SELECT coalesce(sum(documents), 0) FROM part), (SELECT count(*) FROM queue), (SELECT count(*) FROM mismatch), \
+                "SELECT (SELECT coalesce(sum(documents), 0) FROM part), (SELECT count(*) FROM \
+                 queue), (SELECT count(*) FROM mismatch), \
                  (SELECT count(*) FROM mismatch WHERE kind IN (?1, ?2))",
                 [MismatchKind::Different.as_str(), MismatchKind::Missing.as_str()],
                 |row| {
                     let tallies = Tallies::default();
                     let (verified, pending) = (row.get(0)?, row.get(1)?);
-                    Ok(Counts { verified, pending, mismatches: row.get(2)?, unequal: row.get(3)?, tallies })
+                    Ok(Counts {
+                        verified,
+                        pending,
+                        mismatches: row.get(2)?,
+                        unequal: row.get(3)?,
+                        tallies,
+                    })
                 },
             )
             .and_then(|counts| Ok(Counts { tallies: tally::read(c)?, ..counts }))
@@ -177,7 +206,8 @@ impl Store {
         self.with(move |c| {
             let transaction = c.transaction()?;
             {
-                let mut statement = transaction.prepare_cached("INSERT OR REPLACE INTO queue (ns, id) VALUES (?1, ?2)")?;
+                let mut statement = transaction
+                    .prepare_cached("INSERT OR REPLACE INTO queue (ns, id) VALUES (?1, ?2)")?;
                 for (namespace, id) in &documents {
                     statement.execute(params![namespace.to_string(), id.as_bytes()])?;
                 }
@@ -190,13 +220,19 @@ impl Store {
     /// The oldest of the queue.
     pub async fn next(&self, most: usize) -> Result<Vec<Queued>, Fault> {
         self.with(move |c| {
-            let mut statement = c.prepare_cached("SELECT seq, ns, id, failures FROM queue ORDER BY seq LIMIT ?1")?;
+            let mut statement =
+                c.prepare_cached("SELECT seq, ns, id, failures FROM queue ORDER BY seq LIMIT ?1")?;
             let rows: rusqlite::Result<Vec<Option<Queued>>> = statement
                 .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
                     let namespace: String = row.get(1)?;
                     let id = RawDocumentBuf::from_bytes(row.get::<_, Vec<u8>>(2)?).ok();
                     let (seq, failures) = (row.get(0)?, row.get(3)?);
-                    Ok(namespace.parse().ok().zip(id).map(|(namespace, id)| Queued { seq, namespace, id, failures }))
+                    Ok(namespace.parse().ok().zip(id).map(|(namespace, id)| Queued {
+                        seq,
+                        namespace,
+                        id,
+                        failures,
+                    }))
                 })?
                 .collect();
             Ok(rows?.into_iter().flatten().collect())
@@ -206,18 +242,26 @@ impl Store {
 
     /// The newest place in the queue; 0 where it is empty.
     pub async fn last_place(&self) -> Result<i64, Fault> {
-        self.with(|c| c.query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))).await
+        self.with(|c| c.query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0)))
+            .await
     }
 
-    /// Stores how comparisons ended. A document that has changed meanwhile has another place in the queue, and stays in it.
-    /// `is_final`: nothing is written on the source any more.
-    pub async fn judge(&self, verdicts: Vec<(Queued, Option<Failure>)>, is_final: bool) -> Result<(), Fault> {
+    /// Stores how comparisons ended. A document that has changed meanwhile has another place in the
+    /// queue, and stays in it. `is_final`: nothing is written on the source any more.
+    pub async fn judge(
+        &self,
+        verdicts: Vec<(Queued, Option<Failure>)>,
+        is_final: bool,
+    ) -> Result<(), Fault> {
         self.with(move |c| {
             let transaction = c.transaction()?;
             let (mut settled, mut opened) = (0, 0);
             for (one, failure) in &verdicts {
                 let (namespace, id) = (one.namespace.to_string(), one.id.as_bytes());
-                let was_there = transaction.prepare_cached("DELETE FROM queue WHERE seq = ?1")?.execute([one.seq])? > 0;
+                let was_there = transaction
+                    .prepare_cached("DELETE FROM queue WHERE seq = ?1")?
+                    .execute([one.seq])?
+                    > 0;
                 match failure {
                     None => {
                         transaction
@@ -225,19 +269,23 @@ impl Store {
                             .execute(params![namespace, id])?;
                         if was_there {
                             settled += 1;
-                            watched::settle(&transaction, &namespace, id)?;
+                            foreign_writes::settle(&transaction, &namespace, id)?;
                         }
                     }
                     // What is no longer there has changed meanwhile, or is forgotten.
                     Some(failure) if failure.is_open && was_there => {
                         let (kind, paths) = (failure.kind.as_str(), failure.paths.join("\n"));
                         let changed = transaction
-                            .prepare_cached("UPDATE mismatch SET kind = ?3, paths = ?4 WHERE ns = ?1 AND id = ?2")?
+                            .prepare_cached(
+                                "UPDATE mismatch SET kind = ?3, paths = ?4 WHERE ns = \
+                                 ?1 AND id = ?2",
+                            )?
                             .execute(params![namespace, id, kind, paths])?;
                         if changed == 0 {
                             opened += 1;
                             transaction.execute(
-                                "INSERT INTO mismatch (ns, id, kind, paths) VALUES (?1, ?2, ?3, ?4)",
+                                "INSERT INTO mismatch (ns, id, kind, paths) VALUES (?1, ?2, ?3, \
+                                 ?4)",
                                 params![namespace, id, kind, paths],
                             )?;
                         }
@@ -251,7 +299,11 @@ impl Store {
                     Some(_) => {}
                 }
             }
-            tally::add(&transaction, Tally::ComparedAgain, i64::try_from(verdicts.len()).unwrap_or(i64::MAX))?;
+            tally::add(
+                &transaction,
+                Tally::ComparedAgain,
+                i64::try_from(verdicts.len()).unwrap_or(i64::MAX),
+            )?;
             tally::add(&transaction, Tally::MismatchesFound, opened)?;
             tally::add(&transaction, Tally::AfterBlock, if is_final { settled } else { 0 })?;
             transaction.commit()
@@ -268,7 +320,9 @@ impl Store {
             }
             let transaction = c.transaction()?;
             tally::add(&transaction, Tally::Generations, 1)?;
-            let last: i64 = transaction.query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))?;
+            let last: i64 =
+                transaction
+                    .query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))?;
             tally::set(&transaction, Tally::GenerationEnd, last)?;
             transaction.commit()
         })
@@ -288,7 +342,12 @@ impl Store {
     /// Puts the open mismatches back into the queue; one more failed comparison keeps each open.
     pub async fn requeue_mismatches(&self) -> Result<(), Fault> {
         self.with(|c| {
-            c.execute("INSERT OR IGNORE INTO queue (ns, id, failures) SELECT ns, id, 1 FROM mismatch LIMIT 10000", []).map(drop)
+            c.execute(
+                "INSERT OR IGNORE INTO queue (ns, id, failures) SELECT ns, id, 1 FROM \
+                 mismatch LIMIT 10000",
+                [],
+            )
+            .map(drop)
         })
         .await
     }
@@ -296,10 +355,12 @@ impl Store {
     /// The open mismatches.
     pub async fn mismatches(&self, most: usize) -> Result<Vec<Mismatch>, Fault> {
         self.with(move |c| {
-            let mut statement = c.prepare("SELECT ns, id, kind, paths FROM mismatch ORDER BY ns, id LIMIT ?1")?;
+            let mut statement =
+                c.prepare("SELECT ns, id, kind, paths FROM mismatch ORDER BY ns, id LIMIT ?1")?;
             let rows: rusqlite::Result<Vec<Option<Mismatch>>> = statement
                 .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
-                    let (namespace, kind, paths): (String, String, String) = (row.get(0)?, row.get(2)?, row.get(3)?);
+                    let (namespace, kind, paths): (String, String, String) =
+                        (row.get(0)?, row.get(2)?, row.get(3)?);
                     let id = RawDocumentBuf::from_bytes(row.get::<_, Vec<u8>>(1)?).ok();
                     Ok((|| {
                         Some(Mismatch {
@@ -321,9 +382,12 @@ impl Store {
         self.with(move |c| {
             let transaction = c.transaction()?;
             for table in ["queue", "mismatch", "part"] {
-                transaction.execute(&format!("DELETE FROM {table} WHERE ns = ?1"), [namespace.to_string()])?;
+                transaction.execute(
+                    &format!("DELETE FROM {table} WHERE ns = ?1"),
+                    [namespace.to_string()],
+                )?;
             }
-            watched::settle_all(&transaction, &namespace.to_string())?;
+            foreign_writes::settle_all(&transaction, &namespace.to_string())?;
             transaction.commit()
         })
         .await
@@ -339,7 +403,7 @@ impl Store {
             }
             // Compared before the tail came to the rename, they may have failed for it.
             transaction.execute("UPDATE queue SET failures = 0 WHERE ns = ?1", [to.to_string()])?;
-            watched::rename(&transaction, &from.to_string(), &to.to_string())?;
+            foreign_writes::rename(&transaction, &from.to_string(), &to.to_string())?;
             transaction.commit()
         })
         .await

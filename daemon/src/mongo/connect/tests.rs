@@ -1,4 +1,5 @@
-//! What a declaration passes the daemon takes, and the reverse; and what is wrong is said in the daemon's own words.
+//! What a declaration passes the daemon takes, and the reverse; and what is wrong is said in the
+//! daemon's own words.
 
 use std::path::Path;
 
@@ -34,15 +35,20 @@ impl Case {
             block += &format!("username = {name:?}\n");
         }
         if self.password {
-            block += &format!("password = {{ file = \"{}\" }}\n", folder.join("password").display());
+            block +=
+                &format!("password = {{ file = \"{}\" }}\n", folder.join("password").display());
         }
         if let Some(key) = &self.tls {
-            let key = key.as_ref().map(|key| format!("certificate_key_file = {key:?}\n")).unwrap_or_default();
+            let key = key
+                .as_ref()
+                .map(|key| format!("certificate_key_file = {key:?}\n"))
+                .unwrap_or_default();
             block += &format!("tls {{\n{key}}}\n");
         }
         let destination = "destination {\nuri = \"mongodb://other/?replicaSet=other\"\n}\n";
         let text = format!("migration \"orders\" {{\nsource {{\n{block}}}\n{destination}}}\n");
-        load_texts(folder, vec![File { name: "main.hcl".to_owned(), text }], &Inputs::default()).is_ok()
+        load_texts(folder, vec![File { name: "main.hcl".to_owned(), text }], &Inputs::default())
+            .is_ok()
     }
 
     fn spec(&self, folder: &Path) -> ConnectionSpec {
@@ -50,10 +56,10 @@ impl Case {
             uri: self.uri.clone(),
             username: self.username.map(str::to_owned),
             password: self.password.then(|| SecretRef::File(folder.join("password"))),
-            tls: self
-                .tls
-                .as_ref()
-                .map(|key| schemas::spec::TlsSpec { ca_file: None, certificate_key_file: key.as_ref().map(Into::into) }),
+            tls: self.tls.as_ref().map(|key| schemas::spec::TlsSpec {
+                ca_file: None,
+                certificate_key_file: key.as_ref().map(Into::into),
+            }),
         }
     }
 }
@@ -65,8 +71,16 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// Words that only the driver has.
-const OF_DRIVER: [&str; 8] =
-    ["{key}", "connection string", "Rust driver", "feature", "seeds", "No username", "invalid option", "repeated options"];
+const OF_DRIVER: [&str; 8] = [
+    "{key}",
+    "connection string",
+    "Rust driver",
+    "feature",
+    "seeds",
+    "No username",
+    "invalid option",
+    "repeated options",
+];
 
 #[tokio::test]
 async fn what_is_declared_is_taken_and_what_is_refused_is_refused_in_our_words() {
@@ -148,7 +162,11 @@ async fn what_is_declared_is_taken_and_what_is_refused_is_refused_in_our_words()
                 assert!(!declared, "{} is declared and not taken: {fault:?}", case.uri);
                 assert_eq!(fault.code, FaultCode::InvalidConfiguration, "{}: {fault:?}", case.uri);
                 assert!(fault.message.starts_with("the source: "), "{}: {fault:?}", case.uri);
-                assert!(!OF_DRIVER.iter().any(|word| fault.message.contains(word)), "{}: {fault:?}", case.uri);
+                assert!(
+                    !OF_DRIVER.iter().any(|word| fault.message.contains(word)),
+                    "{}: {fault:?}",
+                    case.uri
+                );
             }
         }
     }
@@ -164,10 +182,16 @@ fn tls_file(folder: &Path) -> std::path::PathBuf {
 #[tokio::test]
 async fn who_logs_on_is_found_in_the_string_and_beside_it() {
     let folder = folder();
-    let options = async |case: Case| client_options(Side::Source, &case.spec(folder.path()), None).await.expect("it is taken");
+    let options = async |case: Case| {
+        client_options(Side::Source, &case.spec(folder.path()), None).await.expect("it is taken")
+    };
     for (uri, mechanism, source) in [
         ("mongodb://h/?authMechanism=SCRAM-SHA-256", Some(AuthMechanism::ScramSha256), "admin"),
-        ("mongodb://h/?authmechanism=scram-sha-1&AUTHSOURCE=d%25b", Some(AuthMechanism::ScramSha1), "d%b"),
+        (
+            "mongodb://h/?authmechanism=scram-sha-1&AUTHSOURCE=d%25b",
+            Some(AuthMechanism::ScramSha1),
+            "d%b",
+        ),
         ("mongodb://h/?authMechanism=DEFAULT&authSource=d%25b", None, "d%b"),
         ("mongodb://h/d%25b", None, "d%b"),
         ("mongodb://migrator@h/first?authSource=second", None, "second"),
@@ -177,17 +201,29 @@ async fn who_logs_on_is_found_in_the_string_and_beside_it() {
         let credential = options(Case::user(uri)).await.credential.expect("somebody logs on");
         assert_eq!(credential.username.as_deref(), Some("migrator"), "{uri}");
         assert_eq!(credential.password.as_deref(), Some("secret"), "{uri}");
-        assert_eq!((credential.mechanism, credential.source.as_deref()), (mechanism, Some(source)), "{uri}");
+        assert_eq!(
+            (credential.mechanism, credential.source.as_deref()),
+            (mechanism, Some(source)),
+            "{uri}"
+        );
     }
     let escaped = Case { password: true, ..Case::of("mongodb://u%40x%2F@h") };
-    assert_eq!(options(escaped).await.credential.expect("somebody").username.as_deref(), Some("u@x/"));
+    assert_eq!(
+        options(escaped).await.credential.expect("somebody").username.as_deref(),
+        Some("u@x/")
+    );
     assert!(options(Case::of("mongodb://h/?authSource=x")).await.credential.is_none());
     let without = options(Case::of(
-        "mongodb://h/?w=0&readPreference=secondary&retryWrites=false&appName=mine&compressors=zstd&uuidRepresentation=standard&ssl=true&\
+        "mongodb://h/?w=0&readPreference=secondary&retryWrites=false&appName=mine&compressors=zstd&\
+         uuidRepresentation=standard&ssl=true&\
          tls=true&socketTimeoutMS=1",
     ))
     .await;
-    assert!(without.write_concern.is_none() && without.selection_criteria.is_none() && without.retry_writes.is_none());
+    assert!(
+        without.write_concern.is_none()
+            && without.selection_criteria.is_none()
+            && without.retry_writes.is_none()
+    );
     assert_eq!(without.app_name.as_deref(), Some("cutover"));
     assert!(matches!(without.tls, Some(Tls::Enabled(_))));
 }
@@ -201,11 +237,15 @@ async fn files_of_tls_are_told_by_what_is_in_them() {
     std::fs::write(&bad, format!("\u{feff}{good}")).expect("writes");
     let mut of_block = Case { tls: Some(None), ..Case::of("mongodb://h") }.spec(folder.path());
     of_block.tls.as_mut().expect("a block").ca_file = Some(bad.clone());
-    let in_uri = Case::of(format!("mongodb://h/?tlsCertificateKeyFile={}", bad.display())).spec(folder.path());
+    let in_uri = Case::of(format!("mongodb://h/?tlsCertificateKeyFile={}", bad.display()))
+        .spec(folder.path());
     for (spec, name) in [(of_block, "tls.ca_file"), (in_uri, "tlsCertificateKeyFile")] {
         let fault = client_options(Side::Source, &spec, None).await.expect_err("it is refused");
         assert_eq!(fault.code, FaultCode::TlsFailed);
-        assert!(fault.message.contains("byte order mark") && fault.message.contains(name), "{fault:?}");
+        assert!(
+            fault.message.contains("byte order mark") && fault.message.contains(name),
+            "{fault:?}"
+        );
     }
 }
 
@@ -217,7 +257,9 @@ fn all_line_ends_after_a_password_are_cut_and_what_is_none_is_named() {
         std::fs::write(&file, content).expect("writes");
         resolve_secret(&SecretRef::File(file.clone()))
     };
-    for content in ["pass word", "pass word\n", "pass word\r\n", "pass word\n\n", "pass word\r\n\r\n\n"] {
+    for content in
+        ["pass word", "pass word\n", "pass word\r\n", "pass word\n\n", "pass word\r\n\r\n\n"]
+    {
         assert_eq!(read(content.as_bytes()).expect("a password"), "pass word", "{content:?}");
     }
     assert_eq!(read(b" ends in a space ").expect("a password"), " ends in a space ");
@@ -233,6 +275,9 @@ fn all_line_ends_after_a_password_are_cut_and_what_is_none_is_named() {
     ] {
         let fault = read(content).expect_err("it is none");
         assert_eq!(fault.code, FaultCode::SecretUnavailable);
-        assert!(fault.message.contains(what) && fault.message.contains("password"), "{fault:?}, not {what:?}");
+        assert!(
+            fault.message.contains(what) && fault.message.contains("password"),
+            "{fault:?}, not {what:?}"
+        );
     }
 }

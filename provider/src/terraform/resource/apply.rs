@@ -1,4 +1,5 @@
-//! Carries a plan out, and tells how it went. What the daemon has taken is in the state, whatever happens afterwards.
+//! Carries a plan out, and tells how it went. What the daemon has taken is in the state, whatever
+//! happens afterwards.
 
 use std::time::Duration;
 
@@ -50,14 +51,19 @@ pub(crate) struct Applied {
 /// Carries a change out.
 pub(crate) async fn apply(session: &Session, change: Change) -> Applied {
     let prior = change.prior.clone();
-    let outcome = if change.planned.is_null() { remove(session, change).await } else { declare(session, change).await };
+    let outcome = if change.planned.is_null() {
+        remove(session, change).await
+    } else {
+        declare(session, change).await
+    };
     // What was not taken leaves everything as it was.
     outcome.unwrap_or_else(|diagnostics| Applied { state: prior, diagnostics })
 }
 
 async fn declare(session: &Session, change: Change) -> Result<Applied, Problems> {
     let daemon = session.must_connect().await.map_err(problems)?;
-    let checked = declare::migration(&declare::working_folder(), &change.config, Some(&daemon.store));
+    let checked =
+        declare::migration(&declare::working_folder(), &change.config, Some(&daemon.store));
     let Some(wanted) = checked.made else {
         return Err(checked.diagnostics.iter().map(diagnostic::checked).collect());
     };
@@ -73,7 +79,9 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
         }
     } else {
         let drops = match change.planned.get(catalog::DROPS) {
-            Value::List(names) if change.prior.is_null() => names.iter().filter_map(Value::as_text).map(str::to_owned).collect(),
+            Value::List(names) if change.prior.is_null() => {
+                names.iter().filter_map(Value::as_text).map(str::to_owned).collect()
+            }
             _ => Vec::new(),
         };
         // A password of the same version stays as it is, whatever the configuration says by now.
@@ -86,11 +94,20 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
             let kept = daemon.client.keep_secrets(daemon.workspace(), &name, secrets).await;
             kept.map_err(|fault| problems(in_terraforms_terms(fault)))?;
         }
-        let declared =
-            v1::Change { name: name.to_string(), expected_serial: note.serial.0, spec: wire::to_json(&wanted.spec), drops };
+        let declared = v1::Change {
+            name: name.to_string(),
+            expected_serial: note.serial.0,
+            spec: wire::to_json(&wanted.spec),
+            drops,
+        };
         let taken = hand_over(&daemon, declared).await?;
         let serial = taken.serial.to_string();
-        let fields = [("migration", name.as_str()), ("action", action.as_str()), ("serial", &serial), ("run", &taken.run)];
+        let fields = [
+            ("migration", name.as_str()),
+            ("action", action.as_str()),
+            ("serial", &serial),
+            ("run", &taken.run),
+        ];
         log::line(Level::Info, "the daemon has taken the change", &fields);
     }
     // From here on the change is made: errors come with the state.
@@ -103,8 +120,14 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
     let observed = match daemon.observe(&name).await {
         Ok(observed) => observed,
         Err(fault) => {
-            let detail = format!("{} Its status shows with the next refresh.", diagnostic::sentence(&fault.remedy));
-            diagnostics.push(diagnostic::warning(format!("{name} was applied, but {} [{}]", fault.message, fault.code), detail));
+            let detail = format!(
+                "{} Its status shows with the next refresh.",
+                diagnostic::sentence(&fault.remedy)
+            );
+            diagnostics.push(diagnostic::warning(
+                format!("{name} was applied, but {} [{}]", fault.message, fault.code),
+                detail,
+            ));
             None
         }
     };
@@ -113,9 +136,12 @@ async fn declare(session: &Session, change: Change) -> Result<Applied, Problems>
 
 async fn hand_over(daemon: &Connected, change: v1::Change) -> Result<v1::Applied, Problems> {
     let name = change.name.clone();
-    let taken = daemon.client.apply(daemon.workspace(), vec![change], actor::from_environment()).await;
+    let taken =
+        daemon.client.apply(daemon.workspace(), vec![change], actor::from_environment()).await;
     let taken = taken.map_err(|fault| problems(in_terraforms_terms(fault)))?.into_iter().next();
-    taken.ok_or_else(|| problems(Fault::new(FaultCode::Internal, format!("the daemon did not answer for {name}"))))
+    taken.ok_or_else(|| {
+        problems(Fault::new(FaultCode::Internal, format!("the daemon did not answer for {name}")))
+    })
 }
 
 /// Waits for a phase; gives what kept it from that.
@@ -127,31 +153,42 @@ async fn wait_for(
     target: Phase,
     limit: Option<Length>,
 ) -> Option<Diagnostic> {
-    // Nobody can acknowledge while this apply goes on: without an acknowledgement in it, `ready` is as far as it gets.
-    let target = if target == Phase::Completed && action != Action::CutOver { Phase::Ready } else { target };
+    // Nobody can acknowledge while this apply goes on: without an acknowledgement in it, `ready` is
+    // as far as it gets.
+    let target =
+        if target == Phase::Completed && action != Action::CutOver { Phase::Ready } else { target };
     let mut lines = Lines::default();
     let mut last = String::new();
     let migrations = [(name.clone(), action)];
-    let reached = wait::until(&daemon.client, daemon.workspace(), &migrations, target, limit.map(Length::get), |statuses| {
-        for line in lines.news(statuses) {
-            log::line(Level::Info, &line, &[("migration", name.as_str())]);
-            last = line;
-        }
-    });
+    let reached = wait::until(
+        &daemon.client,
+        daemon.workspace(),
+        &migrations,
+        target,
+        limit.map(Length::get),
+        |statuses| {
+            for line in lines.news(statuses) {
+                log::line(Level::Info, &line, &[("migration", name.as_str())]);
+                last = line;
+            }
+        },
+    );
     let outcome = tokio::select! {
         reached = reached => Some(reached),
         () = session.stopped() => None,
     };
     match outcome {
         Some(Ok(_)) => None,
-        Some(Err(fault)) if fault.code == FaultCode::WaitTimedOut => {
-            Some(diagnostic::fault(&fault.with_remedy(format!("raise the timeout; the run goes on regardless ({last})"))))
-        }
+        Some(Err(fault)) if fault.code == FaultCode::WaitTimedOut => Some(diagnostic::fault(
+            &fault.with_remedy(format!("raise the timeout; the run goes on regardless ({last})")),
+        )),
         Some(Err(fault)) => Some(diagnostic::fault(&in_terraforms_terms(fault))),
         // An error would have Terraform create it again.
         None => Some(diagnostic::warning(
             format!("interrupted before {name} was {target}; its run goes on"),
-            format!("It stood at: {last}. The change itself is made. A refresh shows where it stands."),
+            format!(
+                "It stood at: {last}. The change itself is made. A refresh shows where it stands."
+            ),
         )),
     }
 }
@@ -160,7 +197,8 @@ async fn remove(session: &Session, change: Change) -> Result<Applied, Problems> 
     let gone = || Applied { state: Value::Null, diagnostics: Vec::new() };
     let prior = &change.prior;
     let run = prior.get("run").as_text().unwrap_or_default();
-    // One half of a replacement: the daemon replaces the run itself, with the list of what it created.
+    // One half of a replacement: the daemon replaces the run itself, with the list of what it
+    // created.
     if change.note.takes_over.is_some_and(|kept| kept.to_string() == run) {
         session.own(run);
         return Ok(gone());
@@ -169,9 +207,12 @@ async fn remove(session: &Session, change: Change) -> Result<Applied, Problems> 
     check_workspace(prior, daemon.workspace())?;
     let name = name_of(prior)?;
     let existing = daemon.observe(&name).await.map_err(problems)?;
-    let Some(existing) = existing.filter(|existing| is_to_go(session, prior, existing)) else { return Ok(gone()) };
+    let Some(existing) = existing.filter(|existing| is_to_go(session, prior, existing)) else {
+        return Ok(gone());
+    };
     let serial = prior.get("serial").as_u64().map_or(existing.status.serial, Serial);
-    let removed = v1::Change { name: name.to_string(), expected_serial: serial.0, ..v1::Change::default() };
+    let removed =
+        v1::Change { name: name.to_string(), expected_serial: serial.0, ..v1::Change::default() };
     hand_over(&daemon, removed).await?;
     let limit = Waiting::of(prior).delete.unwrap_or(DELETE_LIMIT).get();
     let left = tokio::select! {
@@ -188,7 +229,10 @@ async fn remove(session: &Session, change: Change) -> Result<Applied, Problems> 
 
 /// It is removed and will stop: this is not worth an error, which would keep it in the state.
 fn after_removal(name: &MigrationName, why: &str) -> Diagnostic {
-    diagnostic::warning(format!("{name} is removed, but {why}"), format!("`cutover status {name}` shows where it stands."))
+    diagnostic::warning(
+        format!("{name} is removed, but {why}"),
+        format!("`cutover status {name}` shows where it stands."),
+    )
 }
 
 /// Waits until a removed migration is stopped, or forgotten.

@@ -12,9 +12,11 @@ pub(crate) struct Note {
     pub(crate) action: Option<Action>,
     /// The serial that it is based on.
     pub(crate) serial: Serial,
-    /// The run that is there already and that this takes over: destroying it first would destroy what is to be kept.
+    /// The run that is there already and that this takes over: destroying it first would destroy
+    /// what is to be kept.
     pub(crate) takes_over: Option<RunId>,
-    /// The run of the state that it is planned for: where Terraform replaces that, it plans once more, and hands this note in.
+    /// The run of the state that it is planned for: where Terraform replaces that, it plans once
+    /// more, and hands this note in.
     #[serde(default)]
     pub(crate) of: Option<String>,
 }

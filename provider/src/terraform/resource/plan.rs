@@ -1,4 +1,5 @@
-//! What applying a configuration would do: the planner's answer, in the form that Terraform asks for.
+//! What applying a configuration would do: the planner's answer, in the form that Terraform asks
+//! for.
 
 use std::collections::BTreeMap;
 
@@ -43,12 +44,19 @@ impl Planned {
     }
 }
 
-/// Plans what one resource asks for. `before` is what the plan before has left, where Terraform plans a replacement.
+/// Plans what one resource asks for. `before` is what the plan before has left, where Terraform
+/// plans a replacement.
 ///
-/// One name is one migration, so that each resource has its own. Terraform does not say which resource it plans: two are told from
-/// one by what they ask.
-pub(crate) async fn plan(session: &Session, prior: &Value, config: &Value, before: &Note) -> Result<Planned, Problems> {
-    let wanted = |of: &Value| of.get("name").as_text().and_then(|name| MigrationName::new(name).ok());
+/// One name is one migration, so that each resource has its own. Terraform does not say which
+/// resource it plans: two are told from one by what they ask.
+pub(crate) async fn plan(
+    session: &Session,
+    prior: &Value,
+    config: &Value,
+    before: &Note,
+) -> Result<Planned, Problems> {
+    let wanted =
+        |of: &Value| of.get("name").as_text().and_then(|name| MigrationName::new(name).ok());
     let (had, named) = (wanted(prior), wanted(config));
     let asks = match (&had, &named) {
         (Some(had), None) if config.is_null() => Some((had, Ask::Remove)),
@@ -78,8 +86,10 @@ fn named_twice(name: &MigrationName) -> Fault {
         format!("two resources have the name {:?}, and one name is one migration", name.as_str()),
     )
     .with_remedy(
-        "give each resource a name of its own; where a resource has another address now, write a `moved` block; one that is \
-             in the state twice is taken out of it with `terraform state rm ADDRESS`, which leaves its run alone",
+        "give each resource a name of its own; where a resource has another address now, write a \
+         `moved` block; one that is \
+             in the state twice is taken out of it with `terraform state rm ADDRESS`, which \
+             leaves its run alone",
     )
 }
 
@@ -90,8 +100,13 @@ async fn removes(session: &Session, prior: &Value) -> Result<bool, Problems> {
     Ok(existing.is_some_and(|existing| is_to_go(session, prior, &existing)))
 }
 
-/// Plans a migration that is to be as `config` has it. `prior` is null where the state has none, and `config` where it is to go.
-pub(super) async fn carried(session: &Session, prior: &Value, config: &Value) -> Result<Planned, Problems> {
+/// Plans a migration that is to be as `config` has it. `prior` is null where the state has none,
+/// and `config` where it is to go.
+pub(super) async fn carried(
+    session: &Session,
+    prior: &Value,
+    config: &Value,
+) -> Result<Planned, Problems> {
     if config.is_null() {
         return removal(session, prior).await;
     }
@@ -119,15 +134,23 @@ pub(super) async fn carried(session: &Session, prior: &Value, config: &Value) ->
     let raised = !prior.is_null()
         && asked.get("generation").is_known()
         && asked.get("generation").as_u64() > prior.get("generation").as_u64();
-    let replaced = |planned: Planned| if raised { planned.replaced_for("generation") } else { planned };
+    let replaced =
+        |planned: Planned| if raised { planned.replaced_for("generation") } else { planned };
     let (Some(wanted), Some(daemon)) = (checked.made, daemon) else {
         // What is not known yet is checked when it is: Terraform plans again before it applies.
-        return Ok(replaced(Planned::of(state::with_unknown_status(&asked, !prior.is_null() && !raised))));
+        return Ok(replaced(Planned::of(state::with_unknown_status(
+            &asked,
+            !prior.is_null() && !raised,
+        ))));
     };
     let planned = known(session, &daemon, wanted, asked, prior, declare::secrets(config)).await?;
     if raised {
-        // Terraform plans once more, for the new one alone; but the warnings that it shows are these.
-        return Ok(Planned { state: state::with_unknown_status(&planned.state, false), ..replaced(planned) });
+        // Terraform plans once more, for the new one alone; but the warnings that it shows are
+        // these.
+        return Ok(Planned {
+            state: state::with_unknown_status(&planned.state, false),
+            ..replaced(planned)
+        });
     }
     Ok(planned)
 }
@@ -156,7 +179,9 @@ async fn known(
     if planner::starts(&spec, &observed) {
         let inspection = tokio::select! {
             inspected = session.inspect(daemon, &spec, secrets) => inspected.map_err(problems)?,
-            () = session.stopped() => return Err(vec![diagnostic::error("the plan was interrupted", "Nothing was changed.")]),
+            () = session.stopped() => return Err(
+                vec![diagnostic::error("the plan was interrupted", "Nothing was changed.")]
+            ),
         };
         inspections.insert(spec.name.clone(), inspection);
     }
@@ -175,25 +200,33 @@ async fn known(
     }
     let change = plan.changes.first().ok_or_else(|| problems(unplanned()))?;
     let existing = observed.first();
-    let mut note = Note { action: Some(change.action), serial: change.serial, takes_over: None, of: None };
+    let mut note =
+        Note { action: Some(change.action), serial: change.serial, takes_over: None, of: None };
     if let Some(existing) = existing.filter(|_| prior.is_null()) {
         note.takes_over = Some(existing.status.run.clone());
         if change.action == Action::NoOp {
             diagnostics.push(adopted(existing));
         }
     }
-    let drops = change.action != Action::Create || spec.destination.existing_data == ExistingData::Drop;
+    let drops =
+        change.action != Action::Create || spec.destination.existing_data == ExistingData::Drop;
     diagnostics.extend(effects(change).filter(|_| drops));
     let state = if prior.is_null() {
-        // What the earlier run created goes with it, and may grow until then: the list is of everything else.
-        let created = existing.map(|existing| existing.created_namespaces.as_slice()).unwrap_or_default();
-        let found = inspections.get(&spec.name).map(|found| found.drops.as_slice()).unwrap_or_default();
-        let mut drops: Vec<String> = found.iter().filter(|one| !created.contains(one)).map(ToString::to_string).collect();
+        // What the earlier run created goes with it, and may grow until then: the list is of
+        // everything else.
+        let created =
+            existing.map(|existing| existing.created_namespaces.as_slice()).unwrap_or_default();
+        let found =
+            inspections.get(&spec.name).map(|found| found.drops.as_slice()).unwrap_or_default();
+        let mut drops: Vec<String> =
+            found.iter().filter(|one| !created.contains(one)).map(ToString::to_string).collect();
         drops.sort_unstable();
         state::dropping(&asked, drops)
     } else {
         let reworded = state::in_prior_words(&asked, prior, &spec, &folder, &daemon.store);
-        if change.action == Action::NoOp && state::asks_the_same(&catalog::migration(), &reworded, prior) {
+        if change.action == Action::NoOp
+            && state::asks_the_same(&catalog::migration(), &reworded, prior)
+        {
             reworded
         } else {
             state::with_unknown_status(&reworded, true)
@@ -208,7 +241,9 @@ async fn removal(session: &Session, prior: &Value) -> Result<Planned, Problems> 
     let Some(daemon) = session.connect().await.map_err(problems)? else { return Ok(nothing()) };
     check_workspace(prior, daemon.workspace())?;
     let existing = daemon.observe(&name_of(prior)?).await.map_err(problems)?;
-    let Some(existing) = existing.filter(|existing| is_to_go(session, prior, existing)) else { return Ok(nothing()) };
+    let Some(existing) = existing.filter(|existing| is_to_go(session, prior, existing)) else {
+        return Ok(nothing());
+    };
     let declaration = Declaration {
         workspace: daemon.workspace().clone(),
         reach: Reach::default(),
@@ -224,25 +259,35 @@ async fn removal(session: &Session, prior: &Value) -> Result<Planned, Problems> 
     let mut note = Note::default();
     if let Some(change) = plan.changes.first() {
         diagnostics.extend(effects(change));
-        note = Note { action: Some(change.action), serial: change.serial, takes_over: None, of: None };
+        note =
+            Note { action: Some(change.action), serial: change.serial, takes_over: None, of: None };
     }
     Ok(Planned { note, diagnostics, ..nothing() })
 }
 
-/// Whether destroying what `prior` holds removes what is there: not where a later generation, or another object of the same
-/// configuration, has it by now.
+/// Whether destroying what `prior` holds removes what is there: not where a later generation, or
+/// another object of the same configuration, has it by now.
 pub(super) fn is_to_go(session: &Session, prior: &Value, existing: &Observed) -> bool {
     let generation = prior.get("generation").as_u64().unwrap_or(u64::MAX);
     let run = prior.get("run").as_text().unwrap_or_default();
-    existing.declared && u64::from(existing.status.generation.0) <= generation && !session.has_adopted(run)
+    existing.declared
+        && u64::from(existing.status.generation.0) <= generation
+        && !session.has_adopted(run)
 }
 
 /// A migration of this name is there, and the state does not have it.
 ///
-/// One that is declared just so may be another state's: only a resource that the state has, to be replaced, keeps its run.
-fn refuse_foreign(session: &Session, existing: &Observed, wanted: &Declared) -> Result<(), Problems> {
+/// One that is declared just so may be another state's: only a resource that the state has, to be
+/// replaced, keeps its run.
+fn refuse_foreign(
+    session: &Session,
+    existing: &Observed,
+    wanted: &Declared,
+) -> Result<(), Problems> {
     let status = &existing.status;
-    let as_declared = existing.spec == wanted.spec && existing.by_hand.paused.is_none() && !existing.by_hand.cancelled;
+    let as_declared = existing.spec == wanted.spec
+        && existing.by_hand.paused.is_none()
+        && !existing.by_hand.cancelled;
     let same = as_declared && session.owns(&status.run);
     if !existing.declared || wanted.spec.generation != status.generation || same {
         return Ok(());
@@ -257,7 +302,8 @@ fn refuse_foreign(session: &Session, existing: &Observed, wanted: &Declared) -> 
         ),
     );
     Err(problems(fault.with_remedy(format!(
-        "take it into the state with `terraform import ADDRESS {workspace}/{name}`; where an apply was cut short, \
+        "take it into the state with `terraform import ADDRESS {workspace}/{name}`; where an \
+         apply was cut short, \
          `terraform untaint ADDRESS` keeps it"
     ))))
 }
@@ -269,14 +315,19 @@ fn refuse_outdated(existing: Option<&Observed>, prior: &Value) -> Result<(), Pro
     let message = match existing {
         None => format!("migration {name} is gone since the plan was made"),
         // An apply that could not read the status afterwards left no serial.
-        Some(existing) if planned_on.is_none_or(|serial| serial == existing.status.serial.0) => return Ok(()),
+        Some(existing) if planned_on.is_none_or(|serial| serial == existing.status.serial.0) => {
+            return Ok(());
+        }
         Some(existing) => format!(
             "migration {name} has serial {}, and the plan was made on {}",
             existing.status.serial,
             planned_on.unwrap_or_default()
         ),
     };
-    Err(problems(Fault::new(FaultCode::PlanOutdated, message).with_remedy("run `terraform plan` again and review it")))
+    Err(problems(
+        Fault::new(FaultCode::PlanOutdated, message)
+            .with_remedy("run `terraform plan` again and review it"),
+    ))
 }
 
 fn unplanned() -> Fault {
@@ -284,14 +335,21 @@ fn unplanned() -> Fault {
 }
 
 fn drift(drift: &planner::Drift) -> Diagnostic {
-    diagnostic::warning(drift.message.clone(), format!("{}: declared {}, is {}.", drift.path, drift.declared, drift.actual))
+    diagnostic::warning(
+        drift.message.clone(),
+        format!("{}: declared {}, is {}.", drift.path, drift.declared, drift.actual),
+    )
 }
 
 fn adopted(existing: &Observed) -> Diagnostic {
     let status = &existing.status;
     diagnostic::warning(
         format!("{} exists already, declared just so", status.name),
-        format!("Run {} is taken into the state as it is. It goes on; nothing is dropped, stopped or copied again.", status.run),
+        format!(
+            "Run {} is taken into the state as it is. It goes on; nothing is dropped, stopped or \
+             copied again.",
+            status.run
+        ),
     )
 }
 

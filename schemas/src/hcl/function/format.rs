@@ -41,10 +41,17 @@ pub(super) fn format_list(call: &Call<'_>) -> Answer {
     let mut made = Vec::new();
     let mut bytes = 0usize;
     for round in 0..rounds {
-        let values: Vec<Value> = call.arguments[1..]
-            .iter()
-            .map(|value| if let Value::List(items) = value { items[round].clone() } else { value.clone() })
-            .collect();
+        let values: Vec<Value> =
+            call.arguments[1..]
+                .iter()
+                .map(|value| {
+                    if let Value::List(items) = value {
+                        items[round].clone()
+                    } else {
+                        value.clone()
+                    }
+                })
+                .collect();
         let text = expand(&pattern, &values)?;
         bytes = bytes.saturating_add(text.len());
         call.room_for(bytes)?;
@@ -93,7 +100,10 @@ fn expand(pattern: &str, values: &[Value]) -> Result<String, Problem> {
             next = position;
         }
         let Some(value) = values.get(next) else {
-            return problem(format!("The pattern asks for more values than there are: {}.", values.len()));
+            return problem(format!(
+                "The pattern asks for more values than there are: {}.",
+                values.len()
+            ));
         };
         next += 1;
         write_value(&mut out, letter, &verb, value, next)?;
@@ -106,7 +116,9 @@ fn expand(pattern: &str, values: &[Value]) -> Result<String, Problem> {
 }
 
 /// The value that `[2]` before a verb chooses, counted from 0.
-fn position(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Option<usize>, Problem> {
+fn position(
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+) -> Result<Option<usize>, Problem> {
     if chars.peek() != Some(&'[') {
         return Ok(None);
     }
@@ -125,13 +137,23 @@ fn digits(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Option
         number = Some(number.unwrap_or(0).saturating_mul(10).saturating_add(digit as usize));
     }
     match number {
-        Some(number) if number > WIDEST => problem_with(0, format!("Widths and precisions go up to {WIDEST}.")),
+        Some(number) if number > WIDEST => {
+            problem_with(0, format!("Widths and precisions go up to {WIDEST}."))
+        }
         number => Ok(number),
     }
 }
 
-fn write_value(out: &mut String, letter: char, verb: &Verb, value: &Value, argument: usize) -> Result<(), Problem> {
-    let mismatch = |what: &str| problem_with(argument, format!("%{letter} takes {what}, got {}.", value.kind()));
+fn write_value(
+    out: &mut String,
+    letter: char,
+    verb: &Verb,
+    value: &Value,
+    argument: usize,
+) -> Result<(), Problem> {
+    let mismatch = |what: &str| {
+        problem_with(argument, format!("%{letter} takes {what}, got {}.", value.kind()))
+    };
     let number = || value.to_number();
     let text = match letter {
         'v' => match value {
@@ -175,7 +197,14 @@ fn write_value(out: &mut String, letter: char, verb: &Verb, value: &Value, argum
             Some(float) => signed(decimal(float, letter, verb.precision), verb),
             None => return mismatch("a number"),
         },
-        _ => return problem_with(0, format!("%{letter} is no verb; there are %s %d %f %e %g %t %v %q %x %X %o %b and %%.")),
+        _ => {
+            return problem_with(
+                0,
+                format!(
+                    "%{letter} is no verb; there are %s %d %f %e %g %t %v %q %x %X %o %b and %%."
+                ),
+            );
+        }
     };
     pad(out, &text, verb, !matches!(letter, 's' | 'q' | 'v'));
     Ok(())

@@ -11,11 +11,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
     function("ceil", "ceil(number)", 1, Some(1), |call| rounded(call, f64::ceil)),
     function("floor", "floor(number)", 1, Some(1), |call| rounded(call, f64::floor)),
-    function("log", "log(number, base)", 2, Some(2), |call| float(call.float(0)?.log(call.float(1)?))),
+    function("log", "log(number, base)", 2, Some(2), |call| {
+        float(call.float(0)?.log(call.float(1)?))
+    }),
     function("max", "max(numbers...)", 1, None, |call| extreme(call, std::cmp::Ordering::Greater)),
     function("min", "min(numbers...)", 1, None, |call| extreme(call, std::cmp::Ordering::Less)),
     function("parseint", "parseint(string, base)", 2, Some(2), parse_int),
-    function("pow", "pow(number, power)", 2, Some(2), |call| float(call.float(0)?.powf(call.float(1)?))),
+    function("pow", "pow(number, power)", 2, Some(2), |call| {
+        float(call.float(0)?.powf(call.float(1)?))
+    }),
     function("signum", "signum(number)", 1, Some(1), |call| {
         let number = call.float(0)?;
         Ok(Value::Number(
@@ -36,7 +40,11 @@ fn float(number: f64) -> Answer {
 }
 
 fn rounded(call: &Call<'_>, round: fn(f64) -> f64) -> Answer {
-    if call.number(0)?.is_f64() { float(round(call.float(0)?)) } else { Ok(Value::Number(call.number(0)?)) }
+    if call.number(0)?.is_f64() {
+        float(round(call.float(0)?))
+    } else {
+        Ok(Value::Number(call.number(0)?))
+    }
 }
 
 fn extreme(call: &Call<'_>, wanted: std::cmp::Ordering) -> Answer {
@@ -55,6 +63,9 @@ fn parse_int(call: &Call<'_>) -> Answer {
     let Some(base) = base else { return problem_with(1, "A base is a whole number from 2 to 36.") };
     match i64::from_str_radix(&call.text(0)?, base) {
         Ok(number) => Ok(Value::Number(number.into())),
-        Err(_) => Err(Problem { argument: Some(0), message: format!("{} is no number of base {base}.", call.quoted(0)) }),
+        Err(_) => Err(Problem {
+            argument: Some(0),
+            message: format!("{} is no number of base {base}.", call.quoted(0)),
+        }),
     }
 }

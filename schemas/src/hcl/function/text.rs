@@ -6,8 +6,12 @@ use super::super::value::Value;
 use super::{Answer, Call, Function, Problem, format, function, problem, problem_with};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    function("chomp", "chomp(string)", 1, Some(1), |call| Ok(call.text(0)?.trim_end_matches(['\n', '\r']).into())),
-    function("endswith", "endswith(string, suffix)", 2, Some(2), |call| Ok(call.text(0)?.ends_with(&call.text(1)?).into())),
+    function("chomp", "chomp(string)", 1, Some(1), |call| {
+        Ok(call.text(0)?.trim_end_matches(['\n', '\r']).into())
+    }),
+    function("endswith", "endswith(string, suffix)", 2, Some(2), |call| {
+        Ok(call.text(0)?.ends_with(&call.text(1)?).into())
+    }),
     function("format", "format(pattern, values...)", 1, None, format::format),
     function("formatlist", "formatlist(pattern, values...)", 1, None, format::format_list),
     function("indent", "indent(spaces, string)", 2, Some(2), indent),
@@ -16,11 +20,19 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("regex", "regex(pattern, string)", 2, Some(2), regex),
     function("regexall", "regexall(pattern, string)", 2, Some(2), regex_all),
     function("replace", "replace(string, search, replacement)", 3, Some(3), replace),
-    function("sha256", "sha256(string)", 1, Some(1), |call| Ok(crate::spec::sha256_hex(call.text(0)?.as_bytes()).into())),
+    function("sha256", "sha256(string)", 1, Some(1), |call| {
+        Ok(crate::spec::sha256_hex(call.text(0)?.as_bytes()).into())
+    }),
     function("split", "split(separator, string)", 2, Some(2), split),
-    function("startswith", "startswith(string, prefix)", 2, Some(2), |call| Ok(call.text(0)?.starts_with(&call.text(1)?).into())),
-    function("strcontains", "strcontains(string, part)", 2, Some(2), |call| Ok(call.text(0)?.contains(&call.text(1)?).into())),
-    function("strrev", "strrev(string)", 1, Some(1), |call| Ok(call.text(0)?.chars().rev().collect::<String>().into())),
+    function("startswith", "startswith(string, prefix)", 2, Some(2), |call| {
+        Ok(call.text(0)?.starts_with(&call.text(1)?).into())
+    }),
+    function("strcontains", "strcontains(string, part)", 2, Some(2), |call| {
+        Ok(call.text(0)?.contains(&call.text(1)?).into())
+    }),
+    function("strrev", "strrev(string)", 1, Some(1), |call| {
+        Ok(call.text(0)?.chars().rev().collect::<String>().into())
+    }),
     function("substr", "substr(string, offset, length)", 3, Some(3), substr),
     function("title", "title(string)", 1, Some(1), title),
     function("trim", "trim(string, characters)", 2, Some(2), |call| {
@@ -36,14 +48,18 @@ pub(super) const FUNCTIONS: &[Function] = &[
         Ok(text.strip_suffix(&suffix).unwrap_or(&text).into())
     }),
     function("trimspace", "trimspace(string)", 1, Some(1), |call| Ok(call.text(0)?.trim().into())),
-    function("upper", "upper(string)", 1, Some(1), |call| Ok(call.text(0)?.chars().map(upper).collect::<String>().into())),
+    function("upper", "upper(string)", 1, Some(1), |call| {
+        Ok(call.text(0)?.chars().map(upper).collect::<String>().into())
+    }),
     function("urlencode", "urlencode(string)", 1, Some(1), url_encode),
 ];
 
 fn indent(call: &Call<'_>) -> Answer {
     let (spaces, text) = (call.count(0)?, call.text(1)?);
     call.room_for(text.len().saturating_add(spaces.saturating_mul(text.matches('\n').count())))?;
-    Ok(text.replace('\n', &format!("\n{}", " ".repeat(if text.contains('\n') { spaces } else { 0 }))).into())
+    Ok(text
+        .replace('\n', &format!("\n{}", " ".repeat(if text.contains('\n') { spaces } else { 0 })))
+        .into())
 }
 
 fn join(call: &Call<'_>) -> Answer {
@@ -52,7 +68,12 @@ fn join(call: &Call<'_>) -> Answer {
     for index in 1..call.len() {
         texts.extend(call.texts(index)?);
     }
-    call.room_for(texts.iter().map(|text| text.len().saturating_add(separator.len())).fold(0, usize::saturating_add))?;
+    call.room_for(
+        texts
+            .iter()
+            .map(|text| text.len().saturating_add(separator.len()))
+            .fold(0, usize::saturating_add),
+    )?;
     Ok(texts.join(&separator).into())
 }
 
@@ -91,7 +112,9 @@ fn title(call: &Call<'_>) -> Answer {
     let mut before = ' ';
     let mut out = String::new();
     for c in call.text(0)?.chars() {
-        let in_word = before.is_alphanumeric() || before == '_' || (!before.is_ascii() && !before.is_whitespace());
+        let in_word = before.is_alphanumeric()
+            || before == '_'
+            || (!before.is_ascii() && !before.is_whitespace());
         out.push(if in_word { c } else { upper(c) });
         before = c;
     }
@@ -103,7 +126,9 @@ fn url_encode(call: &Call<'_>) -> Answer {
     let mut out = String::new();
     for byte in call.text(0)?.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(char::from(byte))
+            }
             b' ' => out.push('+'),
             // Writing to a String cannot fail.
             _ => drop(write!(out, "%{byte:02X}")),
@@ -116,17 +141,22 @@ fn compile(call: &Call<'_>, index: usize, pattern: &str) -> Result<Regex, Proble
     match Regex::new(pattern) {
         Ok(regex) => Ok(regex),
         Err(error) => {
-            // The library's own text has several lines, with a mark that does not survive indentation.
+            // The library's own text has several lines, with a mark that does not survive
+            // indentation.
             let text = error.to_string();
             let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            problem_with(index, format!("{} is not a regular expression: {reason}.", call.quoted(index)))
+            problem_with(
+                index,
+                format!("{} is not a regular expression: {reason}.", call.quoted(index)),
+            )
         }
     }
 }
 
 /// What one match gives: its text, its groups as a list, or its named groups as an object.
 fn matched(regex: &Regex, captures: &Captures<'_>) -> Value {
-    let text = |group: Option<regex::Match<'_>>| group.map_or(Value::Null, |group| group.as_str().into());
+    let text =
+        |group: Option<regex::Match<'_>>| group.map_or(Value::Null, |group| group.as_str().into());
     if regex.captures_len() == 1 {
         return text(captures.get(0));
     }
@@ -176,7 +206,8 @@ fn replace(call: &Call<'_>) -> Answer {
         }
         return Ok(regex.replace_all(&text, replacement.as_str()).into_owned().into());
     }
-    let matches = if search.is_empty() { text.chars().count() + 1 } else { text.matches(&search).count() };
+    let matches =
+        if search.is_empty() { text.chars().count() + 1 } else { text.matches(&search).count() };
     call.room_for(text.len().saturating_add(matches.saturating_mul(replacement.len())))?;
     Ok(text.replace(&search, &replacement).into())
 }

@@ -55,7 +55,10 @@ fn operators_and_numbers() {
         ("false && nope", "false"),
         ("true || nope", "true"),
         ("true ? \"a\" : nope", "\"a\""),
-        ("\"${1.0} ${1e20} ${1e21} ${0.1}\"", "\"1 100000000000000000000 1000000000000000000000 0.1\""),
+        (
+            "\"${1.0} ${1e20} ${1e21} ${0.1}\"",
+            "\"1 100000000000000000000 1000000000000000000000 0.1\"",
+        ),
         ("null", "null"),
     ]);
     assert_eq!(evaluated("nope"), Err("unknown name \"nope\"".into()));
@@ -84,17 +87,28 @@ fn for_splat_and_index() {
 fn heredocs_keep_and_drop_space_as_terraform_does() {
     assert_gives(&[
         (
-            "<<-EOT\n    A\n    %{ for x in local.xs ~}\n      item ${x}\n    %{ endfor ~}\n    tail\n  EOT",
+            "<<-EOT\n    A\n    %{ for x in local.xs ~}\n      item ${x}\n    %{ endfor ~}\n    \
+             tail\n  EOT",
             r#""A\n      item 1\n      item 2\n    tail\n""#,
         ),
         (
-            "<<EOT\n    A\n    %{ for x in local.xs ~}\n      item ${x}\n    %{ endfor ~}\n    tail\nEOT",
+            "<<EOT\n    A\n    %{ for x in local.xs ~}\n      item ${x}\n    %{ endfor ~}\n    \
+             tail\nEOT",
             r#""    A\n          item 1\n          item 2\n        tail\n""#,
         ),
-        ("<<-EOT\n      A\n        B ${\"x\"}\n      ${\"y\"} z\n\n    C\n      EOT", r#""  A\n    B x\n  y z\n\nC\n""#),
-        ("<<-EOT\n\t    tab\n\t  tab2 ${~ \"x\" }\n\t    ${\"multi\"}   \n    EOT", r#""  tab\ntab2x\n  multi   \n""#),
+        (
+            "<<-EOT\n      A\n        B ${\"x\"}\n      ${\"y\"} z\n\n    C\n      EOT",
+            r#""  A\n    B x\n  y z\n\nC\n""#,
+        ),
+        (
+            "<<-EOT\n\t    tab\n\t  tab2 ${~ \"x\" }\n\t    ${\"multi\"}   \n    EOT",
+            r#""  tab\ntab2x\n  multi   \n""#,
+        ),
         ("<<EOT\na\\nb \"q\" $${x} %%{y}\nEOT", r#""a\\nb \"q\" ${x} %{y}\n""#),
-        ("\"a   ${~ \"b\" ~}   c %{ if true ~}  x  %{~ endif } \\n  ${~ \"b\" ~}  \\n c\"", r#""abc xbc""#),
+        (
+            "\"a   ${~ \"b\" ~}   c %{ if true ~}  x  %{~ endif } \\n  ${~ \"b\" ~}  \\n c\"",
+            r#""abc xbc""#,
+        ),
         ("\"%{ if false }a%{ else }b%{ endif }\"", "\"b\""),
         ("\"${[1]}\"", "[1]"),
         ("<<EOT\nEOT", "\"\""),
@@ -105,7 +119,8 @@ fn heredocs_keep_and_drop_space_as_terraform_does() {
 fn functions_of_texts() {
     assert_gives(&[
         (
-            r#"format("%5.2f|%-5s|%05d|%v|%q|%t|%x|%s", 1.234, "ab", 42, {a=1}, "q", true, 255, 1.5)"#,
+            r#"format("%5.2f|%-5s|%05d|%v|%q|%t|%x|%s", 1.234, "ab", 42, {a=1}, "q", true,
+                255, 1.5)"#,
             r#"" 1.23|ab   |00042|{\"a\":1}|\"q\"|true|ff|1.5""#,
         ),
         (r#"format("%+d %e %g %%", 5, 12345.678, 0.5)"#, r#""+5 1.234568e+04 0.5 %""#),
@@ -131,7 +146,10 @@ fn functions_of_texts() {
         (r#"chomp("a\n\n")"#, r#""a""#),
         (r#"trimprefix("ab", "a")"#, r#""b""#),
         (r#"trimsuffix("ab", "b")"#, r#""a""#),
-        (r#"[startswith("ab", "a"), endswith("ab", "a"), strcontains("ab", "b")]"#, "[true,false,true]"),
+        (
+            r#"[startswith("ab", "a"), endswith("ab", "a"), strcontains("ab", "b")]"#,
+            "[true,false,true]",
+        ),
         (r#"sha256("x")"#, r#""2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881""#),
     ]);
 }
@@ -177,13 +195,26 @@ fn functions_of_lists_and_objects() {
 fn functions_of_numbers_and_conversions() {
     assert_gives(&[
         (r#"parseint("ff", 16)"#, "255"),
-        ("[signum(-2), pow(2, 3), floor(1.5), ceil(1.5), abs(-1), log(8, 2), max(1, 2), min(1, 2)]", "[-1,8,1,2,1,3,2,1]"),
-        (r#"[tonumber("1.5"), tostring(1), tobool("true"), tostring(null)]"#, r#"[1.5,"1",true,null]"#),
-        (r#"jsonencode({b = "<a>", a = [1, null, 1.5]})"#, r#""{\"a\":[1,null,1.5],\"b\":\"\\u003ca\\u003e\"}""#),
+        (
+            "[signum(-2), pow(2, 3), floor(1.5), ceil(1.5), abs(-1), log(8, 2), max(1, 2), min(1, \
+             2)]",
+            "[-1,8,1,2,1,3,2,1]",
+        ),
+        (
+            r#"[tonumber("1.5"), tostring(1), tobool("true"), tostring(null)]"#,
+            r#"[1.5,"1",true,null]"#,
+        ),
+        (
+            r#"jsonencode({b = "<a>", a = [1, null, 1.5]})"#,
+            r#""{\"a\":[1,null,1.5],\"b\":\"\\u003ca\\u003e\"}""#,
+        ),
         (r#"jsondecode("{\"a\":[1,2.5]}")"#, r#"{"a":[1,2.5]}"#),
         (r#"try(tostring(["a"]), "no")"#, r#""no""#),
         (r#"[can(tonumber("x")), can(1)]"#, "[false,true]"),
-        (r#"[basename("/a/b"), dirname("/a/b"), abspath("c"), path.module]"#, r#"["b","/a","/etc/cutover/c","/etc/cutover"]"#),
+        (
+            r#"[basename("/a/b"), dirname("/a/b"), abspath("c"), path.module]"#,
+            r#"["b","/a","/etc/cutover/c","/etc/cutover"]"#,
+        ),
     ]);
 }
 
@@ -200,21 +231,30 @@ fn sensitivity_follows_values() {
 #[test]
 fn files_are_read_relative_to_the_folder() {
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("list.tpl"), "%{ for x in xs ~}\n${x}\n%{ endfor ~}\n").expect("written");
+    std::fs::write(folder.path().join("list.tpl"), "%{ for x in xs ~}\n${x}\n%{ endfor ~}\n")
+        .expect("written");
     std::fs::write(folder.path().join("plain.txt"), "ä\n").expect("written");
-    let text =
-        "x = [templatefile(\"list.tpl\", { xs = [1, 2] }), file(\"plain.txt\"), fileexists(\"plain.txt\"), fileexists(\"no\")]\n";
+    let text = "x = [templatefile(\"list.tpl\", { xs = [1, 2] }), file(\"plain.txt\"), \
+         fileexists(\"plain.txt\"), fileexists(\"no\")]\n";
     let body = parse_body(text).expect("it parses");
     let names = Names::new(folder.path().to_owned(), true);
-    let value = Evaluator::new(&names, text).value(&body.get_attribute("x").expect("x").value).map_err(|_| ()).expect("a value");
+    let value = Evaluator::new(&names, text)
+        .value(&body.get_attribute("x").expect("x").value)
+        .map_err(|_| ())
+        .expect("a value");
     assert_eq!(serde_json::Value::from(&value), serde_json::json!(["1\n2\n", "ä\n", true, false]));
 }
 
 #[test]
 fn every_function_has_a_signature_of_its_name() {
-    for function in super::super::function::all() {
-        assert!(function.signature.starts_with(&format!("{}(", function.name())), "{}", function.signature);
+    for function in crate::hcl::function::all() {
+        assert!(
+            function.signature.starts_with(&format!("{}(", function.name())),
+            "{}",
+            function.signature
+        );
     }
-    let names: BTreeMap<_, _> = super::super::function::all().map(|function| (function.name(), ())).collect();
-    assert_eq!(names.len(), super::super::function::all().count(), "two functions of one name");
+    let names: BTreeMap<_, _> =
+        crate::hcl::function::all().map(|function| (function.name(), ())).collect();
+    assert_eq!(names.len(), crate::hcl::function::all().count(), "two functions of one name");
 }

@@ -1,8 +1,10 @@
-//! Texts that somebody made to break the loader: it answers, soon, without a panic, and with little memory.
+//! Texts that somebody made to break the loader: it answers, soon, without a panic, and with little
+//! memory.
 
 use super::*;
 
-/// Loads a text in a debug build within a time that is generous on a busy machine, and gives the first summary.
+/// Loads a text in a debug build within a time that is generous on a busy machine, and gives the
+/// first summary.
 fn first_summary(text: &str) -> String {
     let start = Instant::now();
     let result = load_text(text, &Inputs::default());
@@ -37,7 +39,10 @@ fn deep_nesting_does_not_overflow_the_stack() {
         assert_ne!(first_summary(&text), "good", "{open}");
     }
     assert_ne!(first_summary(&format!("{}{}", "a {\n".repeat(DEEP), "}\n".repeat(DEEP))), "good");
-    assert_ne!(first_summary(&format!("locals {{\n x = <<E\n{}\nE\n}}\n", "%{ if true }".repeat(DEEP))), "good");
+    assert_ne!(
+        first_summary(&format!("locals {{\n x = <<E\n{}\nE\n}}\n", "%{ if true }".repeat(DEEP))),
+        "good"
+    );
     // What has no end is not deep.
     assert_ne!(first_summary(&format!("locals {{\n x = a{}\n}}\n", ".b".repeat(DEEP))), "good");
     assert_ne!(first_summary(&format!("locals {{\n x = a{}\n}}\n", "[0]".repeat(DEEP))), "good");
@@ -56,13 +61,28 @@ fn large_files_are_read_in_time() {
     let attributes: String = (0..20_000).map(|n| format!("  name_{n} = {n}\n")).collect();
     assert_eq!(first_summary(&format!("locals {{\n{attributes}}}\n{}", migration(""))), "good");
     let list = "\"db.c\", ".repeat(50_000);
-    assert_eq!(first_summary(&migration(&format!("namespaces {{\n include = [{list}]\n}}"))), "good");
-    assert_ne!(first_summary(&migration(&format!("namespaces {{\n include = [{}]\n}}", "\"x\", ".repeat(50_000)))), "good");
+    assert_eq!(
+        first_summary(&migration(&format!("namespaces {{\n include = [{list}]\n}}"))),
+        "good"
+    );
+    assert_ne!(
+        first_summary(&migration(&format!(
+            "namespaces {{\n include = [{}]\n}}",
+            "\"x\", ".repeat(50_000)
+        ))),
+        "good"
+    );
     assert_ne!(first_summary(&"a\n".repeat(100_000)), "good");
     assert_ne!(first_summary(&"x {\n}\n".repeat(50_000)), "good");
-    for hostile in
-        ["password = \"", "password = {", "password {", "password = <<A\n", "password=x&", "password", "password = {\"\\"]
-    {
+    for hostile in [
+        "password = \"",
+        "password = {",
+        "password {",
+        "password = <<A\n",
+        "password=x&",
+        "password",
+        "password = {\"\\",
+    ] {
         assert_ne!(first_summary(&hostile.repeat(50_000)), "good");
     }
     assert_ne!(first_summary(&"mongodb://".repeat(50_000)), "good");
@@ -72,16 +92,25 @@ fn large_files_are_read_in_time() {
 #[test]
 fn long_chains_of_locals_are_evaluated() {
     let chain: String = (1..5_000).map(|n| format!("  a{n} = local.a{} + 1\n", n - 1)).collect();
-    assert_eq!(first_summary(&format!("locals {{\n  a0 = 0\n{chain}}}\n{}", migration(""))), "good");
-    let circle: String = (0..5_000).map(|n| format!("  a{n} = local.a{}\n", (n + 1) % 5_000)).collect();
-    assert_eq!(first_summary(&format!("locals {{\n{circle}}}\n")), "local values refer to each other in a circle");
+    assert_eq!(
+        first_summary(&format!("locals {{\n  a0 = 0\n{chain}}}\n{}", migration(""))),
+        "good"
+    );
+    let circle: String =
+        (0..5_000).map(|n| format!("  a{n} = local.a{}\n", (n + 1) % 5_000)).collect();
+    assert_eq!(
+        first_summary(&format!("locals {{\n{circle}}}\n")),
+        "local values refer to each other in a circle"
+    );
 }
 
 #[test]
 fn little_text_cannot_ask_for_much_memory() {
     const MUCH: &str = "the expressions make too much";
     let doubling = |start: &str, step: &str| -> String {
-        let steps: String = (1..60).map(|n| format!("  a{n} = {}\n", step.replace('@', &format!("local.a{}", n - 1)))).collect();
+        let steps: String = (1..60)
+            .map(|n| format!("  a{n} = {}\n", step.replace('@', &format!("local.a{}", n - 1))))
+            .collect();
         first_summary(&format!("locals {{\n  a0 = {start}\n{steps}}}\n"))
     };
     assert_eq!(doubling("\"x\"", "\"${@}${@}\""), MUCH);
@@ -90,12 +119,16 @@ fn little_text_cannot_ask_for_much_memory() {
     assert_eq!(doubling("\"aa\"", "replace(@, \"a\", @)"), "invalid call of replace");
     assert_eq!(doubling("\"a\"", "join(@, [@, @])"), MUCH);
     assert_eq!(doubling("\"\\n\"", "indent(1000, \"${@}${@}\")"), MUCH);
-    let loops = "[for a in range(1000) : [for b in range(1000) : [for c in range(1000) : a + b + c]]]";
+    let loops =
+        "[for a in range(1000) : [for b in range(1000) : [for c in range(1000) : a + b + c]]]";
     assert_eq!(first_summary(&format!("locals {{\n  x = {loops}\n}}\n")), MUCH);
-    let template =
-        "\"%{ for a in range(1000) }%{ for b in range(1000) }%{ for c in range(1000) }%{ endfor }%{ endfor }%{ endfor }\"";
+    let template = "\"%{ for a in range(1000) }%{ for b in range(1000) }%{ for c in range(1000) \
+         }%{ endfor }%{ endfor }%{ endfor }\"";
     assert_eq!(first_summary(&format!("locals {{\n  x = {template}\n}}\n")), MUCH);
-    assert_eq!(first_summary("locals {\n  x = format(\"%100000000d\", 1)\n}\n"), "invalid call of format");
+    assert_eq!(
+        first_summary("locals {\n  x = format(\"%100000000d\", 1)\n}\n"),
+        "invalid call of format"
+    );
 }
 
 /// A generator of numbers without any quality but being the same each time.
@@ -116,7 +149,8 @@ fn any_text_gets_an_answer() {
         include_str!("../../../../examples/filtered/main.hcl"),
         include_str!("../../../../examples/filtered/variables.hcl"),
         include_str!("../../../../examples/tls/main.hcl"),
-        "locals {\n a = <<-EOT\n  %{ for x, y in [1] ~}\n ${x}\n %{ endfor }\n EOT\n b = [for k, v in {a = 1} : k => v... if v > 0]\n}\n",
+        "locals {\n a = <<-EOT\n  %{ for x, y in [1] ~}\n ${x}\n %{ endfor }\n EOT\n b = [for k, \
+         v in {a = 1} : k => v... if v > 0]\n}\n",
     ];
     let pieces = [
         "{",
@@ -211,7 +245,9 @@ fn secrets_stay_hidden_however_broken_the_rest_is() {
     let mut numbers = Numbers(0xfeed_cafe_f00d_d00d);
     for round in 0..2_000 {
         let mut before = "migration \"orders\" {\n  source {\n".to_owned();
-        let mut after = "    username = \"u\"\n  }\n  destination {\n    uri = \"mongodb://b\"\n  }\n}\n".to_owned();
+        let mut after =
+            "    username = \"u\"\n  }\n  destination {\n    uri = \"mongodb://b\"\n  }\n}\n"
+                .to_owned();
         for text in [&mut before, &mut after] {
             let from = numbers.below(text.len() + 1);
             let to = (from + numbers.below(6)).min(text.len());

@@ -1,4 +1,5 @@
-//! Who logs on with a connection string and with what stands beside it, and what of both does not go together.
+//! Who logs on with a connection string and with what stands beside it, and what of both does not
+//! go together.
 
 use std::path::Path;
 
@@ -60,7 +61,8 @@ pub struct Login {
     pub username: Option<String>,
     /// How.
     pub mechanism: Mechanism,
-    /// Where the user is defined, as far as the string says: in `authSource`, in its database, or by the way to log on.
+    /// Where the user is defined, as far as the string says: in `authSource`, in its database, or
+    /// by the way to log on.
     pub source: Option<String>,
 }
 
@@ -83,9 +85,13 @@ impl MongoUri {
         let own = self.option("authSource").map(str::to_owned);
         let source = match mechanism {
             Mechanism::X509 => Some("$external".to_owned()),
-            Mechanism::Plain => own.or_else(|| self.database.clone()).or_else(|| Some("$external".to_owned())),
+            Mechanism::Plain => {
+                own.or_else(|| self.database.clone()).or_else(|| Some("$external".to_owned()))
+            }
             // Where nothing is said DNS may, and `admin` is the last.
-            Mechanism::Negotiated | Mechanism::ScramSha1 | Mechanism::ScramSha256 => own.or_else(|| self.database.clone()),
+            Mechanism::Negotiated | Mechanism::ScramSha1 | Mechanism::ScramSha256 => {
+                own.or_else(|| self.database.clone())
+            }
         };
         Ok(Some(Login { username, mechanism, source }))
     }
@@ -104,22 +110,42 @@ impl MongoUri {
     fn conflicts(&self, beside: &Beside<'_>) -> Vec<Conflict> {
         let mut found = Vec::new();
         let mut add = |part: Part, with_tls: bool, summary: &str, detail: &str| {
-            let error = InvalidUri { summary: summary.to_owned(), detail: detail.to_owned(), unknown: None };
+            let error = InvalidUri {
+                summary: summary.to_owned(),
+                detail: detail.to_owned(),
+                unknown: None,
+            };
             found.push(Conflict { part, error, with_tls });
         };
         if beside.tls.is_some() && self.tls() == Some(false) {
-            add(Part::Uri, true, "the URI switches TLS off, and a tls block switches it on", "Remove one of them.");
+            add(
+                Part::Uri,
+                true,
+                "the URI switches TLS off, and a tls block switches it on",
+                "Remove one of them.",
+            );
         }
         // Its files go over those that the string names.
         let (_, key_file) = beside.tls.unwrap_or_default();
         if beside.username == Some("") {
-            add(Part::Username, false, "the username is empty", "Leave it out where no user is needed.");
+            add(
+                Part::Username,
+                false,
+                "the username is empty",
+                "Leave it out where no user is needed.",
+            );
         }
         if let (Some(own), Some(name)) = (self.username(), beside.username)
             && own != name
         {
-            let detail = "Remove one of them: what stands in the URI is to be escaped, what stands beside it is not.";
-            add(Part::Username, false, "the URI names another user than the username beside it", detail);
+            let detail = "Remove one of them: what stands in the URI is to be escaped, what \
+                 stands beside it is not.";
+            add(
+                Part::Username,
+                false,
+                "the URI names another user than the username beside it",
+                detail,
+            );
         }
         let has_user = beside.username.or(self.username()).is_some();
         let certificate = key_file.is_some() || self.option("tlsCertificateKeyFile").is_some();
@@ -127,35 +153,65 @@ impl MongoUri {
         match mechanism {
             Mechanism::X509 => {
                 if beside.has_password {
-                    let detail = "Its certificate is all that such a user has: remove the password, or the authMechanism.";
-                    add(Part::Password, false, "a password with authMechanism=MONGODB-X509", detail);
+                    let detail = "Its certificate is all that such a user has: remove the \
+                         password, or the authMechanism.";
+                    add(
+                        Part::Password,
+                        false,
+                        "a password with authMechanism=MONGODB-X509",
+                        detail,
+                    );
                 }
                 if !certificate {
-                    let detail = "Write tls { certificate_key_file = \"...\" } beside the URI: its certificate is who logs on.";
-                    add(Part::Uri, false, "authMechanism=MONGODB-X509 without a certificate", detail);
+                    let detail = "Write tls { certificate_key_file = \"...\" } beside the URI: \
+                         its certificate is who logs on.";
+                    add(
+                        Part::Uri,
+                        false,
+                        "authMechanism=MONGODB-X509 without a certificate",
+                        detail,
+                    );
                 }
                 if self.option("authSource").is_some_and(|source| source != "$external") {
-                    let detail = "Such users are defined in $external: write authSource=%24external, or leave it out.";
-                    add(Part::Uri, false, "authMechanism=MONGODB-X509 with another authSource than $external", detail);
+                    let detail = "Such users are defined in $external: write \
+                         authSource=%24external, or leave it out.";
+                    add(
+                        Part::Uri,
+                        false,
+                        "authMechanism=MONGODB-X509 with another authSource than $external",
+                        detail,
+                    );
                 }
             }
-            Mechanism::Negotiated | Mechanism::ScramSha1 | Mechanism::ScramSha256 | Mechanism::Plain => {
+            Mechanism::Negotiated
+            | Mechanism::ScramSha1
+            | Mechanism::ScramSha256
+            | Mechanism::Plain => {
                 if beside.has_password && !has_user {
                     let detail = "Write username = \"NAME\" beside it, or remove the password.";
                     add(Part::Password, false, "a password without a username", detail);
                 }
                 if has_user && !beside.has_password {
                     let part = if beside.username.is_some() { Part::Username } else { Part::Uri };
-                    let detail = "Write password = { env = \"VARIABLE\" } or { file = \"/path\" } beside it. A user that logs on by \
+                    let detail = "Write password = { env = \"VARIABLE\" } or { file = \"/path\" } \
+                         beside it. A user that logs on by \
                                   certificate has authMechanism=MONGODB-X509 in the URI.";
                     add(part, false, "a username without a password", detail);
                 }
                 if !has_user && !beside.has_password && mechanism != Mechanism::Negotiated {
-                    let detail = "Write username = \"NAME\" and a password beside the URI, or remove the option.";
-                    add(Part::Uri, false, "the URI has an authMechanism, and there is no user", detail);
+                    let detail = "Write username = \"NAME\" and a password beside the URI, or \
+                         remove the option.";
+                    add(
+                        Part::Uri,
+                        false,
+                        "the URI has an authMechanism, and there is no user",
+                        detail,
+                    );
                 }
-                if mechanism == Mechanism::Plain && beside.tls.is_none() && self.tls() != Some(true) {
-                    let detail = "Anybody on the way could read the password. Add a tls block, or tls=true to the URI.";
+                if mechanism == Mechanism::Plain && beside.tls.is_none() && self.tls() != Some(true)
+                {
+                    let detail = "Anybody on the way could read the password. Add a tls block, or \
+                         tls=true to the URI.";
                     add(Part::Uri, false, "authMechanism=PLAIN without TLS", detail);
                 }
             }

@@ -1,6 +1,8 @@
-//! Every option of MongoDB's connection strings, and what it is to the daemon: used, without effect, or refused.
+//! Every option of MongoDB's connection strings, and what it is to the daemon: used, without
+//! effect, or refused.
 //!
-//! The names are those of the specifications "URI Options" and "Connection String" of MongoDB's drivers, and of what older tools wrote.
+//! The names are those of the specifications "URI Options" and "Connection String" of MongoDB's
+//! drivers, and of what older tools wrote.
 
 use std::path::Path;
 
@@ -25,7 +27,8 @@ pub enum Meaning {
     Alias(&'static str),
     /// It changes nothing: the daemon decides that itself.
     NoEffect,
-    /// It changes nothing with this value, and is refused with any other, with these words on what to do.
+    /// It changes nothing with this value, and is refused with any other, with these words on what
+    /// to do.
     OnlyAs(&'static str, &'static str),
     /// It is not supported; what to do.
     Refused(&'static str),
@@ -54,9 +57,12 @@ const fn known(name: &'static str, meaning: Meaning) -> Known {
     Known { name, meaning }
 }
 
-const PROXY: &str = "The daemon connects to the servers themselves. Remove it, and let the daemon run where it reaches them.";
-const CLOUD: &str = "Its only users are ways to log on that the daemon does not know. Remove it, and use SCRAM or X.509.";
-const HOSTNAMES: &str = "The daemon always looks whether a certificate is of its host, also on every shard. Remove the option, and give \
+const PROXY: &str = "The daemon connects to the servers themselves. Remove it, and let the daemon \
+     run where it reaches them.";
+const CLOUD: &str = "Its only users are ways to log on that the daemon does not know. Remove it, \
+     and use SCRAM or X.509.";
+const HOSTNAMES: &str = "The daemon always looks whether a certificate is of its host, also on \
+     every shard. Remove the option, and give \
                          the servers certificates of the names that they are reached by.";
 
 /// Every option.
@@ -115,7 +121,11 @@ pub const KNOWN: &[Known] = &[
     known("zlibCompressionLevel", NoEffect),
     known(
         "loadBalanced",
-        OnlyAs("false", "A run follows the members of a deployment, which a balancer of connections hides. Name the members."),
+        OnlyAs(
+            "false",
+            "A run follows the members of a deployment, which a balancer of connections hides. \
+             Name the members.",
+        ),
     ),
     known("tlsAllowInvalidHostnames", OnlyAs("false", HOSTNAMES)),
     known("sslInvalidHostNameAllowed", OnlyAs("false", HOSTNAMES)),
@@ -133,8 +143,16 @@ pub const KNOWN: &[Known] = &[
 impl Known {
     /// Whether it says something of a router's hosts alone, and nothing of its shards'.
     pub(super) fn is_of_router(&self) -> bool {
-        ["replicaSet", "directConnection", "loadBalanced", "srvServiceName", "srvMaxHosts", "readPreference", "localThresholdMS"]
-            .contains(&self.name)
+        [
+            "replicaSet",
+            "directConnection",
+            "loadBalanced",
+            "srvServiceName",
+            "srvMaxHosts",
+            "readPreference",
+            "localThresholdMS",
+        ]
+        .contains(&self.name)
     }
 }
 
@@ -149,12 +167,15 @@ pub(super) struct UriOption {
 
 impl UriOption {
     pub(super) fn has_no_effect(&self) -> bool {
-        matches!(self.known.meaning, NoEffect | OnlyAs(..)) || (self.known.name == "authMechanism" && is_default(&self.value))
+        matches!(self.known.meaning, NoEffect | OnlyAs(..))
+            || (self.known.name == "authMechanism" && is_default(&self.value))
     }
 
-    /// Whether the driver is told. How somebody logs on is told apart from the string; where they are defined only of somebody.
+    /// Whether the driver is told. How somebody logs on is told apart from the string; where they
+    /// are defined only of somebody.
     pub(super) fn goes_to_driver(&self, has_user: bool) -> bool {
-        let is_of_login = self.known.name == "authMechanism" || (self.known.name == "authSource" && !has_user);
+        let is_of_login =
+            self.known.name == "authMechanism" || (self.known.name == "authSource" && !has_user);
         // No bound of the driver's own: it has no word for that.
         let is_unbounded = self.known.name == "maxPoolSize" && self.value == "0";
         matches!(self.known.meaning, Used(_)) && !is_of_login && !is_unbounded
@@ -176,7 +197,10 @@ pub(super) fn read(query: &str, srv: bool, hosts: usize) -> Result<Vec<UriOption
     let mut options: Vec<UriOption> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let Some((name, value)) = pair.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-            return invalid("an option of the URI is not NAME=VALUE", "Options follow a ? and are separated by &.");
+            return invalid(
+                "an option of the URI is not NAME=VALUE",
+                "Options follow a ? and are separated by &.",
+            );
         };
         let (written, value) = (decoded(name)?, decoded(value)?);
         let (known, value) = checked(&written, value)?;
@@ -186,7 +210,10 @@ pub(super) fn read(query: &str, srv: bool, hosts: usize) -> Result<Vec<UriOption
             Some(other) if other.value == value => {}
             Some(_) => {
                 return invalid(
-                    format!("the URI's option {} stands more than once, with other values", known.name),
+                    format!(
+                        "the URI's option {} stands more than once, with other values",
+                        known.name
+                    ),
                     format!("Leave one of them.{}", aliases(known.name)),
                 );
             }
@@ -198,8 +225,16 @@ pub(super) fn read(query: &str, srv: bool, hosts: usize) -> Result<Vec<UriOption
 }
 
 fn aliases(name: &str) -> String {
-    let others: Vec<&str> = KNOWN.iter().filter(|known| known.meaning == Alias(name_of(name))).map(|known| known.name).collect();
-    if others.is_empty() { String::new() } else { format!(" Another name of it is {}.", others.join(", ")) }
+    let others: Vec<&str> = KNOWN
+        .iter()
+        .filter(|known| known.meaning == Alias(name_of(name)))
+        .map(|known| known.name)
+        .collect();
+    if others.is_empty() {
+        String::new()
+    } else {
+        format!(" Another name of it is {}.", others.join(", "))
+    }
 }
 
 /// The same name, for as long as the program runs.
@@ -213,7 +248,8 @@ fn checked(written: &str, value: String) -> Result<(&'static Known, String), Inv
     let Some(mut known) = find(written) else {
         let mean = did_you_mean(written, KNOWN.iter().map(|known| known.name));
         // What is no word may be a piece of a password.
-        let is_word = written.len() <= 40 && written.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let is_word = written.len() <= 40
+            && written.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         return Err(InvalidUri {
             summary: "the URI has an option that is not known".to_owned(),
             detail: format!(
@@ -229,23 +265,30 @@ fn checked(written: &str, value: String) -> Result<(&'static Known, String), Inv
         known = other;
     }
     let name = known.name;
-    let holds_token = name == "authMechanismProperties" && value.to_ascii_lowercase().contains("token:");
+    let holds_token =
+        name == "authMechanismProperties" && value.to_ascii_lowercase().contains("token:");
     if known.meaning == Secret || holds_token {
         return invalid(
             "an option of the URI holds a secret",
-            "A file that is shared and reviewed holds no secret. Use a key file that is not encrypted, readable for the daemon alone, \
+            "A file that is shared and reviewed holds no secret. Use a key file that is not \
+             encrypted, readable for the daemon alone, \
              or username and password beside the URI.",
         );
     }
-    let wrong = |what: &str, detail: &str| invalid(format!("the URI's option {name} {what}"), detail);
+    let wrong =
+        |what: &str, detail: &str| invalid(format!("the URI's option {name} {what}"), detail);
     match known.meaning {
         Refused(detail) => return wrong("is not supported", detail),
         OnlyAs(allowed, detail) if value != allowed => return wrong("is not supported", detail),
         NoEffect | OnlyAs(..) | Alias(_) | Secret => return Ok((known, value)),
-        Used(_) if value.is_empty() => return wrong("has no value", "Write one after the =, or remove the option."),
+        Used(_) if value.is_empty() => {
+            return wrong("has no value", "Write one after the =, or remove the option.");
+        }
         Used(Value::Text) => {}
         Used(Value::Flag) if value == "true" || value == "false" => {}
-        Used(Value::Flag) => return wrong("is neither true nor false", "Write it in small letters."),
+        Used(Value::Flag) => {
+            return wrong("is neither true nor false", "Write it in small letters.");
+        }
         Used(Value::Whole(least)) => match value.parse::<u32>() {
             // Written as the driver reads it: 007 is 7.
             Ok(number) if number >= least && value.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -260,7 +303,8 @@ fn checked(written: &str, value: String) -> Result<(&'static Known, String), Inv
             return invalid(
                 "a file in the URI's options has no absolute path",
                 format!(
-                    "The daemon would look for it in its own folder. Name it in a tls block: tls {{ {attribute} = \"...\" }}."
+                    "The daemon would look for it in its own folder. Name it in a tls block: tls \
+                     {{ {attribute} = \"...\" }}."
                 ),
             );
         }
@@ -281,23 +325,41 @@ fn mechanism(value: String) -> Result<String, InvalidUri> {
     if MECHANISMS.contains(&value.as_str()) {
         return Ok(value);
     }
-    let detail = format!("The daemon logs on with {}, or as the server offers, without the option.", MECHANISMS[1..].join(", "));
+    let detail = format!(
+        "The daemon logs on with {}, or as the server offers, without the option.",
+        MECHANISMS[1..].join(", ")
+    );
     match OTHER_MECHANISMS.iter().find(|other| **other == value) {
         Some(other) => invalid(format!("the URI's authMechanism {other} is not supported"), detail),
-        None => invalid("the URI's authMechanism is not known", format!("{detail}{}", did_you_mean(&value, MECHANISMS))),
+        None => invalid(
+            "the URI's authMechanism is not known",
+            format!("{detail}{}", did_you_mean(&value, MECHANISMS)),
+        ),
     }
 }
 
 /// What options say together.
 fn together(options: &[UriOption], srv: bool, hosts: usize) -> Result<(), InvalidUri> {
-    let value = |name: &str| options.iter().find(|option| option.known.name == name).map(|option| option.value.as_str());
+    let value = |name: &str| {
+        options.iter().find(|option| option.known.name == name).map(|option| option.value.as_str())
+    };
     let is = |name: &str, wanted: &str| value(name) == Some(wanted);
     if is("directConnection", "true") && (srv || hosts > 1) {
-        let detail = "A direct connection is to the one host that is named. Leave the option out, or name one host.";
-        return invalid("the URI's option directConnection=true does not go with several hosts", detail);
+        let detail = "A direct connection is to the one host that is named. Leave the option out, \
+             or name one host.";
+        return invalid(
+            "the URI's option directConnection=true does not go with several hosts",
+            detail,
+        );
     }
-    if !srv && let Some(name) = ["srvMaxHosts", "srvServiceName"].into_iter().find(|name| value(name).is_some()) {
-        return invalid(format!("the URI's option {name} is of mongodb+srv URIs alone"), "Remove it.");
+    if !srv
+        && let Some(name) =
+            ["srvMaxHosts", "srvServiceName"].into_iter().find(|name| value(name).is_some())
+    {
+        return invalid(
+            format!("the URI's option {name} is of mongodb+srv URIs alone"),
+            "Remove it.",
+        );
     }
     if value("srvMaxHosts").is_some_and(|most| most != "0") && value("replicaSet").is_some() {
         return invalid(
@@ -309,7 +371,10 @@ fn together(options: &[UriOption], srv: bool, hosts: usize) -> Result<(), Invali
         && one != other
     {
         let detail = "Remove one of them; both say whether certificates are checked.";
-        return invalid("the URI's options tlsInsecure and tlsAllowInvalidCertificates contradict each other", detail);
+        return invalid(
+            "the URI's options tlsInsecure and tlsAllowInvalidCertificates contradict each other",
+            detail,
+        );
     }
     let needs_tls = options.iter().find(|option| {
         let name = option.known.name;

@@ -1,4 +1,5 @@
-//! Copies: the three shapes at one size and at growing ones, many small collections, and the comparison after a copy.
+//! Copies: the three shapes at one size and at growing ones, many small collections, and the
+//! comparison after a copy.
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ pub(crate) async fn many(options: &Options) -> Result<Vec<Row>> {
     copies("many", None, &source, options).await
 }
 
-/// The three shapes to a destination that is far away: with as many writers as the copy finds to be best, and with four.
+/// The three shapes to a destination that is far away: with as many writers as the copy finds to be
+/// best, and with four.
 pub(crate) async fn far(options: &Options) -> Result<Vec<Row>> {
     let source = server("rs-source", options).await?;
     let bytes = data::fill_shapes(&source.client().await?, options.far_gigabytes).await?;
@@ -49,14 +51,25 @@ pub(crate) async fn far(options: &Options) -> Result<Vec<Row>> {
                 _ => migration,
             };
             let measured = ours(migration, &source, &destination).await?;
-            data::ensure_equal(&source.client().await?, &destination.client().await?, data::DB, contender.name()).await?;
+            data::ensure_equal(
+                &source.client().await?,
+                &destination.client().await?,
+                data::DB,
+                contender.name(),
+            )
+            .await?;
             runs.add(contender, measured);
         }
     }
     Ok(runs.rows("far", Some(gigabytes)))
 }
 
-async fn copies(case: &str, gigabytes: Option<f64>, source: &ReplicaSet, options: &Options) -> Result<Vec<Row>> {
+async fn copies(
+    case: &str,
+    gigabytes: Option<f64>,
+    source: &ReplicaSet,
+    options: &Options,
+) -> Result<Vec<Row>> {
     let mut contenders = vec![Contender::Floor, Contender::Ours];
     if foreign::find("mongodump").is_some() && foreign::find("mongorestore").is_some() {
         contenders.push(Contender::Dump);
@@ -73,10 +86,13 @@ async fn copies(case: &str, gigabytes: Option<f64>, source: &ReplicaSet, options
             let measured = match contender {
                 Contender::Floor => {
                     let watch = Watch::start(source, &destination).await?;
-                    watch.end(floor::run(&["floor-copy", &source.uri(), &destination.uri()]).await?).await?
+                    watch
+                        .end(floor::run(&["floor-copy", &source.uri(), &destination.uri()]).await?)
+                        .await?
                 }
                 Contender::Ours | Contender::Fixed | Contender::Verified => {
-                    ours(Ours::start(source, &destination, "off").await?, source, &destination).await?
+                    ours(Ours::start(source, &destination, "off").await?, source, &destination)
+                        .await?
                 }
                 Contender::Dump => {
                     let watch = Watch::start(source, &destination).await?;
@@ -98,7 +114,13 @@ async fn copies(case: &str, gigabytes: Option<f64>, source: &ReplicaSet, options
                     watch.end(measured).await?
                 }
             };
-            data::ensure_equal(&source.client().await?, &destination.client().await?, data::DB, contender.name()).await?;
+            data::ensure_equal(
+                &source.client().await?,
+                &destination.client().await?,
+                data::DB,
+                contender.name(),
+            )
+            .await?;
             runs.add(contender, measured);
         }
     }
@@ -111,8 +133,12 @@ async fn ours(ours: Ours, source: &ReplicaSet, destination: &ReplicaSet) -> Resu
     ours.apply().await?;
     let took = ours.copied().await?;
     let (cpu, peak) = ours.cost()?;
-    let measured =
-        Measured { seconds: took as f64 / 1e3, own_cpu: (cpu - before).as_secs_f64(), own_peak: peak, ..Measured::default() };
+    let measured = Measured {
+        seconds: took as f64 / 1e3,
+        own_cpu: (cpu - before).as_secs_f64(),
+        own_peak: peak,
+        ..Measured::default()
+    };
     watch.end(measured).await
 }
 
@@ -141,7 +167,9 @@ pub(crate) async fn verify(options: &Options) -> Result<Vec<Row>> {
         let measured = watch.end(measured).await?;
         drop(ours);
         let watch = Watch::start(&source, &destination).await?;
-        let read = watch.end(floor::run(&["floor-read", &source.uri(), &destination.uri()]).await?).await?;
+        let read = watch
+            .end(floor::run(&["floor-read", &source.uri(), &destination.uri()]).await?)
+            .await?;
         runs.add(Contender::Floor, read);
         runs.add(Contender::Ours, measured);
     }

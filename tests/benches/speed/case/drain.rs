@@ -1,4 +1,5 @@
-//! Backlogs: written while nobody follows, then applied by each contender from the same stream to a destination of its own.
+//! Backlogs: written while nobody follows, then applied by each contender from the same stream to a
+//! destination of its own.
 
 use std::time::Instant;
 
@@ -25,8 +26,11 @@ pub(crate) async fn run(kind: Backlog, options: &Options) -> Result<Vec<Row>> {
     }
     let mut runs = Runs::new(contenders);
     for round in 0..options.rounds {
-        let (source, for_floor, for_ours) =
-            tokio::try_join!(server("rs-source", options), server("rs-floor", options), server("rs-ours", options))?;
+        let (source, for_floor, for_ours) = tokio::try_join!(
+            server("rs-source", options),
+            server("rs-floor", options),
+            server("rs-ours", options)
+        )?;
         let client = source.client().await?;
         kind.fill(&client, options.events).await?;
         kind.fill(&for_floor.client().await?, options.events).await?;
@@ -60,7 +64,8 @@ pub(crate) async fn run(kind: Backlog, options: &Options) -> Result<Vec<Row>> {
                 Contender::Floor => {
                     let watch = Watch::start(&source, &for_floor).await?;
                     let (time, increment) = (start.time.to_string(), start.increment.to_string());
-                    let arguments = ["floor-tail", &source.uri(), &for_floor.uri(), &time, &increment];
+                    let arguments =
+                        ["floor-tail", &source.uri(), &for_floor.uri(), &time, &increment];
                     let measured = watch.end(floor::run(&arguments).await?).await?;
                     events = measured.work;
                     (&for_floor, measured)
@@ -74,7 +79,9 @@ pub(crate) async fn run(kind: Backlog, options: &Options) -> Result<Vec<Row>> {
                     let mut measured = drain_ours(&verified, &source, &for_verified).await?;
                     let after = Instant::now();
                     verified.compared().await?;
-                    measured.more.push(("compared after s".to_owned(), after.elapsed().as_secs_f64()));
+                    measured
+                        .more
+                        .push(("compared after s".to_owned(), after.elapsed().as_secs_f64()));
                     (&for_verified, measured)
                 }
                 Contender::Dump | Contender::Fixed => continue,
@@ -91,7 +98,11 @@ pub(crate) async fn run(kind: Backlog, options: &Options) -> Result<Vec<Row>> {
     Ok(runs.rows(&case, None))
 }
 
-async fn drain_ours(ours: &Ours, source: &ReplicaSet, destination: &ReplicaSet) -> Result<Measured> {
+async fn drain_ours(
+    ours: &Ours,
+    source: &ReplicaSet,
+    destination: &ReplicaSet,
+) -> Result<Measured> {
     let client = destination.client().await?;
     let watch = Watch::start(source, destination).await?;
     let (before, _) = ours.cost()?;
@@ -100,10 +111,21 @@ async fn drain_ours(ours: &Ours, source: &ReplicaSet, destination: &ReplicaSet) 
     backlog::wait_until_done(&client).await?;
     let seconds = began.elapsed().as_secs_f64();
     let (cpu, peak) = ours.cost()?;
-    watch.end(Measured { seconds, own_cpu: (cpu - before).as_secs_f64(), own_peak: peak, ..Measured::default() }).await
+    watch
+        .end(Measured {
+            seconds,
+            own_cpu: (cpu - before).as_secs_f64(),
+            own_peak: peak,
+            ..Measured::default()
+        })
+        .await
 }
 
-async fn drain_pcsm(pcsm: &foreign::Pcsm, source: &ReplicaSet, destination: &ReplicaSet) -> Result<Measured> {
+async fn drain_pcsm(
+    pcsm: &foreign::Pcsm,
+    source: &ReplicaSet,
+    destination: &ReplicaSet,
+) -> Result<Measured> {
     let client = destination.client().await?;
     let watch = Watch::start(source, destination).await?;
     let (before, _) = pcsm.cost()?;
@@ -112,12 +134,22 @@ async fn drain_pcsm(pcsm: &foreign::Pcsm, source: &ReplicaSet, destination: &Rep
     backlog::wait_until_done(&client).await?;
     let seconds = began.elapsed().as_secs_f64();
     let (cpu, peak) = pcsm.cost()?;
-    watch.end(Measured { seconds, own_cpu: (cpu - before).as_secs_f64(), own_peak: peak, ..Measured::default() }).await
+    watch
+        .end(Measured {
+            seconds,
+            own_cpu: (cpu - before).as_secs_f64(),
+            own_peak: peak,
+            ..Measured::default()
+        })
+        .await
 }
 
 /// The source's cluster time now.
 async fn now(client: &Client) -> Result<Timestamp> {
-    let note = doc! { "appendOplogNote": 1, "data": { "msg": "the backlog begins" }, "writeConcern": { "w": "majority" } };
+    let note = doc! {
+        "appendOplogNote": 1, "data": { "msg": "the backlog begins" },
+        "writeConcern": { "w": "majority" },
+    };
     let reply = client.database("admin").run_command(note).await?;
     Ok(reply.get_timestamp("operationTime")?)
 }

@@ -31,7 +31,8 @@ pub(crate) async fn run(case: &str, rate: Option<u64>, options: &Options) -> Res
     eprintln!("{case}: {} s", options.load_seconds);
     let mut runs = Runs::new(vec![Contender::Ours]);
     for _ in 0..options.rounds {
-        let (source, destination) = tokio::try_join!(server("rs-source", options), server("rs-destination", options))?;
+        let (source, destination) =
+            tokio::try_join!(server("rs-source", options), server("rs-destination", options))?;
         let (client, there) = (source.client().await?, destination.client().await?);
         Backlog::Mixed.fill(&client, 0).await?;
         let ours = Ours::start(&source, &destination, "off").await?;
@@ -87,7 +88,8 @@ struct Probes {
 
 impl Probes {
     fn start(source: &Client, destination: &Client) -> Self {
-        let (stop, sent_all) = (Arc::new(AtomicBool::new(false)), Arc::new(std::sync::OnceLock::new()));
+        let (stop, sent_all) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(std::sync::OnceLock::new()));
         let probes = source.database(DB).collection::<Document>(PROBES);
         let (stopped, last) = (Arc::clone(&stop), Arc::clone(&sent_all));
         let sender = tokio::spawn(async move {
@@ -111,7 +113,8 @@ impl Probes {
             let mut seen: Vec<(i64, Instant)> = Vec::new();
             loop {
                 if let Some(found) = looked.find_one(doc! {}).with_options(newest.clone()).await? {
-                    let number = found.get_i64("_id").or_else(|_| found.get_i32("_id").map(i64::from))?;
+                    let number =
+                        found.get_i64("_id").or_else(|_| found.get_i32("_id").map(i64::from))?;
                     if seen.last().is_none_or(|(before, _)| *before < number) {
                         seen.push((number, Instant::now()));
                     }

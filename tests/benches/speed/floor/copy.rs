@@ -1,4 +1,5 @@
-//! The least that a copy takes: two cursors, replies passed on as bytes, four inserters, unordered, the indexes afterwards.
+//! The least that a copy takes: two cursors, replies passed on as bytes, four inserters, unordered,
+//! the indexes afterwards.
 
 use std::sync::Arc;
 
@@ -52,17 +53,29 @@ async fn read(
         find.append(cstr!("hint"), rawdoc! { "$natural": 1 });
         find.append(cstr!("batchSize"), i64::from(collection.batch_size()));
         let database = source.database(&collection.db);
-        let mut cursor = database.run_raw_cursor_command(find).batch_size(collection.batch_size()).batch().await?;
+        let mut cursor = database
+            .run_raw_cursor_command(find)
+            .batch_size(collection.batch_size())
+            .batch()
+            .await?;
         while let Some(batch) = cursor.next().await {
-            batches.send((Arc::clone(&collection), batch?)).await.context("the inserters have ended")?;
+            batches
+                .send((Arc::clone(&collection), batch?))
+                .await
+                .context("the inserters have ended")?;
         }
     }
 }
 
-async fn insert(destination: &Client, arriving: &Mutex<mpsc::Receiver<(Arc<Collection>, RawBatch)>>) -> Result<u64> {
+async fn insert(
+    destination: &Client,
+    arriving: &Mutex<mpsc::Receiver<(Arc<Collection>, RawBatch)>>,
+) -> Result<u64> {
     let mut inserted = 0;
     loop {
-        let Some((collection, batch)) = arriving.lock().await.recv().await else { return Ok(inserted) };
+        let Some((collection, batch)) = arriving.lock().await.recv().await else {
+            return Ok(inserted);
+        };
         let documents = batch.doc_slices()?;
         let mut command = RawDocumentBuf::new();
         command.append(cstr!("insert"), collection.name.as_str());
@@ -78,9 +91,15 @@ async fn insert(destination: &Client, arriving: &Mutex<mpsc::Receiver<(Arc<Colle
 }
 
 async fn index(source: &Client, destination: &Client, collection: &Collection) -> Result<()> {
-    let listed = source.database(&collection.db).run_cursor_command(doc! { "listIndexes": &collection.name }).await?;
+    let listed = source
+        .database(&collection.db)
+        .run_cursor_command(doc! { "listIndexes": &collection.name })
+        .await?;
     let specs: Vec<Document> = listed.try_collect().await?;
-    let specs: Vec<Document> = specs.into_iter().filter(|spec| !spec.get_str("name").is_ok_and(|name| name == "_id_")).collect();
+    let specs: Vec<Document> = specs
+        .into_iter()
+        .filter(|spec| !spec.get_str("name").is_ok_and(|name| name == "_id_"))
+        .collect();
     if !specs.is_empty() {
         let build = doc! { "createIndexes": &collection.name, "indexes": specs };
         destination.database(&collection.db).run_command(build).await?;

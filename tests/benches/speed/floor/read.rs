@@ -1,4 +1,5 @@
-//! The least that a comparison takes: every document of both sides is read, side by side, and nothing is done with it.
+//! The least that a comparison takes: every document of both sides is read, side by side, and
+//! nothing is done with it.
 
 use anyhow::Result;
 use futures_util::StreamExt as _;
@@ -19,7 +20,11 @@ async fn read(client: &Client) -> Result<u64> {
         let mut find = RawDocumentBuf::new();
         find.append(cstr!("find"), collection.name.as_str());
         let database = client.database(&collection.db);
-        let mut cursor = database.run_raw_cursor_command(find).batch_size(collection.batch_size()).batch().await?;
+        let mut cursor = database
+            .run_raw_cursor_command(find)
+            .batch_size(collection.batch_size())
+            .batch()
+            .await?;
         while let Some(batch) = cursor.next().await {
             documents += batch?.doc_slices()?.into_iter().count() as u64;
         }

@@ -1,5 +1,6 @@
-//! The least that a tail takes: one stream, events by document key to four workers, and of them rounds in which each key occurs
-//! once: one insert, one update and one delete command for each collection, unordered. Nothing is stored, folded or looked at twice.
+//! The least that a tail takes: one stream, events by document key to four workers, and of them
+//! rounds in which each key occurs once: one insert, one update and one delete command for each
+//! collection, unordered. Nothing is stored, folded or looked at twice.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -29,7 +30,8 @@ struct Change {
     op: Op,
 }
 
-/// Applies what has changed since `start` until the collection [`crate::backlog::DONE`] is made; gives the number of events.
+/// Applies what has changed since `start` until the collection [`crate::backlog::DONE`] is made;
+/// gives the number of events.
 pub(crate) async fn run(source: &Client, destination: &Client, start: Timestamp) -> Result<u64> {
     let mut senders = Vec::new();
     let mut workers = Vec::new();
@@ -39,13 +41,16 @@ pub(crate) async fn run(source: &Client, destination: &Client, start: Timestamp)
         senders.push(sender);
         workers.push(tokio::spawn(async move { work(&destination, receiver).await }));
     }
-    let stream = rawdoc! { "allChangesForCluster": true, "showExpandedEvents": true, "startAtOperationTime": start };
+    let stream = rawdoc! {
+        "allChangesForCluster": true, "showExpandedEvents": true, "startAtOperationTime": start,
+    };
     let mut pipeline = RawArrayBuf::new();
     pipeline.push(&*rawdoc! { "$changeStream": stream });
     let mut open = rawdoc! { "aggregate": 1 };
     open.append(cstr!("pipeline"), pipeline);
     open.append(cstr!("cursor"), rawdoc! {});
-    let mut cursor = source.database("admin").run_raw_cursor_command(open).batch_size(5_000).batch().await?;
+    let mut cursor =
+        source.database("admin").run_raw_cursor_command(open).batch_size(5_000).batch().await?;
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     let mut events = 0;
     'stream: while let Some(batch) = cursor.next().await {

@@ -26,15 +26,26 @@ impl Store {
     pub async fn open_parts(&self, namespace: &Namespace) -> Result<Option<Vec<Part>>, Fault> {
         let namespace = namespace.to_string();
         self.with(move |c| {
-            let all: i64 = c.query_row("SELECT count(*) FROM part WHERE ns = ?1", [&namespace], |row| row.get(0))?;
+            let all: i64 =
+                c.query_row("SELECT count(*) FROM part WHERE ns = ?1", [&namespace], |row| {
+                    row.get(0)
+                })?;
             if all == 0 {
                 return Ok(None);
             }
-            let mut statement = c.prepare("SELECT number, min, max FROM part WHERE ns = ?1 AND done = 0 ORDER BY number")?;
-            let bound = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok());
+            let mut statement = c.prepare(
+                "SELECT number, min, max FROM part WHERE ns = ?1 AND done = 0 ORDER BY number",
+            )?;
+            let bound = |bytes: Option<Vec<u8>>| {
+                bytes.and_then(|bytes| RawDocumentBuf::from_bytes(bytes).ok())
+            };
             let parts: rusqlite::Result<Vec<Part>> = statement
                 .query_map([&namespace], |row| {
-                    Ok(Part { number: row.get(0)?, min: bound(row.get(1)?), max: bound(row.get(2)?) })
+                    Ok(Part {
+                        number: row.get(0)?,
+                        min: bound(row.get(1)?),
+                        max: bound(row.get(2)?),
+                    })
                 })?
                 .collect();
             parts.map(Some)
@@ -63,7 +74,8 @@ impl Store {
         .await
     }
 
-    /// Stores that a part stands compared: its unequal documents are queued with it. `spent`: since that was stored the last time.
+    /// Stores that a part stands compared: its unequal documents are queued with it. `spent`: since
+    /// that was stored the last time.
     pub async fn store_compared(
         &self,
         namespace: &Namespace,
@@ -76,13 +88,20 @@ impl Store {
         self.with(move |c| {
             let transaction = c.transaction()?;
             for id in &unequal {
-                transaction.execute("INSERT OR IGNORE INTO queue (ns, id) VALUES (?1, ?2)", params![namespace, id.as_bytes()])?;
+                transaction.execute(
+                    "INSERT OR IGNORE INTO queue (ns, id) VALUES (?1, ?2)",
+                    params![namespace, id.as_bytes()],
+                )?;
             }
             transaction.execute(
                 "UPDATE part SET done = 1, documents = ?3 WHERE ns = ?1 AND number = ?2",
                 params![namespace, number, documents],
             )?;
-            tally::add(&transaction, Tally::ScanMs, i64::try_from(spent.as_millis()).unwrap_or(i64::MAX))?;
+            tally::add(
+                &transaction,
+                Tally::ScanMs,
+                i64::try_from(spent.as_millis()).unwrap_or(i64::MAX),
+            )?;
             transaction.commit()
         })
         .await

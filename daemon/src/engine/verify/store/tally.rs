@@ -85,7 +85,10 @@ pub(super) fn add(connection: &Connection, tally: Tally, amount: i64) -> rusqlit
         return Ok(());
     }
     connection
-        .prepare_cached("INSERT INTO tally (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + ?2")?
+        .prepare_cached(
+            "INSERT INTO tally (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO \
+             UPDATE SET value = value + ?2",
+        )?
         .execute(params![tally.name(), amount])
         .map(drop)
 }

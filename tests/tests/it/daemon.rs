@@ -1,0 +1,4 @@
+//! The daemon beside its API.
+
+mod http;
+mod two_daemons;

@@ -1,0 +1,4 @@
+//! What the next plan finds changed.
+
+mod by_hand;
+mod environment;

@@ -1,0 +1,4 @@
+//! The live checks before any data moves.
+
+mod replica_set;
+mod sharded;

@@ -1,0 +1,3 @@
+//! The proof of the copy.
+
+mod daemon_crash;
