@@ -139,8 +139,8 @@ impl Api {
             return Ok(());
         };
         let remedy = "once it is seen to be closed, run this again; or open the source on the \
-             server itself, if you know that nobody has \
-                      written to the destination: setUserWriteBlockMode { global: false }";
+             server itself, if you know that nobody has written to the destination: \
+             setUserWriteBlockMode { global: false }";
         let Some(engine) =
             self.engines.for_reading(&key.workspace, &record.run, &record.spec).await
         else {

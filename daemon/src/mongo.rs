@@ -2,7 +2,7 @@
 //! raw commands.
 //!
 //! What errors mean to an operator is decided in [`error`]; how a deployment is reached in
-//! [`connect`].
+//! [`mod@connect`].
 
 pub mod connect;
 pub mod connection_files;

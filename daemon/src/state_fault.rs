@@ -76,24 +76,21 @@ impl Cause {
         match self {
             Self::Full => {
                 "free some space, or lift the quota, where the state directory is: it is tried \
-                 again by itself; a run that has failed \
-                 goes on with `cutover resume NAME`"
+                 again by itself; a run that has failed goes on with `cutover resume NAME`"
             }
             Self::Refused => {
                 "see that the disk of the state directory works, is mounted for writing, and lets \
-                 the user that runs cutoverd in: it is \
-                 tried again by itself; a run that has failed goes on with `cutover resume NAME`"
+                 the user that runs cutoverd in: it is tried again by itself; a run that has \
+                 failed goes on with `cutover resume NAME`"
             }
             Self::Damaged => {
-                "stop cutoverd, keep the state directory for inquiry, and put an undamaged copy \
-                 of the file back; where there is none, \
-                 see the page of CUT0007"
+                "stop cutoverd, keep the state directory for inquiry, and put an undamaged copy of \
+                 the file back; where there is none, see the page of CUT0007"
             }
             Self::OtherVersion => "start the version of cutoverd that wrote it",
             Self::Gone => {
                 "stop cutoverd and put back what was removed, as it was last; where there is no \
-                 copy, see the page of CUT0007: it says \
-                 how to give back what a lost run holds"
+                 copy, see the page of CUT0007: it says how to give back what a lost run holds"
             }
         }
     }

@@ -432,10 +432,7 @@ fn distrust(endpoint: &Endpoint, trouble: &rustls::Error) -> Fault {
 fn refused_certificate(endpoint: &Endpoint, why: &str) -> Fault {
     Fault::new(
         FaultCode::DaemonUnreachable,
-        format!(
-            "the daemon at {endpoint} refuses this \
-         caller's certificate: {why}"
-        ),
+        format!("the daemon at {endpoint} refuses this caller's certificate: {why}"),
     )
     .with_remedy(
         "use a certificate of an authority that cutoverd was given with --tls-client-ca-file, \

@@ -4,6 +4,8 @@
 //! [`plan`] is pure: the same inputs give the same bytes. It neither asks the daemon nor reads a
 //! clock.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod attributes;
 mod decide;
 mod drift;

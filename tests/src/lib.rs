@@ -7,8 +7,8 @@
 //! programs (cutover, cutoverd) --> cutoverd, cutover --> stage (all of it, with a declaration)
 //! ```
 //!
-//! Every process hangs on a [`leash`]: it dies with the process that started it, however that one
-//! ends.
+//! Every process hangs on a [`child_process`]: it dies with the process that started it, however
+//! that one ends.
 
 pub mod child_process;
 pub mod compare;

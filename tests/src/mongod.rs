@@ -85,8 +85,7 @@ fn find(named: Option<OsString>, search: &OsStr, cache: &Path, python: &Path) ->
     cached_or_fetched(&RELEASES[0], cache, python).with_context(|| {
         format!(
             "no mongod: CUTOVER_MONGOD is not set, none is on the PATH, and none could be fetched \
-             into {}; \
-             install MongoDB, or set CUTOVER_MONGOD to a mongod's path",
+             into {}; install MongoDB, or set CUTOVER_MONGOD to a mongod's path",
             cache.display()
         )
     })

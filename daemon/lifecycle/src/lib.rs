@@ -7,9 +7,11 @@
 //! ```
 //!
 //! The caller journals the new run and the notes in one transaction, and carries the effects out
-//! after that, in order. Each effect ends in an event. Effects are idempotent: [`duties`] names
+//! after that, in order. Each effect ends in an event. Effects are idempotent: [`duties()`] names
 //! what a state demands, so that a start after a crash asks for it again. While the journal cannot
 //! be written, [`ahead_of_journal`] says what is carried out all the same.
+
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod ahead;
 mod begin;

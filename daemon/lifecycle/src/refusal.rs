@@ -100,22 +100,29 @@ impl Refusal {
             Guard::Cancelled => fault.with_remedy("raise `generation` to run again from scratch"),
             Guard::CuttingOver if self.phase == Phase::Finalizing => fault.with_remedy(
                 "wait until it has completed; where it cannot (`cutover status` says why), \
-                 `cutover cancel NAME --open-source` or \
-                 `--open-destination` ends it",
+                 `cutover cancel NAME --open-source` or `--open-destination` ends it",
             ),
-            Guard::CuttingOver => fault.with_remedy(
-                "wait until it has completed, or is ready \
-                 again",
-            ),
+            Guard::CuttingOver => {
+                fault.with_remedy("wait until it has completed, or is ready again")
+            }
             Guard::DestinationOpened => fault.with_remedy(
-                "let it go on; a source that is to take writes all the same is \
-                     opened on the server itself",
+                "let it go on; a source that is to take writes all the same is opened on the \
+                 server itself",
             ),
-            Guard::NotFinalizing => fault.with_remedy(
-                "`cutover cancel NAME` alone stops it for \
-                 good",
-            ),
-            _ => fault,
+            Guard::NotFinalizing => {
+                fault.with_remedy("`cutover cancel NAME` alone stops it for good")
+            }
+            Guard::WrongToken
+            | Guard::UsedToken
+            | Guard::NotReady(_)
+            | Guard::WindowExpired { .. }
+            | Guard::SourceOpened
+            | Guard::CutOver
+            | Guard::Failed
+            | Guard::Paused
+            | Guard::NotSyncing
+            | Guard::StillRunning
+            | Guard::Forgetting => fault,
         }
     }
 }

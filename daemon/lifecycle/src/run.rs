@@ -145,10 +145,10 @@ impl Run {
     /// acknowledged in that: what is shown as ready is so.
     #[must_use]
     pub fn shown_phase(&self, now: UtcTime) -> Phase {
-        match &self.state {
-            State::Ready if !self.unready_reasons(now).is_empty() => Phase::CatchingUp,
-            state => state.phase(),
+        if matches!(self.state, State::Ready) && !self.unready_reasons(now).is_empty() {
+            return Phase::CatchingUp;
         }
+        self.state.phase()
     }
 
     /// Whether a change from `before` has to be stored. The newest time seen alone need not be: the

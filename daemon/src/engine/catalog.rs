@@ -182,9 +182,8 @@ pub(super) fn odd_names(deployment: &Deployment, things: &str, shown: &[String])
     let message =
         format!("the {} has {things} whose names are no UTF-8: {some}{more}", deployment.side);
     let remedy = format!(
-        "give them other names, or leave them out with namespaces.exclude, in which each such \
-         byte is written as here (in HCL \"{}\") or \
-         stands behind a `*`",
+        "give them other names, or leave them out with namespaces.exclude, in which each such byte \
+         is written as here (in HCL \"{}\") or stands behind a `*`",
         first.replace('\\', "\\\\")
     );
     Fault::new(FaultCode::UnsupportedNamespace, message).with_remedy(remedy)

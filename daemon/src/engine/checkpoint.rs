@@ -87,9 +87,8 @@ fn failed(error: &rusqlite::Error) -> Fault {
 fn lost(path: &Path) -> Fault {
     let message = format!("the checkpoints in {} are gone, and the run had begun", path.display());
     Cause::Gone.fault(message).with_remedy(
-        "stop cutoverd and put the run's folder back as it was last; where there is no copy, \
-         raise `generation` to run again from \
-         scratch",
+        "stop cutoverd and put the run's folder back as it was last; where there is no copy, raise \
+         `generation` to run again from scratch",
     )
 }
 

@@ -250,9 +250,8 @@ fn judge_versions(findings: &mut Findings, from: ServerVersion, to: ServerVersio
         None if to < from => findings.warn(
             "versions",
             format!(
-                "the destination is MongoDB {to}, an older patch release than the source's \
-                 {from}: what was mended in \
-                 between is not mended there"
+                "the destination is MongoDB {to}, an older patch release than the source's {from}: \
+                 what was mended in between is not mended there"
             ),
             format!("bring the destination to {from} or later before the cutover"),
         ),
@@ -274,12 +273,9 @@ async fn same_deployment(findings: &mut Findings, source: &Deployment, destinati
                 ),
             ),
         ),
-        Ok(false) => findings.note(
-            name,
-            Outcome::Ok,
-            "source and destination are different \
-             deployments",
-        ),
+        Ok(false) => {
+            findings.note(name, Outcome::Ok, "source and destination are different deployments")
+        }
         Err(fault) => findings.fail(name, &fault),
     }
 }

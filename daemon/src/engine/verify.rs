@@ -12,7 +12,8 @@
 //! between two rounds, when the destination is what the source was at one cluster time, and reads
 //! the source as of that time. What the tail changes joins the queue before its checkpoint passes
 //! it, so that after the drain only the queue is left to compare. What others write to the
-//! destination joins it as well: see [`watch`]. All of it is on disk, and survives a restart.
+//! destination joins it as well: see [`foreign_writes`]. All of it is on disk, and survives a
+//! restart.
 
 pub mod definitions;
 pub mod difference;

@@ -77,15 +77,14 @@ pub(super) fn refuse_unknown(
     }
     let message = format!(
         "the journal {} knows nothing of {}, which lies beside it in runs/: it is gone, or an \
-         older one, and what that run holds is \
-         not known, a blocked source perhaps",
+         older one, and what that run holds is not known, a blocked source perhaps",
         path.display(),
         unknown.join(", ")
     );
     Err(Cause::Gone.fault(message).with_remedy(
         "put the newest journal.db back, with its journal.db-wal where there is one; where there \
-         is none, see the page of CUT0007: \
-         give back what the run holds, then move its folder out of runs/",
+         is none, see the page of CUT0007: give back what the run holds, then move its folder out \
+         of runs/",
     ))
 }
 

@@ -402,8 +402,7 @@ pub async fn connect(
                     Fault::new(
                         FaultCode::TlsFailed,
                         format!(
-                            "no TLS connection to the {side} at \
-                     {hosts}: {}",
+                            "no TLS connection to the {side} at {hosts}: {}",
                             super::error::words(&error)
                         ),
                     )
@@ -411,8 +410,7 @@ pub async fn connect(
                 ErrorKind::ServerSelection { .. } => Fault::new(
                     FaultCode::Unreachable,
                     format!(
-                        "the {side} at {hosts} has no usable \
-                     primary: {}",
+                        "the {side} at {hosts} has no usable primary: {}",
                         super::error::words(&error)
                     ),
                 )

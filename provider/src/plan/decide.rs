@@ -52,7 +52,15 @@ pub(super) fn removed(existing: &Observed) -> Option<Decided> {
     }
     let (action, effects) = match phase {
         Phase::Completed | Phase::Cancelled => (Action::Forget, effects::of_forget(existing)),
-        _ => (Action::Cancel, effects::of_cancel(existing)),
+        Phase::Validating
+        | Phase::Copying
+        | Phase::CatchingUp
+        | Phase::Ready
+        | Phase::Draining
+        | Phase::Finalizing
+        | Phase::Paused
+        | Phase::Failed
+        | Phase::Expired => (Action::Cancel, effects::of_cancel(existing)),
     };
     Some((Change { action, effects, ..unchanged(existing) }, Vec::new()))
 }

@@ -150,7 +150,13 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
         Phase::Ready | Phase::CatchingUp => {}
         // What the daemon goes on trying by itself is not drift; what it cannot mend is. That of
         // one shard is told with the shard.
-        _ => {
+        Phase::Validating
+        | Phase::Copying
+        | Phase::Draining
+        | Phase::Finalizing
+        | Phase::Completed
+        | Phase::Paused
+        | Phase::Cancelled => {
             let is_of_shard = status.shards.iter().any(|shard| shard.phase == Phase::Failed);
             if let Some(fault) = error.filter(|fault| !fault.retryable && !is_of_shard) {
                 let message = format!("{name} is in trouble: {fault}; {}", fault.remedy);
@@ -186,8 +192,7 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
         });
         let message = format!(
             "somebody else writes to the destination of {name}: {} not found equal to the source \
-             yet{}; stop the writer, and see \
-             `cutover verify {name}`",
+             yet{}; stop the writer, and see `cutover verify {name}`",
             units::counted(foreign.open, "write"),
             newest.unwrap_or_default()
         );

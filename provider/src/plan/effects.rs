@@ -408,7 +408,14 @@ pub(super) fn of_update(
             Phase::Validating | Phase::Copying | Phase::Paused => {
                 "changes how fast the copy reads from here on".to_owned()
             }
-            _ => format!(
+            Phase::CatchingUp
+            | Phase::Ready
+            | Phase::Draining
+            | Phase::Finalizing
+            | Phase::Completed
+            | Phase::Cancelled
+            | Phase::Failed
+            | Phase::Expired => format!(
                 "changes nothing now: run {} is {} and has copied",
                 status.run, status.phase
             ),
@@ -479,7 +486,16 @@ fn window(spec: &MigrationSpec, existing: &Observed, now: UtcTime) -> Vec<String
     if deadline <= now {
         effects.push(match status.phase {
             Phase::Expired => "leaves the run expired: the new deadline has passed too".to_owned(),
-            _ => "lets the window close at once: that deadline has passed".to_owned(),
+            Phase::Validating
+            | Phase::Copying
+            | Phase::CatchingUp
+            | Phase::Ready
+            | Phase::Draining
+            | Phase::Finalizing
+            | Phase::Completed
+            | Phase::Paused
+            | Phase::Cancelled
+            | Phase::Failed => "lets the window close at once: that deadline has passed".to_owned(),
         });
     } else if status.phase == Phase::Expired {
         effects.push(match existing.resume_point_held {

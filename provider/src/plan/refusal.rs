@@ -147,8 +147,8 @@ pub(super) fn resume_point_lost(wanted: &Declared, existing: &Observed, path: &s
         FaultCode::ResumePointLost,
         format!(
             "the window of {} cannot be extended any more: the source's oplog no longer holds the \
-             point at which run {} stood when it \
-             closed, so that what was written since cannot be applied",
+             point at which run {} stood when it closed, so that what was written since cannot be \
+             applied",
             status.name, status.run
         ),
     )
@@ -174,12 +174,11 @@ pub(super) fn acknowledged_before_start(wanted: &Declared, why: &str) -> Diagnos
 /// An acknowledgement of a run that cannot cut over now.
 pub(super) fn not_ready(wanted: &Declared, existing: &Observed) -> Diagnostic {
     let status = &existing.status;
-    let mut message = match status.phase {
+    let mut message = if status.phase == Phase::Ready {
         // It keeps its window and its token over a short trouble, and is not cut over in it.
-        Phase::Ready => {
-            format!("run {} of {} was ready and is not at the moment", status.run, status.name)
-        }
-        phase => format!("run {} of {} is {phase}, not ready", status.run, status.name),
+        format!("run {} of {} was ready and is not at the moment", status.run, status.name)
+    } else {
+        format!("run {} of {} is {}, not ready", status.run, status.name, status.phase)
     };
     if let Some(error) = status.error.as_ref().filter(|_| status.ready.reasons.is_empty()) {
         message = format!("{message}: {}", error.message);

@@ -31,9 +31,8 @@ pub(crate) const WAIT: BlockSchema = BlockSchema {
         required: false,
         default: None,
         description: "The phase that an apply waits for; it returns at once, where absent. \
-             `completed` waits for `ready` until there is an \
-                      acknowledgement, and for the end of the cutover with it. A paused migration \
-                      is not waited for.",
+             `completed` waits for `ready` until there is an acknowledgement, and for the end of \
+             the cutover with it. A paused migration is not waited for.",
     }],
     blocks: &[],
 };
@@ -77,14 +76,12 @@ pub(crate) fn provider() -> Block {
         attribute.presence = Presence::Optional;
         if attribute.name == "endpoint" {
             attribute.description = "Where the daemon listens. Default: the environment variable \
-                 `CUTOVER_ENDPOINT`, and else \
-                 `unix:///run/cutover/cutoverd.sock`."
+                 `CUTOVER_ENDPOINT`, and else `unix:///run/cutover/cutoverd.sock`."
                 .to_owned();
         } else if attribute.name == "workspace" {
             attribute.description =
                 "The set of migrations that this configuration owns on the daemon. Two \
-                 configurations that use \
-                                     one daemon need a workspace each. Default: `default`."
+                 configurations that use one daemon need a workspace each. Default: `default`."
                     .to_owned();
         }
     }
@@ -96,10 +93,8 @@ pub(crate) fn provider() -> Block {
 pub(crate) fn migration() -> Block {
     let mut block = Block::of(&MIGRATION);
     block.description = "One move of data from a MongoDB deployment to another, live. Applying it \
-         starts a run; an apply that \
-                         carries the run's token cuts over; raising `generation` runs again from \
-                         scratch; destroying it cancels a \
-                         run that is not over, and leaves the data."
+         starts a run; an apply that carries the run's token cuts over; raising `generation` runs \
+         again from scratch; destroying it cancels a run that is not over, and leaves the data."
         .to_owned();
     block.attributes.extend(WAIT.attributes.iter().map(Attribute::of));
     block.attributes.extend(status_attributes());
@@ -131,8 +126,8 @@ fn kept_password() -> [Attribute; 2] {
                 PASSWORD,
                 Type::Text,
                 "The password itself, instead of a reference: the daemon keeps it, in a file for \
-                 its user only. It is in no plan and \
-                 no state. Needs Terraform 1.11 or OpenTofu 1.11.",
+                 its user only. It is in no plan and no state. Needs Terraform 1.11 or OpenTofu \
+                 1.11.",
             )
         },
         Attribute::optional(
@@ -181,9 +176,8 @@ pub(crate) fn migration_data() -> Block {
 pub(crate) fn preflight_data() -> Block {
     let mut block = Block::of(&MIGRATION);
     block.description = "The live checks of a migration and its forecast, before anything starts. \
-         Its body is the one of \
-                         `cutover_migration`. A check that fails is told in `checks` and makes \
-                         `passed` false; it is no error."
+         Its body is the one of `cutover_migration`. A check that fails is told in `checks` and \
+         makes `passed` false; it is no error."
         .to_owned();
     let check = Type::Object(vec![
         ("name", Type::Text),

@@ -168,8 +168,7 @@ pub(crate) fn check(
                     Part::All,
                     format!("{name} is not a duration: {}", here.shown(text)),
                     "Write it like 90s, 5m, 120h or 1h30m: whole numbers with the units d, h, m, \
-                     s, ms, the larger first, and at most \
-                     ten years.",
+                     s, ms, the larger first, and at most ten years.",
                 ),
             }
         }

@@ -285,10 +285,9 @@ impl Rules<'_> {
                 without_effect.join(", "),
                 plural.1
             );
-            let detail = "They may stay. The daemon chooses these itself: it reads and writes \
-                 with majority, at the primary or where \
-                          it says so, carries documents as they are, and bounds each wait by a \
-                          time of its own.";
+            let detail = "They may stay. The daemon chooses these itself: it reads and writes with \
+                 majority, at the primary or where it says so, carries documents as they are, and \
+                 bounds each wait by a time of its own.";
             self.add(Diagnostic::warning(summary, detail), uri_place, side);
         }
         let (username, password) =

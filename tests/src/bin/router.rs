@@ -31,10 +31,9 @@ fn main() -> Result<()> {
             "--tlsCertificateKeyFile" => certificate_key_file = Some(value),
             _ => bail!(
                 "{name} is not known: usage: router --configdb SET/HOST:PORT --port PORT \
-                 [--bind_ip ADDRESS] [--keyFile FILE] \
-                 [--tlsMode requireTLS --tlsCAFile FILE --tlsCertificateKeyFile FILE \
-                 [--tlsAllowConnectionsWithoutCertificates] [--tlsAllowInvalidHostnames]] \
-                 [--hideShards]"
+                 [--bind_ip ADDRESS] [--keyFile FILE] [--tlsMode requireTLS --tlsCAFile FILE \
+                 --tlsCertificateKeyFile FILE [--tlsAllowConnectionsWithoutCertificates] \
+                 [--tlsAllowInvalidHostnames]] [--hideShards]"
             ),
         }
     }

@@ -33,7 +33,8 @@ pub struct Options {
     pub oplog_mb: u32,
     /// Seconds between the no-ops that an idle primary writes; `None`: the server's default, 10.
     pub noop_interval_seconds: Option<u32>,
-    /// Every member is reached, also by the others, through a [`FaultProxy`].
+    /// Every member is reached, also by the others, through a
+    /// [`FaultProxy`](crate::fault_proxy::FaultProxy).
     pub proxied: bool,
     /// How long the members wait for a dead primary.
     pub election_timeout: Duration,

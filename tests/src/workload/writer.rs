@@ -149,7 +149,7 @@ struct Shared {
 }
 
 impl Writer {
-    /// Starts the workers on data that [`super::fill`] has laid.
+    /// Starts the workers on data that [`super::fill()`] has laid.
     ///
     /// # Errors
     /// When the data cannot be counted.

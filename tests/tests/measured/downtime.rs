@@ -67,8 +67,7 @@ async fn cut_over(at_rest: u64) -> Downtime {
     let compared = report["verification"]["compared_after_block"].as_u64().unwrap();
     println!(
         "{at_rest} at rest, {rate:.0} operations/s: the application waited {:.2} s, the daemon \
-         says {ours:.2} s, {compared} documents \
-         were compared meanwhile",
+         says {ours:.2} s, {compared} documents were compared meanwhile",
         theirs.as_secs_f64()
     );
     assert_eq!(stats.missing_from(&stage.destination.client().await.unwrap()).await.unwrap(), []);

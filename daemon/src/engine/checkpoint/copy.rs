@@ -90,8 +90,7 @@ impl Checkpoints {
         .ok_or_else(|| {
             Fault::new(
                 FaultCode::StateDirUnusable,
-                "the run's checkpoints hold a \
-             collection that cannot be read",
+                "the run's checkpoints hold a collection that cannot be read",
             )
         })
     }

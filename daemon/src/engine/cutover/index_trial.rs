@@ -236,8 +236,7 @@ impl Rehearsal<'_> {
             );
             let remedy = format!(
                 "change it on the source (collMod, or the index dropped and made again) so that \
-                 the destination takes it, or leave \
-                 {namespace} out; nothing is blocked"
+                 the destination takes it, or leave {namespace} out; nothing is blocked"
             );
             if fault.retryable { fault } else { Fault { message, ..fault }.with_remedy(remedy) }
         };

@@ -21,9 +21,8 @@ const UNAUTHORIZED: i32 = 13;
 
 /// What anybody can do about them.
 pub const REMEDY: &str = "have the application commit or abort them, or end their sessions on the \
-     source (killSessions); the server \
-                          ends one itself after transactionLifetimeLimitSeconds, which is 60 s \
-                          unless it was changed";
+     source (killSessions); the server ends one itself after transactionLifetimeLimitSeconds, \
+     which is 60 s unless it was changed";
 
 /// A transaction that has been open for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +109,7 @@ pub async fn look(shards: &[(&ShardName, &Deployment)]) -> Result<Found, Fault> 
             }
             Err(e) if error::code(&e) == Some(UNAUTHORIZED) => {
                 let why = format!(
-                    "the user on the source ({}) may not see what others do there: \
-                     it lacks inprog",
+                    "the user on the source ({}) may not see what others do there: it lacks inprog",
                     shard.hosts
                 );
                 Ok(Found::Hidden(why))

@@ -312,9 +312,8 @@ impl Marker<'_> {
             "by": format!("cutoverd on {host}, process {}", std::process::id()),
             "blocks_writes": marker.blocks_writes,
             "message": "A migration by cutover writes to this deployment. Until it has cut over, \
-                 this is no valid copy of its source, \
-                        and what others write may be lost. See `cutover status` on the host named \
-                        here.",
+                 this is no valid copy of its source, and what others write may be lost. See \
+                 `cutover status` on the host named here.",
         };
         for (name, patterns) in
             [("include", &marker.scope.include), ("exclude", &marker.scope.exclude)]

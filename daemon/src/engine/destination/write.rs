@@ -420,8 +420,8 @@ pub fn refusal(
     // again.
     Fault { retryable: false, ..fault }.with_remedy(format!(
         "the destination's log says why it refuses that; once it takes it, or {namespace} is left \
-         out (namespaces.exclude, and a raised \
-         `generation`), `cutover resume` goes on where the run stands"
+         out (namespaces.exclude, and a raised `generation`), `cutover resume` goes on where the \
+         run stands"
     ))
 }
 

@@ -77,8 +77,7 @@ pub async fn look(source: &Deployment, run_dir: &Path) -> Vec<Finding> {
             actual: json!(words),
             message: format!(
                 "the source's balancer is {words}: a chunk that it moves while documents are \
-                 copied ends the run; stop it with \
-                 sh.stopBalancer()"
+                 copied ends the run; stop it with sh.stopBalancer()"
             ),
         });
     }

@@ -42,16 +42,14 @@ pub(super) async fn check(findings: &mut Findings, source: &Deployment, destinat
             name,
             format!(
                 "more than their bounds is in {beyond}: all of it is carried, and the first \
-                 insertion after the cutover evicts what is too much, \
-                 as it would on the source"
+                 insertion after the cutover evicts what is too much, as it would on the source"
             ),
             "raise cappedSize or cappedMax on the source (collMod) where that is to stay",
         );
     } else {
         let message = format!(
             "more than their bounds is in {beyond}, and the destination (MongoDB {}) would evict \
-             it: only from version and feature \
-             compatibility 6.0 on servers change bounds",
+             it: only from version and feature compatibility 6.0 on servers change bounds",
             destination.version
         );
         let remedy = "bring the destination up to that, delete what is too much on the source, or \

@@ -261,9 +261,9 @@ async fn through_router<T>(
         match reached {
             Err(fault) => {
                 let message = format!(
-                    "shard {}: {}; a run that begins so reads all shards through the router to \
-                     its end: more slowly, with one figure for all of \
-                     them, and without the windows of their oplogs",
+                    "shard {}: {}; a run that begins so reads all shards through the router to its \
+                     end: more slowly, with one figure for all of them, and without the windows of \
+                     their oplogs",
                     shard.name, fault.message
                 );
                 let remedy = format!(

@@ -69,10 +69,7 @@ pub(super) async fn unseen_writes(findings: &mut Findings) {
             Ok(true) => findings.note(
                 name,
                 Outcome::Ok,
-                format!(
-                    "the oplog of {shard} can be \
-                 read for writes by an atomic applyOps"
-                ),
+                format!("the oplog of {shard} can be read for writes by an atomic applyOps"),
             ),
             Ok(false) => findings.warn(
                 name,

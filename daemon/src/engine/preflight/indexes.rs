@@ -93,9 +93,8 @@ fn expiry(findings: &mut Findings, listed: &[Indexed<'_>]) {
         .filter_map(|(namespace, spec)| {
             let (there, gets) = index::mended_expiry(spec)?;
             Some(format!(
-                "index {} of {namespace} has expireAfterSeconds {there}, which no server takes \
-                 any more; on the destination it gets {gets}, \
-                 which is what a server makes of it",
+                "index {} of {namespace} has expireAfterSeconds {there}, which no server takes any \
+                 more; on the destination it gets {gets}, which is what a server makes of it",
                 index::name(spec)
             ))
         })
@@ -209,8 +208,7 @@ async fn unique(findings: &mut Findings, source: &Deployment, listed: &[Indexed<
                 unlooked.join(", ")
             ),
             "nothing has to be done: they are tried on the destination before the source is \
-             blocked, and a run that fails there \
-             names the documents",
+             blocked, and a run that fails there names the documents",
         );
     }
 }

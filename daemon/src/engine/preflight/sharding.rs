@@ -119,10 +119,8 @@ fn misplaced(
              nothing",
             destination.hosts
         );
-        Fault::new(FaultCode::InvalidConfiguration, message).with_remedy(
-            "remove the blocks \
-             `collection` in `sharding`",
-        )
+        Fault::new(FaultCode::InvalidConfiguration, message)
+            .with_remedy("remove the blocks `collection` in `sharding`")
     })
 }
 

@@ -47,17 +47,13 @@ pub(super) async fn source(findings: &mut Findings, source: &Deployment, spec: &
         Ok(Some(true)) => findings.warn(
             name,
             "the source's writes are blocked already, and there is one block for a whole \
-             deployment: a cutover that is undone opens \
-             the source, whoever closed it",
+             deployment: a cutover that is undone opens the source, whoever closed it",
             "keep the application stopped by other means if it must not write, or lift the block \
              (setUserWriteBlockMode)",
         ),
-        Ok(Some(false)) => findings.note(
-            name,
-            Outcome::Ok,
-            "the source can block writes \
-             (setUserWriteBlockMode)",
-        ),
+        Ok(Some(false)) => {
+            findings.note(name, Outcome::Ok, "the source can block writes (setUserWriteBlockMode)")
+        }
         Ok(None) => findings.warn(
             name,
             "the source can block writes; whether somebody does so already may not be read \
@@ -162,8 +158,7 @@ pub(super) async fn destination(
             Ok(others) if others.is_empty() => findings.note(
                 name,
                 Outcome::Ok,
-                "others cannot write to the destination during \
-                     the run",
+                "others cannot write to the destination during the run",
             ),
             Ok(others) => findings.fail(
                 name,

@@ -102,9 +102,8 @@ async fn untold(
     let fault = source.fault("following the changes", error);
     let Some(culprit) = culprit else {
         let remedy = "the source's log says more; where it tells of value.h, a document with a \
-             top-level field `$v` that is no number was \
-                      replaced, which no change stream of MongoDB 5.0 and 6.0 passes: take the \
-                      field off, then raise `generation`";
+             top-level field `$v` that is no number was replaced, which no change stream of \
+             MongoDB 5.0 and 6.0 passes: take the field off, then raise `generation`";
         return Fault { retryable: false, ..fault }.with_remedy(remedy);
     };
     let namespace = culprit.get_str("ns").unwrap_or_default().to_owned();
@@ -115,8 +114,8 @@ async fn untold(
         .unwrap_or_default();
     let message = format!(
         "the source ({}) cannot tell its own changes any further: a document of {namespace}{id} \
-         with a top-level field `$v` that is no \
-         number was replaced, and no change stream of MongoDB 5.0 and 6.0 passes that",
+         with a top-level field `$v` that is no number was replaced, and no change stream of \
+         MongoDB 5.0 and 6.0 passes that",
         source.hosts
     );
     let is_ours = namespace
@@ -129,8 +128,7 @@ async fn untold(
     };
     let remedy = format!(
         "{what} and keep the application from writing it, then raise `generation`; or upgrade the \
-         source to a version that tells it, and \
-         `cutover resume`: the run keeps its position"
+         source to a version that tells it, and `cutover resume`: the run keeps its position"
     );
     Fault::new(FaultCode::UnsupportedChange, message).with_remedy(remedy)
 }

@@ -182,8 +182,8 @@ impl Store {
         self.now(|c| {
             c.query_row(
                 "SELECT (SELECT coalesce(sum(documents), 0) FROM part), (SELECT count(*) FROM \
-                 queue), (SELECT count(*) FROM mismatch), \
-                 (SELECT count(*) FROM mismatch WHERE kind IN (?1, ?2))",
+                 queue), (SELECT count(*) FROM mismatch), (SELECT count(*) FROM mismatch WHERE \
+                 kind IN (?1, ?2))",
                 [MismatchKind::Different.as_str(), MismatchKind::Missing.as_str()],
                 |row| {
                     let tallies = Tallies::default();

@@ -87,9 +87,8 @@ fn named_twice(name: &MigrationName) -> Fault {
     )
     .with_remedy(
         "give each resource a name of its own; where a resource has another address now, write a \
-         `moved` block; one that is \
-             in the state twice is taken out of it with `terraform state rm ADDRESS`, which \
-             leaves its run alone",
+         `moved` block; one that is in the state twice is taken out of it with `terraform state rm \
+         ADDRESS`, which leaves its run alone",
     )
 }
 
@@ -302,9 +301,8 @@ fn refuse_foreign(
         ),
     );
     Err(problems(fault.with_remedy(format!(
-        "take it into the state with `terraform import ADDRESS {workspace}/{name}`; where an \
-         apply was cut short, \
-         `terraform untaint ADDRESS` keeps it"
+        "take it into the state with `terraform import ADDRESS {workspace}/{name}`; where an apply \
+         was cut short, `terraform untaint ADDRESS` keeps it"
     ))))
 }
 

@@ -194,8 +194,8 @@ impl MongoUri {
                 if has_user && !beside.has_password {
                     let part = if beside.username.is_some() { Part::Username } else { Part::Uri };
                     let detail = "Write password = { env = \"VARIABLE\" } or { file = \"/path\" } \
-                         beside it. A user that logs on by \
-                                  certificate has authMechanism=MONGODB-X509 in the URI.";
+                         beside it. A user that logs on by certificate has \
+                         authMechanism=MONGODB-X509 in the URI.";
                     add(part, false, "a username without a password", detail);
                 }
                 if !has_user && !beside.has_password && mechanism != Mechanism::Negotiated {

@@ -62,8 +62,8 @@ const PROXY: &str = "The daemon connects to the servers themselves. Remove it, a
 const CLOUD: &str = "Its only users are ways to log on that the daemon does not know. Remove it, \
      and use SCRAM or X.509.";
 const HOSTNAMES: &str = "The daemon always looks whether a certificate is of its host, also on \
-     every shard. Remove the option, and give \
-                         the servers certificates of the names that they are reached by.";
+     every shard. Remove the option, and give the servers certificates of the names that they are \
+     reached by.";
 
 /// Every option.
 pub const KNOWN: &[Known] = &[
@@ -271,8 +271,7 @@ fn checked(written: &str, value: String) -> Result<(&'static Known, String), Inv
         return invalid(
             "an option of the URI holds a secret",
             "A file that is shared and reviewed holds no secret. Use a key file that is not \
-             encrypted, readable for the daemon alone, \
-             or username and password beside the URI.",
+             encrypted, readable for the daemon alone, or username and password beside the URI.",
         );
     }
     let wrong =
