@@ -315,8 +315,8 @@ async fn a_stored_state_of_another_schema_is_taken_as_far_as_it_goes() {
     let plugin = Plugin::start(None);
     let mut provider =
         ProviderClient::new(plugin.plain().await.unwrap()).max_decoding_message_size(64 << 20);
-    let json = br#"{"name": "orders", "generation": "two", "gone": 1, "source": {"uri": "mongodb://a", "gone": {}},
-        "window": {"extensions": 1}}"#;
+    let json = br#"{"name": "orders", "generation": "two", "gone": 1,
+        "source": {"uri": "mongodb://a", "gone": {}}, "window": {"extensions": 1}}"#;
     let request = pb::UpgradeResourceStateRequest {
         type_name: "cutover_migration".to_owned(),
         version: 0,
