@@ -7,6 +7,7 @@
 pub mod connect;
 pub mod connection_files;
 pub mod error;
+pub mod server_code;
 pub mod shard_keys;
 pub mod write_observer;
 

@@ -15,7 +15,7 @@ use schemas::namespace::{Namespace, STORED_FUNCTIONS, Scope};
 use super::capped::aside::is_aside;
 use super::concurrent::{self, Piece};
 use super::element::{self, Writer, elements};
-use crate::mongo::{Deployment, ServerVersion, Side, append, command, error, number};
+use crate::mongo::{Deployment, ServerVersion, Side, append, command, error, number, server_code};
 
 pub use entry::{CollectionInfo, Kind, buckets_of, options_of_owner, owner_of, unsupported};
 pub use make::{create, create_command, drop, drop_emptied, drop_empty_views};
@@ -321,20 +321,12 @@ pub fn odd_indexes(deployment: &Deployment, shown: &[String]) -> Fault {
     )
 }
 
-/// The server's code for a namespace that does not exist.
-pub const NAMESPACE_NOT_FOUND: i32 = 26;
-/// The server's code for what a shard does not know of its chunks.
-const STALE_CONFIG: i32 = 13388;
-/// The server's code for what a view does not take.
-const ON_VIEW: i32 = 166;
-/// The server's code for a namespace that exists already.
-pub const NAMESPACE_EXISTS: i32 = 48;
-/// The server's code for an index that does not exist.
-pub const INDEX_NOT_FOUND: i32 = 27;
-
 /// Whether the name is nothing's by now, or a view's.
 fn is_no_collection(error: &mongodb::error::Error) -> bool {
-    matches!(error::code(error), Some(NAMESPACE_NOT_FOUND | ON_VIEW))
+    matches!(
+        error::code(error),
+        Some(server_code::NAMESPACE_NOT_FOUND | server_code::COMMAND_NOT_SUPPORTED_ON_VIEW)
+    )
 }
 
 /// Whether it is the index by which the server finds an `_id`, which comes with a collection. Any
@@ -378,7 +370,7 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
         Err(e) => {
             let fault = deployment.fault(&format!("reading the size of {namespace}"), &e);
             // A shard that has yet to look up what it owns of it.
-            let is_unsure = error::code(&e) == Some(STALE_CONFIG);
+            let is_unsure = error::code(&e) == Some(server_code::STALE_CONFIG);
             Err(if is_unsure {
                 Fault { code: FaultCode::ChunksMoved, retryable: true, ..fault }
             } else {

@@ -17,9 +17,9 @@ use schemas::namespace::Namespace;
 
 use placement::ShardKey;
 
-use super::catalog::{self, INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND};
+use super::catalog;
 use super::destination::shard_collection;
-use crate::mongo::{Deployment, append, command, error};
+use crate::mongo::{Deployment, append, command, error, server_code};
 use definition::{has, specification};
 
 pub(super) use definition::waits_for_end;
@@ -32,25 +32,19 @@ pub use restore::{
 };
 
 /// The server's codes for an index that is there under another name or with other options.
-const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];
+const INDEX_CONFLICTS: [i32; 3] = [
+    server_code::CANNOT_CREATE_INDEX,
+    server_code::INDEX_OPTIONS_CONFLICT,
+    server_code::INDEX_KEY_SPECS_CONFLICT,
+];
 /// The server's name for an index build that was ended from outside.
 const BUILD_ABORTED: &str = "IndexBuildAborted";
-/// The server's code for two arrays in one compound index.
-const PARALLEL_ARRAYS: i32 = 171;
-/// The server's code for an array in a field beside the text of a text index.
-const CANNOT_BUILD_KEYS: i32 = 201;
 /// The server's codes up to here have names; above are places in its sources, and few codes of old.
 const LAST_NAMED_CODE: i32 = 9_999;
-/// The server's code for a duplicate key, here found by an index build.
-const DUPLICATE_KEY: i32 = 11000;
 
-/// The server's code for another change of the same collection that is under way.
-const ANOTHER_UNDER_WAY: i32 = 117;
 /// How long that is waited for: making an index unique reads all of it. And between two tries.
 const LONGEST_OTHER: Duration = Duration::from_secs(20);
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
-/// The server's code for an index that is the last for its collection's shard key.
-const OF_SHARD_KEY: i32 = 370;
 /// The index, and its field beside the shard key, that stands in while another is replaced.
 const MEANWHILE: &str = "cutover_meanwhile";
 
@@ -111,7 +105,10 @@ pub async fn build_unique<'a>(
             let fault = destination
                 .fault(&format!("building the unique index {} of {namespace}", name(spec)), &e);
             // What is unique on the source is so here once the tail has come to it.
-            Fault { retryable: fault.retryable || error::code(&e) == Some(DUPLICATE_KEY), ..fault }
+            Fault {
+                retryable: fault.retryable || error::code(&e) == Some(server_code::DUPLICATE_KEY),
+                ..fault
+            }
         })?;
     }
     Ok(())
@@ -157,8 +154,10 @@ fn is_of_documents(error: &mongodb::error::Error) -> bool {
 /// sources, above all its codes, for what else the kinds of index ask of values.
 #[must_use]
 pub fn tells_of_unfit_document(code: i32) -> bool {
-    matches!(code, PARALLEL_ARRAYS | CANNOT_BUILD_KEYS)
-        || (code > LAST_NAMED_CODE && code != DUPLICATE_KEY && !error::is_transient_code(code))
+    matches!(code, server_code::CANNOT_INDEX_PARALLEL_ARRAYS | server_code::CANNOT_BUILD_INDEX_KEYS)
+        || (code > LAST_NAMED_CODE
+            && code != server_code::DUPLICATE_KEY
+            && !error::is_transient_code(code))
 }
 
 fn is_conflict(error: &mongodb::error::Error) -> bool {
@@ -252,9 +251,16 @@ pub async fn drop_one(
     };
     match destination.command(&namespace.db, drop).await {
         Ok(_) => Ok(()),
-        Err(e) if matches!(error::code(&e), Some(INDEX_NOT_FOUND | NAMESPACE_NOT_FOUND)) => Ok(()),
+        Err(e)
+            if matches!(
+                error::code(&e),
+                Some(server_code::INDEX_NOT_FOUND | server_code::NAMESPACE_NOT_FOUND)
+            ) =>
+        {
+            Ok(())
+        }
         // It stays in the source's absence of one: a sharded collection has none without.
-        Err(e) if error::code(&e) == Some(OF_SHARD_KEY) => Ok(()),
+        Err(e) if error::code(&e) == Some(server_code::CANNOT_DROP_SHARD_KEY_INDEX) => Ok(()),
         Err(e) => Err(destination.fault(&format!("dropping index {name} of {namespace}"), &e)),
     }
 }
@@ -345,7 +351,8 @@ async fn modify_alone(
     loop {
         match destination.raw_command(&namespace.db, modify.clone()).await {
             Err(e)
-                if (error::code(&e) == Some(ANOTHER_UNDER_WAY) || error::is_transient(&e))
+                if (error::code(&e) == Some(server_code::CONFLICTING_OPERATION_IN_PROGRESS)
+                    || error::is_transient(&e))
                     && began.elapsed() < LONGEST_OTHER =>
             {
                 tokio::time::sleep(BETWEEN_TRIES).await;

@@ -1,6 +1,7 @@
 //! What a driver's error means to an operator: its code, whether trying again helps. Decided by
 //! kinds and server codes, never by text.
 
+use super::server_code;
 use mongodb::error::{Error, ErrorKind};
 use schemas::fault::{Fault, FaultCode};
 
@@ -10,12 +11,39 @@ use super::Side;
 /// the cluster, lock and cache pressure, a full disk. From the server's `error_codes.yml`
 /// (categories RetriableError, NotPrimaryError, ShutdownError, NetworkError).
 const TRANSIENT_CODES: [i32; 25] = [
-    6, 7, 24, 43, 46, 50, 64, 89, 91, 107, 112, 133, 134, 136, 175, 189, 202, 237, 262, 317, 9001,
-    10107, 11600, 11602, 14031,
+    server_code::HOST_UNREACHABLE,
+    server_code::HOST_NOT_FOUND,
+    server_code::LOCK_TIMEOUT,
+    server_code::CURSOR_NOT_FOUND,
+    server_code::LOCK_BUSY,
+    server_code::MAX_TIME_MS_EXPIRED,
+    server_code::WRITE_CONCERN_FAILED,
+    server_code::NETWORK_TIMEOUT,
+    server_code::SHUTDOWN_IN_PROGRESS,
+    server_code::LOCK_FAILED,
+    server_code::WRITE_CONFLICT,
+    server_code::FAILED_TO_SATISFY_READ_PREFERENCE,
+    server_code::READ_CONCERN_MAJORITY_NOT_AVAILABLE_YET,
+    server_code::CAPPED_POSITION_LOST,
+    server_code::QUERY_PLAN_KILLED,
+    server_code::PRIMARY_STEPPED_DOWN,
+    server_code::NETWORK_INTERFACE_EXCEEDED_TIME_LIMIT,
+    server_code::CURSOR_KILLED,
+    server_code::EXCEEDED_TIME_LIMIT,
+    server_code::CONNECTION_POOL_EXPIRED,
+    server_code::SOCKET_EXCEPTION,
+    server_code::NOT_WRITABLE_PRIMARY,
+    server_code::INTERRUPTED_AT_SHUTDOWN,
+    server_code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE,
+    server_code::OUT_OF_DISK_SPACE,
 ];
 
 /// Like [`TRANSIENT_CODES`]: not primary in its older forms.
-const NOT_PRIMARY_CODES: [i32; 3] = [10058, 13435, 13436];
+const NOT_PRIMARY_CODES: [i32; 3] = [
+    server_code::LEGACY_NOT_PRIMARY,
+    server_code::NOT_PRIMARY_NO_SECONDARY_OK,
+    server_code::NOT_PRIMARY_OR_SECONDARY,
+];
 
 /// The server's code of a command error.
 #[must_use]
@@ -95,9 +123,15 @@ pub fn classify(side: Side, hosts: &str, doing: &str, error: &Error) -> Fault {
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::ConnectionPoolCleared { .. } => Fault::new(FaultCode::Unreachable, message),
         _ => match code(error) {
-            Some(18) => Fault::new(FaultCode::AuthenticationFailed, message),
-            Some(13) => Fault::new(FaultCode::MissingPrivileges, message),
-            Some(286 | 280 | 222) => Fault::new(FaultCode::ResumePointLost, message),
+            Some(server_code::AUTHENTICATION_FAILED) => {
+                Fault::new(FaultCode::AuthenticationFailed, message)
+            }
+            Some(server_code::UNAUTHORIZED) => Fault::new(FaultCode::MissingPrivileges, message),
+            Some(
+                server_code::CHANGE_STREAM_HISTORY_LOST
+                | server_code::CHANGE_STREAM_FATAL_ERROR
+                | server_code::CLOSE_CHANGE_STREAM,
+            ) => Fault::new(FaultCode::ResumePointLost, message),
             _ => {
                 let mut fault = Fault::new(of_side, message);
                 fault.retryable = is_transient(error);

@@ -17,7 +17,7 @@ use schemas::cluster_time::ClusterTime;
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
-use crate::engine::catalog::{self, CollectionInfo, Kind, NAMESPACE_NOT_FOUND};
+use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::change_event::Definition;
 use crate::engine::checkpoint::Recopied;
 use crate::engine::copy::part::Copier;
@@ -31,7 +31,7 @@ use crate::engine::index::per_shard;
 use crate::engine::source::ShardSource;
 use crate::engine::source::topology::{self, Cluster, Placement};
 use crate::engine::tail::{Nature, Tail, Traits};
-use crate::mongo::{append, error, timestamp};
+use crate::mongo::{append, error, server_code, timestamp};
 
 /// Options of `collMod` that are carried as they come; expiry and what is an index's are given back
 /// at the end. So are the bounds of capped collections.
@@ -51,7 +51,8 @@ const COPIES: u32 = 10;
 
 /// The server's codes for a change that does not fit what is there: an option of another kind of
 /// collection; a view.
-const DOES_NOT_FIT: [i32; 2] = [72, 166];
+const DOES_NOT_FIT: [i32; 2] =
+    [server_code::INVALID_OPTIONS, server_code::COMMAND_NOT_SUPPORTED_ON_VIEW];
 
 /// Whether a view is the face of a time-series collection, which is made with it.
 fn is_face(options: &RawDocument) -> bool {
@@ -355,7 +356,7 @@ impl Tail {
                     Ok(_) => {}
                     // It ran before a crash, and its checkpoint was not stored. That what is there
                     // is what was renamed then is not sure.
-                    Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {
+                    Err(e) if error::code(&e) == Some(server_code::NAMESPACE_NOT_FOUND) => {
                         return self.copy_anew(to).await;
                     }
                     Err(e) => {
@@ -412,7 +413,7 @@ impl Tail {
             Ok(_) => Ok(()),
             // Replayed for a collection that was dropped since, or is another one now: that is
             // further on.
-            Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
+            Err(e) if error::code(&e) == Some(server_code::NAMESPACE_NOT_FOUND) => Ok(()),
             Err(e) if error::code(&e).is_some_and(|code| DOES_NOT_FIT.contains(&code)) => {
                 tracing::info!(namespace = %owner, "a change of options does not fit; they are \
                      compared at the cutover");

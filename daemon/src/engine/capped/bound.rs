@@ -15,7 +15,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
 use crate::engine::catalog::{self, CollectionInfo};
-use crate::mongo::{Deployment, append, command, error, number};
+use crate::mongo::{Deployment, append, command, error, number, server_code};
 
 /// The largest size that servers take, in bytes (5.0.32, 6.0.5, 6.0.27: "value must be <=
 /// 1125899906842624").
@@ -25,8 +25,6 @@ const LIFTED_MAX: i64 = i32::MAX as i64;
 /// Sizes are whole numbers of so many bytes on servers that round them up (6.0.5, and `create` on
 /// all).
 const STEP: i64 = 256;
-/// The server's code for who may not.
-const UNAUTHORIZED: i32 = 13;
 
 /// The bound of a capped collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +103,7 @@ pub async fn lift(
     let change = Bound::change(namespace, bound, Bound { size: LIFTED_SIZE, max: LIFTED_MAX });
     match destination.raw_command(&namespace.db, change).await {
         Ok(_) => Ok(true),
-        Err(e) if error::is_transient(&e) || error::code(&e) == Some(UNAUTHORIZED) => {
+        Err(e) if error::is_transient(&e) || error::code(&e) == Some(server_code::UNAUTHORIZED) => {
             Err(destination.fault(&format!("lifting the bound of {namespace}"), &e))
         }
         Err(e) => {

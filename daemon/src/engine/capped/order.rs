@@ -17,7 +17,7 @@ use schemas::fault::Fault;
 use schemas::namespace::Namespace;
 
 use crate::engine::element;
-use crate::mongo::{Deployment, append, command, error, number};
+use crate::mongo::{Deployment, append, command, error, number, server_code};
 
 /// Documents of one reply at most.
 const BATCH_DOCUMENTS: u32 = 10_000;
@@ -26,9 +26,9 @@ const BATCH_DOCUMENTS: u32 = 10_000;
 const UNPAIRED: usize = 200_000;
 /// The server's codes for a record to go on from that is gone, and for a scan that evictions have
 /// overtaken.
-const GONE: [i32; 2] = [211, 136];
+const GONE: [i32; 2] = [server_code::KEY_NOT_FOUND, server_code::CAPPED_POSITION_LOST];
 /// The server's codes for a scan whose collection was dropped or renamed.
-const ENDED: [i32; 2] = [175, 43];
+const ENDED: [i32; 2] = [server_code::QUERY_PLAN_KILLED, server_code::CURSOR_NOT_FOUND];
 
 /// A document by a hash of its `_id`.
 type Hashed = u64;

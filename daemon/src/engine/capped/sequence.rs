@@ -18,7 +18,7 @@ use crate::engine::apply::route::Keyed;
 use crate::engine::change_event::Op;
 use crate::engine::tail::Tail;
 use crate::engine::{document_key, element};
-use crate::mongo::{Deployment, append, command, error, number};
+use crate::mongo::{Deployment, append, command, error, number, server_code};
 
 /// Records of others that are looked through at most, and of which so many are inserted early: as
 /// many as are inserted at once.
@@ -28,7 +28,12 @@ const EARLY: usize = 500;
 const IDS: usize = 1_000;
 /// The server's codes for a record to go on from that is gone, a scan that was overtaken by
 /// evictions, and one whose collection is gone.
-const GONE: [i32; 4] = [211, 136, 175, 43];
+const GONE: [i32; 4] = [
+    server_code::KEY_NOT_FOUND,
+    server_code::CAPPED_POSITION_LOST,
+    server_code::QUERY_PLAN_KILLED,
+    server_code::CURSOR_NOT_FOUND,
+];
 
 /// The order of a round's insertions.
 #[derive(Debug, Default)]

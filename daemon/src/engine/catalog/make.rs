@@ -6,15 +6,10 @@ use mongodb::bson::{RawDocument, RawDocumentBuf, doc, rawdoc};
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::{Namespace, OWN_DATABASE, STORED_FUNCTIONS};
 
-use super::{CollectionInfo, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, find};
+use super::{CollectionInfo, find};
 use crate::engine::capped::bound::{self, Bound};
 use crate::engine::element::{Element, Writer, elements};
-use crate::mongo::{Deployment, append, error};
-
-/// The server's code for what the user may not do.
-const UNAUTHORIZED: i32 = 13;
-/// The server's code for a database whose name differs from another's by case alone.
-const DIFFERS_BY_CASE: i32 = 13297;
+use crate::mongo::{Deployment, append, error, server_code};
 
 /// Options that `listCollections` or an event shows and `create` does not take, or not during the
 /// sync: expiry is held off.
@@ -69,7 +64,7 @@ pub async fn create(
     let (mut create, capped) = apart(create);
     append(&mut create, "writeConcern", &*rawdoc! { "w": "majority" });
     let mut made = deployment.raw_command(db, create.clone()).await;
-    if made.as_ref().is_err_and(|e| error::code(e) == Some(DIFFERS_BY_CASE))
+    if made.as_ref().is_err_and(|e| error::code(e) == Some(server_code::DATABASE_DIFFER_CASE))
         && make_way_for(deployment, db).await?
     {
         made = deployment.raw_command(db, create).await;
@@ -82,7 +77,7 @@ pub async fn create(
             }
             Ok(true)
         }
-        Err(e) if error::code(&e) == Some(NAMESPACE_EXISTS) => {
+        Err(e) if error::code(&e) == Some(server_code::NAMESPACE_EXISTS) => {
             // A crash can have come between the two.
             convert(deployment, &namespace, capped).await?;
             let there = if bound.is_some() { find(deployment, &namespace).await? } else { None };
@@ -149,7 +144,7 @@ pub async fn drop(deployment: &Deployment, namespace: &Namespace) -> Result<(), 
     };
     match deployment.command(&namespace.db, drop).await {
         Ok(_) => {}
-        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => {}
+        Err(e) if error::code(&e) == Some(server_code::NAMESPACE_NOT_FOUND) => {}
         Err(e) => return Err(deployment.fault(&format!("dropping {namespace}"), &e)),
     }
     if let Some(keys) = &deployment.shard_keys {
@@ -173,7 +168,7 @@ pub async fn drop_emptied(deployment: &Deployment, db: &str) -> Result<(), Fault
         Ok(_) => Ok(()),
         // It is empty all the same; whether its name is in the way of another is seen when that is
         // made.
-        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(()),
+        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => Ok(()),
         Err(e) => Err(deployment.fault(&format!("dropping the database {db}, which is empty"), &e)),
     }
 }
@@ -249,7 +244,7 @@ pub async fn drop_empty_views(deployment: &Deployment, db: &str) -> Result<(), F
     match deployment.command(db, doc! { "drop": VIEWS, "writeConcern": { "w": "majority" } }).await
     {
         Ok(_) => Ok(()),
-        Err(e) if error::code(&e) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
+        Err(e) if error::code(&e) == Some(server_code::NAMESPACE_NOT_FOUND) => Ok(()),
         Err(e) if error::is_transient(&e) => {
             Err(deployment.fault(&format!("dropping {db}.{VIEWS}"), &e))
         }

@@ -26,13 +26,15 @@ use crate::engine::source::ShardSource;
 use crate::engine::source::topology::Placement;
 use crate::engine::tuning::Tuning;
 use crate::memory::Share;
-use crate::mongo::{Deployment, append, command, error};
+use crate::mongo::{Deployment, append, command, error, server_code};
 
-/// The server's code for a record to resume after that is gone.
-const KEY_NOT_FOUND: i32 = 211;
 /// The server's codes for a scan whose collection was dropped or renamed, whose cursor is gone, or
 /// that the evictions of a capped collection have overtaken.
-const SCAN_ENDED: [i32; 3] = [175, 43, 136];
+const SCAN_ENDED: [i32; 3] = [
+    server_code::QUERY_PLAN_KILLED,
+    server_code::CURSOR_NOT_FOUND,
+    server_code::CAPPED_POSITION_LOST,
+];
 /// How often such a scan begins anew before its fault is shown, and how long after: what is dropped
 /// again and again must not keep the rest from being copied.
 const SCANS: u32 = 20;
@@ -164,7 +166,7 @@ impl Copier<'_> {
             }
             let fault = self.source.fault(&format!("reading {namespace}"), &e);
             match error::code(&e) {
-                Some(KEY_NOT_FOUND) => ScanError::StartGone,
+                Some(server_code::KEY_NOT_FOUND) => ScanError::StartGone,
                 Some(code) if SCAN_ENDED.contains(&code) => ScanError::Ended(fault),
                 _ => ScanError::Fault(fault),
             }

@@ -18,14 +18,7 @@ use super::open_transactions::{self, Found};
 use crate::engine::destination::guard::{WRITE_BLOCK, is_granted, is_write_blocked};
 use crate::engine::preflight::environment::{BLOCKS_WRITES, compatibility_of};
 use crate::engine::source::{Reached, Source};
-use crate::mongo::{Deployment, error};
-
-/// The server's codes: not permitted; no such command; not with its feature compatibility version;
-/// the time limit has passed.
-const UNAUTHORIZED: i32 = 13;
-const NO_SUCH_COMMAND: i32 = 59;
-const ILLEGAL_OPERATION: i32 = 20;
-const TIME_LIMIT: i32 = 50;
+use crate::mongo::{Deployment, error, server_code};
 
 /// How long the block is asked for in all. A cutover has its own, mostly shorter, limit
 /// (`max_downtime`).
@@ -121,7 +114,7 @@ pub async fn put_up(source: &Source, limit: Duration) -> Result<(), Fault> {
             Ok(_) => return Ok(()),
             Err(e) => e,
         };
-        if error::code(&error) != Some(TIME_LIMIT) {
+        if error::code(&error) != Some(server_code::MAX_TIME_MS_EXPIRED) {
             return Err(entry.fault("blocking the writes", &error));
         }
         let in_the_way = match open_transactions::of(source).await {
@@ -240,7 +233,11 @@ pub async fn lift(
             if is_seen_open
                 && matches!(
                     error::code(&e),
-                    Some(UNAUTHORIZED | NO_SUCH_COMMAND | ILLEGAL_OPERATION)
+                    Some(
+                        server_code::UNAUTHORIZED
+                            | server_code::COMMAND_NOT_FOUND
+                            | server_code::ILLEGAL_OPERATION
+                    )
                 ) =>
         {
             Ok(())

@@ -10,14 +10,12 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::id::ShardName;
 
 use crate::engine::source::Source;
-use crate::mongo::{Deployment, append, error, number};
+use crate::mongo::{Deployment, append, error, number, server_code};
 
 /// One that is open for less is as good as over: an application at work has some at any moment.
 const LONG: Duration = Duration::from_secs(1);
 /// Those that are named at most.
 const NAMED: usize = 3;
-/// The server's code for an action that the user may not do.
-const UNAUTHORIZED: i32 = 13;
 
 /// What anybody can do about them.
 pub const REMEDY: &str = "have the application commit or abort them, or end their sessions on the \
@@ -107,7 +105,7 @@ pub async fn look(shards: &[(&ShardName, &Deployment)]) -> Result<Found, Fault> 
             Ok(operations) => {
                 Ok(Found::Open(operations.iter().filter_map(|one| Open::read(name, one)).collect()))
             }
-            Err(e) if error::code(&e) == Some(UNAUTHORIZED) => {
+            Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => {
                 let why = format!(
                     "the user on the source ({}) may not see what others do there: it lacks inprog",
                     shard.hosts

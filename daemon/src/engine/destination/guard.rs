@@ -15,7 +15,7 @@ use schemas::id::{MigrationName, RunId, Workspace};
 use schemas::namespace::{NamespacePattern, OWN_DATABASE, Scope};
 
 use crate::mongo::connect::Login;
-use crate::mongo::{Deployment, ServerVersion, append, cluster_time, error, number};
+use crate::mongo::{Deployment, ServerVersion, append, cluster_time, error, number, server_code};
 
 /// The first version that can block its users' writes.
 pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
@@ -24,15 +24,6 @@ pub const WRITE_BLOCK: ServerVersion = ServerVersion::new(6, 0, 0);
 const BLOCK_MS: i64 = 20_000;
 /// The collection of the marker in [`OWN_DATABASE`].
 pub(in crate::engine) const MARKER: &str = "marker";
-
-/// The server's codes: not permitted; the role or user exists already; it does not exist.
-const UNAUTHORIZED: i32 = 13;
-const ROLE_EXISTS: i32 = 51002;
-const USER_EXISTS: i32 = 51003;
-const USER_NOT_FOUND: i32 = 11;
-const ROLE_NOT_FOUND: i32 = 31;
-/// The server's code for an election meanwhile.
-const STEPPED_DOWN: i32 = 189;
 
 /// What a sync does to collections.
 const ON_COLLECTIONS: [&str; 17] = [
@@ -116,9 +107,9 @@ pub async fn make_user(destination: &Deployment, run: &RunId) -> Result<Option<L
         "authenticationRestrictions": restrictions(),
         "writeConcern": { "w": "majority" },
     };
-    match run_unless(destination, role, ROLE_EXISTS).await {
+    match run_unless(destination, role, server_code::ROLE_EXISTS).await {
         Ok(()) => {}
-        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => return Ok(None),
+        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => return Ok(None),
         Err(e) => return Err(destination.fault("making the run's own role", &e)),
     }
     let password: String = {
@@ -136,13 +127,13 @@ pub async fn make_user(destination: &Deployment, run: &RunId) -> Result<Option<L
     };
     match destination.command("admin", settings("createUser")).await {
         Ok(_) => {}
-        Err(e) if error::code(&e) == Some(USER_EXISTS) => {
+        Err(e) if error::code(&e) == Some(server_code::USER_EXISTS) => {
             destination
                 .command("admin", settings("updateUser"))
                 .await
                 .map_err(fault(destination, "giving the run's own user a new password"))?;
         }
-        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => {
+        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => {
             drop_role(destination, &name).await?;
             return Ok(None);
         }
@@ -155,17 +146,17 @@ pub async fn make_user(destination: &Deployment, run: &RunId) -> Result<Option<L
 pub async fn drop_user(destination: &Deployment, run: &RunId) -> Result<(), Fault> {
     let name = own_name(run);
     let user = doc! { "dropUser": &name, "writeConcern": { "w": "majority" } };
-    match run_unless(destination, user, USER_NOT_FOUND).await {
+    match run_unless(destination, user, server_code::USER_NOT_FOUND).await {
         Ok(()) => drop_role(destination, &name).await,
         // Who may not drop users could not make one.
-        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(()),
+        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => Ok(()),
         Err(e) => Err(destination.fault("dropping the run's own user", &e)),
     }
 }
 
 async fn drop_role(destination: &Deployment, name: &str) -> Result<(), Fault> {
     let role = doc! { "dropRole": name, "writeConcern": { "w": "majority" } };
-    run_unless(destination, role, ROLE_NOT_FOUND)
+    run_unless(destination, role, server_code::ROLE_NOT_FOUND)
         .await
         .map_err(fault(destination, "dropping the run's own role"))
 }
@@ -214,7 +205,7 @@ pub async fn set_write_block(
     match set().await {
         // Where it changes nothing, a connection that has lived through an election is told of it
         // again and again, until it has written something.
-        Err(e) if error::code(&e) == Some(STEPPED_DOWN) => {
+        Err(e) if error::code(&e) == Some(server_code::PRIMARY_STEPPED_DOWN) => {
             let _ = deployment.oplog_note("cutover: after an election").await;
             set().await.map(drop)
         }
@@ -267,7 +258,7 @@ pub async fn is_write_blocked(deployment: &Deployment) -> Result<Option<bool>, F
                 .and_then(|repl| repl.get_i32("userWriteBlockMode"))
                 .is_ok_and(|mode| mode == 2),
         )),
-        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(None),
+        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => Ok(None),
         Err(e) => Err(deployment.fault("looking whether writes are blocked", &e)),
     }
 }
@@ -281,7 +272,7 @@ async fn is_cluster_blocked(router: &Deployment) -> Result<Option<bool>, Fault> 
     append(&mut find, "readConcern", &*rawdoc! { "level": "majority" });
     match router.collect("config", find).await {
         Ok(found) => Ok(Some(!found.is_empty())),
-        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(None),
+        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => Ok(None),
         Err(e) => Err(router.fault("looking whether writes are blocked", &e)),
     }
 }
@@ -504,7 +495,7 @@ pub async fn remove_marker(destination: &Deployment, run: &RunId) -> Result<(), 
         let drop = doc! { "drop": MARKER, "writeConcern": { "w": "majority" } };
         match destination.command(OWN_DATABASE, drop).await {
             Ok(_) => {}
-            Err(e) if error::code(&e) == Some(crate::engine::catalog::NAMESPACE_NOT_FOUND) => {}
+            Err(e) if error::code(&e) == Some(server_code::NAMESPACE_NOT_FOUND) => {}
             Err(e) => return Err(destination.fault("removing the markers' collection", &e)),
         }
     }

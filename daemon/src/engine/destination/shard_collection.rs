@@ -27,7 +27,7 @@ use crate::engine::index;
 use crate::engine::source::topology;
 use crate::engine::source::topology::Cluster;
 use crate::mongo::shard_keys::PlacedBy;
-use crate::mongo::{Deployment, ServerVersion, append, command, error};
+use crate::mongo::{Deployment, ServerVersion, append, command, error, server_code};
 
 /// Documents that are drawn for each range: enough that the largest is rarely a fifth over the
 /// mean.
@@ -36,15 +36,16 @@ const SAMPLES_PER_RANGE: usize = 200;
 /// that was not enabled for it.
 const MOVE_RANGE: ServerVersion = ServerVersion::new(6, 0, 0);
 /// The server's codes for something else that moves chunks there just now.
-const BUSY: [i32; 4] = [46, OPERATION_FAILED, 117, 13388];
-/// The server's code for a collection that is sharded by another key.
-const SHARDED_OTHERWISE: i32 = 23;
-/// What a server answers, with [`OPERATION_FAILED`], whose shard has documents still of a range
+const BUSY: [i32; 4] = [
+    server_code::LOCK_BUSY,
+    server_code::OPERATION_FAILED,
+    server_code::CONFLICTING_OPERATION_IN_PROGRESS,
+    server_code::STALE_CONFIG,
+];
+/// What a server answers, with [`server_code::OPERATION_FAILED`], whose shard has documents still of a range
 /// that it gave away before: it takes that range again once they are deleted, for which it leaves
 /// their readers a quarter of an hour (6.0.5).
 const NOT_DELETED_YET: &str = "Failed to delete orphaned";
-/// The server's code for a move that did not come about.
-const OPERATION_FAILED: i32 = 96;
 /// How often the chunks are looked at anew where they have changed under a request to cut or move
 /// one.
 const LOOKS: u32 = 5;
@@ -345,7 +346,7 @@ async fn shard_by(
     append(&mut shard, "collation", &*rawdoc! { "locale": "simple" });
     match destination.raw_command("admin", shard).await {
         Ok(_) => Ok(true),
-        Err(e) if error::code(&e) == Some(SHARDED_OTHERWISE) => Ok(false),
+        Err(e) if error::code(&e) == Some(server_code::ALREADY_INITIALIZED) => Ok(false),
         Err(e) => {
             let mut fault =
                 destination.fault(&format!("sharding {namespace} by {}", in_words(key)), &e);
@@ -451,7 +452,7 @@ async fn spread_over(
         match destination.raw_command("admin", move_chunk).await {
             Ok(_) => {}
             Err(e)
-                if error::code(&e) == Some(OPERATION_FAILED)
+                if error::code(&e) == Some(server_code::OPERATION_FAILED)
                     && e.to_string().contains(NOT_DELETED_YET) =>
             {
                 tracing::warn!(%namespace, shard, "a range stays where it is: the shard has yet \

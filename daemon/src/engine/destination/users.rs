@@ -18,13 +18,10 @@ use schemas::principal::{Principal, PrincipalKind};
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::element;
 use crate::engine::progress::Progress;
-use crate::mongo::{Deployment, append, command, error};
+use crate::mongo::{Deployment, append, command, error, server_code};
 
 /// The database in which a server keeps all users and roles.
 const ADMIN: &str = "admin";
-/// The server's codes: the user does not exist; the role does not exist.
-const USER_NOT_FOUND: i32 = 11;
-const ROLE_NOT_FOUND: i32 = 31;
 /// What a role is given, beside its name.
 const OF_ROLE: [&str; 3] = ["privileges", "roles", "authenticationRestrictions"];
 /// Names of one message at most.
@@ -212,8 +209,8 @@ pub async fn compare(
 /// Drops a user or role; one that is not there is a success.
 pub async fn drop_one(destination: &Deployment, principal: &Principal) -> Result<(), Fault> {
     let (verb, missing) = match principal.kind {
-        PrincipalKind::User => ("dropUser", USER_NOT_FOUND),
-        PrincipalKind::Role => ("dropRole", ROLE_NOT_FOUND),
+        PrincipalKind::User => ("dropUser", server_code::USER_NOT_FOUND),
+        PrincipalKind::Role => ("dropRole", server_code::ROLE_NOT_FOUND),
     };
     let drop = doc! { verb: &principal.name, "writeConcern": { "w": "majority" } };
     match destination.command(&principal.db, drop).await {

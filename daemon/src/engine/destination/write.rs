@@ -16,7 +16,7 @@ use schemas::namespace::Namespace;
 use super::shard_collection;
 use crate::engine::{catalog, element, index};
 use crate::mongo::shard_keys::PlacedBy;
-use crate::mongo::{Deployment, append, command, error};
+use crate::mongo::{Deployment, append, command, error, server_code};
 
 /// How often a write is tried again before its fault is shown, with pauses that double from
 /// [`FIRST_PAUSE`]: about 25 s in all, longer than an election takes.
@@ -24,24 +24,9 @@ const TRIES: u32 = 8;
 /// The pause before the second try.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The server's code for a duplicate key.
-const DUPLICATE_KEY: i32 = 11000;
-/// The server's code for a write to a view.
-const ON_VIEW: i32 = 166;
-/// The server's code for a document that a sharded collection has no place for: an array in the
-/// shard key.
-const NO_PLACE: i32 = 61;
-/// The server's code for an array in a field of a hashed index, which may be that of the shard key.
-const ARRAY_HASHED: i32 = 16766;
-
 /// Documents that are looked for by one command, where a refusal leaves open whether they are
 /// there.
 const LOOKED_FOR_AT_ONCE: usize = 1_000;
-
-/// The server's code for a time-series bucket with values of several types in one field, such as
-/// 5.0 made. Fixed servers take them only where the collection says that it may have some
-/// (SERVER-91195; seen on 6.0.27).
-const MIXED_SCHEMA: i32 = 408;
 
 /// What an exact insertion has around its document and the `_id`, at most, but for a shard key.
 const EXACT_INSERTION: usize = 200;
@@ -132,7 +117,7 @@ pub async fn run(
                 outcome.refused.extend(refused(&reply).map(|refused| Refused {
                     index: first + refused.index,
                     why: match refused.why {
-                        Why::Code(ARRAY_HASHED)
+                        Why::Code(server_code::HASHED_INDEX_ON_ARRAY)
                             if shard_collection::is_hashed(destination, namespace) =>
                         {
                             Why::NoPlace
@@ -286,7 +271,11 @@ async fn until_passed(
 }
 
 fn has_mixed_schema(reply: &Document) -> bool {
-    errors(reply).any(|error| error.get_i32("code").is_ok_and(|code| code == MIXED_SCHEMA))
+    errors(reply).any(|error| {
+        error.get_i32("code").is_ok_and(|code| {
+            code == server_code::CANNOT_INSERT_TIMESERIES_BUCKETS_WITH_MIXED_SCHEMA
+        })
+    })
 }
 
 /// Has a time-series collection take the buckets that it has on the source, where it has had them
@@ -367,10 +356,10 @@ fn refused(reply: &Document) -> impl Iterator<Item = Refused> {
     errors(reply).map(|error| Refused {
         index: error.get_i32("index").ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
         why: match error.get_i32("code").unwrap_or(0) {
-            DUPLICATE_KEY if is_on_id(error) => Why::IdTaken,
-            DUPLICATE_KEY => Why::KeyTaken,
-            ON_VIEW => Why::View,
-            NO_PLACE => Why::NoPlace,
+            server_code::DUPLICATE_KEY if is_on_id(error) => Why::IdTaken,
+            server_code::DUPLICATE_KEY => Why::KeyTaken,
+            server_code::COMMAND_NOT_SUPPORTED_ON_VIEW => Why::View,
+            server_code::SHARD_KEY_NOT_FOUND => Why::NoPlace,
             code => Why::Code(code),
         },
     })

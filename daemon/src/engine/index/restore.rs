@@ -7,18 +7,14 @@ use schemas::namespace::Namespace;
 use super::definition::{
     has, identity, is_same_build, is_same_restored, is_unique, name, specification, ttl,
 };
-use super::{
-    DUPLICATE_KEY, create_indexes, drop_one, index_change, modify, modify_alone, run_create,
-};
-use crate::engine::catalog::{self, INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND};
+use super::{create_indexes, drop_one, index_change, modify, modify_alone, run_create};
+use crate::engine::catalog;
 use crate::engine::destination::shard_collection;
-use crate::mongo::{Deployment, ServerVersion, append, command, error};
+use crate::mongo::{Deployment, ServerVersion, append, command, error, server_code};
 
 /// The first version whose `collMod` makes an index unique.
 const UNIQUE_BY_COLLMOD: ServerVersion = ServerVersion::new(6, 0, 0);
 
-/// The server's code for data that breaks a unique index.
-const CANNOT_CONVERT_TO_UNIQUE: i32 = 359;
 /// Gives a collection's indexes the form that they have on the source, as far as its users rely on
 /// it from their first write on.
 ///
@@ -220,7 +216,14 @@ pub async fn finish_unique(
     }
     match modify(destination, namespace, index_change(index, "unique", true)).await {
         Ok(()) => Ok(()),
-        Err(e) if matches!(error::code(&e), Some(INDEX_NOT_FOUND | NAMESPACE_NOT_FOUND)) => Ok(()),
+        Err(e)
+            if matches!(
+                error::code(&e),
+                Some(server_code::INDEX_NOT_FOUND | server_code::NAMESPACE_NOT_FOUND)
+            ) =>
+        {
+            Ok(())
+        }
         Err(e) => Err(unique_fault(destination, namespace, &rawdoc! { "name": index }, &e)),
     }
 }
@@ -263,7 +266,7 @@ fn unique_fault(
 ) -> Fault {
     let index = name(spec);
     match error::code(error) {
-        Some(CANNOT_CONVERT_TO_UNIQUE | DUPLICATE_KEY) => {
+        Some(server_code::CANNOT_CONVERT_INDEX_TO_UNIQUE | server_code::DUPLICATE_KEY) => {
             let ids = violations(error);
             let ids = if ids.is_empty() {
                 String::new()

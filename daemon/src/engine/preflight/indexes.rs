@@ -23,7 +23,7 @@ use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::element::{elements, shown};
 use crate::engine::{element, index};
-use crate::mongo::{Deployment, append, command, error};
+use crate::mongo::{Deployment, append, command, error, server_code};
 
 /// How long all unique indexes together are looked at: somebody waits for the answer.
 const LONGEST_LOOK: Duration = Duration::from_secs(3);
@@ -132,8 +132,6 @@ fn refused(namespace: &Namespace, specs: &[RawDocumentBuf]) -> Vec<String> {
     refused
 }
 
-/// The server's code for a moment that it cannot show a collection at.
-const SNAPSHOT_UNAVAILABLE: i32 = 246;
 /// Between two tries to read as of one moment.
 const BEFORE_NEXT_TRY: Duration = Duration::from_millis(50);
 
@@ -345,7 +343,7 @@ async fn suspects(
         match source.command(&look.namespace.db, aggregate.clone()).await {
             // Its definition has just changed, and the newest common moment lies before that.
             Err(e)
-                if error::code(&e) == Some(SNAPSHOT_UNAVAILABLE)
+                if error::code(&e) == Some(server_code::SNAPSHOT_UNAVAILABLE)
                     && began.elapsed() + SHORTEST_LOOK < left =>
             {
                 tokio::time::sleep(BEFORE_NEXT_TRY).await;

@@ -18,15 +18,13 @@ use schemas::namespace::OWN_DATABASE;
 
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::destination::guard::{MARKER, Marker};
-use crate::mongo::{Deployment, append};
+use crate::mongo::{Deployment, append, server_code};
 use crate::state_fault::Cause;
 
 /// Between two looks at the marker while a sync runs.
 pub const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How long what gives something back waits for a look.
 const BRIEFLY: Duration = Duration::from_secs(5);
-/// The server's code for a document that is there already.
-const DUPLICATE_KEY: i32 = 11000;
 
 /// One start of the engine, which tells its holds from those of every other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +196,11 @@ impl Hold {
             .ok()
             .and_then(|errors| errors.first()?.as_document().cloned());
         match refused {
-            Some(refused) if !refused.get_i32("code").is_ok_and(|code| code == DUPLICATE_KEY) => {
+            Some(refused)
+                if !refused
+                    .get_i32("code")
+                    .is_ok_and(|code| code == server_code::DUPLICATE_KEY) =>
+            {
                 let message =
                     format!("putting the marker on the destination ({}): {refused}", writer.hosts);
                 Err(Fault::new(FaultCode::DestinationWriteFailed, message))

@@ -40,7 +40,7 @@ use crate::engine::checkpoint::Checkpoints;
 use crate::engine::destination::guard;
 use crate::engine::source::topology::Cluster;
 use crate::engine::source::{ShardSource, Source};
-use crate::mongo::{Deployment, Side, cluster_time, connect, error, timestamp};
+use crate::mongo::{Deployment, Side, cluster_time, connect, error, server_code, timestamp};
 
 /// Between two looks while a sync runs.
 const EVERY: Duration = Duration::from_secs(3);
@@ -48,7 +48,7 @@ const EVERY: Duration = Duration::from_secs(3);
 /// milliseconds: longer than an election.
 const PROOF_MS: i32 = 20_000;
 /// The server's codes for what its user may not do, and for a command that it does not have.
-const NOT_TO_BE_SEEN: [i32; 2] = [13, 59];
+const NOT_TO_BE_SEEN: [i32; 2] = [server_code::UNAUTHORIZED, server_code::COMMAND_NOT_FOUND];
 
 /// What is kept of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,7 +13,7 @@ use schemas::fault::{Fault, FaultCode};
 use tokio::time::Instant;
 
 use super::topology;
-use crate::mongo::{Deployment, error};
+use crate::mongo::{Deployment, error, server_code};
 
 /// How long a round that is under way may take to end: one migration of a chunk.
 const ROUND: Duration = Duration::from_mins(5);
@@ -22,7 +22,11 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// The server's codes for a command that it does not have: `CommandNotFound`,
 /// `CommandNotSupported`, `NotImplemented`.
-const UNKNOWN_COMMAND: [i32; 3] = [59, 115, 238];
+const UNKNOWN_COMMAND: [i32; 3] = [
+    server_code::COMMAND_NOT_FOUND,
+    server_code::COMMAND_NOT_SUPPORTED,
+    server_code::NOT_IMPLEMENTED,
+];
 
 /// What a balancer is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use schemas::spec::ConnectionSpec;
 
 use crate::engine::catalog;
 use crate::engine::element;
-use crate::mongo::{Deployment, append, command, error};
+use crate::mongo::{Deployment, append, command, error, server_code};
 
 /// How often a chunk map that changed while it was read is read again: a migration commits in one
 /// write, so that once is rare.
@@ -75,7 +75,8 @@ pub struct Placement {
 
 /// What a shard answers to a version that is not its own any more: `StaleConfig`, `StaleDbVersion`,
 /// `StaleEpoch`.
-const STALE: [i32; 3] = [13388, 249, 150];
+const STALE: [i32; 3] =
+    [server_code::STALE_CONFIG, server_code::STALE_DB_VERSION, server_code::STALE_EPOCH];
 
 impl Placement {
     /// Whether any of a collection is the shard's.

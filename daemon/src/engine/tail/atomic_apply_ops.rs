@@ -20,10 +20,8 @@ use schemas::namespace::Namespace;
 use super::oplog_rollover;
 use crate::engine::change_event::{Change, Event, Op, What};
 use crate::engine::element::{self, elements};
-use crate::mongo::{Deployment, cluster_time, error, timestamp};
+use crate::mongo::{Deployment, cluster_time, error, server_code, timestamp};
 
-/// The server's code for what a user may not do.
-const UNAUTHORIZED: i32 = 13;
 /// A stretch of the oplog, in seconds, from which on it is seen to that it was still there whole: a
 /// shorter one has just been told.
 const LONG: u32 = 2;
@@ -45,7 +43,7 @@ pub(in crate::engine) async fn may_look(source: &Deployment) -> Result<bool, Fau
         rawdoc! { "find": "oplog.rs", "limit": 1, "singleBatch": true, "projection": { "ts": 1 } };
     match source.collect("local", find).await {
         Ok(_) => Ok(true),
-        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => Ok(false),
+        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => Ok(false),
         Err(e) => Err(source.fault("reading the oplog", &e)),
     }
 }
@@ -69,7 +67,7 @@ pub(super) async fn between(
     let find = rawdoc! { "find": "oplog.rs", "filter": filter };
     let entries = match source.collect("local", find).await {
         Ok(entries) => entries,
-        Err(e) if error::code(&e) == Some(UNAUTHORIZED) => return Ok(None),
+        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => return Ok(None),
         Err(e) => {
             return Err(
                 source.fault("looking in the oplog for what the change stream does not tell", &e)

@@ -18,7 +18,7 @@ use crate::engine::change_event::{Event, What, token_time};
 use crate::engine::checkpoint::ShardRow;
 use crate::engine::source::ShardSource;
 use crate::memory::Share;
-use crate::mongo::{Deployment, ServerVersion, append, error, primary, timestamp};
+use crate::mongo::{Deployment, ServerVersion, append, error, primary, server_code, timestamp};
 
 /// Events in one reply at most where their contents are left out, and read from the source one by
 /// one.
@@ -27,13 +27,6 @@ const LEAN_EVENTS: u32 = 100;
 /// tells how far it has come, and so long at most a drained cutover waits to learn that nothing is
 /// left.
 const AWAIT: Duration = Duration::from_millis(100);
-/// The server's code for a document that is too large, here an event: a document of 16 MiB with a
-/// long `_id` gives one.
-const TOO_LARGE: i32 = 10334;
-/// The server's code for an error of which it knows nothing more. A change stream gives it for a
-/// replacement whose `$v` is no number (seen on 5.0.32, 6.0.5 and 6.0.27), which the server takes
-/// for the version of an update's form.
-const UNKNOWN_ERROR: i32 = 8;
 /// How long the oplog is searched for such a one, in milliseconds.
 const SEARCH_MS: i64 = 10_000;
 
@@ -162,7 +155,9 @@ impl Tail {
                     lean = self.tuning.lean_stream;
                     continue;
                 }
-                Err(Broken::Server(e)) if error::code(&e) == Some(TOO_LARGE) && !lean => {
+                Err(Broken::Server(e))
+                    if error::code(&e) == Some(server_code::BSON_OBJECT_TOO_LARGE) && !lean =>
+                {
                     tracing::info!(
                         "an event is too large to be told whole; its documents are read from the \
                          source"
@@ -170,7 +165,7 @@ impl Tail {
                     lean = true;
                     continue;
                 }
-                Err(Broken::Server(e)) if error::code(&e) == Some(UNKNOWN_ERROR) => {
+                Err(Broken::Server(e)) if error::code(&e) == Some(server_code::UNKNOWN_ERROR) => {
                     let from = behind.as_deref().and_then(token_time).unwrap_or(from.start);
                     untold(source, &self.scope, from, &e).await
                 }

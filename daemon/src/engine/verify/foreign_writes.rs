@@ -24,7 +24,7 @@ use crate::engine::capped::bound::Bound;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::change_event::token_time;
 use crate::engine::element::{field, id_of};
-use crate::mongo::{append, cluster_time, error, primary, timestamp};
+use crate::mongo::{append, cluster_time, error, primary, server_code, timestamp};
 
 /// How long the server waits for an event before it answers with none: so long at most a cutover
 /// waits to learn that there is none.
@@ -34,7 +34,8 @@ const REPLY_EVENTS: u32 = 5_000;
 /// How far it has come is stored this often, where nothing was found.
 const STORE_EVERY: Duration = Duration::from_secs(1);
 /// The server's codes for a stream whose resume point is gone.
-const HISTORY_LOST: [i32; 2] = [286, 280];
+const HISTORY_LOST: [i32; 2] =
+    [server_code::CHANGE_STREAM_HISTORY_LOST, server_code::CHANGE_STREAM_FATAL_ERROR];
 
 /// What is known of a collection on the destination.
 #[derive(Debug, Clone, Copy, Default)]

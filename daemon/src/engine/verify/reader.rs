@@ -12,10 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::memory::{Memory, Share};
-use crate::mongo::{Deployment, append, error};
-
-/// The server's code for a collection that is gone, or an index that is.
-const BAD_HINT: i32 = 2;
+use crate::mongo::{Deployment, append, error, server_code};
 
 /// Documents of one side, in the server's order.
 pub(super) struct Reader<'a> {
@@ -40,7 +37,7 @@ impl<'a> Reader<'a> {
         match Self::try_open(deployment, namespace, find, size).await {
             Ok(reader) => Ok(reader),
             Err(e) => match catalog::find(deployment, namespace).await? {
-                None if error::code(&e) == Some(BAD_HINT) => {
+                None if error::code(&e) == Some(server_code::BAD_VALUE) => {
                     Ok(Self::new(deployment, namespace, None))
                 }
                 // It was a collection when it was listed, and is read as one: with what no view

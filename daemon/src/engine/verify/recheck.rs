@@ -20,7 +20,7 @@ use super::store::{Failure, Queued};
 use super::{Sides, Until, Verifier, difference};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::element;
-use crate::mongo::{Deployment, append, command, error, timestamp};
+use crate::mongo::{Deployment, append, command, error, server_code, timestamp};
 
 /// Documents rechecked at once: the tail stands still for as long as it takes to read them on both
 /// sides.
@@ -28,7 +28,7 @@ const RECHECK_DOCUMENTS: usize = 1_000;
 /// Documents in one reply: a few small ones or one of 16 MB.
 const REPLY_DOCUMENTS: u32 = RECHECK_DOCUMENTS as u32;
 /// The server's codes for a snapshot that a collection does not have (any more).
-const SNAPSHOT_GONE: [i32; 2] = [239, 246];
+const SNAPSHOT_GONE: [i32; 2] = [server_code::SNAPSHOT_TOO_OLD, server_code::SNAPSHOT_UNAVAILABLE];
 /// Exact comparisons that a document fails before it is a mismatch. One can fall between two events
 /// of one transaction.
 const FAILURES: u32 = 2;
