@@ -76,6 +76,7 @@ async fn cut_over(at_rest: u64) -> Downtime {
 
 #[tokio::test]
 async fn an_application_is_kept_from_writing_for_seconds_however_much_there_is() {
+    let _turn = super::alone().await;
     let sizes = std::env::var("CUTOVER_DOWNTIME_DOCUMENTS").unwrap_or_else(|_| AT_REST.to_owned());
     let mut downtimes = Vec::new();
     for size in sizes.split(',') {

@@ -1,5 +1,20 @@
-//! What holds bounds of time and memory: each test runs alone.
+//! What holds bounds of time and memory. What is timed runs alone; bounds of memory are those of one
+//! daemon, and may be tried side by side.
 
 mod downtime;
 mod memory;
 mod verification_cost;
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+/// Waits until no other test of this program runs, and keeps others from running.
+async fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().await
+}
+
+/// Waits until no test runs that needs the machine for itself.
+async fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().await
+}

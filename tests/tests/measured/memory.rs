@@ -26,6 +26,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test]
 async fn a_stretch_of_large_documents_behind_many_small_ones() {
+    let _turn = super::beside_others().await;
     let _alone = ONE_AT_A_TIME.lock().await;
     let stage = Stage::plain().await.unwrap();
     let source = stage.source.client().await.unwrap();
@@ -53,6 +54,7 @@ async fn a_stretch_of_large_documents_behind_many_small_ones() {
 /// meets.
 #[tokio::test]
 async fn the_largest_documents_on_every_worker() {
+    let _turn = super::beside_others().await;
     const WORKERS: i32 = 8;
     /// 16 MiB, less what else is in the document.
     const TEXT: usize = (16 << 20) - 64;
@@ -114,6 +116,7 @@ async fn the_largest_documents_on_every_worker() {
 /// Their events are merged, so that each shard's next one is held until the others' have come.
 #[tokio::test]
 async fn the_largest_documents_on_every_shard() {
+    let _turn = super::beside_others().await;
     const SHARDS: usize = 3;
     const TEXT: usize = (16 << 20) - 64;
     let _alone = ONE_AT_A_TIME.lock().await;
@@ -170,6 +173,7 @@ fn sized(variable: &str, otherwise: u64) -> u64 {
 /// and 500,000.
 #[tokio::test]
 async fn a_long_queue_of_documents_to_compare_again_is_on_disk() {
+    let _turn = super::beside_others().await;
     let _alone = ONE_AT_A_TIME.lock().await;
     let documents = sized("CUTOVER_MEMORY_DOCUMENTS", 200_000);
     let rechecks = sized("CUTOVER_MEMORY_RECHECKS", 60_000);
@@ -219,6 +223,7 @@ async fn a_long_queue_of_documents_to_compare_again_is_on_disk() {
 
 #[tokio::test]
 async fn a_million_documents_pass_through_little_memory() {
+    let _turn = super::beside_others().await;
     let _alone = ONE_AT_A_TIME.lock().await;
     let stage = Stage::plain().await.unwrap();
     let (source, destination) =

@@ -98,6 +98,7 @@ async fn plain_read(source: &Client, destination: &Client, documents: u64) -> Du
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn comparing_everything_costs_little_more_than_reading_it() {
+    let _turn = super::alone().await;
     let asked: Option<u64> =
         std::env::var("CUTOVER_COST_DOCUMENTS").ok().map(|text| text.parse().unwrap());
     let documents = asked.unwrap_or(FEW);
