@@ -4,6 +4,8 @@
 //! JSON (this type through serde) is what is stored and what digests are taken of. Files are
 //! absolute paths by now; secrets stay references.
 
+pub mod attribute;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -348,32 +350,6 @@ pub enum SourceAfter {
     Blocked,
     /// It takes writes again.
     Open,
-}
-
-/// What a run is built on; blocks with a dot at their end.
-///
-/// Not how the source is reached: a host that was replaced within a run of days needs no run from
-/// scratch. That it is the same deployment the daemon proves when it connects.
-const BUILT_ON: [&str; 7] = [
-    "destination.uri",
-    "destination.existing_data",
-    "destination.block_writes",
-    "namespaces.",
-    "copy.indexes",
-    "sharding.",
-    "verify.",
-];
-
-/// Whether a run is built on the attribute at this path, so that it changes only with a new
-/// generation.
-///
-/// All others take effect on the run as it is: how the source is reached, how it logs in, how fast
-/// it copies, whether it is held, when and how it cuts over.
-#[must_use]
-pub fn needs_new_generation(path: &str) -> bool {
-    BUILT_ON.iter().any(|built_on| {
-        if built_on.ends_with('.') { path.starts_with(built_on) } else { path == *built_on }
-    })
 }
 
 impl Default for CopySpec {

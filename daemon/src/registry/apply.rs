@@ -8,7 +8,8 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::history::{Actor, EntryKind};
 use schemas::id::{MigrationName, RunId, Serial, Workspace};
 use schemas::namespace::Namespace;
-use schemas::spec::{MigrationSpec, needs_new_generation};
+use schemas::spec::MigrationSpec;
+use schemas::spec::attribute::{Mutability, differing};
 
 use super::overlap::refuse_overlap;
 use super::thread::{Book, NO_SERIAL, Staged, advance};
@@ -257,7 +258,7 @@ impl Book {
             )
             .with_remedy("raise `generation` to run again from scratch"));
         }
-        let immutable = changed(&known.spec, &spec, true);
+        let immutable = changed(&known.spec, &spec, Mutability::NeedsNewGeneration);
         if !immutable.is_empty() {
             return Err(Fault::new(
                 FaultCode::ImmutableAttribute,
@@ -270,7 +271,7 @@ impl Book {
         }
         let now = self.parts.clock.now();
         let mut walk = Walk { run: known.run.clone(), orders: None, notes: Vec::new(), now };
-        let others = changed(&known.spec, &spec, false);
+        let others = changed(&known.spec, &spec, Mutability::Mutable);
         if !others.is_empty() {
             walk.take(Event::Declare {
                 settings: Settings::from(&spec),
@@ -361,42 +362,17 @@ fn refuse_token(spec: &MigrationSpec) -> Result<(), Fault> {
     }
 }
 
-/// The attributes that differ, by path, and whether they need a new generation. `acknowledge` and
-/// `generation` have ways of their own.
-fn changed(old: &MigrationSpec, new: &MigrationSpec, fixed: bool) -> Vec<&'static str> {
-    let (before, after) = (&old.cutover, &new.cutover);
-    let (from_old, from_new) = (&old.source.connection, &new.source.connection);
-    let (to_old, to_new) = (&old.destination.connection, &new.destination.connection);
-    let all = [
-        ("source.uri", from_old.uri != from_new.uri),
-        ("source.username", from_old.username != from_new.username),
-        ("source.password", from_old.password != from_new.password),
-        ("source.tls", from_old.tls != from_new.tls),
-        ("destination.uri", to_old.uri != to_new.uri),
-        ("destination.username", to_old.username != to_new.username),
-        ("destination.password", to_old.password != to_new.password),
-        ("destination.tls", to_old.tls != to_new.tls),
-        (
-            "destination.existing_data",
-            old.destination.existing_data != new.destination.existing_data,
-        ),
-        ("destination.block_writes", old.destination.block_writes != new.destination.block_writes),
-        ("namespaces.", old.namespaces != new.namespaces),
-        ("copy.indexes", old.copy.indexes != new.copy.indexes),
-        ("sharding.", old.sharding != new.sharding),
-        ("verify.", old.verify != new.verify),
-        ("paused", old.paused != new.paused),
-        ("copy.parallelism", old.copy.parallelism != new.copy.parallelism),
-        ("copy.rate_limit", old.copy.rate_limit != new.copy.rate_limit),
-        ("cutover.window", before.window != after.window),
-        ("cutover.extensions", before.extensions != after.extensions),
-        ("cutover.max_lag", before.max_lag != after.max_lag),
-        ("cutover.max_downtime", before.max_downtime != after.max_downtime),
-        ("cutover.source_writes", before.source_writes != after.source_writes),
-        ("cutover.source_after", before.source_after != after.source_after),
-    ];
-    all.into_iter()
-        .filter(|(path, differs)| *differs && needs_new_generation(path) == fixed)
-        .map(|(path, _)| path.trim_end_matches('.'))
-        .collect()
+/// The attributes that differ and of which a change means this, by path; of a block that changes as
+/// one its name.
+fn changed(old: &MigrationSpec, new: &MigrationSpec, mutability: Mutability) -> Vec<String> {
+    let differing = differing(old, new).into_iter().filter(|one| one.mutability == mutability);
+    let mut paths: Vec<String> = differing
+        .map(|one| {
+            let is_within = |block: &&&str| one.path.starts_with(&format!("{block}."));
+            let block = ["source.tls", "destination.tls", "namespaces", "sharding", "verify"];
+            block.iter().find(is_within).map_or(one.path.clone(), |block| (*block).to_owned())
+        })
+        .collect();
+    paths.dedup();
+    paths
 }

@@ -1,8 +1,8 @@
 //! A spec as a flat list of attributes, and what differs between two.
 
 use schemas::hcl::Declared;
-use schemas::spec::{ConnectionSpec, MigrationSpec, SecretRef};
-use serde::Serialize;
+use schemas::spec::MigrationSpec;
+use schemas::spec::attribute::{Attribute, attributes};
 use serde_json::Value;
 
 use super::AttributeChange;
@@ -10,59 +10,11 @@ use crate::units;
 
 /// Every attribute of a spec by its path, in the order of the block; `null` where it has no value.
 pub(super) fn flatten(spec: &MigrationSpec) -> Vec<(String, Value)> {
-    let mut flat = vec![entry("generation", &spec.generation), entry("paused", &spec.paused)];
-    connection(&mut flat, "source", &spec.source.connection);
-    connection(&mut flat, "destination", &spec.destination.connection);
-    flat.push(entry("destination.existing_data", &spec.destination.existing_data));
-    flat.push(entry("destination.block_writes", &spec.destination.block_writes));
-    flat.push(entry("namespaces.include", &spec.namespaces.scope.include));
-    flat.push(entry("namespaces.exclude", &spec.namespaces.scope.exclude));
-    flat.push(entry("namespaces.include_users", &spec.namespaces.include_users));
-    flat.push(entry("copy.parallelism", &spec.copy.parallelism));
-    flat.push(entry("copy.indexes", &spec.copy.indexes));
-    flat.push(entry("copy.rate_limit", &spec.copy.rate_limit));
-    if let Some(sharding) = &spec.sharding {
-        flat.push(entry("sharding.balancer", &sharding.balancer));
-        for collection in &sharding.collections {
-            flat.push((
-                format!("sharding.collection.{:?}.key", collection.namespace.to_string()),
-                value(&collection.key),
-            ));
-        }
-    }
-    flat.push(entry("verify.mode", &spec.verify.mode));
-    let cutover = &spec.cutover;
-    flat.push(entry("cutover.window", &cutover.window));
-    flat.push(entry("cutover.extensions", &cutover.extensions));
-    flat.push(entry("cutover.max_lag", &cutover.max_lag));
-    flat.push(entry("cutover.max_downtime", &cutover.max_downtime));
-    flat.push(entry("cutover.source_writes", &cutover.source_writes));
-    flat.push(entry("cutover.source_after", &cutover.source_after));
-    flat.push(entry("cutover.acknowledge", &cutover.acknowledge));
-    flat
-}
-
-fn connection(flat: &mut Vec<(String, Value)>, side: &str, spec: &ConnectionSpec) {
-    flat.push((format!("{side}.uri"), value(&units::redacted(&spec.uri))));
-    flat.push((format!("{side}.username"), value(&spec.username)));
-    flat.push((
-        format!("{side}.password"),
-        value(&spec.password.as_ref().map(SecretRef::to_string)),
-    ));
-    if let Some(tls) = &spec.tls {
-        // The block's presence alone switches TLS on.
-        flat.push((format!("{side}.tls"), Value::Bool(true)));
-        flat.push((format!("{side}.tls.ca_file"), value(&tls.ca_file)));
-        flat.push((format!("{side}.tls.certificate_key_file"), value(&tls.certificate_key_file)));
-    }
-}
-
-fn entry(path: &str, attribute: &impl Serialize) -> (String, Value) {
-    (path.to_owned(), value(attribute))
-}
-
-fn value(attribute: &impl Serialize) -> Value {
-    serde_json::to_value(attribute).expect("an attribute is a scalar or a list of texts")
+    let shown = |one: Attribute| match one.value.as_str().filter(|_| one.is_uri) {
+        Some(uri) => (one.path, Value::String(units::redacted(uri))),
+        None => (one.path, one.value),
+    };
+    attributes(spec).into_iter().map(shown).collect()
 }
 
 /// Whether an attribute says anything.

@@ -5,7 +5,7 @@ use schemas::hcl::{Declared, Diagnostic, Place, Severity};
 use schemas::id::MigrationName;
 use schemas::observed::{Check, Observed, Outcome};
 use schemas::phase::Phase;
-use schemas::spec::needs_new_generation;
+use schemas::spec::attribute::needs_new_generation;
 
 use super::AttributeChange;
 
