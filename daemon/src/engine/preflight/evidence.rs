@@ -1,6 +1,7 @@
 //! Whether a run will see what it goes by: what tells a deployment from another, and the writes
 //! that no change stream tells of.
 
+use schemas::fault::{Fault, FaultCode};
 use schemas::observed::Outcome;
 
 use super::Findings;
@@ -71,14 +72,18 @@ pub(super) async fn unseen_writes(findings: &mut Findings) {
                 Outcome::Ok,
                 format!("the oplog of {shard} can be read for writes by an atomic applyOps"),
             ),
-            Ok(false) => findings.warn(
+            // What the run cannot see it would lose in silence, and be ready all the same.
+            Ok(false) => findings.fail(
                 name,
-                format!(
-                    "the oplog of {shard} may not be read: writes by an atomic applyOps are \
-                     told nowhere else, and would be lost"
-                ),
-                "grant backup or clusterMonitor to the user on the source, or let nobody run \
-                 applyOps or mongorestore --oplogReplay there",
+                &Fault::new(
+                    FaultCode::MissingPrivileges,
+                    format!(
+                        "the user may not read the oplog of {shard} (find on local.oplog.rs): no \
+                         change stream reports what an atomic applyOps writes, such as that of \
+                         mongorestore --oplogReplay, and it would be lost"
+                    ),
+                )
+                .with_remedy("grant backup or clusterMonitor to the user on the source"),
             ),
             Err(fault) => findings.fail(name, &fault),
         }

@@ -48,17 +48,16 @@ pub(in crate::engine) async fn may_look(source: &Deployment) -> Result<bool, Fau
     }
 }
 
-/// What was written so after one time and up to another, without tokens, in order; `None`: the
-/// oplog may not be read.
+/// What was written so after one time and up to another, without tokens, in order.
 ///
 /// # Errors
-/// When the oplog no longer holds all of that, or an entry cannot be read; what the server answers
-/// else.
+/// When the oplog no longer holds all of that, may not be read (any more), or an entry cannot be
+/// read; what the server answers else.
 pub(super) async fn between(
     source: &Deployment,
     after: ClusterTime,
     through: ClusterTime,
-) -> Result<Option<Vec<Event>>, Fault> {
+) -> Result<Vec<Event>, Fault> {
     let mut filter = filter();
     filter.append(
         mongodb::bson::cstr!("ts"),
@@ -67,10 +66,9 @@ pub(super) async fn between(
     let find = rawdoc! { "find": "oplog.rs", "filter": filter };
     let entries = match source.collect("local", find).await {
         Ok(entries) => entries,
-        Err(e) if error::code(&e) == Some(server_code::UNAUTHORIZED) => return Ok(None),
         Err(e) => {
             return Err(
-                source.fault("looking in the oplog for what the change stream does not tell", &e)
+                source.fault("looking in the oplog for what the change stream does not report", &e)
             );
         }
     };
@@ -88,7 +86,7 @@ pub(super) async fn between(
     for entry in entries {
         read(&entry, &mut events)?;
     }
-    Ok(Some(events))
+    Ok(events)
 }
 
 fn unusable() -> Fault {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use super::merge::Passed;
 use super::{Tail, atomic_apply_ops};
 use crate::engine::catalog;
-use crate::engine::change_event::{Event, What, token_time};
+use crate::engine::change_event::{Event, Op, What, token_time};
 use crate::engine::checkpoint::ShardRow;
 use crate::engine::source::ShardSource;
 use crate::memory::Share;
@@ -318,14 +318,9 @@ impl Tail {
         if self.source.is_behind_router() {
             return Ok(events);
         }
-        match atomic_apply_ops::between(source, after, through).await? {
-            Some(untold) => {
-                self.recopy_capped(source, &untold).await?;
-                atomic_apply_ops::among(events, untold, before)
-            }
-            // Said by preflight: whoever may not read the oplog cannot know of them.
-            None => Ok(events),
-        }
+        let untold = atomic_apply_ops::between(source, after, through).await?;
+        self.recopy_capped(source, &untold).await?;
+        atomic_apply_ops::among(events, untold, before)
     }
 
     /// Has capped collections copied again that an atomic `applyOps` inserted into: what was
@@ -334,6 +329,7 @@ impl Tail {
         let mut touched = BTreeSet::new();
         for event in untold {
             if let What::Change(change) = &event.what
+                && change.op != Op::Delete
                 && self.scope.contains(&change.namespace)
             {
                 touched.insert(&change.namespace);

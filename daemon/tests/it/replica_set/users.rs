@@ -241,6 +241,49 @@ async fn refusal(spec: &MigrationSpec, folder: &TempDir) -> Result<(FaultCode, S
     Ok((fault.code, fault.message))
 }
 
+/// No change stream reports what an atomic `applyOps` writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_may_not_read_the_oplog_is_refused() -> Result<()> {
+    let pair = guarded().await?;
+    let dir = tempfile::tempdir()?;
+    run(&pair.from, "shop", doc! { "insert": "orders", "documents": [{ "_id": 1 }] }).await?;
+    let actions = [
+        "appendOplogNote",
+        "setUserWriteBlockMode",
+        "replSetGetConfig",
+        "replSetGetStatus",
+        "serverStatus",
+        "inprog",
+        "listDatabases",
+        "hostInfo",
+        "getParameter",
+    ];
+    let role = doc! {
+        "createRole": "no_oplog",
+        "privileges": [{ "resource": { "cluster": true }, "actions": actions.to_vec() }],
+        "roles": ["readAnyDatabase"],
+    };
+    run(&pair.from, "admin", role).await?;
+    let user = doc! { "createUser": "no_oplog", "pwd": "moving", "roles": ["no_oplog"] };
+    run(&pair.from, "admin", user).await?;
+    let mut spec = spec(&pair, &dir)?;
+    spec.namespaces.include_users = false;
+    spec.source.connection.username = Some("no_oplog".to_owned());
+    let found = MongoEngine::default().inspect(&spec, &Ours::default()).await;
+    let check = found.checks.iter().find(|check| check.name == "writes_by_apply_ops");
+    let check = check.context("the oplog is not looked at")?;
+    ensure!(
+        check.outcome == Outcome::Fail
+            && check.code == Some(FaultCode::MissingPrivileges)
+            && check.message.contains("local.oplog.rs"),
+        "{check:?}"
+    );
+    let folder = tempfile::tempdir()?;
+    let (code, message) = refusal(&spec, &folder).await?;
+    ensure!(code == FaultCode::MissingPrivileges, "{message}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_that_are_there_are_refused_or_dropped_as_declared_and_dropped_with_their_generation()
 -> Result<()> {

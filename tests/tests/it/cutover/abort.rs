@@ -53,7 +53,7 @@ impl Pair {
         let declaration = settings
             .iter()
             .fold(self.stage.declaration_of(name, &db), |declaration, (path, text)| {
-                declaration.text(&format!("cutover.{path}"), text)
+                declaration.text(path, text)
             });
         self.stage.apply(&declaration).await.unwrap();
         Play { pair: self, name: name.to_owned(), db, declaration, notes, noted: None }
@@ -219,8 +219,9 @@ impl Play<'_> {
 async fn writes_that_do_not_stop_are_left_alone() {
     let mut pair = Pair::plain().await;
     let watch = write_block::Watch::start(&pair.source);
-    let mut play =
-        pair.play("observed", &[("source_writes", "observe"), ("max_downtime", "3s")]).await;
+    let mut play = pair
+        .play("observed", &[("cutover.source_writes", "observe"), ("cutover.max_downtime", "3s")])
+        .await;
     let ready = play.ready().await;
     let began = Instant::now();
     play.acknowledge(&ready).await;
@@ -247,7 +248,8 @@ async fn a_unique_index_that_cannot_be_made_is_found_before_the_source_is_blocke
     let mut pair = Pair::plain().await;
     let watch = write_block::Watch::start(&pair.source);
     let destination = pair.destination.clone();
-    let play = pair.play("unique", &[]).await;
+    // A verification would find the planted document as well, and perhaps before.
+    let play = pair.play("unique", &[("verify.mode", "off")]).await;
     let ready = play.ready().await;
     // Past the daemon: the index is a plain one until the end, and nobody is kept out without
     // access control.
@@ -274,7 +276,7 @@ async fn a_drain_past_max_downtime_is_taken_back() {
     let mut pair = Pair::plain().await;
 
     // A destination that is too slow.
-    let play = pair.play("slow", &[("max_downtime", "2s")]).await;
+    let play = pair.play("slow", &[("cutover.max_downtime", "2s")]).await;
     let ready = play.ready().await;
     play.pair.slow_down(Some(Duration::from_secs(4))).await;
     play.acknowledge(&ready).await;
@@ -291,7 +293,7 @@ async fn a_drain_past_max_downtime_is_taken_back() {
     pair.stage.remove("slow").await.unwrap();
 
     // A daemon that is down for longer, with the source blocked.
-    let play = pair.play("down", &[("max_downtime", "2s")]).await;
+    let play = pair.play("down", &[("cutover.max_downtime", "2s")]).await;
     let ready = play.ready().await;
     play.pair.slow_down(Some(Duration::from_secs(1))).await;
     play.acknowledge(&ready).await;
@@ -318,7 +320,7 @@ async fn a_drain_past_max_downtime_is_taken_back() {
     pair.stage.remove("down").await.unwrap();
 
     // Its request to block is still under way when the next daemon takes the cutover back.
-    let play = pair.play("late", &[("max_downtime", "1s")]).await;
+    let play = pair.play("late", &[("cutover.max_downtime", "1s")]).await;
     let ready = play.ready().await;
     let late = Duration::from_secs(6);
     hold_up(
@@ -379,7 +381,7 @@ async fn a_drain_past_max_downtime_is_taken_back() {
 async fn a_transaction_that_stays_open_holds_the_block_up_until_it_is_given_up() {
     let mut pair = Pair::plain().await;
     let watch = write_block::Watch::start(&pair.source);
-    let play = pair.play("open", &[("max_downtime", "2s")]).await;
+    let play = pair.play("open", &[("cutover.max_downtime", "2s")]).await;
     let ready = play.ready().await;
     let mut session = play.pair.source.start_session().await.unwrap();
     session.start_transaction().await.unwrap();
@@ -419,7 +421,7 @@ async fn servers_that_are_away_in_a_cutover_hold_it_up_and_no_more() {
     pair.destination = pair.stage.destination.member_client(0).await.unwrap();
 
     // The source is away when its block is to be taken down.
-    let play = pair.play("unreached", &[("max_downtime", "2s")]).await;
+    let play = pair.play("unreached", &[("cutover.max_downtime", "2s")]).await;
     let ready = play.ready().await;
     play.pair.slow_down(Some(Duration::from_secs(3))).await;
     play.acknowledge(&ready).await;
@@ -484,7 +486,7 @@ async fn two_migrations_of_one_source_share_its_block() {
     let mut pair = Pair::plain().await;
     let blocked = async |pair: &Pair| write_block::is_blocked(&pair.source).await.unwrap();
     for name in ["first", "second", "third"] {
-        let play = pair.play(name, &[("max_downtime", "2s")]).await;
+        let play = pair.play(name, &[("cutover.max_downtime", "2s")]).await;
         play.ready().await;
         play.notes.stop().await.unwrap();
     }
