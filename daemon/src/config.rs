@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use crate::unblock::Unblock;
 
 /// Holds MongoDB migrations: moves their data, keeps their cutover windows, and cuts over when a
 /// reviewed change says so.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "cutoverd", version)]
 pub struct Config {
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Where the daemon keeps its journal and checkpoints; created if missing, for its owner only
     #[arg(
         long,
@@ -62,6 +67,13 @@ pub struct Config {
     /// What it logs to stderr, such as `info` or `daemon=debug`
     #[arg(long, value_name = "FILTER", env = "CUTOVERD_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// What the program does instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Shows what a run holds whose state directory is lost, and gives it back
+    Unblock(Unblock),
 }
 
 /// A Unix socket to listen on.

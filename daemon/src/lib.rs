@@ -26,3 +26,4 @@ pub mod state_dir;
 pub mod state_fault;
 pub mod status;
 pub mod supervisor;
+pub mod unblock;

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser as _;
-use daemon::config::Config;
+use daemon::config::{Command, Config};
 use daemon::daemon::{Daemon, TestHooks};
 use daemon::engine::Engine;
 use daemon::engine::run::MongoEngine;
 use daemon::memory::Memory;
+use daemon::unblock::unblock;
 use schemas::fault::{Fault, FaultCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -37,7 +38,16 @@ fn main() -> ExitCode {
             tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
                 Fault::new(FaultCode::Internal, format!("failed to start threads: {error}"))
             })?;
-        let result = runtime.block_on(serve(&config));
+        let result = match &config.command {
+            None => runtime.block_on(serve(&config)),
+            Some(Command::Unblock(options)) => {
+                runtime.block_on(unblock(options, &config.state_dir)).map(|text| {
+                    use std::io::Write as _;
+                    // Nobody is left to tell where the output is closed.
+                    let _ = std::io::stdout().write_all(text.as_bytes());
+                })
+            }
+        };
         // A name that does not resolve or a server that does not answer must not hold up the exit.
         runtime.shutdown_background();
         result

@@ -85,12 +85,13 @@ impl Cause {
             }
             Self::Damaged => {
                 "stop cutoverd, keep the state directory for inquiry, and put an undamaged copy of \
-                 the file back; where there is none, see the page of CUT0007"
+                 the file back; where there is none, `cutoverd unblock NAME --directory DIR` gives \
+                 back what a lost run blocks"
             }
             Self::OtherVersion => "start the version of cutoverd that wrote it",
             Self::Gone => {
-                "stop cutoverd and put back what was removed, as it was last; where there is no \
-                 copy, see the page of CUT0007: it says how to give back what a lost run holds"
+                "put back what was removed, as it was last; where there is no copy, \
+                 `cutoverd unblock NAME --directory DIR` gives back what a lost run blocks"
             }
         }
     }

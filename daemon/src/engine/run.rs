@@ -4,6 +4,7 @@
 mod connections;
 pub mod holder;
 pub mod identity;
+pub mod lost;
 mod sync_task;
 
 use std::collections::BTreeSet;

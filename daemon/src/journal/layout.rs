@@ -83,8 +83,8 @@ pub(super) fn refuse_unknown(
     );
     Err(Cause::Gone.fault(message).with_remedy(
         "put the newest journal.db back, with its journal.db-wal where there is one; where there \
-         is none, see the page of CUT0007: give back what the run holds, then move its folder out \
-         of runs/",
+         is none, `cutoverd unblock NAME --directory DIR` gives back what the run blocks; then \
+         move its folder out of runs/",
     ))
 }
 

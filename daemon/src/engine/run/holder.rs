@@ -49,7 +49,7 @@ pub struct Known {
 
 /// The holder as the marker says.
 #[derive(Debug, Clone, Default)]
-struct Holder {
+pub(super) struct Holder {
     start: String,
     term: i64,
     host: String,
@@ -57,11 +57,11 @@ struct Holder {
     /// Whether the settings were given back, after which nothing is synced any more.
     is_restored: bool,
     /// The marker's word for a person.
-    by: String,
+    pub(super) by: String,
 }
 
 impl Holder {
-    fn read(marker: &Document) -> Self {
+    pub(super) fn read(marker: &Document) -> Self {
         let by = marker.get_str("by").unwrap_or_default().to_owned();
         // One of a version that had none holds the run by no term.
         let is_restored = marker.contains_key("restored");
@@ -81,7 +81,7 @@ impl Holder {
     }
 
     /// Whether its process may still be at work: it cannot be seen from here that it has ended.
-    fn may_live(&self) -> bool {
+    pub(super) fn may_live(&self) -> bool {
         if self.start.is_empty() {
             return false;
         }

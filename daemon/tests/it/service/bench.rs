@@ -63,6 +63,7 @@ impl Bench {
 
     pub(crate) fn config(&self) -> Config {
         Config {
+            command: None,
             state_dir: self.folder.path().join("state"),
             listen: Listen { path: self.folder.path().join("s") },
             listen_tls: None,

@@ -446,3 +446,86 @@ async fn a_writer_that_may_bypass_the_block_is_noticed() {
     guarded.stage.wait_for("completed").await.unwrap();
     assert!(noted.missing_from(&guarded.destination).await.unwrap().is_empty());
 }
+
+/// `cutoverd unblock`, on the state directory and the declaration of the scene.
+async fn unblock(guarded: &Guarded, arguments: &[&str]) -> std::process::Output {
+    let cutoverd = &rig::programs::programs().unwrap().cutoverd;
+    tokio::process::Command::new(cutoverd)
+        .env("PASSWORD", PASSWORD)
+        .env("CUTOVERD_STATE_DIR", guarded.stage.daemon.state_folder())
+        .args(["unblock", MIGRATION, "--directory"])
+        .arg(guarded.stage.folder())
+        .args(arguments)
+        .output()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_a_run_blocks_whose_journal_is_lost_is_given_back_by_a_command() {
+    let mut guarded = Guarded::set(&["root"]).await;
+    fill_small(&guarded.source, "shop").await.unwrap();
+    let crash = environment().env(CRASH_AT, "before:open_destination");
+    guarded.stage.daemon.terminate().await.unwrap();
+    guarded.stage.daemon.restart_with(crash).await.unwrap();
+    let declaration = guarded.declaration("shop");
+    guarded.stage.apply(&declaration).await.unwrap();
+    let ready = guarded.ready().await;
+    let run = ready["run"].as_str().unwrap().to_owned();
+
+    // A daemon that is at work is not overtaken.
+    let refused = unblock(&guarded, &["--source"]).await;
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && stderr.contains("error[CUT0090]"), "{stderr}");
+    assert!(stderr.contains(&run) && stderr.contains("--force"), "{stderr}");
+
+    let acknowledged =
+        declaration.text("cutover.acknowledge", ready["acknowledge_token"].as_str().unwrap());
+    // It may die before it has answered.
+    let _ = guarded.stage.apply(&acknowledged).await;
+    let start = Instant::now();
+    while guarded.stage.daemon.is_running() {
+        assert!(start.elapsed() < PATIENCE, "{}", guarded.stage.daemon.log_end());
+        tokio::time::sleep(POLL).await;
+    }
+    assert!(write_block::is_blocked(&guarded.source).await.unwrap());
+    assert!(!guarded.may_write().await);
+
+    let state = guarded.stage.daemon.state_folder();
+    for entry in std::fs::read_dir(&state).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("journal.db") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    assert!(guarded.stage.daemon.restart_with(environment()).await.is_err(), "it starts");
+    let log = guarded.stage.daemon.log_end();
+    assert!(log.contains("CUT0007") && log.contains("cutoverd unblock"), "{log}");
+
+    // It says what is blocked, and changes nothing unasked.
+    let shown = unblock(&guarded, &["--json"]).await;
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(
+        (&shown["source_blocked"], &shown["destination_blocked"]),
+        (&true.into(), &true.into())
+    );
+    assert_eq!(shown["runs"][0]["run"], run.as_str());
+    assert_eq!(shown["runs"][0]["may_be_at_work"], false);
+    assert!(write_block::is_blocked(&guarded.source).await.unwrap());
+
+    let done = unblock(&guarded, &["--source"]).await;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(!write_block::is_blocked(&guarded.source).await.unwrap());
+    assert!(!guarded.may_write().await, "it was not asked for");
+    let done = unblock(&guarded, &["--destination"]).await;
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && text.contains("The destination takes writes"), "{text}");
+    assert!(guarded.may_write().await);
+    assert!(guarded.marker().await.is_none());
+    assert_eq!(guarded.own().await.0.len(), 0);
+
+    // Once more there is nothing that a run holds.
+    let again = unblock(&guarded, &["--source"]).await;
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && stderr.contains("no run of"), "{stderr}");
+}
