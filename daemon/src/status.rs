@@ -8,7 +8,9 @@ use schemas::id::ShardName;
 use schemas::observed::{ByHand, Observed};
 use schemas::phase::Phase;
 use schemas::spec::VerifyMode;
-use schemas::status::{CutoverStatus, MigrationStatus, Readiness, ShardStatus, WindowStatus};
+use schemas::status::{
+    CutoverStatus, MigrationStatus, Readiness, Retries, ShardStatus, WindowStatus,
+};
 
 use crate::engine::{EngineProgress, ShardProgress};
 use crate::journal::Record;
@@ -117,6 +119,7 @@ pub fn observed(view: View, progress: Option<EngineProgress>) -> Observed {
             downtime_seconds: run.state.downtime().map(|downtime| downtime.as_secs_f64()),
             acknowledged_by: cutover.map(|cutover| cutover.by.to_string()),
         },
+        retries: run.repeated.map(|one| Retries { count: one.count, since: one.since }),
         error,
     };
     Observed {

@@ -52,6 +52,18 @@ pub struct MigrationStatus {
     pub cutover: CutoverStatus,
     /// What is wrong, if anything.
     pub error: Option<Fault>,
+    /// How often a server has answered with the error, where that is tried again; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+}
+
+/// Tries that have failed with one error, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retries {
+    /// How many.
+    pub count: u32,
+    /// When the first failed.
+    pub since: UtcTime,
 }
 
 /// Progress of the initial copy.

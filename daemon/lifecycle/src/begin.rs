@@ -37,6 +37,7 @@ pub fn begin(id: RunId, spec: &MigrationSpec, now: Now) -> Run {
         attempt: Attempt(1),
         used_tokens: Vec::new(),
         trouble: None,
+        repeated: None,
         aborted: None,
         agreed_drops: Vec::new(),
         earlier: Vec::new(),

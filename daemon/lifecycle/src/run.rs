@@ -2,8 +2,9 @@
 //! stored.
 
 use std::fmt;
+use std::time::Duration;
 
-use schemas::fault::Fault;
+use schemas::fault::{Fault, FaultCode};
 use schemas::id::{Generation, RunId};
 use schemas::namespace::Namespace;
 use schemas::phase::Phase;
@@ -67,6 +68,9 @@ pub struct Run {
     pub used_tokens: Vec<Token>,
     /// The error that is being retried.
     pub trouble: Option<Fault>,
+    /// How often a server has answered with the same error, one try after the other.
+    #[serde(default)]
+    pub repeated: Option<Repeated>,
     /// Why the last cutover was given up; until the next one.
     pub aborted: Option<Fault>,
     /// Namespaces on the destination that the plan listed as dropped (`existing_data = "drop"`): no
@@ -78,6 +82,40 @@ pub struct Run {
     /// What was last heard of the sync.
     #[serde(skip)]
     pub vitals: Vitals,
+}
+
+/// An error that a server answers with again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated {
+    /// Its code.
+    pub code: FaultCode,
+    /// When it came first.
+    pub since: UtcTime,
+    /// When it came last.
+    pub last: UtcTime,
+    /// How often it came.
+    pub count: u32,
+}
+
+impl Repeated {
+    /// What goes well for so long between two errors was no try that failed as the one before.
+    const APART: Duration = Duration::from_secs(10 * 60);
+    /// How long an error that is no outage is repeated, before somebody has to look.
+    pub const BOUND: Duration = Duration::from_secs(60 * 60);
+
+    /// What is known once an error has come; `None`: it is an outage, which lasts as long as it
+    /// lasts.
+    #[must_use]
+    pub fn after(before: Option<Self>, code: FaultCode, now: UtcTime) -> Option<Self> {
+        if !matches!(code, FaultCode::SourceReadFailed | FaultCode::DestinationWriteFailed) {
+            return None;
+        }
+        let same = before.filter(|one| one.code == code && now.since(one.last) < Self::APART);
+        Some(match same {
+            Some(one) => Self { last: now, count: one.count.saturating_add(1), ..one },
+            None => Self { code, since: now, last: now, count: 1 },
+        })
+    }
 }
 
 /// An earlier run of the same migration, of which something may be left.
@@ -172,6 +210,7 @@ impl Run {
             attempt,
             used_tokens,
             trouble,
+            repeated,
             aborted,
             agreed_drops,
             earlier,
@@ -192,6 +231,7 @@ impl Run {
             || *attempt != before.attempt
             || *used_tokens != before.used_tokens
             || *trouble != before.trouble
+            || *repeated != before.repeated
             || *aborted != before.aborted
             || *agreed_drops != before.agreed_drops
             || *earlier != before.earlier

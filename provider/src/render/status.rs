@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use schemas::observed::Observed;
 use schemas::phase::Phase;
-use schemas::status::{CopyProgress, MigrationStatus, ShardStatus};
+use schemas::status::{CopyProgress, MigrationStatus, Retries, ShardStatus};
 
 use super::clean;
 use super::paint::Paint;
@@ -39,7 +39,13 @@ pub fn block(observed: &Observed, paint: Paint) -> String {
         );
     }
     if let Some(fault) = &status.error {
-        let again = if fault.retryable { " (the daemon tries again)" } else { "" };
+        let again = match &status.retries {
+            Some(Retries { count, since }) if fault.retryable => {
+                format!(" (the daemon tries again; it came {count} times since {since})")
+            }
+            None | Some(_) if fault.retryable => " (the daemon tries again)".to_owned(),
+            None | Some(_) => String::new(),
+        };
         let _ =
             writeln!(out, "  {} {}{again}", paint.bad("error       "), clean(&fault.to_string()));
         let _ = writeln!(out, "  {:12} remedy: {}", "", clean(&fault.remedy));

@@ -8,6 +8,7 @@ use schemas::id::{RunId, ShardName};
 
 use super::Walk;
 use crate::effect::Effect;
+use crate::run::Repeated;
 use crate::state::{AfterUndo, DrainStage, State, Validation};
 
 impl Walk<'_> {
@@ -225,6 +226,20 @@ impl Walk<'_> {
     fn sync_stopped_by(&mut self, fault: Fault) {
         let Some(from) = self.run.state.resting() else { return };
         self.run.vitals = crate::readiness::Vitals::default();
+        self.run.repeated = Repeated::after(self.run.repeated, fault.code, self.now);
+        let fault = match self.run.repeated {
+            Some(one) if fault.retryable && self.now.since(one.since) >= Repeated::BOUND => {
+                let message = format!(
+                    "{}; it came {} times since {}, and is not repeated any more",
+                    fault.message, one.count, one.since
+                );
+                Fault { message, retryable: false, ..fault }.with_remedy(
+                    "find its cause by the server's own message; then `cutover resume NAME` goes on \
+                     where the run stands",
+                )
+            }
+            _ => fault,
+        };
         if fault.retryable {
             if matches!(self.run.state, State::Ready) {
                 self.go(
@@ -237,6 +252,7 @@ impl Walk<'_> {
             self.again = true;
         } else {
             self.run.trouble = None;
+            self.run.repeated = None;
             let message = fault.to_string();
             self.go(State::Failed { from, fault }, message, None);
         }

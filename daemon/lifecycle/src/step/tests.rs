@@ -488,6 +488,41 @@ fn checks_before_the_block_that_meet_an_outage_begin_again_within_the_bound() {
 }
 
 #[test]
+fn an_error_that_a_server_repeats_has_a_bound_and_an_outage_has_none() {
+    let failed = |code| Event::SyncFailed { fault: Fault::new(code, "code 462: what is this") };
+    let mut life = Life::ready();
+    life.feed(failed(FaultCode::SourceReadFailed));
+    assert_eq!(life.run.phase(), Phase::CatchingUp);
+    for _ in 0..29 {
+        life.wait(120_000);
+        life.feed(failed(FaultCode::SourceReadFailed));
+    }
+    assert_eq!(life.run.phase(), Phase::CatchingUp);
+    assert_eq!(life.run.repeated.map(|one| one.count), Some(30));
+    life.run = Run::from_json(&life.run.to_json()).expect("what is stored comes back");
+    life.wait(120_000);
+    life.feed(failed(FaultCode::SourceReadFailed));
+    assert_eq!(life.run.phase(), Phase::Failed);
+    let State::Failed { fault, .. } = &life.run.state else { panic!("{:?}", life.run.state) };
+    assert!(fault.message.contains("462") && fault.message.contains("31 times"), "{fault}");
+    assert!(fault.remedy.contains("cutover resume"), "{fault:?}");
+
+    // What goes well in between is another one.
+    let mut life = Life::ready();
+    for _ in 0..40 {
+        life.feed(failed(FaultCode::DestinationWriteFailed));
+        life.wait(700_000);
+    }
+    assert_eq!(life.run.phase(), Phase::CatchingUp);
+    // A server that is away may be away for days.
+    for _ in 0..100 {
+        life.feed(failed(FaultCode::Unreachable));
+        life.wait(120_000);
+    }
+    assert_eq!((life.run.phase(), life.run.repeated), (Phase::CatchingUp, None));
+}
+
+#[test]
 fn a_drain_that_ends_at_the_bound_is_too_late() {
     let mut life = Life::applying();
     life.wait(300_000);

@@ -249,6 +249,7 @@ impl Walk<'_> {
             }
         };
         self.recovered();
+        self.run.repeated = None;
         self.go(State::Ready, message, None);
         debug_assert!(self.awaits(&Effect::StartSync), "a ready run follows its source");
     }
