@@ -139,7 +139,7 @@ async fn a_killed_test_program_leaves_no_mongod() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("pid");
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "holds_a_set_until_it_is_killed", "--ignored"])
+        .args(["--exact", "replica_set::holds_a_set_until_it_is_killed", "--ignored"])
         .env("RIG_PID_FILE", &report)
         .stdout(std::process::Stdio::null())
         .spawn()
