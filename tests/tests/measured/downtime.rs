@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
 use rig::replica_set::{ROOT_PASSWORD, ROOT_USER};
 use rig::scenario::MIGRATION;
 use rig::workload::fill_uniform;
@@ -28,7 +30,8 @@ struct Downtime {
     compared: u64,
 }
 
-async fn cut_over(at_rest: u64) -> Downtime {
+/// Cuts over what `fill` has made, of which `at_rest` is the word.
+async fn cut_over(at_rest: &str, fill: impl AsyncFnOnce(&Client)) -> Downtime {
     let named = |name: &str| Options { name: name.to_owned(), ..Options::default() };
     let application = User::new("application", "writing", &["readWriteAnyDatabase"]);
     // With access control the destination refuses everybody else until it is opened, and so tells
@@ -41,7 +44,7 @@ async fn cut_over(at_rest: u64) -> Downtime {
     let stage = Stage::set(named("rs-source"), destination, daemon).await.unwrap();
     let source = stage.source.client().await.unwrap();
     let then = stage.destination.client_as(&application).await.unwrap();
-    fill_uniform(&source, "rest", "data", at_rest, DOCUMENT_BYTES).await.unwrap();
+    fill(&source).await;
     let options = WriterOptions {
         rate: WRITES_A_SECOND,
         workers: 8,
@@ -66,7 +69,7 @@ async fn cut_over(at_rest: u64) -> Downtime {
         stage.cutover.succeed(["report", MIGRATION, "--json"]).await.unwrap().json().unwrap();
     let compared = report["verification"]["compared_after_block"].as_u64().unwrap();
     println!(
-        "{at_rest} at rest, {rate:.0} operations/s: the application waited {:.2} s, the daemon \
+        "{at_rest}, {rate:.0} operations/s: the application waited {:.2} s, the daemon \
          says {ours:.2} s, {compared} documents were compared meanwhile",
         theirs.as_secs_f64()
     );
@@ -80,8 +83,11 @@ async fn an_application_is_kept_from_writing_for_seconds_however_much_there_is()
     let sizes = std::env::var("CUTOVER_DOWNTIME_DOCUMENTS").unwrap_or_else(|_| AT_REST.to_owned());
     let mut downtimes = Vec::new();
     for size in sizes.split(',') {
-        let size = size.trim().parse().unwrap();
-        downtimes.push((size, cut_over(size).await));
+        let size: u64 = size.trim().parse().unwrap();
+        let fill = async |source: &Client| {
+            fill_uniform(source, "rest", "data", size, DOCUMENT_BYTES).await.unwrap();
+        };
+        downtimes.push((size, cut_over(&format!("{size} at rest"), fill).await));
     }
     for (size, downtime) in &downtimes {
         assert!(downtime.application < LIMIT && downtime.daemon < LIMIT, "{size}: {downtime:?}");
@@ -93,4 +99,43 @@ async fn an_application_is_kept_from_writing_for_seconds_however_much_there_is()
             (least.min(downtime.application), most.max(downtime.application))
         });
     assert!(most - least < NOISE, "{downtimes:?}");
+}
+
+/// A number that a variable of the environment sets.
+fn sized(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.trim().parse().unwrap())
+}
+
+/// The order of capped collections and all definitions are compared before it, but for what came
+/// since. `CUTOVER_CAPPED_MB` and `CUTOVER_DEFINITIONS` (collections, with two indexes each) set
+/// how many there are.
+#[tokio::test]
+async fn capped_collections_and_definitions_cost_it_little() {
+    let _turn = super::alone().await;
+    let (capped, definitions) = (sized("CUTOVER_CAPPED_MB", 32), sized("CUTOVER_DEFINITIONS", 100));
+    let fill = async |source: &Client| {
+        let rest = source.database("rest");
+        let size = i64::try_from(capped << 21).unwrap();
+        rest.run_command(doc! { "create": "log", "capped": true, "size": size }).await.unwrap();
+        let log = rest.collection::<Document>("log");
+        let text = "x".repeat(950);
+        for batch in 0..capped {
+            let documents = (0..1_024_i64).map(|n| {
+                doc! { "_id": i64::try_from(batch).unwrap() * 1_024 + n, "text": text.as_str() }
+            });
+            log.insert_many(documents).await.unwrap();
+        }
+        for number in 0..definitions {
+            let name = format!("c{number}");
+            let indexes = [
+                doc! { "key": { "a": 1 }, "name": "a", "unique": true },
+                doc! { "key": { "b": 1, "c": -1 }, "name": "bc" },
+            ];
+            let create = doc! { "createIndexes": name.as_str(), "indexes": indexes.to_vec() };
+            rest.run_command(create).await.unwrap();
+        }
+    };
+    let what = format!("{capped} MB capped and {definitions} collections");
+    let downtime = cut_over(&what, fill).await;
+    assert!(downtime.application < LIMIT && downtime.daemon < LIMIT, "{downtime:?}");
 }
