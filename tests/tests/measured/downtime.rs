@@ -73,6 +73,13 @@ async fn cut_over(at_rest: &str, fill: impl AsyncFnOnce(&Client)) -> Downtime {
          says {ours:.2} s, {compared} documents were compared meanwhile",
         theirs.as_secs_f64()
     );
+    let of_cutover = ["draining", "blocked", "refuses", "applied", "settings", "writable"];
+    for entry in stage.events(MIGRATION).await.unwrap() {
+        let message = entry["message"].as_str().unwrap_or_default();
+        if of_cutover.iter().any(|word| message.contains(word)) {
+            println!("  {} {message}", entry["at"].as_str().unwrap_or_default());
+        }
+    }
     assert_eq!(stats.missing_from(&stage.destination.client().await.unwrap()).await.unwrap(), []);
     Downtime { application: theirs, daemon: Duration::from_secs_f64(ours), compared }
 }
