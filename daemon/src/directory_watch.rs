@@ -36,7 +36,7 @@ pub use self::status::Board;
 /// checkouts write file by file.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// It is looked at this often all the same: a network file system tells of nothing, and neither
+/// It is looked at this often all the same: a network file system reports nothing, and neither
 /// does a file that a template reads.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 

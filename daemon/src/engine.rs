@@ -48,7 +48,7 @@ use schemas::spec::{MigrationSpec, VerifyMode};
 use schemas::status::{CopyProgress, IndexProgress, OptimeGap, TailProgress, VerificationProgress};
 use tokio::sync::mpsc;
 
-/// What the engine is told of a run when it is opened.
+/// What the engine knows of a run when it is opened.
 #[derive(Debug, Clone)]
 pub struct EngineContext {
     /// The run.
@@ -231,7 +231,7 @@ pub enum Ending {
     Cancelled,
 }
 
-/// What a running sync tells.
+/// What a running sync reports.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SyncReport {
     /// All documents in scope were copied once.

@@ -91,7 +91,7 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the journal, and makes it where it is missing. `runs` have a folder beside it: one
-    /// that tells of none of them is not the journal that they were made with.
+    /// that reports none of them is not the journal that they were made with.
     pub fn open_beside(path: &Path, runs: &[String]) -> Result<Self, Fault> {
         Self::open_with(path, |connection| layout::refuse_unknown(connection, path, runs))
     }

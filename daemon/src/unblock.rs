@@ -98,7 +98,8 @@ fn alive(held: &Held) -> Option<Fault> {
     let one = held.runs.iter().find(|one| one.may_live)?;
     let message = format!("run {} may be at work: {} holds it", one.run, one.by);
     Some(Fault::new(FaultCode::RunHeldElsewhere, message).with_remedy(
-        "stop that cutoverd first, or let it do this: `cutover cancel NAME`; if it is gone with its \
+        "stop that cutoverd first, or let it do this: `cutover cancel NAME`; if it is gone with \
+         its \
          machine, add --force",
     ))
 }
@@ -125,7 +126,8 @@ pub async fn unblock(options: &Unblock, state_dir: &Path) -> Result<String, Faul
                 options.name
             );
             return Err(Fault::new(FaultCode::WrongState, message).with_remedy(
-                "look at --directory and its workspace; a block that somebody else put up is lifted \
+                "look at --directory and its workspace; a block that somebody else put up is \
+                 lifted \
                  with db.adminCommand({setUserWriteBlockMode: 1, global: false})",
             ));
         }

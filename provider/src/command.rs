@@ -32,7 +32,7 @@ use crate::load;
 use crate::output::Output;
 use crate::render::diagnostics;
 
-/// Runs a command; failures are told on stderr.
+/// Runs a command; failures are reported on stderr.
 pub async fn run(cli: Cli, output: Output) -> ExitCode {
     let context = Context { endpoint: cli.endpoint, output };
     match dispatch(cli.command, &context).await {

@@ -104,7 +104,7 @@ impl DaemonClient {
                 Err(refused_certificate(&self.endpoint, &why_broken(&status)))
             }
             Ok(Err(status)) => Err(refused(&self.endpoint, &status)),
-            // What hangs is told by the call that waits for it.
+            // What hangs is reported by the call that waits for it.
             Ok(Ok(_)) | Err(_) => Ok(()),
         }
     }

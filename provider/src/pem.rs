@@ -1,5 +1,5 @@
-//! Files of certificates and keys, told by what is in them: a connection that fails for one of them
-//! only says that it failed.
+//! Files of certificates and keys, reported by what is in them: a connection that fails for one of
+//! them only says that it failed.
 
 use std::io::Read as _;
 use std::path::Path;

@@ -313,7 +313,7 @@ impl SavedPlan {
                         change.serial, existing.status.serial
                     ));
                 }
-                // What it tells as the values before is what it was made on.
+                // What it reports as the values before is what it was made on.
                 Some(existing) if self.was(name).is_none_or(|was| was.spec != existing.spec) => {
                     changed.push(format!(
                         "{name} is not declared as the plan tells, at the same serial {}",

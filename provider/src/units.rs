@@ -92,7 +92,7 @@ pub fn seconds(seconds: f64) -> String {
     text
 }
 
-/// An estimated length of time, which is not told in parts of a second.
+/// An estimated length of time, which is not reported in parts of a second.
 #[must_use]
 pub fn estimate(seconds: f64) -> String {
     if (0.0..1.0).contains(&seconds) {

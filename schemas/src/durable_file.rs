@@ -15,7 +15,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 /// the folder synced.
 ///
 /// # Errors
-/// As the system tells. The file then has its old content, and nothing lies aside; where only the
+/// As the system reports. The file then has its old content, and nothing lies aside; where only the
 /// sync of the folder failed it may have the new one.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let aside = aside(path)?;
@@ -42,7 +42,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Removes a file for good. One that is not there is a success.
 ///
 /// # Errors
-/// As the system tells.
+/// As the system reports.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Ok(()) => settle(path),
@@ -54,7 +54,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// Makes what was done to a file's name last: its folder is synced.
 ///
 /// # Errors
-/// As the system tells.
+/// As the system reports.
 pub fn settle(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }

@@ -178,7 +178,7 @@ fn names_in(dir: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
         // Editors leave hidden files of the same ending while one is open.
         let counts = !name.starts_with(['.', '#'])
             && (name.ends_with(EXTENSION) || name.ends_with(AUTOMATIC_VALUES));
-        // A file that vanishes meanwhile, or a dangling link, is told of when it is read.
+        // A file that vanishes meanwhile, or a dangling link, is reported when it is read.
         if counts && !entry.path().is_dir() {
             let path = if dir == Path::new(".") { PathBuf::from(&name) } else { dir.join(&name) };
             names.push((name, path));

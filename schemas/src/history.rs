@@ -10,7 +10,7 @@ use crate::time::UtcTime;
 /// Who asked for something.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// The caller's user id, as the kernel tells it; `null` for the daemon itself and for callers
+    /// The caller's user id, as the kernel reports it; `null` for the daemon itself and for callers
     /// from elsewhere.
     pub uid: Option<u32>,
     /// The certificate of a caller from elsewhere: its names and its SHA-256.

@@ -396,7 +396,7 @@ impl ShardedCluster {
     }
 
     /// Writes documents to a shard behind the router's back: where it does not own them they are
-    /// orphans, which no change stream tells of.
+    /// orphans, which no change stream reports.
     ///
     /// # Errors
     /// When the shard refuses.

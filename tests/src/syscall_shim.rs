@@ -1,4 +1,4 @@
-//! A real server that is told another time, or of another disk, than there is: its calls to the
+//! A real server that is shown another time, or of another disk, than there is: its calls to the
 //! system go through a shim of ours.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// What a deceived server is told.
+/// What a deceived server is reported.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Deceit {
     /// Seconds that its clock is ahead.

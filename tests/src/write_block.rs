@@ -1,4 +1,4 @@
-//! Whether a deployment keeps its users from writing, as the server itself tells: now, or at any
+//! Whether a deployment keeps its users from writing, as the server itself reports: now, or at any
 //! moment of a while.
 
 use std::time::Duration;

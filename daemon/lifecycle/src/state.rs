@@ -186,7 +186,7 @@ pub enum DrainStage {
         /// When the checks had passed: only readiness is then waited for (after a restart of the
         /// daemon).
         prepared_at: Option<UtcTime>,
-        /// What they are at; `None`: they have not told yet.
+        /// What they are at; `None`: they have not reported yet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         doing: Option<Doing>,
     },

@@ -165,7 +165,7 @@ impl Walk<'_> {
         duties(&self.run).contains(effect)
     }
 
-    /// Goes into a state, and tells of it.
+    /// Goes into a state, and reports it.
     fn go(&mut self, state: State, message: impl Into<String>, actor: Option<Actor>) {
         let (from, to) = (self.run.state.phase(), state.phase());
         self.run.state = state;

@@ -1,4 +1,4 @@
-//! Who calls: the kernel tells the user, or TLS the certificate; the caller the rest.
+//! Who calls: the kernel reports the user, or TLS the certificate; the caller the rest.
 
 use rustls::pki_types::CertificateDer;
 use schemas::fault::{Fault, FaultCode};

@@ -14,7 +14,7 @@ const WAITING: usize = 16;
 /// A directory that changes without a pause is looked at after this many happenings all the same.
 const MOST: usize = 1_000;
 
-/// What tells of changes.
+/// What reports changes.
 pub(super) struct Nudges {
     directory: PathBuf,
     /// Where the directory really is, as it is watched now: a link to it can be led elsewhere.

@@ -16,7 +16,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// An empty one, that dates what it is told.
+    /// An empty one, that dates what it is reported.
     #[must_use]
     pub fn new(clock: Arc<Clock>) -> Self {
         Self { clock, said: Arc::default() }

@@ -464,7 +464,7 @@ impl Applier<'_> {
     /// refused.
     ///
     /// One that the source no longer has is left: its deletion is further on in the stream. Not so
-    /// where deletions tell the shard key and meet nothing else: what is there may have an older
+    /// where deletions report the shard key and meet nothing else: what is there may have an older
     /// key, and goes now. Should it come again, that is still to be told.
     async fn reread(
         &self,

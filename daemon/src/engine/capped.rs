@@ -1,7 +1,7 @@
 //! Capped collections keep an order and have a bound, and lose their oldest documents by
 //! themselves.
 //!
-//! The order is not what the change stream tells: concurrent insertions get their record ids in
+//! The order is not what the change stream reports: concurrent insertions get their record ids in
 //! another order than their oplog entries (the server reserves the entries first), so that even a
 //! replica set's members differ in it. Hence
 //!

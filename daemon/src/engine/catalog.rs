@@ -44,7 +44,7 @@ pub async fn asides(deployment: &Deployment, scope: &Scope) -> Result<Vec<Namesp
 }
 
 /// The same on a source, with the time-series collections that are half made: the server makes
-/// their buckets first and then their face, and the change stream tells of the buckets alone,
+/// their buckets first and then their face, and the change stream reports the buckets alone,
 /// perhaps before the start point.
 pub async fn list_with_half_made(
     deployment: &Deployment,
@@ -129,7 +129,7 @@ async fn in_scope(
 ///
 /// A router lists collections as the database's primary shard has them. `collMod` goes to the
 /// shards with chunks alone (tried on 6.0.5): a primary shard without any keeps telling what was
-/// before. `None`: the servers do not tell, or it is gone.
+/// before. `None`: the servers do not report, or it is gone.
 async fn options_where_held(
     deployment: &Deployment,
     namespace: &Namespace,
@@ -354,7 +354,7 @@ pub async fn size(deployment: &Deployment, namespace: &Namespace) -> Result<(u64
     append(&mut stats, "cursor", &*rawdoc! {});
     match deployment.collect(&namespace.db, stats).await {
         Ok(of_shards) => {
-            // A router tells of each shard.
+            // A router reports each shard.
             let (mut documents, mut bytes) = (0, 0);
             for entry in &of_shards {
                 let Ok(stats) = entry.get_document("storageStats") else { continue };

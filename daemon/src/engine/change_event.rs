@@ -97,10 +97,10 @@ pub struct Event {
     pub what: What,
     /// Its size, in bytes.
     pub bytes: usize,
-    /// Of a definition: the bytes that are the same on every shard that tells of it.
+    /// Of a definition: the bytes that are the same on every shard that reports it.
     pub kind: Vec<u8>,
-    /// Of a definition, and of whatever a shard tells: the collection's UUID, where the server
-    /// tells it.
+    /// Of a definition, and of whatever a shard reports: the collection's UUID, where the server
+    /// reports it.
     pub uuid: Option<Vec<u8>>,
 }
 
@@ -111,8 +111,8 @@ const WITHOUT_CHANGE: [&str; 9] = [
     "abortIndexBuild",
     "commitIndexBuild",
     "endOfTransaction",
-    // Where the chunk goes is told there; that no shard is followed that has just joined is seen to
-    // apart.
+    // Where the chunk goes is reported there; that no shard is followed that has just joined is
+    // seen to apart.
     "migrateChunkToNewShard",
     "migrateLastChunkFromShard",
     // Steps of resharding, moveCollection and unshardCollection (SERVER-50636, SERVER-98981); their
@@ -171,7 +171,7 @@ fn uuid(event: &RawDocument) -> Option<Vec<u8>> {
 }
 
 impl Event {
-    /// Reads an event that one of several shards tells: of which collection a change is counts
+    /// Reads an event that one of several shards reports: of which collection a change is counts
     /// then, too.
     pub fn read_of_shard(event: &RawDocument) -> Result<Self, Fault> {
         Ok(Self { uuid: uuid(event), ..Self::read(event)? })
@@ -259,7 +259,7 @@ impl Event {
 }
 
 /// What names a definition on every shard alike: what was done, to which collection, how. What a
-/// rename replaces is told by the shards alone that have some of it.
+/// rename replaces is reported by the shards alone that have some of it.
 fn kind_of(event: &RawDocument) -> Vec<u8> {
     let mut kind = Vec::new();
     let is_rename = event.get_str("operationType").is_ok_and(|operation| operation == "rename");

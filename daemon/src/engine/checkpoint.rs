@@ -283,8 +283,8 @@ impl Checkpoints {
         .await
     }
 
-    /// Stores that everything up to these tokens is applied, and how often each shard has told each
-    /// definition. `durable`: before something that must not see an older token again.
+    /// Stores that everything up to these tokens is applied, and how often each shard has reported
+    /// each definition. `durable`: before something that must not see an older token again.
     pub async fn store_tail(
         &self,
         lanes: Vec<LaneRow>,
@@ -339,7 +339,7 @@ impl Checkpoints {
         .await
     }
 
-    /// How often each shard has told each definition.
+    /// How often each shard has reported each definition.
     pub async fn told(&self) -> Result<Vec<ToldRow>, Fault> {
         self.with(|c| {
             c.prepare("SELECT kind, shard, times FROM told")?

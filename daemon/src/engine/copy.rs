@@ -12,8 +12,8 @@
 //!
 //! **Order.** Every shard's start point is stored before a document of any is read: a document
 //! whose shard key changes meanwhile leaves one shard and comes to another, and only the streams
-//! tell. The cluster is looked at after the start points. Definitions are made one shard after
-//! another, since each tells of the same collections; documents are copied side by side. A
+//! report. The cluster is looked at after the start points. Definitions are made one shard after
+//! another, since each reports the same collections; documents are copied side by side. A
 //! collection's indexes are built once every shard's documents of it are there; before any of them
 //! where that is declared.
 //!
@@ -24,7 +24,7 @@
 //! **Ownership.** Reads carry the versions of that look at the cluster ([`Placement`]): a shard
 //! then leaves out its orphans, and answers `StaleConfig` once a chunk has moved. A scan that is
 //! open goes on with what the shard owned when it began. So as long as every scan of a collection
-//! began under one state of it, each document was read from one shard, or a stream tells of it;
+//! began under one state of it, each document was read from one shard, or a stream reports it;
 //! that it was one state is checked when all are done, and, by what was stored of it, when the copy
 //! goes on after the daemon was down.
 //!

@@ -64,7 +64,7 @@ impl MongoRun {
         if self.context.spec.cutover.source_writes == SourceWrites::Block {
             fence::check_available(&pair.source.entry).await?;
             for shard in &pair.source.shards {
-                // A router does not tell it.
+                // A router does not report it.
                 if let Some(why) = fence::too_low(&shard.deployment).await {
                     return Err(Fault::new(FaultCode::WriteBlockUnavailable, why));
                 }
@@ -288,8 +288,8 @@ impl MongoRun {
         newest.ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
     }
 
-    /// Has the tail give the destination the definitions that differ, whatever was told of them.
-    /// Gives what differs after that.
+    /// Has the tail give the destination the definitions that differ, whatever was reported of
+    /// them. Gives what differs after that.
     async fn mend_definitions(&self, pair: &Pair) -> Result<Vec<Mismatch>, Fault> {
         let sides = self.sides(pair);
         let mut found = definitions::compare(&sides, Views::Compared).await?;

@@ -85,7 +85,7 @@ impl Versions {
 }
 
 /// That what a run began with cannot be read any more: what has changed since is then not seen, and
-/// that is told.
+/// that is reported.
 #[must_use]
 pub fn unreadable(kind: FindingKind, path: &str, why: String) -> Finding {
     let message = format!(

@@ -258,14 +258,14 @@ impl Source {
         });
         let notes = try_join_all(notes).await?.into_iter().collect();
         if self.is_behind_router() {
-            // The shards wrote theirs at different times, of which the newest was told: the others
-            // come past it by this one.
+            // The shards wrote theirs at different times, of which the newest was reported: the
+            // others come past it by this one.
             self.entry.oplog_note(message).await?;
         }
         Ok(notes)
     }
 
-    /// The newest majority-committed operation of every shard. A router does not tell it: what it
+    /// The newest majority-committed operation of every shard. A router does not report it: what it
     /// knows of may be newer.
     pub async fn majority_optimes(&self) -> Result<Times, Fault> {
         if self.is_behind_router() {
@@ -280,7 +280,7 @@ impl Source {
     /// A time that nothing read before the call is newer than.
     pub async fn newest_optime(&self) -> Result<ClusterTime, Fault> {
         if self.is_behind_router() {
-            // A router's own answer carries the newest time that any of its shards has told it.
+            // A router's own answer carries the newest time that any of its shards has reported it.
             return self.entry.operation_time().await;
         }
         let optimes = self.majority_optimes().await?;
@@ -290,7 +290,7 @@ impl Source {
             .ok_or_else(|| Fault::new(FaultCode::Internal, "the source has no shard"))
     }
 
-    /// Makes a shard that is idle tell that it has come past what the others have told.
+    /// Makes a shard that is idle report that it has come past what the others have reported.
     pub async fn advance(&self, idle: &ShardSource) -> Result<ClusterTime, Fault> {
         if let Some(newest) = self.newest_clock().await? {
             idle.deployment.learn(&newest).await?;
@@ -298,8 +298,8 @@ impl Source {
         idle.deployment.oplog_note("cutover: nothing here").await
     }
 
-    /// Makes sure that the entry knows of a time that a shard has told, so that it can be read as
-    /// of it.
+    /// Makes sure that the entry knows of a time that a shard has reported, so that it can be read
+    /// as of it.
     pub async fn introduce(&self, time: ClusterTime) -> Result<(), Fault> {
         if !self.is_sharded() {
             return Ok(());

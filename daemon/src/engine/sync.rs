@@ -67,7 +67,7 @@ pub struct Sync {
     pub verifier: Arc<Verifier>,
     /// Looks after the order of capped collections.
     pub keeper: Arc<Keeper>,
-    /// Asks the tail for definitions that no event told of.
+    /// Asks the tail for definitions that no event reported.
     pub mends: Arc<Mends>,
     /// Ends it.
     pub stop: CancellationToken,
@@ -79,7 +79,7 @@ pub struct Sync {
     pub restarts: Arc<Restarts>,
 }
 
-/// What a sync tells on its way.
+/// What a sync reports on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Milestone {
     /// All documents in scope were copied once.

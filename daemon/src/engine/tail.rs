@@ -333,8 +333,8 @@ impl Tail {
         }
     }
 
-    /// Which definitions were told by which shard; nothing where there is one shard alone, whose
-    /// every word counts.
+    /// Which definitions were reported by which shard; nothing where there is one shard alone,
+    /// whose every word counts.
     async fn told(&self) -> Result<Told, Fault> {
         let rows = self.checkpoints.told().await?;
         let lane = |name| self.source.names().position(|shard| shard == name);

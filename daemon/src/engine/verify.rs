@@ -129,7 +129,7 @@ pub struct Sides {
     pub progress: Arc<Progress>,
     /// Held for writing, it stops the tail between two rounds.
     pub gate: Arc<RwLock<()>>,
-    /// Asks the tail for definitions that no event told of.
+    /// Asks the tail for definitions that no event reported.
     pub mends: Arc<Mends>,
 }
 
@@ -315,7 +315,7 @@ impl Verifier {
         self.store.requeue_mismatches().await?;
         self.recheck(sides, Until::Empty).await?;
         if let Some(mark) = mark {
-            // What others wrote until now is known once the destination's own stream has told of
+            // What others wrote until now is known once the destination's own stream has reported
             // our mark.
             let mut watched = self.watched.subscribe();
             let told = tokio::select! {
@@ -486,8 +486,8 @@ impl Verifier {
         let tells = sides.source.tells_definitions();
         let views = if tells { Views::Aside } else { Views::Compared };
         let mut found = sides.differing_definitions(views).await?;
-        // Where every change is told, what differs is not the source's doing, and is for a person
-        // to know.
+        // Where every change is reported, what differs is not the source's doing, and is for a
+        // person to know.
         if !tells && !self.is_source_stopped.load(Ordering::Acquire) {
             let strange = self.store.foreign_definitions().await?;
             let ours = found

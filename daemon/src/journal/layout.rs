@@ -44,7 +44,7 @@ const REPORTS: &str = "
         WITHOUT ROWID;
 ";
 
-/// Refuses a journal that tells nothing of a run whose folder is there: it is gone, an older one,
+/// Refuses a journal that reports nothing of a run whose folder is there: it is gone, an older one,
 /// or that of another daemon. A run that was forgotten or replaced has left its records.
 pub(super) fn refuse_unknown(
     connection: &Connection,

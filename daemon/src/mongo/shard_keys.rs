@@ -144,14 +144,14 @@ impl Deployment {
         Ok(())
     }
 
-    /// How one collection of a sharded cluster is sharded, as its router tells now; `None`: it is
+    /// How one collection of a sharded cluster is sharded, as its router reports now; `None`: it is
     /// not.
     pub async fn sharded_by(&self, namespace: &Namespace) -> Result<Option<PlacedBy>, Fault> {
         let found = self.sharded_collections(&rawdoc! { "_id": namespace.to_string() }).await?;
         Ok(found.into_iter().next().map(|(_, placed)| placed))
     }
 
-    /// How the collections of a sharded cluster are sharded, as its router tells now.
+    /// How the collections of a sharded cluster are sharded, as its router reports now.
     pub async fn all_sharded(&self) -> Result<Vec<(Namespace, PlacedBy)>, Fault> {
         self.sharded_collections(&rawdoc! {}).await
     }

@@ -177,7 +177,7 @@ impl Book {
                 return;
             }
         }
-        // The mark is what tells that the journal can be written again, too.
+        // The mark is what reports that the journal can be written again, too.
         let mark_every = if self.journal_fault.is_some() { TRY_AGAIN } else { MARK_EVERY };
         if self.marked_at.elapsed() >= mark_every {
             self.marked_at = Instant::now();
@@ -321,7 +321,7 @@ impl Book {
                     held.is_to_start = false;
                 }
             }
-            // A journal that cannot be written is told of once.
+            // A journal that cannot be written is reported once.
             Err(fault) if self.dead || fault.code == FaultCode::StateDirUnusable => {}
             Err(fault) => {
                 error!(migration = %key.name, event = name, %fault, "the daemon cannot go on with \
@@ -583,7 +583,7 @@ pub(super) fn pick(
     }
 }
 
-/// Logs what the journal's readers are told.
+/// Logs what the journal's readers get.
 fn tell(key: &Key, run: &RunId, note: &Note) {
     let (from, to) = (note.from.map(Phase::as_str), note.to.map(Phase::as_str));
     let actor = note.actor.as_ref().map(ToString::to_string);

@@ -75,7 +75,7 @@ pub(super) async fn carry_out(
             Ok(Event::SyncStopped)
         }
         Effect::CheckResumePoint => {
-            // Where it may not be seen the stream itself tells, when it is opened.
+            // Where it may not be seen the stream itself reports, when it is opened.
             engine
                 .resume_point_held()
                 .await

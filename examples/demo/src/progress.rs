@@ -1,4 +1,5 @@
-//! Shows where the run stands, as `cutover status --json` tells it, until it is where it should be.
+//! Shows where the run stands, as `cutover status --json` reports it, until it is where it should
+//! be.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

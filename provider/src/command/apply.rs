@@ -87,7 +87,7 @@ pub(super) async fn run(request: &Apply, context: &Context) -> Result<ExitCode, 
         None if request.json => (statuses(&client, &plan).await?, Ok(())),
         None => (Vec::new(), Ok(())),
     };
-    // What was applied is told even where the wait was in vain.
+    // What was applied is reported even where the wait was in vain.
     if request.json {
         context.output.json(&Document {
             format_version: plan.format_version,

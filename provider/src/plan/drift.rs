@@ -149,7 +149,7 @@ pub(super) fn find(wanted: &MigrationSpec, existing: &Observed, now: UtcTime) ->
         // is well otherwise: what it cannot mend would have stopped it.
         Phase::Ready | Phase::CatchingUp => {}
         // What the daemon goes on trying by itself is not drift; what it cannot mend is. That of
-        // one shard is told with the shard.
+        // one shard is reported with the shard.
         Phase::Validating
         | Phase::Copying
         | Phase::Draining

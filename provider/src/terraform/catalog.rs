@@ -377,7 +377,7 @@ mod tests {
                 .find(|one| one.name == attribute.name)
                 .expect("its name is there");
             let expected = match (attribute.kind.type_name(), ours.ty.to_json().to_string()) {
-                // A map is how Terraform takes the object, so that a misspelt key is told.
+                // A map is how Terraform takes the object, so that a misspelt key is reported.
                 (_, ty) if ty == r#"["map","string"]"# => {
                     attribute.kind.type_name().starts_with("object(")
                 }

@@ -83,7 +83,7 @@ impl Type {
             Kind::Flag => Self::Bool,
             Kind::Whole { .. } => Self::Number,
             Kind::Patterns | Kind::ShardKey => Self::List(Box::new(Self::Text)),
-            // A map keeps a misspelt key, so that it is told; an object's would be dropped in
+            // A map keeps a misspelt key, so that it is reported; an object's would be dropped in
             // silence.
             Kind::Secret => Self::Map(Box::new(Self::Text)),
             Kind::Duration

@@ -84,7 +84,7 @@ pub async fn serve() -> io::Result<()> {
     answer(listener, identity, Arc::new(Service::default()), end, ended).await
 }
 
-/// Serves whoever was told the address by hand (`TF_REATTACH_PROVIDERS`), until an interrupt.
+/// Serves whoever was given the address by hand (`TF_REATTACH_PROVIDERS`), until an interrupt.
 pub(crate) async fn serve_for_debugger(address: &str) -> io::Result<()> {
     let (folder, listener) = listen()?;
     let reattach = serde_json::json!({

@@ -321,7 +321,7 @@ fn fmt_lays_out_and_with_check_only_tells() {
         let again = run(args);
         assert_eq!((again.code, again.out.as_str()), (0, ""), "{args:?}");
     }
-    // One that does not parse is told; the others are laid out all the same.
+    // One that does not parse is reported; the others are laid out all the same.
     write("a.hcl", crooked);
     write("c.hcl", "locals {\n");
     run(&["fmt"]).is(1, &["a.hcl"], &["error[CUT0001]", "c.hcl"]);
@@ -614,7 +614,7 @@ fn no_other_bytes_than_were_saved_are_shown_or_applied() {
     fs::write(&file, signed_anew(&text, |_| ())).expect("the plan");
     place.run(&["show", name]).is(0, &["1 to create"], &[]);
 
-    // What it tells as the values before is what the daemon has.
+    // What it reports as the values before is what the daemon has.
     place.spec();
     place.declare(&HCL.replace("120h", "144h"));
     place.run(&["plan", "--out", name]).is(0, &["\"120h\" -> \"144h\""], &["cutover apply"]);

@@ -72,7 +72,7 @@ pub(super) async fn read(client: &Client, scope: &Scope) -> Result<BTreeMap<Stri
 }
 
 /// The options of a collection that are in force. A router lists those of the database's primary
-/// shard, which need not hold any of a sharded collection, and is then not told what changes.
+/// shard, which need not hold any of a sharded collection, and is then not reported what changes.
 async fn options_of(
     client: &Client,
     database: &Database,

@@ -21,7 +21,7 @@ pub(super) struct Release {
 pub(super) struct Wheel {
     /// The package with its version, as pip takes it.
     pub(super) package: &'static str,
-    /// What else pip is told, so that it takes this file and no other of the package.
+    /// What else pip is reported, so that it takes this file and no other of the package.
     pub(super) arguments: &'static [&'static str],
     /// What the file hashes to.
     pub(super) sha256: &'static str,

@@ -12,7 +12,7 @@ use super::{Answer, Router, wire};
 /// The wire version of the servers that the rig starts, 6.0.
 const WIRE_VERSION: i32 = 17;
 
-/// What a mongos does not tell in its `serverStatus`: it holds no data, and belongs to no replica
+/// What a mongos does not report in its `serverStatus`: it holds no data, and belongs to no replica
 /// set.
 const OF_MONGOD: [&str; 8] = [
     "process",
@@ -135,7 +135,7 @@ impl Router {
         }
     }
 
-    /// `killOp` of an operation that `$currentOp` told of as `SHARD:NUMBER`.
+    /// `killOp` of an operation that `$currentOp` reported as `SHARD:NUMBER`.
     async fn kill_operation(&self, command: &Command) -> Answer {
         let operation = command.body.get_str("op").unwrap_or_default();
         let Some((shard, Ok(number))) =

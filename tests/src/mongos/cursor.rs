@@ -14,7 +14,7 @@ use super::shards::CONFIG;
 use super::stream::ChangeStream;
 use super::{Answer, Router};
 
-/// The field in which shards tell a document's sort key; only they may name a field so.
+/// The field in which shards report a document's sort key; only they may name a field so.
 pub(super) const SORT_KEY: &str = "$sortKey";
 /// Documents of a first batch where none is asked for, as a server has it.
 const FIRST_BATCH: usize = 101;

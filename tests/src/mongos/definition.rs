@@ -115,7 +115,7 @@ impl Router {
         Err(Refusal::new(13388, "StaleConfig", format!("the chunks of {namespace} keep changing")))
     }
 
-    /// Sizes: the sums of what the shards tell.
+    /// Sizes: the sums of what the shards report.
     async fn sizes(&self, command: &Command) -> Answer {
         let names = if command.collection().is_empty() {
             self.shards.names().await?

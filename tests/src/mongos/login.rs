@@ -3,9 +3,9 @@
 //! The conversation goes to the config server on a connection of its own, which is then the
 //! client's: commands about users, and reads of the cluster's catalogue, are carried out there with
 //! the client's rights. Commands on data are checked here, by the privileges that the config server
-//! told at the login, and go to the shards by the cluster's key, as a `mongos` does it. Unlike a
-//! `mongos` it does not check what a pipeline writes or looks up, takes no X.509 logins, and learns
-//! of changed privileges at the next login only.
+//! reported at the login, and go to the shards by the cluster's key, as a `mongos` does it. Unlike
+//! a `mongos` it does not check what a pipeline writes or looks up, takes no X.509 logins, and
+//! learns of changed privileges at the next login only.
 
 use std::io;
 

@@ -371,7 +371,7 @@ pub(super) fn transient(reply: &RawDocument) -> Refusal {
     refusal
 }
 
-/// `$currentOp` on a shard, whose operations have numbers of its own: they are told with the
+/// `$currentOp` on a shard, whose operations have numbers of its own: they are reported with the
 /// shard's name before them, which `killOp` takes.
 fn operations_of(command: &Command, pipeline: &[RawDocumentBuf], shard: &str) -> Command {
     let named =

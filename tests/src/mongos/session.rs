@@ -31,7 +31,7 @@ pub(super) async fn serve(router: Arc<Router>, mut stream: Link) {
 }
 
 impl Router {
-    /// Adds the times that every answer of a server carries: where no shard told them, what is
+    /// Adds the times that every answer of a server carries: where no shard reported them, what is
     /// known of the whole cluster.
     fn with_times(&self, reply: RawDocumentBuf) -> RawDocumentBuf {
         let Some(newest) = self.shards.newest() else { return reply };

@@ -32,8 +32,8 @@ pub(super) struct Shards {
     hosts: Mutex<HashMap<String, Vec<String>>>,
     primaries: Mutex<HashMap<String, String>>,
     idle: Mutex<HashMap<String, Vec<Link>>>,
-    /// The newest `$clusterTime` that any server has told: each command carries it on, so that what
-    /// one server was told of, all know.
+    /// The newest `$clusterTime` that any server has reported: each command carries it on, so that
+    /// what one server was reported, all know.
     newest: Mutex<Option<RawDocumentBuf>>,
     /// By which the members of a cluster with access control know each other.
     key: Option<Key>,
@@ -173,7 +173,7 @@ impl Shards {
         Router::lock(&self.newest).clone()
     }
 
-    /// Takes note of the time that somebody tells.
+    /// Takes note of the time that somebody reports.
     pub(super) fn note_newest(&self, from: &RawDocument) {
         let Ok(told) = from.get_document("$clusterTime") else { return };
         let mut newest = Router::lock(&self.newest);

@@ -1,7 +1,7 @@
 //! Change streams over all shards as one, in the order of their resume tokens.
 //!
 //! Every shard's stream is read ahead by a task of its own. An event is told once every other shard
-//! has told up to its token, or beyond; a shard without writes tells that by its
+//! has reported up to its token, or beyond; a shard without writes reports that by its
 //! `postBatchResumeToken`, which its own no-ops, or notes, move on. Tokens compare as text: their
 //! `_data` is a key string in hexadecimal, which begins with the cluster time. A stream is resumed
 //! on every shard at the token's time, and what is not behind the token is left out.
@@ -31,7 +31,7 @@ const SHARD_AWAIT_MS: i64 = 100;
 const BATCH_BYTES: usize = 15 << 20;
 const RESUMABLE: &str = "ResumableChangeStreamError";
 
-/// What one shard told.
+/// What one shard reported.
 type Told = Result<(Vec<RawDocumentBuf>, Option<String>, bool), Refusal>;
 
 struct Lane {
@@ -117,8 +117,8 @@ async fn follow(
     router.kill_one(&shard, &namespace, id).await;
 }
 
-/// The events of a reply that are behind a token, the token up to which all is told, and whether
-/// the stream has ended.
+/// The events of a reply that are behind a token, the token up to which all is reported, and
+/// whether the stream has ended.
 fn read(reply: &RawDocumentBuf, behind: &str, field: &str) -> Told {
     if !is_ok(reply) {
         return Err(failure(reply));
@@ -172,7 +172,7 @@ impl ChangeStream {
         self.lanes[place].events.pop_front()
     }
 
-    /// Whether every shard's stream has ended, and all of it was told.
+    /// Whether every shard's stream has ended, and all of it was reported.
     fn is_over(&self) -> bool {
         self.lanes.iter().all(|lane| lane.is_over && lane.events.is_empty())
     }
@@ -189,7 +189,7 @@ impl ChangeStream {
         Ok(())
     }
 
-    /// Waits until a shard of which nothing is here tells more.
+    /// Waits until a shard of which nothing is here reports more.
     async fn wait(&mut self, until: Instant) -> Result<bool, Refusal> {
         let waiting = self
             .lanes

@@ -11,8 +11,8 @@ use super::read::transient;
 use super::table::Route;
 use super::{Answer, Router, STALE_TRIES, target};
 
-/// `WouldChangeOwningShard`: the shard tells the document before and after, and leaves the move to
-/// its router.
+/// `WouldChangeOwningShard`: the shard reports the document before and after, and leaves the move
+/// to its router.
 const WOULD_CHANGE_SHARD: i32 = 283;
 
 /// What came of a command's operations so far.
@@ -29,7 +29,7 @@ struct Outcome {
 /// What came of an update whose document belongs to another shard afterwards.
 pub(super) enum Moved {
     There,
-    /// An upsert made it: its `_id`, as the answer tells it.
+    /// An upsert made it: its `_id`, as the answer reports it.
     Made(RawDocumentBuf),
     /// The other shard does not take it.
     Refused(RawDocumentBuf),

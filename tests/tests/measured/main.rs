@@ -1,5 +1,5 @@
-//! What holds bounds of time and memory. What is timed runs alone; bounds of memory are those of one
-//! daemon, and may be tried side by side.
+//! What holds bounds of time and memory. What is timed runs alone; bounds of memory are those of
+//! one daemon, and may be tried side by side.
 
 mod downtime;
 mod memory;

@@ -27,7 +27,7 @@ async fn cluster() -> Result<(ShardedCluster, Client)> {
     Ok((cluster, client))
 }
 
-/// One event: its token, its time and what it tells.
+/// One event: its token, its time and what it reports.
 #[derive(Debug, Clone, PartialEq)]
 struct Seen {
     token: Document,
@@ -144,7 +144,7 @@ async fn streams(cluster: &ShardedCluster, client: &Client) -> Result<()> {
         ),
         (60, 31, 31, 1)
     );
-    // From anywhere, nothing is told twice and nothing is left out.
+    // From anywhere, nothing is reported twice and nothing is left out.
     let token = |place: usize| events[place].token.clone();
     for (begin, from) in [
         (doc! { "resumeAfter": begin }, 0),
@@ -240,7 +240,7 @@ async fn only_an_unsharded_collection_is_capped(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// A shard's time that no client of the router has seen: a ping that tells of it is enough for what
+/// A shard's time that no client of the router has seen: a ping that reports it is enough for what
 /// is read as of it.
 async fn a_ping_tells_the_router_the_time(cluster: &ShardedCluster, client: &Client) -> Result<()> {
     let shard = cluster.shards()[0].client().await?;

@@ -72,7 +72,7 @@ async fn a_migration_lives_from_its_creation_to_its_end() {
     says(&planned, "[CUT0034]");
     says(&planned, "generation = 2");
 
-    // A hold by hand shows as a change, and an apply undoes it; an extension by hand is told.
+    // A hold by hand shows as a change, and an apply undoes it; an extension by hand is reported.
     scene.write("wait_for = \"completed\"", "window = \"72h\"").unwrap();
     scene.cutover.succeed(["pause", "orders", "--workspace", "shop"]).await.unwrap();
     scene

@@ -91,7 +91,7 @@ async fn one_name_is_one_resource() {
     says(&planned, "which the state does not have");
     std::fs::write(&state, kept).unwrap();
 
-    // One that is in the state twice is told, and not cancelled by taking one of them away.
+    // One that is in the state twice is reported, and not cancelled by taking one of them away.
     terraform.write("main.tf", &format!("{alone}{}", second("one"))).unwrap();
     ends(&terraform.run(["import", "cutover_migration.other", "shop/orders"]).await.unwrap(), 0);
     refused(&format!("{alone}{}", second("one"))).await;

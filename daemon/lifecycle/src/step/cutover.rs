@@ -12,7 +12,7 @@ use crate::state::{AfterUndo, Attempt, Doing, DrainStage, FinalStage, Resting, S
 
 impl Walk<'_> {
     pub(super) fn cutover_preparing(&mut self, what: String, waits: bool) {
-        // From an attempt that was given up: another one tells of its own.
+        // From an attempt that was given up: another one reports its own.
         let State::Draining { cutover, stage: DrainStage::Preparing { prepared_at: None, doing } } =
             &self.run.state
         else {

@@ -95,7 +95,8 @@ impl Walk<'_> {
             }
             // Told again by a sync that was started again.
             State::CatchingUp { .. } | State::Ready | State::Draining { .. } => {}
-            // From a sync that has been stopped meanwhile; it tells again when it is started again.
+            // From a sync that has been stopped meanwhile; it reports again when it is started
+            // again.
             State::Validating { .. }
             | State::Finalizing { .. }
             | State::Completed { .. }
@@ -126,7 +127,7 @@ impl Walk<'_> {
         }
     }
 
-    /// It is told; where the run stands does not change by it.
+    /// It is reported; where the run stands does not change by it.
     pub(super) fn shard_stopped(&mut self, shard: &ShardName, fault: &Fault) {
         match &self.run.state {
             State::Copying { .. } => {
@@ -234,7 +235,8 @@ impl Walk<'_> {
                     fault.message, one.count, one.since
                 );
                 Fault { message, retryable: false, ..fault }.with_remedy(
-                    "find its cause by the server's own message; then `cutover resume NAME` goes on \
+                    "find its cause by the server's own message; then `cutover resume NAME` goes \
+                     on \
                      where the run stands",
                 )
             }

@@ -69,11 +69,11 @@ pub(crate) enum Action {
 /// What becomes of an effect.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fate {
-    /// Done, and told.
+    /// Done, and reported.
     Done,
-    /// Done twice, and told twice.
+    /// Done twice, and reported twice.
     Doubled,
-    /// Done, but the daemon dies before it is told.
+    /// Done, but the daemon dies before it is reported.
     DoneThenCrash,
     /// The daemon dies before it is done.
     CrashBefore,

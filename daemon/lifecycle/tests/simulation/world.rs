@@ -444,7 +444,7 @@ impl World {
             None
         };
         let Some(allowed) = allowed else {
-            // Whoever told of it tells again; meanwhile what is demanded is done again.
+            // Whoever reported it reports again; meanwhile what is demanded is done again.
             let known = duties(journaled);
             daemon.queue = duties(&daemon.run)
                 .into_iter()

@@ -41,7 +41,7 @@ pub struct Write {
     pub id: RawDocumentBuf,
     /// Whether it is deleted first.
     pub delete: Deletion,
-    /// Its content, if that is told whole.
+    /// Its content, if that is reported whole.
     pub content: Option<Content>,
     /// Changes of it.
     pub deltas: Vec<RawDocumentBuf>,
@@ -65,7 +65,7 @@ impl Write {
         Self { content: Some(Content::New(document)), ..Self::new(id) }
     }
 
-    /// Its content, where that is told whole.
+    /// Its content, where that is reported whole.
     #[must_use]
     pub fn document(&self) -> Option<&RawDocumentBuf> {
         match &self.content {

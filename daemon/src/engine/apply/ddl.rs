@@ -7,7 +7,7 @@
 //!
 //! Two things cannot be replayed. A rename that happened while the collection's data was still
 //! being read: what was read under the old name may be part of it only. And a capped collection
-//! that is made of another one (`convertToCapped`, `cloneCollectionAsCapped`): the server tells of
+//! that is made of another one (`convertToCapped`, `cloneCollectionAsCapped`): the server reports
 //! none of its documents. Both are copied again, whole.
 
 use std::sync::{Arc, PoisonError};
@@ -133,8 +133,8 @@ impl Tail {
         }
     }
 
-    /// Gives a collection the place that it has on the source by now, where that is told: one that
-    /// has another shard key there is copied again under that.
+    /// Gives a collection the place that it has on the source by now, where that is reported: one
+    /// that has another shard key there is copied again under that.
     async fn place(&self, namespace: &Namespace) -> Result<(), Fault> {
         let is_resharded = self.is_copied_in_part(namespace)
             || self.destination.shard_key(namespace).is_some()
@@ -200,7 +200,7 @@ impl Tail {
         nature: Nature,
     ) -> Result<(), Fault> {
         self.note_created(vec![namespace.clone()]).await?;
-        // The server leaves out an index on `_id` of the old version, and tells every other one.
+        // The server leaves out an index on `_id` of the old version, and reports every other one.
         let old = rawdoc! { "v": 1, "key": { "_id": 1 }, "name": "_id_" };
         let id_index = options.get_document("idIndex").unwrap_or(&old);
         let mut wrapped = RawDocumentBuf::new();
@@ -264,7 +264,7 @@ impl Tail {
     }
 
     /// Drops what is left of a database. Its collections were dropped one by one; of its views
-    /// nothing was told.
+    /// nothing was reported.
     async fn drop_database(&self, db: &str) -> Result<(), Fault> {
         if !self.scope.has_database(db) {
             return Ok(());

@@ -1,13 +1,13 @@
-//! Gives the destination definitions that no event told of.
+//! Gives the destination definitions that no event reported.
 //!
-//! A source before 6.0 tells of no `create`, `createIndexes`, `dropIndexes` and `collMod`, nor of a
+//! A source before 6.0 reports no `create`, `createIndexes`, `dropIndexes` and `collMod`, nor of a
 //! view. What it made, changed or dropped so is found by holding the catalogues of both sides
 //! against each other: again and again while the run goes on, when the first document of a
 //! collection comes that nobody told of, and once more when the source takes no more writes,
-//! whatever it tells. What differs is mended here, by the tail and between two of its rounds, since
-//! it alone changes definitions during the sync: options by `collMod`, indexes by a new build. What
-//! a collection has from its making (a collation, storage options, that it is capped) it gets by a
-//! new copy of it.
+//! whatever it reports. What differs is mended here, by the tail and between two of its rounds,
+//! since it alone changes definitions during the sync: options by `collMod`, indexes by a new
+//! build. What a collection has from its making (a collation, storage options, that it is capped)
+//! it gets by a new copy of it.
 //!
 //! What differs after that all the same is not tried again, and is a mismatch: it keeps a run from
 //! its cutover, by its name.
@@ -144,8 +144,9 @@ impl Tail {
         self.traits.lock().unwrap_or_else(PoisonError::into_inner).contains_key(namespace)
     }
 
-    /// Makes a collection whose first document comes and whose making was not told, as the source
-    /// has it by now. That may be a later one of its name: then it is mended when that is seen.
+    /// Makes a collection whose first document comes and whose making was not reported, as the
+    /// source has it by now. That may be a later one of its name: then it is mended when that is
+    /// seen.
     async fn meet(&self, namespace: &Namespace) -> Result<(), Fault> {
         let found = catalog::find(&self.source.entry, namespace).await?;
         let made = found.filter(|info| {
@@ -187,7 +188,7 @@ impl Tail {
         )?;
         let is_ours = self.progress.created().contains(namespace);
         let Some(wanted) = wanted else {
-            // That a collection was dropped is told by every source; that a view was, is not.
+            // That a collection was dropped is reported by every source; that a view was, is not.
             if is_ours && there.is_some_and(|there| there.kind == Kind::View) {
                 tracing::info!(%namespace, "a view that the source has no more");
                 catalog::drop(&self.destination, namespace).await?;
@@ -303,7 +304,7 @@ impl Tail {
     }
 
     /// Sees before changes of a collection are applied that it is what it is on the source, where
-    /// that tells of no definitions.
+    /// that reports no definitions.
     pub(in crate::engine) async fn see(&self, namespace: &Namespace) -> Result<(), Fault> {
         if self.source.tells_definitions() || !self.scope.contains(namespace) {
             return Ok(());

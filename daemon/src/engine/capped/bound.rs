@@ -36,7 +36,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Reads it of what a listing or a `create` tells; `None`: it is not capped.
+    /// Reads it of what a listing or a `create` reports; `None`: it is not capped.
     #[must_use]
     pub fn of(options: &RawDocument) -> Option<Self> {
         if !options.get_bool("capped").unwrap_or(false) {

@@ -1,10 +1,10 @@
 //! Brings the insertions of a round of the tail into the order of the source's records.
 //!
-//! The stream tells of concurrent insertions in the order of their oplog entries. Which of them
+//! The stream reports concurrent insertions in the order of their oplog entries. Which of them
 //! comes first in the collection is asked of the source: the records between the last one that was
-//! inserted and the newest of this round. What is among them and is told further on is inserted
-//! now, as it is by now; when it is told it is there already, and what changes it is met again, as
-//! after the copy.
+//! inserted and the newest of this round. What is among them and is reported further on is inserted
+//! now, as it is by now; when it is reported it is there already, and what changes it is met again,
+//! as after the copy.
 
 use std::collections::{HashMap, HashSet};
 
@@ -39,7 +39,7 @@ const GONE: [i32; 4] = [
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Sequence {
     records: HashMap<u64, i64>,
-    /// What is told further on, in its order.
+    /// What is reported further on, in its order.
     early: Vec<(i64, Write)>,
     collated: bool,
 }
@@ -155,7 +155,7 @@ impl Tail {
         if !others.is_empty() && others.len() <= EARLY {
             let mut find = command("find", &namespace.collection);
             append(&mut find, "filter", &*element::by_ids(others.values().map(|(_, id)| &**id)));
-            // What does not fit into one reply of 16 MB comes when it is told.
+            // What does not fit into one reply of 16 MB comes when it is reported.
             append(&mut find, "singleBatch", true);
             append(&mut find, "batchSize", i64::try_from(EARLY).unwrap_or(i64::MAX));
             append(

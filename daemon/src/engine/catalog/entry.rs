@@ -1,4 +1,4 @@
-//! One collection, view or time-series collection, as a listing tells of it.
+//! One collection, view or time-series collection, as a listing reports it.
 
 use mongodb::bson::{RawDocument, RawDocumentBuf};
 use schemas::fault::{Fault, FaultCode};
@@ -169,7 +169,7 @@ pub fn options_of_owner(of_buckets: &RawDocument) -> RawDocumentBuf {
     options.finish()
 }
 
-/// The first version that tells changes of buckets and stored functions.
+/// The first version that reports changes of buckets and stored functions.
 const SYSTEM_EVENTS: ServerVersion = ServerVersion::new(6, 0, 0);
 
 /// The fault for something that this version cannot carry from a source of this version; `None`

@@ -51,8 +51,8 @@ pub fn create_command(
     create.finish()
 }
 
-/// Makes a collection or view on a destination; one that is there already is left as it is and told
-/// by `false`. The bound of a capped one is lifted until the run finalizes.
+/// Makes a collection or view on a destination; one that is there already is left as it is and
+/// reported by `false`. The bound of a capped one is lifted until the run finalizes.
 pub async fn create(
     deployment: &Deployment,
     db: &str,

@@ -95,7 +95,7 @@ pub struct LaneRow {
     pub events: u64,
 }
 
-/// How often a shard has told a definition.
+/// How often a shard has reported a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToldRow {
     /// The definition, as bytes that are the same on every shard.

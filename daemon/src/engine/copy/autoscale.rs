@@ -12,9 +12,9 @@
 //!                       \--slower--> back, a longer rest, then looking
 //! ```
 //!
-//! What the copy waits for is told by how much of their time its workers spend at it: readers that
-//! wait for replies all the time are too few, or have a source that gives no more; which of the two
-//! it is shows where there are more of them.
+//! What the copy waits for is reported by how much of their time its workers spend at it: readers
+//! that wait for replies all the time are too few, or have a source that gives no more; which of
+//! the two it is shows where there are more of them.
 
 use std::time::Duration;
 

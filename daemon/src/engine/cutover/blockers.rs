@@ -1,4 +1,4 @@
-//! Looks again and again at what of a sharded source no stream tells, once the run follows its
+//! Looks again and again at what of a sharded source no stream reports, once the run follows its
 //! changes: what is in the way of a cutover shows before anybody asks for one.
 
 use std::convert::Infallible;

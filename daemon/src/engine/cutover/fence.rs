@@ -81,7 +81,7 @@ pub async fn check_available(source: &Deployment) -> Result<(), Fault> {
 }
 
 /// Why its feature compatibility version keeps a deployment from blocking writes; `None`: it does
-/// not, or does not tell it.
+/// not, or does not report it.
 pub async fn too_low(deployment: &Deployment) -> Option<String> {
     if deployment.version < WRITE_BLOCK {
         return None;
@@ -165,7 +165,7 @@ pub async fn check_up(source: &Source) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether what holds data blocks its users' writes: a router does not tell, and each shard keeps
+/// Whether what holds data blocks its users' writes: a router does not report, and each shard keeps
 /// it by itself. `None` where that may not be seen.
 async fn look(holder: Result<Arc<Deployment>, Fault>) -> Result<Option<bool>, Fault> {
     let holder = holder?;

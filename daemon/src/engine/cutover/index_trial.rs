@@ -96,7 +96,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// Finds the indexes of which the source's shards do not have the same, as far as that is in
-    /// the way: one that the router tells of and that the destination has can be given back,
+    /// the way: one that the router reports and that the destination has can be given back,
     /// whichever shards lack it.
     pub(super) async fn uneven(&self) -> Result<Vec<Uneven>, Fault> {
         if !self.source.is_sharded() {

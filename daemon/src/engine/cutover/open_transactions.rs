@@ -49,7 +49,7 @@ impl Open {
         let session = operation.get_document("lsid").and_then(|lsid| lsid.get_binary("id")).ok();
         let session =
             session.map(|id| id.bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-        // Through a router each tells its shard.
+        // Through a router each reports its shard.
         let shard = text("shard").unwrap_or(&shard.0);
         let mut words = format!("on {shard} for {} s", open_for.as_secs());
         let client = text("client").or_else(|| text("client_s"));

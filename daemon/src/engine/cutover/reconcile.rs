@@ -1,6 +1,6 @@
 //! Compares the catalogues of both sides once the source takes no more writes, and gives the
-//! destination what is left: views whose changes an older server does not tell, options, and at the
-//! very end the expiry that was held off.
+//! destination what is left: views whose changes an older server does not report, options, and at
+//! the very end the expiry that was held off.
 
 use std::collections::BTreeSet;
 
@@ -25,8 +25,8 @@ const OPTIONS: [(&str, &str); 4] = [
 /// that are capped on the source and not on the destination: they are to be copied again.
 ///
 /// # Errors
-/// The destination has documents under a name that the source has no more, and no event told why:
-/// nothing of them is dropped.
+/// The destination has documents under a name that the source has no more, and no event reported
+/// why: nothing of them is dropped.
 pub async fn catalogues(
     source: &Deployment,
     destination: &Deployment,

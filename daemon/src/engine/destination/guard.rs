@@ -203,7 +203,7 @@ pub async fn set_write_block(
         )
     };
     match set().await {
-        // Where it changes nothing, a connection that has lived through an election is told of it
+        // Where it changes nothing, a connection that has lived through an election hears of it
         // again and again, until it has written something.
         Err(e) if error::code(&e) == Some(server_code::PRIMARY_STEPPED_DOWN) => {
             let _ = deployment.oplog_note("cutover: after an election").await;
@@ -339,7 +339,7 @@ pub async fn note_block(
         .map_err(fault(destination, "writing to the marker"))
 }
 
-/// Writes to the run's marker, and returns when: what the destination's own change stream tells
+/// Writes to the run's marker, and returns when: what the destination's own change stream reports
 /// after that came after it.
 pub async fn touch_marker(destination: &Deployment, run: &RunId) -> Result<ClusterTime, Fault> {
     let touch = doc! {

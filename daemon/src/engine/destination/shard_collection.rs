@@ -42,9 +42,9 @@ const BUSY: [i32; 4] = [
     server_code::CONFLICTING_OPERATION_IN_PROGRESS,
     server_code::STALE_CONFIG,
 ];
-/// What a server answers, with [`server_code::OPERATION_FAILED`], whose shard has documents still of a range
-/// that it gave away before: it takes that range again once they are deleted, for which it leaves
-/// their readers a quarter of an hour (6.0.5).
+/// What a server answers, with [`server_code::OPERATION_FAILED`], whose shard has documents still
+/// of a range that it gave away before: it takes that range again once they are deleted, for which
+/// it leaves their readers a quarter of an hour (6.0.5).
 const NOT_DELETED_YET: &str = "Failed to delete orphaned";
 /// How often the chunks are looked at anew where they have changed under a request to cut or move
 /// one.
@@ -286,7 +286,7 @@ pub async fn shard(
             return Err(Fault::new(FaultCode::ShardKeyUnfit, message));
         }
         // The source's key as it is now: that of another collection, which has taken the name since
-        // this one was made. What made it so is told further on.
+        // this one was made. What made it so is reported further on.
         tracing::info!(%namespace, key = there, now, "sharded by another key on the source by now");
         keys.set(namespace, Some(placed));
         return Ok(());

@@ -1,6 +1,6 @@
 //! Collections that have got another shard key on the source than they have on the destination.
 //!
-//! Servers from 6.0.14 on tell that a collection has another shard key, and it is copied again
+//! Servers from 6.0.14 on report that a collection has another shard key, and it is copied again
 //! under that. Older ones do not: its data arrives all the same, and lies by the old key on a
 //! sharded destination. Where fields were added to the key (`refineCollectionShardKey`) they are
 //! added there, too. Where it was resharded somebody has to decide what is to become of it.

@@ -1,7 +1,7 @@
 //! Carries users and roles that are defined in the databases in scope, where a migration asks for
 //! it (`include_users`).
 //!
-//! The change stream does not tell of them, and they are few: they are read whole when the sync
+//! The change stream does not report them, and they are few: they are read whole when the sync
 //! starts, before the cutover, and once more when the source takes no more writes, and the
 //! destination is given what differs. Users go as the source keeps them, credentials and all, so
 //! that their passwords stay good; the server offers no command for that, and lets who has the role

@@ -2,7 +2,7 @@
 //!
 //! A router builds an index on every shard that owns some of a collection. What fails on one of
 //! them, where a document does not fit, stays on the others; and indexes can be built shard by
-//! shard, by hand. A router then tells of the indexes of one shard only, so that what the source
+//! shard, by hand. A router then reports the indexes of one shard only, so that what the source
 //! has is a matter of whom one asks: a destination may be unable to build an index that the router
 //! tells of, or never be told of one. Both would show when the settings are given back, with the
 //! source blocked.

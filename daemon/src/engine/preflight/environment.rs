@@ -111,7 +111,7 @@ fn skew(source: DateTime, destination: DateTime) -> Option<String> {
     ))
 }
 
-/// Whether the destination has room for the data, where it tells.
+/// Whether the destination has room for the data, where it reports.
 pub(super) async fn disk(findings: &mut Findings, destination: &Deployment, bytes: u64) {
     let name = "destination_disk";
     let free = destination.command("admin", doc! { "dbStats": 1 }).await.ok().and_then(|stats| {

@@ -1,5 +1,5 @@
 //! Whether a run will see what it goes by: what tells a deployment from another, and the writes
-//! that no change stream tells of.
+//! that no change stream reports.
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::observed::Outcome;

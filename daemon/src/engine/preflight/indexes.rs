@@ -84,7 +84,7 @@ fn limits(findings: &mut Findings, listed: &[Indexed<'_>]) {
 }
 
 /// Expiries that servers keep and none gives an index any more: what the destination's gets instead
-/// is told.
+/// is reported.
 fn expiry(findings: &mut Findings, listed: &[Indexed<'_>]) {
     let name = "index_expiry";
     let all =

@@ -22,17 +22,17 @@
 //! move meanwhile; only `movePrimary` may not, whose clones look like a user's collections
 //! (`check_home`).
 //!
-//! **Time.** A router tells no optime of a shard. What it answers carries the newest time that it
+//! **Time.** A router reports no optime of a shard. What it answers carries the newest time that it
 //! knows of, so that nothing that it has answered before is newer. A note through it goes to every
 //! shard (MongoDB 6.0; older routers refuse it, and are refused here) and answers with the newest
-//! of the shards' times. Its stream tells everything up to the *oldest* time that the shards have
+//! of the shards' times. Its stream reports everything up to the *oldest* time that the shards have
 //! told, and an idle shard tells by itself every ten seconds. So whoever waits for a time writes
 //! two notes: the second is behind the first one's time on every shard, and the stream passes it
 //! ([`super::Source::notes`]).
 //!
-//! **Definitions** are told in that one stream by each shard that has some of their collection, one
-//! after the other: nothing else can happen to the collection in between. A repetition of the last
-//! one of the same collection counts once ([`crate::engine::tail::shard_ddl`]).
+//! **Definitions** are reported in that one stream by each shard that has some of their collection,
+//! one after the other: nothing else can happen to the collection in between. A repetition of the
+//! last one of the same collection counts once ([`crate::engine::tail::shard_ddl`]).
 //!
 //! **The block on writes** is the cluster's own: its config server acknowledges it once every shard
 //! keeps it, and keeps a record for as long as it is up (`config.user_writes_critical_sections`),

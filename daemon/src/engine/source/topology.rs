@@ -1,10 +1,10 @@
-//! What a sharded cluster is made of, as its router tells: shards, databases, sharded collections
+//! What a sharded cluster is made of, as its router reports: shards, databases, sharded collections
 //! and their chunks.
 //!
 //! Everything is read from the config database at majority. A shard is read from directly, with the
 //! versions that [`Cluster::versions`] gives: it then leaves out what it does not own, and refuses
 //! (`StaleConfig`) once a chunk has moved. That takes no privilege beyond reading (tried on 6.0.5).
-//! What has changed between two looks is told by [`Cluster::changes_since`].
+//! What has changed between two looks is reported by [`Cluster::changes_since`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -132,7 +132,7 @@ impl Placement {
 }
 
 /// Documents and bytes of what a shard has of a collection, as it estimates them. After an election
-/// a shard does not know what it owns, and tells nothing to who names no version.
+/// a shard does not know what it owns, and reports nothing to who names no version.
 pub async fn size(
     shard: &Deployment,
     placement: Option<&Placement>,
@@ -204,7 +204,7 @@ impl std::fmt::Display for Change {
 
 impl Change {
     /// Whether data may be on another shard than the one that was read: what came or went as a
-    /// whole is told by the streams.
+    /// whole is reported by the streams.
     #[must_use]
     pub const fn moves_data(&self) -> bool {
         matches!(
@@ -289,7 +289,7 @@ impl Cluster {
         let mut collections = BTreeMap::new();
         for entry in entries(router, "collections", all).await? {
             // One that is no UTF-8 is known by what is shown of it, which its database's catalogue
-            // tells it by, too.
+            // reports it by, too.
             let namespace: Namespace =
                 match element::text(&entry, "_id").map(|name| element::shown(name).parse()) {
                     Some(Ok(namespace)) => namespace,
@@ -356,7 +356,7 @@ impl Cluster {
     }
 
     /// What of an earlier [`Self::places`] has become of the shards and the databases. A database
-    /// that has come or gone is not among it: the streams tell of it.
+    /// that has come or gone is not among it: the streams report it.
     #[must_use]
     pub fn moved_from(&self, places: &BTreeMap<String, String>) -> Vec<Change> {
         let mut changes = Vec::new();

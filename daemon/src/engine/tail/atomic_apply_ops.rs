@@ -3,9 +3,9 @@
 //! `mongorestore --oplogReplay` and tools that keep deployments alike write so. The server writes
 //! such a command to its oplog as one entry, `{op: "c", o: {applyOps: […]}}`, and its change
 //! streams take entries of this form for transactions only, which have a `txnNumber` (seen on 5.0
-//! and 6.0; what is told twice does no harm). Everything within is an insert, an update or a
+//! and 6.0; what is reported twice does no harm). Everything within is an insert, an update or a
 //! delete: with a command among them, or with `allowAtomic: false`, the server applies each by
-//! itself and writes an entry of its own for each, which is told.
+//! itself and writes an entry of its own for each, which is reported.
 //!
 //! So for each reply of a stream, which has come up to some cluster time, the entries up to that
 //! time are looked for in the oplog, and put among its events; what they have written is read from
@@ -26,7 +26,7 @@ use crate::mongo::{Deployment, cluster_time, error, server_code, timestamp};
 /// shorter one has just been told.
 const LONG: u32 = 2;
 
-/// Entries that no change stream tells of.
+/// Entries that no change stream reports.
 fn filter() -> RawDocumentBuf {
     rawdoc! {
         "op": "c", "ns": "admin.$cmd", "o.applyOps": { "$exists": true },
@@ -143,8 +143,8 @@ fn what(operation: &RawDocument) -> Result<What, Fault> {
     Ok(What::Change(Change { namespace, id: id.ok_or_else(unusable)?, op }))
 }
 
-/// Puts what was not told among what was, each with the token of what comes before it. `before`:
-/// the token that the first event of the reply comes after.
+/// Puts what was not reported among what was, each with the token of what comes before it.
+/// `before`: the token that the first event of the reply comes after.
 ///
 /// # Errors
 /// When there is no such token.

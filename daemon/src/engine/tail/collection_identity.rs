@@ -1,12 +1,13 @@
-//! Which collection a change belongs to that a shard tells while names change.
+//! Which collection a change belongs to that a shard reports while names change.
 //!
 //! A rename is carried out shard by shard, and the first shard's word counts. Another may tell
 //! afterwards of a transaction that it had prepared before: of a document of the renamed
 //! collection, under its old name, or of one that the renamed collection has replaced. The former
 //! is carried on under the new name. The latter is nothing of the collection that has the name now;
-//! but nor is what is told of a collection that was resharded, or moved with its database, and has
-//! another UUID since, which no stream tells. Where the source has that one under the name, it is
-//! the one. Otherwise what becomes of the document is read from the source, as it is there now.
+//! but nor is what is reported of a collection that was resharded, or moved with its database, and
+//! has another UUID since, which no stream reports. Where the source has that one under the name,
+//! it is the one. Otherwise what becomes of the document is read from the source, as it is there
+//! now.
 
 use std::collections::HashSet;
 
@@ -18,7 +19,7 @@ use super::shard_ddl::{Told, Whose};
 use crate::engine::catalog;
 use crate::engine::change_event::Change;
 
-/// Collections that do not have the name under which they are told, as far as it was asked for
+/// Collections that do not have the name under which they are reported, as far as it was asked for
 /// since the last definition.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(HashSet<(Namespace, Vec<u8>)>);
@@ -30,8 +31,8 @@ impl Strangers {
 }
 
 impl Tail {
-    /// The change under the name that its collection has by what was told, and whether it is that
-    /// collection's for sure.
+    /// The change under the name that its collection has by what was reported, and whether it is
+    /// that collection's for sure.
     pub(super) async fn named(
         &self,
         change: Change,

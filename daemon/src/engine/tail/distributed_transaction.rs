@@ -1,12 +1,12 @@
-//! What a shard tells of one document more than once at one cluster time, as part of a transaction
+//! What a shard reports one document more than once at one cluster time, as part of a transaction
 //! over shards.
 //!
 //! Everything that such a transaction did has the time of its commit, on every shard, and which
-//! shard's part came first is not told. A document that was changed on one shard and then went to
-//! another is deleted on the one and inserted on the other; if the insertion is let out first, the
-//! change meets it, and the deletion misses it or meets what the change has made of it. So where a
-//! shard tells of a deletion after it has told of a change of the same document at the same time,
-//! what became of the document is read from the source.
+//! shard's part came first is not reported. A document that was changed on one shard and then went
+//! to another is deleted on the one and inserted on the other; if the insertion is let out first,
+//! the change meets it, and the deletion misses it or meets what the change has made of it. So
+//! where a shard reports a deletion after it has reported a change of the same document at the same
+//! time, what became of the document is read from the source.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -21,7 +21,7 @@ use crate::engine::checkpoint::ShardRow;
 /// larger one every deletion counts.
 const MOST: usize = 1 << 16;
 
-/// The newest time that each shard has told of, with the documents that it has changed then.
+/// The newest time that each shard has reported, with the documents that it has changed then.
 #[derive(Debug)]
 pub(super) struct Moments {
     lanes: Vec<Moment>,
@@ -45,7 +45,7 @@ impl Moments {
         Self { lanes: from.iter().map(lane).collect(), hasher: RandomState::new() }
     }
 
-    /// Notes a change that a shard tells of; whether it is a deletion of what the same shard may
+    /// Notes a change that a shard reports; whether it is a deletion of what the same shard may
     /// have changed at the same time.
     pub(super) fn deletes_changed(
         &mut self,

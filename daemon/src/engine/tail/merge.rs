@@ -1,12 +1,12 @@
 //! Several shards' change streams as one, in the order of their cluster times.
 //!
 //! A document whose shard key changes is deleted on one shard and inserted on another, and a
-//! definition is told by every shard that holds its collection: what is applied must be in one
-//! order over all shards. So an event is let out only when no other shard can still tell of an
-//! earlier one. How far a shard has told is its *frontier*: the time of the newest token it gave,
-//! with or without an event. Events of different shards at one and the same time do not depend on
-//! each other, but for the halves of one transaction, and those commute: a delete names the whole
-//! shard key of the document that it removes.
+//! definition is reported by every shard that holds its collection: what is applied must be in one
+//! order over all shards. So an event is let out only when no other shard can still report an
+//! earlier one. How far a shard has reported is its *frontier*: the time of the newest token it
+//! gave, with or without an event. Events of different shards at one and the same time do not
+//! depend on each other, but for the halves of one transaction, and those commute: a delete names
+//! the whole shard key of the document that it removes.
 //!
 //! Of a single stream every event is let out at once. Memory is bounded by the caller, who takes
 //! replies only of the shards that [`Merge::wanted`] names: of each other one, part of a reply is
@@ -64,7 +64,7 @@ impl<E: Timed> Merge<E> {
         Self { streams: begin.into_iter().map(stream).collect() }
     }
 
-    /// Takes a shard's reply in: its events, and the token and time up to which it has told
+    /// Takes a shard's reply in: its events, and the token and time up to which it has reported
     /// everything.
     pub fn push(&mut self, lane: Lane, events: Vec<E>, told: Option<Passed>) {
         let stream = &mut self.streams[lane];
@@ -82,7 +82,7 @@ impl<E: Timed> Merge<E> {
         }
     }
 
-    /// Lets out the next event and its shard; `None`: another shard may still tell of an earlier
+    /// Lets out the next event and its shard; `None`: another shard may still report an earlier
     /// one.
     pub fn pop(&mut self) -> Option<(Lane, E)> {
         if let [only] = &mut self.streams[..] {
@@ -126,8 +126,8 @@ impl<E: Timed> Merge<E> {
         behind.min_by_key(|(_, stream)| stream.frontier).map(|(lane, _)| lane)
     }
 
-    /// How far a shard has told past its last event, once all of its events are let out; each time
-    /// that it has told more, once.
+    /// How far a shard has reported past its last event, once all of its events are let out; each
+    /// time that it has reported more, once.
     pub fn take_told(&mut self, lane: Lane) -> Option<Passed> {
         let stream = &mut self.streams[lane];
         if stream.queue.is_empty() { stream.told.take() } else { None }
@@ -137,7 +137,7 @@ impl<E: Timed> Merge<E> {
     /// waiting of every one of them.
     ///
     /// What waits of a shard while nothing waits of another waits for that other one, and so is
-    /// later than what it has told.
+    /// later than what it has reported.
     #[must_use]
     pub fn settled(&self) -> Option<ClusterTime> {
         self.streams

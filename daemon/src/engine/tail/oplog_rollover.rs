@@ -1,11 +1,11 @@
 //! Whether the source still holds what comes after what was applied.
 //!
 //! A shard whose oplog has rolled over beyond that ends the run, though the others could go on.
-//! What was deleted there meanwhile is told by nothing else: what that shard holds would have to be
-//! read again whole, from a new start point, and held against the destination while the other
+//! What was deleted there meanwhile is reported by nothing else: what that shard holds would have
+//! to be read again whole, from a new start point, and held against the destination while the other
 //! shards' streams go on to change the same collections. Collections that came, went, were renamed
 //! or went over to that shard in between would have to be told apart by comparing catalogues, from
-//! which a drop and a rename look alike, and the definitions that were told by the other shards
+//! which a drop and a rename look alike, and the definitions that were reported by the other shards
 //! meanwhile would already be applied. A new generation does just that, from a state that is known,
 //! and it is the one remedy that is offered.
 

@@ -42,12 +42,12 @@ impl Position {
         Self { lanes, time, stored: Instant::now() }
     }
 
-    /// Passes an event of a shard, or what it has told without one.
+    /// Passes an event of a shard, or what it has reported without one.
     pub(super) fn pass(&mut self, lane: Lane, token: RawDocumentBuf, time: ClusterTime) {
         let of = &mut self.lanes[lane];
         (of.token, of.time, of.is_changed) = (Some(token), of.time.max(time), true);
-        // Events come in the order of all shards' times; what a shard has told without one may lie
-        // ahead of what another still tells.
+        // Events come in the order of all shards' times; what a shard has reported without one may
+        // lie ahead of what another still reports.
         if self.lanes.len() == 1 {
             self.time = self.time.max(time);
         }

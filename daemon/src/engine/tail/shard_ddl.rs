@@ -1,32 +1,32 @@
-//! Definitions that several shards tell of, each applied once.
+//! Definitions that several shards report, each applied once.
 //!
 //! A collection's definition changes on every shard that holds it, at times of their own, and each
-//! shard's stream tells of it. The server's coordinator lets no other definition of the collection
+//! shard's stream reports it. The server's coordinator lets no other definition of the collection
 //! come between the first and the last. So the first to tell is the one that counts, and the n-th
-//! time that a shard tells the same is the n-th time that it happened.
+//! time that a shard reports the same is the n-th time that it happened.
 //!
 //! That a collection was dropped counts each time, like a database: while one shard has dropped it
 //! another still takes writes, a transaction's that it had prepared for one, and by them it is made
 //! anew on the destination.
 //!
 //! A rename over a collection is told as one by the shards that have some of what is renamed. Those
-//! that have only some of what it replaces tell that this one was dropped, before or after the
-//! others tell of the rename: by its name it would be the wrong one that is dropped. Which
+//! that have only some of what it replaces report that this one was dropped, before or after the
+//! others report the rename: by its name it would be the wrong one that is dropped. Which
 //! collection has a name by now is known by its UUID.
 //!
-//! Where one stream tells of all shards, as a router's does, it does not say which shard tells. But
-//! what a coordinator keeps together is told together: the same as what was told last of a
+//! Where one stream reports all shards, as a router's does, it does not say which shard reports.
+//! But what a coordinator keeps together is told together: the same as what was told last of a
 //! collection is a repetition, and anything else is not. Where no UUID says of which collection,
-//! whatever is told counts, and is told twice at worst: it is such that twice is as once, but for a
-//! rename.
+//! whatever is reported counts, and is reported twice at worst: it is such that twice is as once,
+//! but for a rename.
 //!
-//! What a transaction had prepared on one shard may be committed there while another has told
+//! What a transaction had prepared on one shard may be committed there while another has reported
 //! already that its collection was renamed, or that another one was renamed over it. So what a
-//! shard tells of a document belongs to the name that its collection, known by its UUID, has by
+//! shard reports a document belongs to the name that its collection, known by its UUID, has by
 //! what was told; and where another collection has the name that is told, nobody can tell.
 //!
 //! That a database was dropped counts each time: nothing is made in it before the last shard has
-//! told so, and a shard that had none of it tells nothing.
+//! reported so, and a shard that had none of it reports nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,7 +35,7 @@ use schemas::namespace::Namespace;
 use super::merge::Lane;
 use crate::engine::change_event::Definition;
 
-/// How often each definition was told, by each shard, and applied.
+/// How often each definition was reported, by each shard, and applied.
 #[derive(Debug, Default)]
 pub struct Told {
     counts: HashMap<Vec<u8>, Count>,
@@ -44,12 +44,12 @@ pub struct Told {
     identities: HashMap<Namespace, Vec<u8>>,
     /// The same, by the collections.
     names: HashMap<Vec<u8>, Namespace>,
-    /// Where one stream tells of all shards: how many definitions were told, which is the number of
-    /// the last one.
+    /// Where one stream reports all shards: how many definitions were reported, which is the number
+    /// of the last one.
     in_one: Option<u64>,
 }
 
-/// Which collection a change belongs to that is told under some name.
+/// Which collection a change belongs to that is reported under some name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whose {
     /// The one that has the name, as far as it is known.
@@ -92,7 +92,7 @@ impl Told {
         told
     }
 
-    /// The same, of a stream that tells of all shards as one: every definition, and every
+    /// The same, of a stream that reports all shards as one: every definition, and every
     /// collection's last one, has its number.
     #[must_use]
     pub fn in_one_stream(mut self) -> Self {
@@ -107,7 +107,7 @@ impl Told {
         self.changed.insert((entry, 0));
     }
 
-    /// Whether a definition is not the last one again that was told of its collection.
+    /// Whether a definition is not the last one again that was reported of its collection.
     fn is_first_in_one(
         &mut self,
         last: u64,
@@ -124,7 +124,7 @@ impl Told {
         !is_again || (uuid.is_none() && !matches!(definition, Definition::Rename(..)))
     }
 
-    /// Notes that a shard tells a definition, with its bytes and the UUID of its collection;
+    /// Notes that a shard reports a definition, with its bytes and the UUID of its collection;
     /// whether it is to be applied.
     pub fn is_new(
         &mut self,
@@ -146,7 +146,7 @@ impl Told {
         self.identities.get(namespace).map(Vec::as_slice)
     }
 
-    /// Which collection a change belongs to that a shard tells.
+    /// Which collection a change belongs to that a shard reports.
     #[must_use]
     pub fn whose(&self, namespace: &Namespace, uuid: &[u8]) -> Whose {
         match (self.names.get(uuid), self.identities.get(namespace)) {
@@ -164,7 +164,7 @@ impl Told {
         }
     }
 
-    /// Notes that a definition that was new could not be applied: the next shard that tells of it
+    /// Notes that a definition that was new could not be applied: the next shard that reports it
     /// is the first one then.
     pub fn take_back(&mut self, kind: &[u8]) {
         if self.in_one.is_some() {
@@ -209,7 +209,7 @@ impl Told {
         changed
     }
 
-    /// Notes that a shard tells a definition, given as bytes that are the same on every shard
+    /// Notes that a shard reports a definition, given as bytes that are the same on every shard
     /// (kind, UUID, description); whether it is the first to, and the definition so to be applied.
     fn is_first(&mut self, lane: Lane, definition: &[u8]) -> bool {
         let count = self.counts.entry(definition.to_vec()).or_default();
@@ -248,10 +248,10 @@ mod tests {
         assert!(!told.is_first(1, b"drop a"));
         assert!(told.is_first(1, b"drop b"));
         assert!(!told.is_first(2, b"drop a"));
-        // It happened again, and was told by another shard first.
+        // It happened again, and was reported by another shard first.
         assert!(told.is_first(1, b"drop a"));
         assert!(!told.is_first(0, b"drop a"));
-        // A shard that got the collection later tells of what it missed.
+        // A shard that got the collection later reports what it missed.
         assert!(!told.is_first(3, b"drop a"));
     }
 

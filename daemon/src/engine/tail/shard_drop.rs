@@ -1,12 +1,12 @@
-//! What it means that a shard tells of a collection's drop.
+//! What it means that a shard reports a collection's drop.
 //!
 //! Not every drop is a user's. Where a collection was renamed over another one, the shards that had
-//! some of that one alone tell that it was dropped, and it is gone already. `movePrimary` makes a
+//! some of that one alone report that it was dropped, and it is gone already. `movePrimary` makes a
 //! database's collections on another shard and drops them where they were. And a collection that is
-//! resharded is another one under its old name from then on; no stream tells that on servers before
-//! 6.0.14, so that it cannot be known whose drop is told. What is doubtful is copied again, as the
-//! source has it now: nothing is lost by that, whatever it was, and what is further on in the
-//! streams is met again.
+//! resharded is another one under its old name from then on; no stream reports that on servers
+//! before 6.0.14, so that it cannot be known whose drop is reported. What is doubtful is copied
+//! again, as the source has it now: nothing is lost by that, whatever it was, and what is further
+//! on in the streams is met again.
 
 use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
@@ -45,8 +45,8 @@ fn judge(
 }
 
 impl Tail {
-    /// Judges a drop that a shard of a cluster tells. `named`: the UUID that the collection of that
-    /// name has, as far as it was told.
+    /// Judges a drop that a shard of a cluster reports. `named`: the UUID that the collection of
+    /// that name has, as far as it was reported.
     pub(super) async fn dropped(
         &self,
         lane: Lane,
@@ -69,7 +69,7 @@ impl Tail {
         Ok(judge(uuid, named, now.as_ref().and_then(|info| info.uuid()).as_deref(), is_placed_anew))
     }
 
-    /// Refuses what a shard tells of a database whose primary shard has moved: `movePrimary` makes
+    /// Refuses what a shard reports a database whose primary shard has moved: `movePrimary` makes
     /// the collections there and drops them here, and that looks as if a user had done it. A
     /// database that was dropped and made anew may well be elsewhere. One that is new, whose first
     /// primary shard was not noted, may have moved: then this is true.
@@ -89,7 +89,7 @@ impl Tail {
             self.checkpoints.store_places([(place, primary.0.clone())].into()).await?;
             return Ok(primary != *shard);
         };
-        // Of a sharded collection every shard that had some of it tells that it is gone, and then
+        // Of a sharded collection every shard that had some of it reports that it is gone, and then
         // it is.
         if primary.0 != before && primary != *shard && is_there {
             return Err(Fault::new(

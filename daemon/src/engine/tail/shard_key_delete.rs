@@ -1,11 +1,12 @@
-//! Whether a delete that a shard tells names the whole shard key of its document.
+//! Whether a delete that a shard reports names the whole shard key of its document.
 //!
 //! A document whose shard key changes is deleted on one shard and inserted on another, in no sure
 //! order. So a delete removes what still has the key that it names. But a document need not have
-//! the fields of the key, and the server then leaves them out of what it tells: such a delete would
-//! meet the document that was inserted elsewhere, too. What becomes of it is read from the source.
+//! the fields of the key, and the server then leaves them out of what it reports: such a delete
+//! would meet the document that was inserted elsewhere, too. What becomes of it is read from the
+//! source.
 //!
-//! No stream of older servers tells that fields were added to a key. So what is known of a
+//! No stream of older servers reports that fields were added to a key. So what is known of a
 //! collection holds for what was committed before it was asked for, and is asked for again for each
 //! round in which a document of it is deleted.
 
@@ -28,7 +29,7 @@ use crate::engine::source::topology;
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     known: Option<Known>,
-    /// What was found of collections that do not have the name under which they are told.
+    /// What was found of collections that do not have the name under which they are reported.
     pub(super) strangers: Strangers,
 }
 
@@ -49,8 +50,8 @@ impl Keys {
         self.strangers.forget();
     }
 
-    /// Whether a change is told such that it can be applied alone. `newest`: when the newest was
-    /// committed of all that was told so far.
+    /// Whether a change is reported such that it can be applied alone. `newest`: when the newest
+    /// was committed of all that was reported so far.
     pub(super) async fn names_document(
         &mut self,
         source: &Source,
@@ -79,7 +80,7 @@ impl Keys {
 
 impl Known {
     /// Whether what is known of a collection was asked for after this was committed. That one is
-    /// sharded is told.
+    /// sharded is reported.
     fn is_of(&self, namespace: &Namespace, newest: ClusterTime) -> bool {
         let through = self.of_one.get(namespace).copied().unwrap_or(self.through);
         through >= newest || !self.by_name.contains_key(namespace)

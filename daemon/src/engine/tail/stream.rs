@@ -1,5 +1,5 @@
-//! Reads a shard's change stream: opens it where it was left, and passes on what it tells, reply by
-//! reply.
+//! Reads a shard's change stream: opens it where it was left, and passes on what it reports, reply
+//! by reply.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,10 +30,10 @@ const AWAIT: Duration = Duration::from_millis(100);
 /// How long the oplog is searched for such a one, in milliseconds.
 const SEARCH_MS: i64 = 10_000;
 
-/// The first version whose change streams tell updates as the server's own deltas, and whose
+/// The first version whose change streams report updates as the server's own deltas, and whose
 /// updates take them.
 const RAW_DELTAS: ServerVersion = ServerVersion::new(6, 0, 0);
-/// The first version whose change streams tell of definitions, and of the server's own collections.
+/// The first version whose change streams report definitions, and of the server's own collections.
 pub(in crate::engine) const EXPANDED: ServerVersion = ServerVersion::new(6, 0, 0);
 
 /// Why a stream broke.
@@ -182,8 +182,8 @@ impl Tail {
         }
     }
 
-    /// Opens the stream and passes on what it tells. `lean`: without the documents' contents, and
-    /// until an event was told so.
+    /// Opens the stream and passes on what it reports. `lean`: without the documents' contents, and
+    /// until an event was reported so.
     async fn read_stream(
         &self,
         source: &Deployment,

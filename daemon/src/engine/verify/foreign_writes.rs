@@ -284,8 +284,8 @@ impl<'a> Watch<'a> {
     async fn tell(&mut self, told: Told, remade: HashSet<Namespace>) -> Result<(), Fault> {
         let mut through = told.token.as_ref().and_then(|token| token_time(token));
         if self.sides.destination.is_sharded() {
-            // One shard has told up to this time. Another, whose clock is its own, may have done
-            // something at the very same.
+            // One shard has reported up to this time. Another, whose clock is its own, may have
+            // done something at the very same.
             through = through.map(before);
         }
         let found = !told.unclear.is_empty() || !told.foreign.is_empty();

@@ -1,5 +1,5 @@
 //! Remembers what this process writes to the destination, until the destination's own change stream
-//! has told of it.
+//! has reported it.
 //!
 //! The stream does not say who wrote. What we write we know: each command's keys, and the span of
 //! the server's time in which it did its work, from the newest time known before it was sent to the
@@ -7,8 +7,8 @@
 //! slips into it concerns a document that is compared again after the command anyway.
 //!
 //! The shards of a cluster have a clock each, of which one may lag behind the newest time that is
-//! known. There the span begins where the stream has come to: what it has told before that is not
-//! ours.
+//! known. There the span begins where the stream has come to: what it has reported before that is
+//! not ours.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -42,7 +42,7 @@ struct Known {
     on_its_way: HashMap<u64, Vec<u64>>,
     next: u64,
     newest: Option<ClusterTime>,
-    /// Up to where the stream has told of all shards, where there are several.
+    /// Up to where the stream has reported all shards, where there are several.
     told: Option<ClusterTime>,
     remembers: bool,
 }
@@ -147,7 +147,7 @@ fn touched_by(db: &str, command: &RawDocument) -> Option<Vec<u64>> {
             let (db, collection) = name.split_once('.')?;
             return Some(vec![key_of(db, collection, Touched::Definition, false)]);
         }
-        // Stored functions go with their database alone, and are told of.
+        // Stored functions go with their database alone, and are reported.
         b"dropDatabase" => {
             return Some(
                 ["", STORED_FUNCTIONS]
@@ -264,7 +264,8 @@ impl OwnWrites {
     }
 
     /// Whether what we have written is not known: from the start, after a command without a reply,
-    /// and past [`MOST_KEYS`]. What the stream tells until then can only be judged by its content.
+    /// and past [`MOST_KEYS`]. What the stream reports until then can only be judged by its
+    /// content.
     pub fn is_lost(&self) -> bool {
         !self.lock().remembers
     }
@@ -311,7 +312,7 @@ impl OwnWrites {
         }
     }
 
-    /// Forgets what the stream has told of up to this time.
+    /// Forgets what the stream has reported up to this time.
     pub fn told(&self, through: ClusterTime) {
         let mut known = self.lock();
         let known = &mut *known;

@@ -1,7 +1,7 @@
 //! Compares single documents exactly: while the tail stands still the destination is what the
 //! source was at one cluster time.
 //!
-//! As exactly as the source tells: a collection that is dropped or has another name by now has no
+//! As exactly as the source reports: a collection that is dropped or has another name by now has no
 //! documents as of a time at which it had (seen on 6.0.5). What failed is therefore compared again
 //! only when the tail has come to where the source was after the failure.
 

@@ -1,5 +1,5 @@
-//! What an atomic `applyOps` writes on the source is told by no change stream, and arrives all the
-//! same.
+//! What an atomic `applyOps` writes on the source is reported by no change stream, and arrives all
+//! the same.
 
 use anyhow::{Result, ensure};
 use daemon::engine::tuning::Tuning;

@@ -129,7 +129,7 @@ async fn what_is_beyond_its_bounds_is_carried_whole() -> Result<()> {
     Ok(())
 }
 
-/// The server gives concurrent insertions their records in another order than it tells of them.
+/// The server gives concurrent insertions their records in another order than it reports them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_insertions_are_in_the_source_s_order_before_the_cutover() -> Result<()> {
     let pair = Pair::start().await?;
@@ -236,7 +236,7 @@ async fn finalizing_drops_nothing_and_ends_with_no_less_than_was_verified() -> R
     sync.caught_up().await?;
     run(&pair.from, "capped", doc! { "drop": "gone" }).await?;
     sync.caught_up().await?;
-    // The run has made one of that name, and no event tells that this one is gone.
+    // The run has made one of that name, and no event reports that this one is gone.
     run(&pair.to, "capped", doc! { "insert": "gone", "documents": numbered(0, 10, 10) }).await?;
     let fault = sync.cut_over().await.err().context("it was dropped")?;
     ensure!(format!("{fault:#}").contains("capped.gone"), "{fault:#}");

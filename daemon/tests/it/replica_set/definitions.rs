@@ -1,4 +1,4 @@
-//! Definitions that the source does not tell, as servers before 6.0 do not: changed in the tail,
+//! Definitions that the source does not report, as servers before 6.0 do not: changed in the tail,
 //! right before a cutover, and in the last moment before the source takes no more writes. The same
 //! on a source that tells them.
 
@@ -15,7 +15,7 @@ use super::harness::{Pair, Run, run};
 /// How long definitions may differ on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A server that tells of no definitions.
+/// A server that reports no definitions.
 const OLD: &str = "5.0.32";
 
 fn texts() -> Vec<Document> {

@@ -1,5 +1,5 @@
 //! Documents arrive byte for byte, whatever they hold: by the copy, and by each kind of event that
-//! tells of one.
+//! reports one.
 
 use std::time::{Duration, Instant};
 
@@ -398,7 +398,7 @@ async fn ids_of_every_type_are_carried() -> Result<()> {
             let one = std::slice::from_ref(*id);
             let collection = |name: &str| format!("{name}_{place}");
             insert(&pair.from, "ids", &collection("inserted"), one).await?;
-            // The driver does not read the reply that tells of an `_id` that is no UTF-8.
+            // The driver does not read the reply that reports an `_id` that is no UTF-8.
             if classic_update(&pair.from, "ids", &collection("upserted"), id, id).await.is_err() {
                 let _ = insert(&pair.from, "ids", &collection("upserted"), one).await;
             }
@@ -611,8 +611,8 @@ async fn documents_of_16_mb_are_carried() -> Result<()> {
     let mut run = Run::start(&pair).await?;
     run.caught_up().await?;
     let large = pair.from.database("large");
-    // An event of the long `_id` with the whole document is over what the server sends: it is told
-    // without the content.
+    // An event of the long `_id` with the whole document is over what the server sends: it is
+    // reported without the content.
     insert(
         &pair.from,
         "large",

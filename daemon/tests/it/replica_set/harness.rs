@@ -73,7 +73,7 @@ impl Pair {
         spec
     }
 
-    /// Whether the source tells of collections that are made, of indexes and of options: from 6.0
+    /// Whether the source reports collections that are made, of indexes and of options: from 6.0
     /// on.
     pub(crate) const fn tells_definitions(&self) -> bool {
         self.blocks
@@ -134,7 +134,7 @@ pub(crate) async fn drop_databases(client: &Client) -> Result<()> {
 }
 
 async fn set_write_block(client: &Client, on: bool) -> Result<()> {
-    // A connection that has lived through an election and written nothing since is told of it when
+    // A connection that has lived through an election and written nothing since hears of it when
     // a command changes nothing.
     client
         .database("admin")
@@ -276,7 +276,7 @@ impl Run {
         Ok(self.runtime()?.spawn(async move { engine.resume_point_held().await }).await??)
     }
 
-    /// Takes note of what the sync has told.
+    /// Takes note of what the sync has reported.
     pub(crate) fn look(&mut self) -> Result<()> {
         while let Ok(report) = self.reports.try_recv() {
             match report {

@@ -1,6 +1,6 @@
 //! Names are bytes: those of fields in keys, filters, validators and views are carried as they are,
-//! and what cannot be called by its name (a database, a collection, an index) is told by it before
-//! anything moves, or ends the run that meets it.
+//! and what cannot be called by its name (a database, a collection, an index) is reported by it
+//! before anything moves, or ends the run that meets it.
 
 use anyhow::{Context as _, Result, ensure};
 use daemon::engine::element::{Writer, shown};
@@ -161,7 +161,7 @@ async fn read(
     Ok(found)
 }
 
-/// Whether both sides tell the same bytes.
+/// Whether both sides report the same bytes.
 async fn same(spec: &MigrationSpec, collection: &str) -> Result<()> {
     let list = rawdoc! {
         "listCollections": 1, "filter": { "name": { "$regex": format!("^{collection}") } },
@@ -288,7 +288,7 @@ async fn what_has_an_odd_name_is_named_before_anything_moves() -> Result<()> {
     // In scope it ends the run by name, also after a restart.
     apply(&pair.from, makes(b"shop", &[b"in_scope_".as_slice(), ODD].concat())).await?;
     let fault = sync.end().await?;
-    // In the stream, or in a list: whichever tells of it first.
+    // In the stream, or in a list: whichever reports it first.
     let is_named =
         matches!(fault.code, FaultCode::UnsupportedChange | FaultCode::UnsupportedNamespace);
     ensure!(is_named && fault.message.contains(&format!("shop.in_scope_{SHOWN}")), "{fault}");

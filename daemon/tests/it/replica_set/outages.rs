@@ -1,5 +1,5 @@
-//! What a server refuses, or waits for, at a cutover and before it: told by name while the source
-//! takes writes, and never a dead end.
+//! What a server refuses, or waits for, at a cutover and before it: reported by name while the
+//! source takes writes, and never a dead end.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ async fn check(pair: &Pair, name: &str) -> Result<(Outcome, String)> {
 }
 
 /// A transaction that stays open, and a feature compatibility version that was lowered: each keeps
-/// a block from being put up, is told before one is asked for, and leaves the source as it was.
+/// a block from being put up, is reported before one is asked for, and leaves the source as it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_keeps_the_source_from_being_blocked_is_told_and_blocks_nothing() -> Result<()> {
     let pair = Pair::start().await?;
@@ -134,7 +134,7 @@ async fn a_dropped_database_makes_way_for_one_of_another_case() -> Result<()> {
     sync.caught_up().await?;
     sync.prove(&pair).await?;
 
-    // What is on the destination already is told before anything moves.
+    // What is on the destination already is reported before anything moves.
     pair.clear().await?;
     run(&pair.from, "Shop", doc! { "insert": "c", "documents": [{ "_id": 1 }] }).await?;
     run(&pair.to, "shop", doc! { "insert": "other", "documents": [{ "_id": 1 }] }).await?;
@@ -245,7 +245,7 @@ async fn an_expiry_below_zero_does_not_keep_a_cutover_from_its_end() -> Result<(
     Ok(())
 }
 
-/// Buckets that fixed servers refuse until they are told of them, in the copy and in the tail.
+/// Buckets that fixed servers refuse until they are reported them, in the copy and in the tail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn buckets_of_mixed_schema_are_carried_to_a_server_that_asks_to_be_told() -> Result<()> {
     let of = |version: &str| Options { version: Some(version.to_owned()), ..Options::default() };

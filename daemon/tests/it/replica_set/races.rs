@@ -93,7 +93,7 @@ async fn a_capped_collection_that_has_lost_its_bound_is_made_again_in_the_end() 
     Ok(())
 }
 
-/// A time-series collection is made of its buckets and then of its face, and the stream tells of
+/// A time-series collection is made of its buckets and then of its face, and the stream reports
 /// the buckets alone. A start point and a look at what there is can come between the two.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_series_collection_that_is_half_made_at_the_first_look_is_carried() -> Result<()> {

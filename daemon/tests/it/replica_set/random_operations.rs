@@ -1,7 +1,7 @@
 //! Random operations of several clients on few names and keys, through copy, tail, restarts, kills
 //! and elections; then both sides are compared.
 //!
-//! `CUTOVER_SOURCE_VERSION=5.0.32` takes a source of that version, which tells of no definitions.
+//! `CUTOVER_SOURCE_VERSION=5.0.32` takes a source of that version, which reports no definitions.
 //! `CUTOVER_SEEDS=200` tries so many seeds, `CUTOVER_SEEDS=201-400` those, `CUTOVER_SEED=7` that
 //! one alone, `CUTOVER_SHRINK=1` leaves out of a failing seed what it fails without,
 //! `CUTOVER_LOG=daemon=debug` shows what the engine does.
@@ -26,7 +26,7 @@ use super::harness::{Pair, Run, run};
 /// Seeds that a normal run tries, and of those the ones that it tries with an old source as well.
 const QUICK: u64 = 24;
 const QUICK_OLD: std::ops::RangeInclusive<u64> = 1..=4;
-/// A source that tells of no definitions.
+/// A source that reports no definitions.
 const OLD: &str = "5.0.32";
 
 /// How long one plan may take on a busy machine.
@@ -56,8 +56,8 @@ async fn operate(client: &Client, operation: &Operation) -> bool {
     }
 }
 
-/// Whether a command that was carried out has changed something; of what does not tell, it is taken
-/// to.
+/// Whether a command that was carried out has changed something; of what does not report, it is
+/// taken to.
 fn has_effect(reply: &Document) -> bool {
     let changed = reply.get_i32("nModified").or_else(|_| reply.get_i32("n"));
     !reply.contains_key("writeErrors") && changed.unwrap_or(1) > 0
@@ -108,7 +108,7 @@ async fn drop_stray_buckets(client: &Client) -> Result<()> {
 /// Runs a plan on a pair of replica sets that has nothing, and compares.
 pub(crate) async fn hold(pair: &Pair, plan: &Plan) -> Result<()> {
     let setting_up = client(pair).await?;
-    // Measurements are not carried from a source that does not tell their changes.
+    // Measurements are not carried from a source that does not report their changes.
     let is_carried = |operation: &Operation| {
         pair.tells_definitions()
             || !matches!(operation, Operation::Command { db, .. } if db == generate::SERIES)

@@ -81,7 +81,7 @@ async fn what_cannot_be_carried_is_named_before_anything_moves() -> Result<()> {
     Ok(())
 }
 
-/// Servers before 6.0 tell of no changes of buckets and stored functions.
+/// Servers before 6.0 report no changes of buckets and stored functions.
 #[test]
 fn what_an_older_source_does_not_tell_of_is_refused() {
     let series = rawdoc! {

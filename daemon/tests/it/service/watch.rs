@@ -125,8 +125,8 @@ async fn files_that_are_not_whole_change_nothing_and_are_told() {
     let before = bench.observed("orders").await;
     let file = directory.join("main.hcl");
 
-    // Cut off in the middle, emptied, misspelt, gone: each is told, and the migration goes on as it
-    // was.
+    // Cut off in the middle, emptied, misspelt, gone: each is reported, and the migration goes on
+    // as it was.
     fs::write(&file, &text[..text.len() / 2]).expect("writes");
     refused(&bench, "not closed").await;
     fs::write(&file, "").expect("writes");
@@ -244,7 +244,7 @@ async fn a_directory_that_is_gone_takes_nothing_with_it_and_is_followed_when_it_
     fs::create_dir(&directory).expect("a folder");
     refused(&bench, "there is no .hcl file").await;
     assert_eq!(bench.observed("orders").await.status.phase, Phase::Ready, "nothing is cancelled");
-    // It is another directory by now, which the first one's watch does not tell of.
+    // It is another directory by now, which the first one's watch does not report.
     save(&directory, "main.hcl", &hcl("orders", "max_lag = \"20s\""));
     bench
         .wait_until("orders", "the edit", |one| one.spec.cutover.max_lag.to_string() == "20s")

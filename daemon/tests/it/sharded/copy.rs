@@ -35,7 +35,7 @@ pub(crate) fn spec(source: &ShardedCluster, destination: String) -> MigrationSpe
     MigrationSpec { verify: VerifySpec { mode: VerifyMode::Off }, ..spec }
 }
 
-/// What a test copies with, and where it is told how far that has come.
+/// What a test copies with, and where it is reported how far that has come.
 struct Copy {
     sync: Sync,
     milestones: mpsc::UnboundedReceiver<Milestone>,

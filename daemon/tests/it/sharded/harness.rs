@@ -148,7 +148,7 @@ impl Driven {
         tokio::time::timeout(PATIENCE, applied).await.context("it does not catch up")
     }
 
-    /// Waits until something that is in the way of a cutover is told in these words.
+    /// Waits until something that is in the way of a cutover is reported in these words.
     pub(crate) async fn blocked_by(&mut self, words: &str) -> Result<()> {
         let mut told = Vec::new();
         let blocked = async {

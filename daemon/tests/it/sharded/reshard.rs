@@ -1,5 +1,6 @@
 //! Collections that get another shard key while their changes are followed: what they hold arrives,
-//! whatever the streams tell, and a sharded destination does not stay under the old key unnoticed.
+//! whatever the streams report, and a sharded destination does not stay under the old key
+//! unnoticed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -134,7 +135,7 @@ async fn a_sharded_destination_does_not_stay_under_the_old_key_unnoticed() -> Re
     let client = source.client().await?;
     let mut run = Driven::start(whole(&source, destination.uri())).await?;
     run.ready().await?;
-    // No stream of 6.0.5 tells either, and the documents arrive all the same.
+    // No stream of 6.0.5 reports either, and the documents arrive all the same.
     let finer = doc! { "a": 1, "b": 1, "_id": 1 };
     let index = doc! { "key": &finer, "name": "finer" };
     client

@@ -22,7 +22,7 @@ async fn write(client: Client, stop: Arc<AtomicBool>) -> Result<i32> {
     while !stop.load(Ordering::Acquire) {
         rounds += 1;
         let n = rounds * 31 % DOCUMENTS;
-        // It goes over to another shard without a field of its key: what its old shard tells does
+        // It goes over to another shard without a field of its key: what its old shard reports does
         // not name it whole.
         let ranged = db.collection::<Document>("ranged");
         ranged.insert_one(doc! { "_id": 200_000 + rounds, "a": rounds % 600 }).await?;

@@ -30,7 +30,7 @@ async fn until_gone(shard: &Client, collection: &str) -> Result<()> {
     Ok(())
 }
 
-/// Commits a transaction at a time later than all that another shard has told.
+/// Commits a transaction at a time later than all that another shard has reported.
 async fn commit_after(other: &Client, session: &mut ClientSession) -> Result<()> {
     // The shards' clocks are their own until somebody tells them of each other's.
     let mut seen = other.start_session().await?;
@@ -39,7 +39,7 @@ async fn commit_after(other: &Client, session: &mut ClientSession) -> Result<()>
     Ok(session.commit_transaction().await?)
 }
 
-/// One shard's stream tells that the collection is gone, another's of a document that came
+/// One shard's stream reports that the collection is gone, another's of a document that came
 /// afterwards, by a transaction that it waits for, and only then that it is gone there, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_shard_takes_before_it_drops_a_collection_goes_with_it() -> Result<()> {
@@ -76,9 +76,9 @@ async fn what_a_shard_takes_before_it_drops_a_collection_goes_with_it() -> Resul
     Ok(())
 }
 
-/// One shard's stream tells that a collection was renamed over another one, and another's only then
-/// of documents of both, by a transaction that it waits for: those of the one are carried on under
-/// its new name, and those of the other are nothing of it.
+/// One shard's stream reports that a collection was renamed over another one, and another's only
+/// then of documents of both, by a transaction that it waits for: those of the one are carried on
+/// under its new name, and those of the other are nothing of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_shard_takes_before_it_renames_a_collection_goes_where_it_belongs() -> Result<()> {
     let (source, destination) = tokio::try_join!(

@@ -109,7 +109,7 @@ async fn an_index_that_the_destination_has_may_be_lacking_on_a_shard() -> Result
     let client = source.client().await?;
     let index = doc! { "key": { "b": 1 }, "name": "b_1" };
     let shards = source.shards();
-    // Built shard by shard, and not everywhere yet; the router tells of the indexes of the first.
+    // Built shard by shard, and not everywhere yet; the router reports the indexes of the first.
     for shard in &shards[..2] {
         shard
             .client()

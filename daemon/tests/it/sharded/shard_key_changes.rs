@@ -1,5 +1,5 @@
 //! Shard keys that change on the source: each document is on the destination once, as it is on the
-//! source, whichever shard tells of it first.
+//! source, whichever shard reports it first.
 
 use std::collections::BTreeSet;
 

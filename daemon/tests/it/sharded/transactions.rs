@@ -8,7 +8,7 @@ use rig::{ClusterOptions, Options, ReplicaSet, ShardedCluster};
 use super::copy::{fill, spec};
 use super::harness::Driven;
 
-/// A document that is put on one shard, changed there and put on another is told of by both, and
+/// A document that is put on one shard, changed there and put on another is reported by both, and
 /// which of them came first is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_that_goes_from_shard_to_shard_in_one_transaction_arrives_as_it_ends()

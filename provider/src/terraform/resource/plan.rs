@@ -113,7 +113,7 @@ pub(super) async fn carried(
     let asked = state::of_config(&catalog::migration(), config, prior);
     let daemon = session.connect().await.map_err(problems)?;
     let checked = declare::migration(&folder, config, daemon.as_ref().map(|daemon| &daemon.store));
-    // Its warnings were told by the validation that goes before every plan.
+    // Its warnings were reported by the validation that goes before every plan.
     let mut mistakes: Problems = checked.diagnostics.iter().map(diagnostic::checked).collect();
     mistakes.extend(declare::waiting(&folder, config));
     mistakes.extend(declare::check_secrets(config, true));

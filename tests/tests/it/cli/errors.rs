@@ -382,8 +382,8 @@ async fn sigterm_stops_cleanly_and_the_next_start_goes_on() {
         .unwrap();
     stage.wait_for("ready").await.unwrap();
 
-    // Stopped in the tail, it goes on behind the last event that it has applied: nothing is told
-    // twice.
+    // Stopped in the tail, it goes on behind the last event that it has applied: nothing is
+    // reported twice.
     let applied = stage.cutover.status(MIGRATION).await.unwrap()["tail"]["events_applied"].as_u64();
     assert_eq!(stage.daemon.terminate().await.unwrap(), 0);
     source.database("bulk").collection("small").insert_one(doc! { "_id": 2 }).await.unwrap();

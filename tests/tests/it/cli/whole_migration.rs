@@ -347,7 +347,7 @@ async fn from_the_first_line_to_the_end() {
 
     assert_history(&stage).await;
 
-    // What was proved stands, whichever daemon tells of it.
+    // What was proved stands, whichever daemon reports it.
     stage.daemon.terminate().await.unwrap();
     stage.daemon.restart().await.unwrap();
     let still = stage.cutover.status(MIGRATION).await.unwrap();

@@ -18,7 +18,7 @@ fn named(name: &str) -> Options {
     Options { name: name.to_owned(), ..Options::default() }
 }
 
-/// Holds that every form of drift tells of this kind, or that there is none; gives the text.
+/// Holds that every form of drift reports this kind, or that there is none; gives the text.
 async fn drift_is(stage: &Stage, expected: Option<&str>) -> Output {
     let json = stage.cutover.run(["drift", "--json"]).await.unwrap();
     let text = stage.cutover.run(["drift"]).await.unwrap();

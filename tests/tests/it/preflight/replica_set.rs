@@ -17,7 +17,7 @@ fn named(name: &str) -> Options {
     Options { name: name.to_owned(), ..Options::default() }
 }
 
-/// One check as `cutover preflight --json` tells it.
+/// One check as `cutover preflight --json` reports it.
 #[derive(Debug)]
 struct Check {
     name: String,

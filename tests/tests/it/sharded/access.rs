@@ -1,5 +1,5 @@
 //! Access control on both clusters: exactly the privileges that preflight names suffice, and a
-//! shard that does not know the user is told.
+//! shard that does not know the user is reported.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -228,7 +228,7 @@ async fn what_preflight_names_suffices_on_routers_and_shards() {
         "{}",
         scene.daemon.log_end()
     );
-    // Each shard tells its options to who may list collections and indexes.
+    // Each shard reports its options to who may list collections and indexes.
     assert!(
         !scene.daemon.log().contains("its shards do not tell theirs"),
         "{}",

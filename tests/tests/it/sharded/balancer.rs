@@ -1,5 +1,5 @@
 //! A balancer that a run stops is given back whenever the daemon dies, however the run ends; one
-//! that somebody starts meanwhile is told.
+//! that somebody starts meanwhile is reported.
 
 use std::time::{Duration, Instant};
 
@@ -184,7 +184,7 @@ async fn what_changes_around_a_run_is_told(scene: &mut Scene) {
     scene.source.add_shard().await.unwrap();
     scene.drifts("shard_added", "source.shards.shard-1").await;
 
-    // What cancelling does is told before, and done.
+    // What cancelling does is reported before, and done.
     scene.take_out(MIGRATION).await;
     let plan = scene.cutover.run(["plan"]).await.unwrap();
     assert!(

@@ -47,7 +47,7 @@ async fn define(source: &Client) {
     shop.run_command(doc! { "createIndexes": "plain", "indexes": [of_key] }).await.unwrap();
 }
 
-/// Definitions while it follows: of sharded collections, which several shards tell of, and of one
+/// Definitions while it follows: of sharded collections, which several shards report, and of one
 /// that is not.
 async fn redefine(scene: &Scene, source: &Client) {
     let shop = source.database("shop");

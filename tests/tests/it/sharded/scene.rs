@@ -77,7 +77,7 @@ impl Deployed for Destination {
     }
 }
 
-/// A stage whose trouble ends the test, told with all that is known.
+/// A stage whose trouble ends the test, reported with all that is known.
 pub(crate) struct Scene(Stage<ShardedCluster, Destination>);
 
 impl Deref for Scene {

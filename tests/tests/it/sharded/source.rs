@@ -192,7 +192,7 @@ async fn carry(mut stage: Play, names: &[&str]) {
             .all(|shard| shard["copy"]["documents_copied"].as_u64() > Some(0)),
         "{ready:#}"
     );
-    // Definitions while it follows: of a sharded collection, told by several shards, and of one
+    // Definitions while it follows: of a sharded collection, reported by several shards, and of one
     // that is not.
     let db = client.database("shop");
     let index = doc! { "key": { "c": 1 }, "name": "by_c" };

@@ -1,5 +1,5 @@
-//! What the destination's change stream has told: how far it was read, and which changes were none
-//! of ours.
+//! What the destination's change stream has reported: how far it was read, and which changes were
+//! none of ours.
 
 use mongodb::bson::RawDocumentBuf;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -20,7 +20,7 @@ const MOST_TOLD: i64 = 10;
 /// Where the stream is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
-    /// Its token, once it has told one.
+    /// Its token, once it has reported one.
     pub token: Option<RawDocumentBuf>,
     /// The time from which it was opened first.
     pub since: ClusterTime,
@@ -39,7 +39,7 @@ pub struct Foreign {
     pub time: ClusterTime,
 }
 
-/// What a stretch of the stream has told.
+/// What a stretch of the stream has reported.
 #[derive(Debug, Clone, Default)]
 pub struct Told {
     /// Up to where.
@@ -109,7 +109,7 @@ impl Store {
         .await
     }
 
-    /// Stores what the stream has told, and how far, at once.
+    /// Stores what the stream has reported, and how far, at once.
     pub async fn store_told(&self, told: Told) -> Result<(), Fault> {
         self.with(move |c| {
             let transaction = c.transaction()?;

@@ -300,7 +300,7 @@ impl Sides {
         Ok(())
     }
 
-    /// Every server that holds data, in words, and from when on its oplog tells of a plan that
+    /// Every server that holds data, in words, and from when on its oplog reports a plan that
     /// begins now.
     async fn oplogs(&self) -> Result<Vec<(String, Client, Timestamp)>> {
         let mut oplogs = Vec::new();

@@ -259,7 +259,7 @@ impl Hand {
             10 => doc! { "k": f64::from(n % 5) / 2.0 }.into(),
             11 => self.of(&[f64::NAN, -0.0, 0.5, f64::INFINITY]).into(),
             12 => Bson::Null,
-            // A clustered collection tells in other words that these are there already.
+            // A clustered collection reports in other words that these are there already.
             13 => self.of(&[1.5, -2.5, 1e300, -1e300, 5e-324]).into(),
             14 => decimal(
                 self.of(&["0.5", "1.50", "-0.1", "1E+300", "1E-6000", "NaN", "-Infinity"])
@@ -661,7 +661,7 @@ impl Hand {
         }
     }
 
-    /// Several writes as one entry of the oplog, which no change stream tells of.
+    /// Several writes as one entry of the oplog, which no change stream reports.
     fn apply_ops(&mut self) -> Document {
         let operations: Vec<Document> = (0..self.rng.random_range(1..5))
             .map(|_| {

@@ -1,4 +1,4 @@
-//! What both sides were told of the namespaces that a failure names: their oplogs, side by side in
+//! What both sides report of the namespaces that a failure names: their oplogs, side by side in
 //! time.
 
 use std::collections::BTreeSet;
@@ -54,7 +54,7 @@ fn is_of(entry: &Document, (db, name): &(String, String)) -> bool {
     };
     let is_command = ["$cmd", "system.views"].contains(&of_name);
     match is_command {
-        // A rename is told in the database that it leaves.
+        // A rename is reported in the database that it leaves.
         true => {
             entry.get_document("o").is_ok_and(|o| o.contains_key("dropDatabase")) && of_db == db
                 || texts().any(names)

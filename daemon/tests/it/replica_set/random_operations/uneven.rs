@@ -52,7 +52,7 @@ pub(super) async fn heal(cluster: &ShardedCluster) -> Result<u64> {
                     .database(db)
                     .run_command(doc! { "dropIndexes": name, "index": index })
                     .await;
-                // A shard that lacks it is told of as an error, when the others have dropped it.
+                // A shard that lacks it is reported as an error, when the others have dropped it.
                 let is_over = |error: &Error| {
                     matches!(
                         &*error.kind, ErrorKind::Command(error) if error.code == INDEX_NOT_FOUND,
