@@ -99,8 +99,7 @@ fn alive(held: &Held) -> Option<Fault> {
     let message = format!("run {} may be at work: {} holds it", one.run, one.by);
     Some(Fault::new(FaultCode::RunHeldElsewhere, message).with_remedy(
         "stop that cutoverd first, or let it do this: `cutover cancel NAME`; if it is gone with \
-         its \
-         machine, add --force",
+         its machine, add --force",
     ))
 }
 
@@ -127,8 +126,7 @@ pub async fn unblock(options: &Unblock, state_dir: &Path) -> Result<String, Faul
             );
             return Err(Fault::new(FaultCode::WrongState, message).with_remedy(
                 "look at --directory and its workspace; a block that somebody else put up is \
-                 lifted \
-                 with db.adminCommand({setUserWriteBlockMode: 1, global: false})",
+                 lifted with db.adminCommand({setUserWriteBlockMode: 1, global: false})",
             ));
         }
         for one in &held.runs {

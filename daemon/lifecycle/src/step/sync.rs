@@ -236,8 +236,7 @@ impl Walk<'_> {
                 );
                 Fault { message, retryable: false, ..fault }.with_remedy(
                     "find its cause by the server's own message; then `cutover resume NAME` goes \
-                     on \
-                     where the run stands",
+                     on where the run stands",
                 )
             }
             _ => fault,
