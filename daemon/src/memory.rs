@@ -19,12 +19,12 @@
 //! **It cannot deadlock.** There are three kinds of shares, and a holder waits only for kinds
 //! further on in this list:
 //! 1. *ahead* ([`Memory::ahead`]): a tail's events, until they are applied, and those of the
-//!    destination's own stream until they are judged. Its holder may wait for the gate between two
-//!    rounds, for replies, and for commands.
+//!    destination's own stream until they are judged. Its holder may wait for the tail's lock
+//!    between two rounds, for replies, and for commands.
 //! 2. *replies* ([`Memory::reply`], [`Memory::pair`]): what a copy, a comparison, or a second look
-//!    reads. Its holder waits for commands only; never for the gate, for a tail, nor for another
-//!    reply but where the one it holds is given back meanwhile whatever becomes of the wait (the
-//!    copy writes one batch while it reads the next).
+//!    reads. Its holder waits for commands only; never for the tail's lock, for a tail, nor for
+//!    another reply but where the one it holds is given back meanwhile whatever becomes of the wait
+//!    (the copy writes one batch while it reads the next).
 //! 3. *commands* ([`Memory::command`]): held while the server works on one. Its holder waits for
 //!    nothing but the server.
 //!

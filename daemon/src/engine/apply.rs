@@ -391,7 +391,7 @@ impl Applier<'_> {
             writes.iter().filter(|write| !write.deltas.is_empty()).filter_map(|write| {
                 let statement = deltas_of(write);
                 if moves(write)
-                    || self.tail.doubled.contains(namespace)
+                    || self.tail.duplicate_fields.contains(namespace)
                     || statement.as_bytes().len() > STATEMENT_BYTES
                 {
                     unfit.push(write);
@@ -525,7 +525,7 @@ impl Applier<'_> {
                     .filter_map(Write::document)
                     .any(|document| element::has_doubled_names(document))
                 {
-                    self.tail.doubled.add(namespace).await?;
+                    self.tail.duplicate_fields.add(namespace).await?;
                 }
                 let refused = self.replace(namespace, &fresh.iter().collect::<Vec<_>>()).await?;
                 stuck.extend(refused.into_iter().map(|(write, why)| (write.clone(), why)));

@@ -24,7 +24,7 @@ use super::run::holder::Known;
 use crate::sqlite;
 use crate::state_fault::{self, Cause};
 
-pub use rows::{CollectionRow, LaneRow, Part, Recopied, ShardRow, Stage, ToldRow};
+pub use rows::{CollectionRow, Part, Recopied, ShardRow, ShardStreamRow, Stage, ToldRow};
 
 /// The version of the tables; another one is refused.
 const FORMAT: i64 = 1;
@@ -287,7 +287,7 @@ impl Checkpoints {
     /// each definition. `durable`: before something that must not see an older token again.
     pub async fn store_tail(
         &self,
-        lanes: Vec<LaneRow>,
+        shard_indexes: Vec<ShardStreamRow>,
         told: Vec<ToldRow>,
         durable: bool,
     ) -> Result<(), Fault> {
@@ -295,7 +295,7 @@ impl Checkpoints {
             c.pragma_update(None, "synchronous", if durable { "full" } else { "normal" })?;
             let store = |c: &mut Connection| {
                 let transaction = c.transaction()?;
-                for LaneRow { shard, token, applied, events } in &lanes {
+                for ShardStreamRow { shard, token, applied, events } in &shard_indexes {
                     transaction.execute(
                         "UPDATE shard SET token = ?2, applied_t = ?3, applied_i = ?4, events = ?5 \
                          WHERE name = ?1",
@@ -475,7 +475,7 @@ impl Checkpoints {
     }
 
     /// Namespaces with documents in which a name occurs twice.
-    pub async fn doubled(&self) -> Result<Vec<Namespace>, Fault> {
+    pub async fn duplicate_fields(&self) -> Result<Vec<Namespace>, Fault> {
         self.namespaces("SELECT ns FROM doubled ORDER BY ns").await
     }
 

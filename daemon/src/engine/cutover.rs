@@ -91,7 +91,7 @@ impl MongoRun {
                 &pair.destination,
                 sharding,
                 scope,
-                &self.gate,
+                &self.tail_lock,
             )
             .await?;
             self.check_shard_keys(&pair).await?;
@@ -104,7 +104,7 @@ impl MongoRun {
         if !uneven.is_empty() {
             return Err(per_shard::fault(&uneven));
         }
-        rehearsal.build_missing(&self.gate, caught_up).await?;
+        rehearsal.build_missing(&self.tail_lock, caught_up).await?;
         // What has changed lately is compared now, so that little is left to compare while the
         // source is blocked.
         self.tell("capped collections are compared with their order", false).await;
@@ -112,7 +112,7 @@ impl MongoRun {
         self.verifier.cutover_begins().await?;
         self.recheck_ahead(&pair).await?;
         self.tell("unique indexes are tried on the destination", false).await;
-        rehearsal.try_unique(&self.gate).await?;
+        rehearsal.try_unique(&self.tail_lock).await?;
         self.tell("what is given back at the end is tried on the destination", false).await;
         rehearsal.try_definitions(&self.trial()).await?;
         if self.context.spec.cutover.source_writes == SourceWrites::Block {

@@ -80,7 +80,7 @@ impl Engine for MongoEngine {
             verifier,
             keeper: Arc::default(),
             mends: Arc::default(),
-            gate: Arc::default(),
+            tail_lock: Arc::default(),
             source: tokio::sync::Mutex::default(),
             destination: tokio::sync::Mutex::default(),
             writer: tokio::sync::Mutex::default(),
@@ -129,7 +129,7 @@ pub struct MongoRun {
     pub(super) verifier: Arc<Verifier>,
     pub(super) keeper: Arc<Keeper>,
     pub(super) mends: Arc<Mends>,
-    pub(super) gate: Arc<RwLock<()>>,
+    pub(super) tail_lock: Arc<RwLock<()>>,
     source: tokio::sync::Mutex<Option<Arc<Source>>>,
     /// As the declared user.
     destination: tokio::sync::Mutex<Option<Arc<Deployment>>>,
@@ -153,7 +153,7 @@ impl MongoRun {
             destination: Arc::clone(&pair.destination),
             spec: Arc::clone(&self.context.spec),
             progress: Arc::clone(&self.progress),
-            gate: Arc::clone(&self.gate),
+            tail_lock: Arc::clone(&self.tail_lock),
             mends: Arc::clone(&self.mends),
         }
     }

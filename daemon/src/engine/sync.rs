@@ -21,7 +21,7 @@ use super::capped::keeper::Keeper;
 use super::catalog;
 use super::checkpoint::{Checkpoints, ShardRow};
 use super::copy::Restarts;
-use super::destination::duplicate_fields::Doubled;
+use super::destination::duplicate_fields::DuplicateFields;
 use super::progress::Progress;
 use super::run::identity::Identity;
 use super::source::{Source, Times};
@@ -60,7 +60,7 @@ pub struct Sync {
     /// Where progress is counted.
     pub progress: Arc<Progress>,
     /// Held for writing, it stops the tail between two rounds.
-    pub gate: Arc<RwLock<()>>,
+    pub tail_lock: Arc<RwLock<()>>,
     /// Knows whether both are what they were.
     pub identity: Arc<Identity>,
     /// Proves the copy.
@@ -153,7 +153,7 @@ impl Sync {
             destination: Arc::clone(&self.destination),
             spec: Arc::clone(&self.spec),
             progress: Arc::clone(&self.progress),
-            gate: Arc::clone(&self.gate),
+            tail_lock: Arc::clone(&self.tail_lock),
             mends: Arc::clone(&self.mends),
         }
     }
@@ -277,8 +277,8 @@ impl Sync {
             recopied: Mutex::new(recopied),
             records: Mutex::default(),
             keeper: Arc::clone(&self.keeper),
-            doubled: Doubled::load(&self.checkpoints).await?,
-            gate: Arc::clone(&self.gate),
+            duplicate_fields: DuplicateFields::load(&self.checkpoints).await?,
+            tail_lock: Arc::clone(&self.tail_lock),
             verifier: Arc::clone(&self.verifier),
             mends: Arc::clone(&self.mends),
             tried: Mutex::default(),

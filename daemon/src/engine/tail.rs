@@ -11,7 +11,7 @@
 //! oplog makes it tell.
 //!
 //! A round is whatever has arrived, up to a bound: it grows with the backlog, and shrinks to one
-//! event where there is none. Events of one key go to one lane, in their order. The checkpoint is
+//! event where there is none. Events of one key go to one worker, in their order. The checkpoint is
 //! stored when a whole round is applied by every worker, so that it never passes an event that is
 //! not. Before and after a definition it is synced to disk: a rename must not meet again what came
 //! before it.
@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::distributed_transaction::Moments;
 use self::idle_shard::Idle;
-use self::merge::{Lane, Merge, Passed};
+use self::merge::{Merge, Passed, ShardIndex};
 use self::read_ahead::Held;
 use self::resume_point::Position;
 use self::shard_ddl::Told;
@@ -60,7 +60,7 @@ use super::catalog::{self, CollectionInfo, Kind};
 use super::change_event::{Change, Definition, Event, Op, What};
 use super::checkpoint::{Checkpoints, Recopied, ShardRow, ToldRow};
 use super::concurrent::{self, Piece};
-use super::destination::duplicate_fields::Doubled;
+use super::destination::duplicate_fields::DuplicateFields;
 use super::progress::Progress;
 use super::source::Source;
 use super::tuning::Tuning;
@@ -135,9 +135,9 @@ pub struct Tail {
     /// Tells of capped collections that are to be copied again.
     pub keeper: Arc<Keeper>,
     /// Namespaces whose documents no delta is applied to.
-    pub doubled: Doubled,
+    pub duplicate_fields: DuplicateFields,
     /// Held for reading while a round is applied: a writer stops the tail between two rounds.
-    pub gate: Arc<RwLock<()>>,
+    pub tail_lock: Arc<RwLock<()>>,
     /// Is told of what was changed.
     pub verifier: Arc<Verifier>,
     /// Definitions that somebody found to differ.
@@ -157,7 +157,7 @@ pub struct Tail {
 /// What is applied at once.
 #[derive(Debug, Default)]
 struct Round {
-    events: Vec<(Lane, Event)>,
+    events: Vec<(ShardIndex, Event)>,
     bytes: usize,
     /// Of replies whose last event is in it.
     shares: Vec<Share>,
@@ -167,11 +167,11 @@ struct Round {
 async fn next(
     arrived: &mut [mpsc::Receiver<Batch>],
     merge: &Merge<Event>,
-) -> (Lane, Option<Batch>) {
+) -> (ShardIndex, Option<Batch>) {
     std::future::poll_fn(|context| {
-        for lane in merge.wanted() {
-            if let std::task::Poll::Ready(batch) = arrived[lane].poll_recv(context) {
-                return std::task::Poll::Ready((lane, batch));
+        for shard_index in merge.wanted() {
+            if let std::task::Poll::Ready(batch) = arrived[shard_index].poll_recv(context) {
+                return std::task::Poll::Ready((shard_index, batch));
             }
         }
         std::task::Poll::Pending
@@ -188,9 +188,9 @@ impl Tail {
         let (senders, mut arrived): (Vec<_>, Vec<_>) =
             from.iter().map(|_| mpsc::channel(ahead)).unzip();
         let missing: Vec<Notify> = from.iter().map(|_| Notify::new()).collect();
-        let lanes = self.source.shards.iter().zip(from).zip(senders).zip(&missing);
+        let shard_indexes = self.source.shards.iter().zip(from).zip(senders).zip(&missing);
         let read =
-            try_join_all(lanes.map(|(((shard, from), batches), missing)| {
+            try_join_all(shard_indexes.map(|(((shard, from), batches), missing)| {
                 self.read(shard, from, batches, missing)
             }));
         let apply = self.apply(from, &mut arrived, &missing);
@@ -216,7 +216,7 @@ impl Tail {
         }
     }
 
-    /// `missing`: is told for each lane that it holds up all others.
+    /// `missing`: is told for each shard that it holds up all others.
     async fn apply(
         &self,
         from: &[ShardRow],
@@ -235,19 +235,19 @@ impl Tail {
         let mut is_over = false;
         while !is_over {
             while let Some(namespace) = self.keeper.wanted() {
-                let _round = self.gate.read().await;
+                let _round = self.tail_lock.read().await;
                 self.copy_aside(&namespace).await?;
                 self.keeper.done(&namespace);
             }
             idle.look(&self.source, merge.holds_up());
-            merge.wanted().for_each(|lane| missing[lane].notify_one());
-            let (lane, batch) = tokio::select! {
+            merge.wanted().for_each(|shard_index| missing[shard_index].notify_one());
+            let (shard_index, batch) = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
                 Some(ask) = asked.recv() => {
                     // What is copied again must not meet again what came before it.
                     self.store(&mut position, &mut told, true).await?;
-                    let _round = self.gate.read().await;
+                    let _round = self.tail_lock.read().await;
                     self.answer(ask).await?;
                     continue;
                 }
@@ -260,8 +260,8 @@ impl Tail {
             };
             match batch {
                 Some(batch) => {
-                    held.push(lane, batch.events.len(), batch.share);
-                    merge.push(lane, batch.events, batch.told);
+                    held.push(shard_index, batch.events.len(), batch.share);
+                    merge.push(shard_index, batch.events, batch.told);
                 }
                 None => is_over = true,
             }
@@ -271,15 +271,15 @@ impl Tail {
                     self.take_round(&mut merge, &mut held, arrived);
                 let is_last =
                     events.len() < self.tuning.round_events && bytes < self.tuning.round_bytes;
-                let passed: Vec<(Lane, Passed)> = (0..from.len())
-                    .filter_map(|lane| Some((lane, merge.take_told(lane)?)))
+                let passed: Vec<(ShardIndex, Passed)> = (0..from.len())
+                    .filter_map(|shard_index| Some((shard_index, merge.take_told(shard_index)?)))
                     .collect();
-                let _round = self.gate.read().await;
+                let _round = self.tail_lock.read().await;
                 self.apply_events(events, &mut position, &mut told, &mut keys, &mut moments)
                     .await?;
                 drop(shares);
-                for (lane, passed) in passed {
-                    position.pass(lane, passed.token, passed.time);
+                for (shard_index, passed) in passed {
+                    position.pass(shard_index, passed.token, passed.time);
                 }
                 position.settle(merge.settled());
                 position.show(self);
@@ -309,22 +309,22 @@ impl Tail {
         };
         loop {
             while !is_full(&round)
-                && let Some((lane, event)) = merge.pop()
+                && let Some((shard_index, event)) = merge.pop()
             {
                 round.bytes += event.bytes;
-                round.events.push((lane, event));
-                round.shares.extend(held.pop(lane));
+                round.events.push((shard_index, event));
+                round.shares.extend(held.pop(shard_index));
             }
             if is_full(&round) {
                 return round;
             }
-            let wanted: Vec<Lane> = merge.wanted().collect();
+            let wanted: Vec<ShardIndex> = merge.wanted().collect();
             let mut more = false;
-            for lane in wanted {
-                if let Ok(batch) = arrived[lane].try_recv() {
+            for shard_index in wanted {
+                if let Ok(batch) = arrived[shard_index].try_recv() {
                     more = true;
-                    held.push(lane, batch.events.len(), batch.share);
-                    merge.push(lane, batch.events, batch.told);
+                    held.push(shard_index, batch.events.len(), batch.share);
+                    merge.push(shard_index, batch.events, batch.told);
                 }
             }
             if !more {
@@ -337,9 +337,10 @@ impl Tail {
     /// whose every word counts.
     async fn told(&self) -> Result<Told, Fault> {
         let rows = self.checkpoints.told().await?;
-        let lane = |name| self.source.names().position(|shard| shard == name);
-        let told =
-            rows.iter().filter_map(|row| Some((row.kind.clone(), lane(&row.shard)?, row.times)));
+        let shard_index = |name| self.source.names().position(|shard| shard == name);
+        let told = rows
+            .iter()
+            .filter_map(|row| Some((row.kind.clone(), shard_index(&row.shard)?, row.times)));
         let told = Told::stored(told, self.checkpoints.identities().await?);
         Ok(if self.source.is_behind_router() { told.in_one_stream() } else { told })
     }
@@ -350,22 +351,23 @@ impl Tail {
         told: &mut Told,
         durable: bool,
     ) -> Result<(), Fault> {
-        let name = |lane: Lane| self.source.shards[lane].name.clone();
-        let lanes = position.take_changed(name);
-        if lanes.is_empty() {
+        let name = |shard_index: ShardIndex| self.source.shards[shard_index].name.clone();
+        let shard_indexes = position.take_changed(name);
+        if shard_indexes.is_empty() {
             return Ok(());
         }
         let changed = told.take_changed().into_iter();
-        let told =
-            changed.map(|(kind, lane, times)| ToldRow { kind, shard: name(lane), times }).collect();
-        self.checkpoints.store_tail(lanes, told, durable).await?;
+        let told = changed
+            .map(|(kind, shard_index, times)| ToldRow { kind, shard: name(shard_index), times })
+            .collect();
+        self.checkpoints.store_tail(shard_indexes, told, durable).await?;
         position.stored = Instant::now();
         Ok(())
     }
 
     async fn apply_events(
         &self,
-        events: Vec<(Lane, Event)>,
+        events: Vec<(ShardIndex, Event)>,
         position: &mut Position,
         told: &mut Told,
         keys: &mut Keys,
@@ -373,7 +375,7 @@ impl Tail {
     ) -> Result<(), Fault> {
         let mut changes = Vec::new();
         let newest = events.iter().map(|(_, event)| event.time).max().unwrap_or(position.time);
-        for (lane, event) in events {
+        for (shard_index, event) in events {
             match self.unless_odd(event.what)? {
                 What::Change(change) => {
                     let (change, is_named) = match event.uuid.as_deref() {
@@ -383,7 +385,7 @@ impl Tail {
                         Some(_) | None => (change, true),
                     };
                     let is_alone = !self.source.is_sharded()
-                        || !moments.deletes_changed(lane, event.time, &change)
+                        || !moments.deletes_changed(shard_index, event.time, &change)
                             && is_named
                             && keys
                                 .names_document(
@@ -404,24 +406,29 @@ impl Tail {
                         });
                         changes.push(Change { namespace, id, op: Op::Reread });
                     }
-                    position.pass(lane, event.token, event.time);
-                    position.count(lane);
+                    position.pass(shard_index, event.token, event.time);
+                    position.count(shard_index);
                 }
                 What::Definition(definition) => {
                     self.apply_changes(std::mem::take(&mut changes), position.time).await?;
                     keys.forget();
                     if self.source.is_sharded()
-                        && !told.is_new(lane, &event.kind, &definition, event.uuid.as_deref())
+                        && !told.is_new(
+                            shard_index,
+                            &event.kind,
+                            &definition,
+                            event.uuid.as_deref(),
+                        )
                     {
-                        position.pass(lane, event.token, event.time);
-                        position.count(lane);
+                        position.pass(shard_index, event.token, event.time);
+                        position.count(shard_index);
                         continue;
                     }
                     self.store(position, told, true).await?;
                     let judged = match &definition {
                         Definition::Drop(namespace) if self.source.is_sharded() => {
                             self.dropped(
-                                lane,
+                                shard_index,
                                 namespace,
                                 event.uuid.as_deref(),
                                 told.identity(namespace),
@@ -432,8 +439,8 @@ impl Tail {
                     };
                     let defined = match (judged, &definition) {
                         (Dropped::Replaced, _) => {
-                            position.pass(lane, event.token, event.time);
-                            position.count(lane);
+                            position.pass(shard_index, event.token, event.time);
+                            position.count(shard_index);
                             continue;
                         }
                         (Dropped::Doubtful, Definition::Drop(namespace)) => {
@@ -452,7 +459,8 @@ impl Tail {
                                 && matches!(definition, Definition::CreateIndexes(..)) =>
                         {
                             tracing::warn!(
-                                shard = %self.source.shards[lane].name, error = %fault.message,
+                                shard = %self.source.shards[shard_index].name,
+                                error = %fault.message,
                                 "left to the next shard that tells of it",
                             );
                             told.take_back(&event.kind);
@@ -464,11 +472,13 @@ impl Tail {
                             self.checkpoints.store_identity(&namespace, uuid).await?;
                         }
                     }
-                    position.pass(lane, event.token, event.time);
-                    position.count(lane);
+                    position.pass(shard_index, event.token, event.time);
+                    position.count(shard_index);
                     self.store(position, told, true).await?;
                 }
-                What::Nothing | What::Odd(..) => position.pass(lane, event.token, event.time),
+                What::Nothing | What::Odd(..) => {
+                    position.pass(shard_index, event.token, event.time)
+                }
                 What::Unknown(kind, namespace) => {
                     let concerned =
                         namespace.as_ref().is_none_or(|namespace| self.concerns(namespace));
@@ -478,7 +488,7 @@ impl Tail {
                             ?namespace,
                             "a change of a kind that is not known, of what is not carried"
                         );
-                        position.pass(lane, event.token, event.time);
+                        position.pass(shard_index, event.token, event.time);
                         continue;
                     }
                     // What came before it is applied, and where the run stands is kept: who knows
@@ -553,7 +563,7 @@ impl Tail {
             };
             let Some(traits) = traits else { continue };
             if change.op.content().is_some_and(element::has_doubled_names) {
-                self.doubled.add(&change.namespace).await?;
+                self.duplicate_fields.add(&change.namespace).await?;
             }
             if tracking {
                 changed
@@ -577,30 +587,40 @@ impl Tail {
         let applier =
             Applier { tail: self, as_of: timestamp(newest), expect_present: newest > self.copied };
         let applier = &applier;
-        let lanes = route::lanes(groups, &self.tuning).into_iter().map(|lane| -> Piece<'_, ()> {
-            Box::pin(async move {
-                let is_capped = self.traits_of(&lane.namespace).capped;
-                let order = if is_capped { Order::Kept } else { Order::Free };
-                let mut sequence = match is_capped {
-                    true => self.sequence(&lane.namespace, &lane.changes, applier.as_of).await?,
-                    false => Sequence::default(),
-                };
-                for mut round in coalesce::fold(lane.changes, &self.tuning) {
-                    sequence.arrange(&mut round);
-                    applier.apply(&lane.namespace, &round, order).await?;
-                }
-                Ok(())
-            })
-        });
+        let worker_queues = route::worker_queues(groups, &self.tuning).into_iter().map(
+            |worker_queue| -> Piece<'_, ()> {
+                Box::pin(async move {
+                    let is_capped = self.traits_of(&worker_queue.namespace).capped;
+                    let order = if is_capped { Order::Kept } else { Order::Free };
+                    let mut sequence = match is_capped {
+                        true => {
+                            self.sequence(
+                                &worker_queue.namespace,
+                                &worker_queue.changes,
+                                applier.as_of,
+                            )
+                            .await?
+                        }
+                        false => Sequence::default(),
+                    };
+                    for mut round in coalesce::fold(worker_queue.changes, &self.tuning) {
+                        sequence.arrange(&mut round);
+                        applier.apply(&worker_queue.namespace, &round, order).await?;
+                    }
+                    Ok(())
+                })
+            },
+        );
         let changed = changed.into_iter().flat_map(|(namespace, ids)| {
             ids.into_iter().filter_map(move |id| {
                 Some((namespace.clone(), RawDocumentBuf::from_bytes(id).ok()?))
             })
         });
-        // Side by side: what is queued is compared only once the gate is free, and the round is
-        // over.
+        // Side by side: what is queued is compared only once the tail's lock is free, and the round
+        // is over.
         let queued = self.verifier.changed(changed.collect());
-        tokio::try_join!(concurrent::all(self.tuning.workers, lanes.collect()), queued).map(drop)
+        tokio::try_join!(concurrent::all(self.tuning.workers, worker_queues.collect()), queued)
+            .map(drop)
     }
 
     /// What a change of this namespace belongs to, if it is carried: a collection in scope, or one

@@ -128,7 +128,7 @@ pub struct Sides {
     /// How far the tail has come.
     pub progress: Arc<Progress>,
     /// Held for writing, it stops the tail between two rounds.
-    pub gate: Arc<RwLock<()>>,
+    pub tail_lock: Arc<RwLock<()>>,
     /// Asks the tail for definitions that no event reported.
     pub mends: Arc<Mends>,
 }
@@ -395,7 +395,7 @@ impl Verifier {
         if !self.is_tracking() {
             // From here on changes are queued; what changed before is on the destination already,
             // or comes with the tail.
-            let _standing_still = sides.gate.write().await;
+            let _standing_still = sides.tail_lock.write().await;
             self.store.set_tracking().await?;
             self.tracking.store(true, Ordering::Release);
         }

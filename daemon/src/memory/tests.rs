@@ -109,10 +109,10 @@ async fn all_kinds_of_holders_get_through_side_by_side() {
             done.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let compare = async |gate: Option<&RwLock<()>>| {
+    let compare = async |tail_lock: Option<&RwLock<()>>| {
         for _ in 0..ROUNDS {
-            let _standing_still = match gate {
-                Some(gate) => Some(gate.write().await),
+            let _standing_still = match tail_lock {
+                Some(tail_lock) => Some(tail_lock.write().await),
                 None => None,
             };
             let mut share = memory.pair().await;
@@ -122,7 +122,7 @@ async fn all_kinds_of_holders_get_through_side_by_side() {
             done.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let tail = async |gate: &RwLock<()>| {
+    let tail = async |tail_lock: &RwLock<()>| {
         let (events, mut arrived) = tokio::sync::mpsc::channel(2);
         let read = async move {
             for _ in 0..ROUNDS {
@@ -134,7 +134,7 @@ async fn all_kinds_of_holders_get_through_side_by_side() {
         };
         let apply = async {
             while let Some(share) = arrived.recv().await {
-                let _round = gate.read().await;
+                let _round = tail_lock.read().await;
                 write().await;
                 let mut again = memory.reply().await;
                 server().await;
@@ -146,8 +146,8 @@ async fn all_kinds_of_holders_get_through_side_by_side() {
         };
         tokio::join!(read, apply);
     };
-    let run = async |gate: &RwLock<()>| {
-        tokio::join!(copy(), copy(), compare(None), compare(Some(gate)), tail(gate));
+    let run = async |tail_lock: &RwLock<()>| {
+        tokio::join!(copy(), copy(), compare(None), compare(Some(tail_lock)), tail(tail_lock));
     };
     let all = join_all(gates.iter().map(run));
     assert!(timeout(Duration::from_secs(120), all).await.is_ok(), "they wait for each other");

@@ -23,7 +23,7 @@ use crate::engine::checkpoint::Recopied;
 use crate::engine::copy::part::Copier;
 use crate::engine::copy::partition;
 use crate::engine::copy::rate_limit::Pace;
-use crate::engine::copy::workers::Crew;
+use crate::engine::copy::workers::WorkerPool;
 use crate::engine::destination::shard_collection;
 use crate::engine::element::{Writer, elements};
 use crate::engine::index;
@@ -345,8 +345,8 @@ impl Tail {
                 if self.traits_of(to).nature != Nature::Plain {
                     self.drop(to).await?;
                 }
-                if self.doubled.contains(from) {
-                    self.doubled.add(to).await?;
+                if self.duplicate_fields.contains(from) {
+                    self.duplicate_fields.add(to).await?;
                 }
                 let rename = doc! {
                     "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": true,
@@ -535,7 +535,7 @@ impl Tail {
         let (documents, bytes) = topology::size(&shard.deployment, placement, &info.data()).await?;
         // Record ids are a member's own.
         let (source, _) = shard.deployment.pinned().await?;
-        let (pace, crew) = (Pace::new(self.rate_limit, 1), Crew::of_one());
+        let (pace, worker_pool) = (Pace::new(self.rate_limit, 1), WorkerPool::of_one());
         let copier = Copier {
             source: &source,
             entry: &self.source.entry,
@@ -543,10 +543,10 @@ impl Tail {
             destination: &self.destination,
             aside,
             progress: &self.progress.shard(&shard.name),
-            doubled: &self.doubled,
+            duplicate_fields: &self.duplicate_fields,
             start: timestamp(start),
             pace: &pace,
-            crew: &crew,
+            worker_pool: &worker_pool,
             tuning: &self.tuning,
             placement,
         };

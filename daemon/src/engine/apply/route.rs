@@ -1,8 +1,8 @@
-//! Splits a round's changes into lanes that may be applied side by side: those of one key share a
-//! lane.
+//! Splits a round's changes into queues that may be applied side by side: those of one key share a
+//! queue.
 //!
-//! A collection with few changes is one lane: its commands are then as full as they can be. One
-//! with many is split, finer than there are workers, so that none of them ends long after the
+//! A collection with few changes is one queue: its commands are then as full as they can be.
+//! One with many is split, finer than there are workers, so that none of them ends long after the
 //! others.
 
 use std::collections::HashMap;
@@ -26,43 +26,44 @@ pub struct Group {
 
 /// Changes that are applied one after the other.
 #[derive(Debug)]
-pub struct Lane {
+pub struct WorkerQueue {
     /// The collection.
     pub namespace: Namespace,
     /// Its changes, or some keys' of them.
     pub changes: Vec<Keyed>,
 }
 
-/// The lanes of a round, the longest first.
+/// The queues of a round, the longest first.
 #[must_use]
-pub fn lanes(groups: HashMap<Namespace, Group>, tuning: &Tuning) -> Vec<Lane> {
+pub fn worker_queues(groups: HashMap<Namespace, Group>, tuning: &Tuning) -> Vec<WorkerQueue> {
     let total: usize = groups.values().map(|group| group.changes.len()).sum();
     let length = (total / (2 * tuning.workers.max(1))).max(tuning.lane_events).max(1);
-    let mut lanes = Vec::new();
+    let mut worker_queues = Vec::new();
     for (namespace, group) in groups {
         let count = if group.is_ordered { 1 } else { group.changes.len().div_ceil(length) };
         if count <= 1 {
-            lanes.push(Lane { namespace, changes: group.changes });
+            worker_queues.push(WorkerQueue { namespace, changes: group.changes });
             continue;
         }
         let mut split: Vec<Vec<Keyed>> = (0..count).map(|_| Vec::with_capacity(length)).collect();
         for (hash, change) in group.changes {
-            let lane = usize::try_from(hash % count as u64).expect("a remainder is below a usize");
-            split[lane].push((hash, change));
+            let worker_queue =
+                usize::try_from(hash % count as u64).expect("a remainder is below a usize");
+            split[worker_queue].push((hash, change));
         }
-        lanes.extend(
-            split.into_iter().map(|changes| Lane { namespace: namespace.clone(), changes }),
+        worker_queues.extend(
+            split.into_iter().map(|changes| WorkerQueue { namespace: namespace.clone(), changes }),
         );
     }
-    lanes.sort_by_key(|lane| std::cmp::Reverse(lane.changes.len()));
-    lanes
+    worker_queues.sort_by_key(|worker_queue| std::cmp::Reverse(worker_queue.changes.len()));
+    worker_queues
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::{HashMap, HashSet};
 
-    use super::{Group, Lane, lanes};
+    use super::{Group, WorkerQueue, worker_queues};
     use crate::engine::change_event::{Change, Op};
     use crate::engine::document_key;
     use crate::engine::tuning::Tuning;
@@ -85,7 +86,7 @@ mod tests {
         Group { changes: changes.collect(), is_ordered }
     }
 
-    fn of(changes: &[(&str, i64, bool)]) -> Vec<Lane> {
+    fn of(changes: &[(&str, i64, bool)]) -> Vec<WorkerQueue> {
         let groups: HashMap<Namespace, Group> = changes
             .iter()
             .map(|(name, changes, is_ordered)| {
@@ -94,19 +95,22 @@ mod tests {
                 (namespace, group)
             })
             .collect();
-        lanes(groups, &Tuning { workers: 4, lane_events: 100, ..Tuning::default() })
+        worker_queues(groups, &Tuning { workers: 4, lane_events: 100, ..Tuning::default() })
     }
 
     #[test]
     fn one_key_is_in_one_lane_and_in_order() {
-        let lanes = of(&[("a.b", 8_000, false)]);
-        assert_eq!(lanes.len(), 8);
-        assert_eq!(lanes.iter().map(|lane| lane.changes.len()).sum::<usize>(), 8_000);
+        let worker_queues = of(&[("a.b", 8_000, false)]);
+        assert_eq!(worker_queues.len(), 8);
+        assert_eq!(
+            worker_queues.iter().map(|worker_queue| worker_queue.changes.len()).sum::<usize>(),
+            8_000
+        );
         let mut seen = HashSet::new();
-        for lane in &lanes {
-            let here: HashSet<u64> = lane.changes.iter().map(|(hash, _)| *hash).collect();
+        for worker_queue in &worker_queues {
+            let here: HashSet<u64> = worker_queue.changes.iter().map(|(hash, _)| *hash).collect();
             assert!(here.iter().all(|hash| seen.insert(*hash)));
-            for pair in lane.changes.chunks(2) {
+            for pair in worker_queue.changes.chunks(2) {
                 assert_eq!(pair[0].0, pair[1].0);
                 assert!(pair[0].1.id != pair[1].1.id);
             }
@@ -115,9 +119,10 @@ mod tests {
 
     #[test]
     fn small_and_ordered_collections_are_one_lane_each() {
-        let lanes =
+        let worker_queues =
             of(&[("a.capped", 8_000, true), ("a.small", 90, false), ("a.smaller", 10, false)]);
-        let lengths: Vec<_> = lanes.iter().map(|lane| lane.changes.len()).collect();
+        let lengths: Vec<_> =
+            worker_queues.iter().map(|worker_queue| worker_queue.changes.len()).collect();
         assert_eq!(lengths, [8_000, 90, 10]);
     }
 }

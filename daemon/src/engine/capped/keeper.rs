@@ -222,7 +222,7 @@ impl Keeper {
         self.with(namespace, |state| (state.is_mending, state.mark) = (true, None));
         locked(&self.asked).insert(namespace.clone());
         self.wake.notify_one();
-        // The tail may be at work on a look at the gate.
+        // The tail may be at work on a look at the tail's lock.
         while locked(&self.asked).contains(namespace) {
             if sides.progress.error().is_some_and(|fault| !fault.retryable) {
                 break;

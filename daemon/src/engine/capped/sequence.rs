@@ -169,7 +169,7 @@ impl Tail {
             })?;
             self.note_reread(namespace).await?;
             if found.iter().any(|document| element::has_doubled_names(document)) {
-                self.doubled.add(namespace).await?;
+                self.duplicate_fields.add(namespace).await?;
             }
             for document in found {
                 let Some(id) = element::id_of(&document) else { continue };

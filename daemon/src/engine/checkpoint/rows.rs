@@ -84,7 +84,7 @@ pub struct ShardRow {
 
 /// How far a shard's stream is applied.
 #[derive(Debug, Clone)]
-pub struct LaneRow {
+pub struct ShardStreamRow {
     /// The shard.
     pub shard: ShardName,
     /// Everything up to this token is applied.

@@ -75,7 +75,7 @@ const ALIKE: f64 = 0.15;
 /// A speed that is no longer the one that was tried with: the documents are others by now, or the
 /// servers are.
 const ANOTHER: f64 = 0.35;
-/// Rests between two trials, in stretches: doubled by each that was for nothing.
+/// Rests between two trials, in stretches: duplicate_fields by each that was for nothing.
 const RESTS: std::ops::RangeInclusive<u32> = 5..=60;
 /// Fewer than this are never tried: with one nothing is read while it writes.
 const FEWEST: usize = 2;

@@ -15,9 +15,9 @@ use schemas::namespace::Namespace;
 
 use super::partition;
 use super::rate_limit::{Amount, Pace, Turn};
-use super::workers::Crew;
+use super::workers::WorkerPool;
 use crate::engine::checkpoint::Part;
-use crate::engine::destination::duplicate_fields::Doubled;
+use crate::engine::destination::duplicate_fields::DuplicateFields;
 use crate::engine::destination::write::{self, Existing, Inserted, Verb, Why};
 use crate::engine::element;
 use crate::engine::index::{self, per_shard};
@@ -77,13 +77,13 @@ pub struct Copier<'a> {
     /// Where progress is counted.
     pub progress: &'a ShardCounters,
     /// Where documents in which a name occurs twice are noted.
-    pub doubled: &'a Doubled,
+    pub duplicate_fields: &'a DuplicateFields,
     /// No document is read as of before this.
     pub start: Timestamp,
     /// How fast all copiers may read.
     pub pace: &'a Pace,
     /// How many copy.
-    pub crew: &'a Crew,
+    pub worker_pool: &'a WorkerPool,
     /// The bounds on memory.
     pub tuning: &'a Tuning,
     /// Where the source is a shard: what it owns is read, and no orphan.
@@ -107,7 +107,7 @@ impl Copier<'_> {
         part: &Part,
         batch: Batch,
     ) -> Result<Copied, Fault> {
-        let _place = self.crew.begin_part().await;
+        let _place = self.worker_pool.begin_part().await;
         let mut copied = Copied::default();
         let mut after = part.after;
         let mut scans = 0;
@@ -279,10 +279,10 @@ impl Copier<'_> {
         };
         let (count, bytes) = weigh(documents);
         if count > 0 {
-            if !self.doubled.contains(namespace) && has_doubled(documents) {
-                self.doubled.add(namespace).await?;
+            if !self.duplicate_fields.contains(namespace) && has_doubled(documents) {
+                self.duplicate_fields.add(namespace).await?;
             }
-            let writing = self.crew.begin_write().await;
+            let writing = self.worker_pool.begin_write().await;
             if count > 1 && documents.as_bytes().len() > self.tuning.large_batch_bytes {
                 for piece in pieces(documents, self.tuning.batch_bytes) {
                     self.insert(namespace, &piece).await?;

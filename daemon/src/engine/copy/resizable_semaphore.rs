@@ -1,5 +1,5 @@
-//! A gate that lets a number through at once, which may change while they are inside. They come in
-//! the order in which they asked.
+//! A semaphore that lets a number through at once, which may change while they are inside. They
+//! come in the order in which they asked.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,9 +12,9 @@ struct Width {
     owed: usize,
 }
 
-/// The gate.
+/// The semaphore.
 #[derive(Debug)]
-pub struct Gate {
+pub struct ResizableSemaphore {
     places: Semaphore,
     width: Mutex<Width>,
 }
@@ -22,12 +22,12 @@ pub struct Gate {
 /// A place inside, given back when it is dropped.
 #[derive(Debug)]
 pub struct Place<'a> {
-    gate: &'a Gate,
+    semaphore: &'a ResizableSemaphore,
     permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Gate {
-    /// A gate for so many.
+impl ResizableSemaphore {
+    /// A semaphore for so many.
     #[must_use]
     pub fn new(width: usize) -> Self {
         Self { places: Semaphore::new(width), width: Mutex::new(Width { now: width, owed: 0 }) }
@@ -41,8 +41,8 @@ impl Gate {
     /// Waits for a place.
     pub async fn enter(&self) -> Place<'_> {
         Place {
-            gate: self,
-            permit: Some(self.places.acquire().await.expect("no gate is ever closed")),
+            semaphore: self,
+            permit: Some(self.places.acquire().await.expect("a semaphore is never closed")),
         }
     }
 
@@ -65,7 +65,7 @@ impl Gate {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
-        let mut width = self.gate.width();
+        let mut width = self.semaphore.width();
         if width.owed > 0 {
             width.owed -= 1;
             permit.forget();
@@ -75,28 +75,28 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Gate;
+    use super::ResizableSemaphore;
     use futures_util::FutureExt as _;
 
-    fn fill(gate: &Gate) -> Vec<super::Place<'_>> {
-        std::iter::from_fn(|| gate.enter().now_or_never()).collect()
+    fn fill(semaphore: &ResizableSemaphore) -> Vec<super::Place<'_>> {
+        std::iter::from_fn(|| semaphore.enter().now_or_never()).collect()
     }
 
     #[test]
     fn so_many_are_inside_whatever_it_was_before() {
-        let gate = Gate::new(4);
-        let mut inside = fill(&gate);
+        let semaphore = ResizableSemaphore::new(4);
+        let mut inside = fill(&semaphore);
         assert_eq!(inside.len(), 4);
-        gate.resize(2);
+        semaphore.resize(2);
         inside.truncate(2);
-        assert_eq!(fill(&gate).len(), 0, "two went, and two were to go");
-        gate.resize(1);
-        gate.resize(3);
-        inside.extend(fill(&gate));
+        assert_eq!(fill(&semaphore).len(), 0, "two went, and two were to go");
+        semaphore.resize(1);
+        semaphore.resize(3);
+        inside.extend(fill(&semaphore));
         assert_eq!(inside.len(), 3);
         inside.clear();
-        assert_eq!(fill(&gate).len(), 3);
-        gate.resize(1);
-        assert_eq!(fill(&gate).len(), 1);
+        assert_eq!(fill(&semaphore).len(), 3);
+        semaphore.resize(1);
+        assert_eq!(fill(&semaphore).len(), 1);
     }
 }

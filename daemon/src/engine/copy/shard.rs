@@ -15,11 +15,11 @@ use super::part::{Copied, Copier};
 use super::partition::{self, Sample};
 use super::rate_limit::Pace;
 use super::source_pressure;
-use super::workers::Crew;
+use super::workers::WorkerPool;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::checkpoint::{CollectionRow, Part, ShardRow, Stage};
 use crate::engine::concurrent::{self, Piece};
-use crate::engine::destination::duplicate_fields::Doubled;
+use crate::engine::destination::duplicate_fields::DuplicateFields;
 use crate::engine::destination::shard_collection;
 use crate::engine::progress::ShardCounters;
 use crate::engine::source::ShardSource;
@@ -189,10 +189,10 @@ impl ShardCopy<'_> {
         whole: Whole<'_>,
     ) -> Result<(), Fault> {
         let sync = self.sync;
-        let doubled = Doubled::load(&sync.checkpoints).await?;
+        let duplicate_fields = DuplicateFields::load(&sync.checkpoints).await?;
         let (start, most) = (self.share(self.sync.workers()), self.most_workers(source));
         let pace = Pace::new(self.rate_limit(), start.min(most.readers));
-        let crew = Crew::new(Widths { readers: start, writers: start }, most);
+        let worker_pool = WorkerPool::new(Widths { readers: start, writers: start }, most);
         let copier = Copier {
             source,
             entry: &sync.source.entry,
@@ -200,10 +200,10 @@ impl ShardCopy<'_> {
             destination: &sync.destination,
             aside: None,
             progress: &self.progress,
-            doubled: &doubled,
+            duplicate_fields: &duplicate_fields,
             start: timestamp(row.start),
             pace: &pace,
-            crew: &crew,
+            worker_pool: &worker_pool,
             tuning: &sync.tuning,
             placement: self.placement.as_ref(),
         };
@@ -229,8 +229,10 @@ impl ShardCopy<'_> {
             }
         }
         let copied = tokio::select! {
-            copied = concurrent::all(crew.most_parts(), parts) => copied,
-            () = crew.adapt(&pace, &self.progress, sync.tuning.crew_stretch) => Ok(Vec::new()),
+            copied = concurrent::all(worker_pool.most_parts(), parts) => copied,
+            () = worker_pool.adapt(&pace, &self.progress, sync.tuning.crew_stretch) => {
+                Ok(Vec::new())
+            }
             () = source_pressure::watch(
                 source, &pace, &self.progress, &sync.tuning,
             ) => Ok(Vec::new()),

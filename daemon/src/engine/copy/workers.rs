@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::autoscale::{Climber, Step, Stretch, Widths};
 use super::rate_limit::Pace;
-use super::resizable_semaphore::{Gate, Place};
+use super::resizable_semaphore::{Place, ResizableSemaphore};
 use crate::engine::progress::ShardCounters;
 
 /// What a document costs beside its bytes, in bytes: the server's work is as much for each document
@@ -35,9 +35,9 @@ struct Done {
 
 /// Those who copy.
 #[derive(Debug)]
-pub struct Crew {
-    parts: Gate,
-    writers: Gate,
+pub struct WorkerPool {
+    parts: ResizableSemaphore,
+    writers: ResizableSemaphore,
     start: Widths,
     most: Widths,
     work: AtomicU64,
@@ -45,14 +45,14 @@ pub struct Crew {
     writing_micros: AtomicU64,
 }
 
-impl Crew {
+impl WorkerPool {
     /// So many to begin with, of at most so many.
     #[must_use]
     pub fn new(start: Widths, most: Widths) -> Self {
         let start = Climber::new(start, most).now();
         Self {
-            parts: Gate::new(start.readers.max(start.writers)),
-            writers: Gate::new(start.writers),
+            parts: ResizableSemaphore::new(start.readers.max(start.writers)),
+            writers: ResizableSemaphore::new(start.writers),
             start,
             most,
             work: AtomicU64::new(0),
@@ -81,7 +81,7 @@ impl Crew {
 
     /// Waits for a place among the writers.
     pub async fn begin_write(&self) -> Writing<'_> {
-        Writing { crew: self, _place: self.writers.enter().await, began: Instant::now() }
+        Writing { worker_pool: self, _place: self.writers.enter().await, began: Instant::now() }
     }
 
     fn done(&self, pace: &Pace) -> Done {
@@ -151,7 +151,7 @@ fn tell(progress: &ShardCounters, step: Step, now: Widths) {
 /// A write that has begun.
 #[derive(Debug)]
 pub struct Writing<'a> {
-    crew: &'a Crew,
+    worker_pool: &'a WorkerPool,
     _place: Place<'a>,
     began: Instant,
 }
@@ -159,14 +159,14 @@ pub struct Writing<'a> {
 impl Writing<'_> {
     /// It has written this.
     pub fn end(self, documents: u64, bytes: u64) {
-        self.crew.work.fetch_add(bytes + documents * A_DOCUMENT, Ordering::Relaxed);
-        self.crew.batches.fetch_add(1, Ordering::Relaxed);
+        self.worker_pool.work.fetch_add(bytes + documents * A_DOCUMENT, Ordering::Relaxed);
+        self.worker_pool.batches.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         let took = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.crew.writing_micros.fetch_add(took, Ordering::Relaxed);
+        self.worker_pool.writing_micros.fetch_add(took, Ordering::Relaxed);
     }
 }

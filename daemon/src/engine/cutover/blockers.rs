@@ -25,25 +25,25 @@ const SHARE: u32 = 20;
 
 /// What looks.
 #[derive(Debug)]
-pub(in crate::engine) struct Survey {
+pub(in crate::engine) struct BlockerWatch {
     source: Arc<Source>,
     destination: Arc<Deployment>,
     spec: Arc<MigrationSpec>,
-    gate: Arc<RwLock<()>>,
+    tail_lock: Arc<RwLock<()>>,
     begun: Notify,
     /// What was found, in words; `None` before the first look.
     found: Mutex<Option<Vec<String>>>,
 }
 
-impl Survey {
-    /// Makes one that has not begun. `gate` stops the tail between two rounds.
+impl BlockerWatch {
+    /// Makes one that has not begun. `tail_lock` stops the tail between two rounds.
     pub(in crate::engine) fn of(
         source: Arc<Source>,
         destination: Arc<Deployment>,
         spec: Arc<MigrationSpec>,
-        gate: Arc<RwLock<()>>,
+        tail_lock: Arc<RwLock<()>>,
     ) -> Self {
-        Self { source, destination, spec, gate, begun: Notify::new(), found: Mutex::default() }
+        Self { source, destination, spec, tail_lock, begun: Notify::new(), found: Mutex::default() }
     }
 
     /// Lets it look from now on: all is copied, and the indexes are built.
@@ -107,7 +107,7 @@ impl Survey {
             &self.destination,
             sharding,
             scope,
-            &self.gate,
+            &self.tail_lock,
         )
         .await?;
         found.extend(

@@ -18,7 +18,7 @@ use super::reconcile;
 use crate::engine::catalog::{self, CollectionInfo, Kind};
 use crate::engine::concurrent::{self, Piece};
 use crate::engine::destination::shard_collection;
-use crate::engine::index::per_shard::{self, Uneven};
+use crate::engine::index::per_shard::{self, OnSomeShards};
 use crate::engine::source::Source;
 use crate::engine::source::topology::Cluster;
 use crate::engine::{capped, index};
@@ -98,7 +98,7 @@ impl<'a> Rehearsal<'a> {
     /// Finds the indexes of which the source's shards do not have the same, as far as that is in
     /// the way: one that the router reports and that the destination has can be given back,
     /// whichever shards lack it.
-    pub(super) async fn uneven(&self) -> Result<Vec<Uneven>, Fault> {
+    pub(super) async fn uneven(&self) -> Result<Vec<OnSomeShards>, Fault> {
         if !self.source.is_sharded() {
             return Ok(Vec::new());
         }
@@ -139,11 +139,11 @@ impl<'a> Rehearsal<'a> {
     /// Builds the indexes that are not on the destination. `caught_up` ends once all is applied
     /// that the source holds when it begins: what the source lists now may not have been told
     /// before. The tail may build the same index meanwhile, which is as well; but what is dropped
-    /// is dropped while it stands still, at `gate`: the server would end a build that is under way
-    /// with it.
+    /// is dropped while it stands still, at `tail_lock`: the server would end a build that is under
+    /// way with it.
     pub(super) async fn build_missing(
         &self,
-        gate: &RwLock<()>,
+        tail_lock: &RwLock<()>,
         caught_up: impl Future<Output = Result<(), Fault>>,
     ) -> Result<(), Fault> {
         if self.missing_now().await?.is_empty() {
@@ -155,7 +155,7 @@ impl<'a> Rehearsal<'a> {
             tracing::info!(%namespace, index = name, "not on the destination yet; built before \
                  the source is blocked");
             {
-                let _standing_still = gate.write().await;
+                let _standing_still = tail_lock.write().await;
                 let there = catalog::indexes(self.destination, namespace).await?;
                 if there
                     .iter()
@@ -179,12 +179,12 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// Tries whether every unique index can be made so. Between two rounds of the tail, which
-    /// `gate` stops, the destination is what the source was at one moment, so that what is unique
-    /// there is unique here. The tail goes on between two indexes, so that it does not fall behind
-    /// by the time that all of them take.
-    pub(super) async fn try_unique(&self, gate: &RwLock<()>) -> Result<(), Fault> {
+    /// `tail_lock` stops, the destination is what the source was at one moment, so that what is
+    /// unique there is unique here. The tail goes on between two indexes, so that it does not fall
+    /// behind by the time that all of them take.
+    pub(super) async fn try_unique(&self, tail_lock: &RwLock<()>) -> Result<(), Fault> {
         for (namespace, spec) in self.unique() {
-            let _standing_still = gate.write().await;
+            let _standing_still = tail_lock.write().await;
             index::try_unique(self.destination, namespace, spec).await?;
         }
         Ok(())

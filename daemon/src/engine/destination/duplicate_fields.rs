@@ -16,15 +16,15 @@ use crate::engine::checkpoint::Checkpoints;
 
 /// The namespaces of a run in which names occur twice.
 #[derive(Debug)]
-pub struct Doubled {
+pub struct DuplicateFields {
     checkpoints: Checkpoints,
     known: Mutex<HashSet<Namespace>>,
 }
 
-impl Doubled {
+impl DuplicateFields {
     /// Those that are stored.
     pub async fn load(checkpoints: &Checkpoints) -> Result<Self, Fault> {
-        let known = checkpoints.doubled().await?.into_iter().collect();
+        let known = checkpoints.duplicate_fields().await?.into_iter().collect();
         Ok(Self { checkpoints: checkpoints.clone(), known: Mutex::new(known) })
     }
 

@@ -119,21 +119,21 @@ pub async fn look(
     Ok(find(source, destination, sharding, scope).await?.iter().map(Rekeyed::fault).collect())
 }
 
-/// Adds fields to shard keys on the destination where the source has more. `gate` stops the tail
-/// between two rounds meanwhile, which names documents by their keys.
+/// Adds fields to shard keys on the destination where the source has more. `tail_lock` stops the
+/// tail between two rounds meanwhile, which names documents by their keys.
 pub async fn refine(
     source: &Deployment,
     destination: &Deployment,
     sharding: Option<&ShardingSpec>,
     scope: &Scope,
-    gate: &RwLock<()>,
+    tail_lock: &RwLock<()>,
 ) -> Result<(), Fault> {
     for rekeyed in find(source, destination, sharding, scope)
         .await?
         .iter()
         .filter(|rekeyed| rekeyed.is_refined())
     {
-        let _standing_still = gate.write().await;
+        let _standing_still = tail_lock.write().await;
         rekeyed.refine(source, destination).await?;
     }
     Ok(())

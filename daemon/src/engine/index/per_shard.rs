@@ -29,7 +29,7 @@ const ASIDE: [&str; 3] = ["v", "ns", "background"];
 
 /// An index that not all shards of its collection have alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uneven {
+pub struct OnSomeShards {
     /// The collection.
     pub namespace: Namespace,
     /// The index's name.
@@ -42,7 +42,7 @@ pub struct Uneven {
     pub differs: bool,
 }
 
-impl std::fmt::Display for Uneven {
+impl std::fmt::Display for OnSomeShards {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names = |shards: &[ShardName]| {
             shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -63,7 +63,7 @@ impl std::fmt::Display for Uneven {
 
 /// What is said of such indexes where they are in the way of a cutover.
 #[must_use]
-pub fn fault(found: &[Uneven]) -> Fault {
+pub fn fault(found: &[OnSomeShards]) -> Fault {
     let told: Vec<String> = found.iter().map(ToString::to_string).collect();
     Fault::new(FaultCode::IndexUneven, told.join("; "))
 }
@@ -122,10 +122,10 @@ pub async fn look(
     cluster: &Cluster,
     shards: &[(&ShardName, &Deployment)],
     namespaces: impl Iterator<Item = &Namespace>,
-) -> Result<Vec<Uneven>, Fault> {
+) -> Result<Vec<OnSomeShards>, Fault> {
     let sharded = namespaces.filter(|namespace| cluster.collections.contains_key(*namespace));
     if let Some((_, router)) = shards.iter().find(|(_, deployment)| deployment.is_sharded()) {
-        let listings = sharded.map(|namespace| -> Piece<'_, Vec<Uneven>> {
+        let listings = sharded.map(|namespace| -> Piece<'_, Vec<OnSomeShards>> {
             Box::pin(async move {
                 Ok(uneven(namespace, listed_through(router, cluster, namespace).await?))
             })
@@ -190,7 +190,7 @@ async fn of_one(
     entry: &Deployment,
     shards: &[ShardSource],
     namespace: &Namespace,
-) -> Result<Vec<Uneven>, Fault> {
+) -> Result<Vec<OnSomeShards>, Fault> {
     if !entry.is_sharded() {
         return Ok(Vec::new());
     }
@@ -229,7 +229,7 @@ pub async fn build(
 fn uneven(
     namespace: &Namespace,
     mut of_shards: Vec<(ShardName, Vec<RawDocumentBuf>)>,
-) -> Vec<Uneven> {
+) -> Vec<OnSomeShards> {
     of_shards.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0));
     let names: BTreeSet<&str> = of_shards
         .iter()
@@ -249,7 +249,7 @@ fn uneven(
         }
         let differs = forms.len() > 1;
         if differs || !lacking.is_empty() {
-            found.push(Uneven {
+            found.push(OnSomeShards {
                 namespace: namespace.clone(),
                 index: name.to_owned(),
                 having,

@@ -35,7 +35,7 @@ const LISTED_AT_ONCE: usize = 8;
 const MOST_INDEXES: usize = 64;
 /// The kinds of index that servers of today build; the numbers of ordered keys are none of them.
 const KINDS: [&str; 4] = ["2d", "2dsphere", "hashed", "text"];
-/// Doubled keys that are named of an index, and all that are named of what is found.
+/// DuplicateFields keys that are named of an index, and all that are named of what is found.
 const KEYS_NAMED: i64 = 3;
 const MOST_NAMED: usize = 12;
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{MongoRun, Running};
 use crate::engine::copy::Restarts;
-use crate::engine::cutover::blockers::Survey;
+use crate::engine::cutover::blockers::BlockerWatch;
 use crate::engine::destination::guard;
 use crate::engine::drift::Versions;
 use crate::engine::drift::shards;
@@ -67,7 +67,7 @@ impl MongoRun {
             spec: Arc::clone(&self.context.spec),
             checkpoints: self.checkpoints.clone(),
             progress: Arc::clone(&self.progress),
-            gate: Arc::clone(&self.gate),
+            tail_lock: Arc::clone(&self.tail_lock),
             identity: Arc::clone(&identity),
             verifier: Arc::clone(&self.verifier),
             keeper: Arc::clone(&self.keeper),
@@ -79,11 +79,11 @@ impl MongoRun {
         };
         let reporter = Reporter {
             source: pair.source,
-            survey: Survey::of(
+            blocker_watch: BlockerWatch::of(
                 Arc::clone(&sync.source),
                 Arc::clone(&sync.destination),
                 Arc::clone(&sync.spec),
-                Arc::clone(&sync.gate),
+                Arc::clone(&sync.tail_lock),
             ),
             progress: Arc::clone(&self.progress),
             checkpoints: self.checkpoints.clone(),

@@ -13,7 +13,7 @@ use super::Milestone;
 use crate::engine::SyncReport;
 use crate::engine::capped::keeper::Keeper;
 use crate::engine::checkpoint::Checkpoints;
-use crate::engine::cutover::blockers::Survey;
+use crate::engine::cutover::blockers::BlockerWatch;
 use crate::engine::progress::Progress;
 use crate::engine::source::balancer_hold;
 use crate::engine::source::{Source, Times};
@@ -28,7 +28,7 @@ const OPLOG_EVERY: u32 = 60;
 #[derive(Debug)]
 pub(in crate::engine) struct Reporter {
     pub(in crate::engine) source: Arc<Source>,
-    pub(in crate::engine) survey: Survey,
+    pub(in crate::engine) blocker_watch: BlockerWatch,
     pub(in crate::engine) progress: Arc<Progress>,
     pub(in crate::engine) checkpoints: Checkpoints,
     pub(in crate::engine) verifier: Arc<Verifier>,
@@ -64,10 +64,10 @@ impl Reporter {
         let (mut copied, mut indexed, mut count) = (None, false, 0_u32);
         let mut balancer = balancer_hold::Watch::default();
         let mut noted = None;
-        let mut survey = std::pin::pin!(self.survey.watch());
+        let mut blocker_watch = std::pin::pin!(self.blocker_watch.watch());
         loop {
             tokio::select! {
-                never = &mut survey => match never {},
+                never = &mut blocker_watch => match never {},
                 Some(milestone) = milestones.recv() => {
                     let is_lasting = match milestone {
                         Milestone::Copied => {
@@ -76,7 +76,7 @@ impl Reporter {
                         }
                         Milestone::Indexed => {
                             indexed = true;
-                            self.survey.begin();
+                            self.blocker_watch.begin();
                             true
                         }
                         Milestone::ShardStopped(..) => false,
@@ -103,7 +103,7 @@ impl Reporter {
                         }
                     };
                     blockers.extend(self.progress.brakes());
-                    blockers.extend(self.survey.blockers());
+                    blockers.extend(self.blocker_watch.blockers());
                     blockers.extend(self.keeper.blockers());
                     blockers.extend(balancer.blocker(&self.source.entry).await);
                     blockers.extend(self.progress.error().map(|fault| fault.to_string()));

@@ -13,7 +13,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use schemas::cluster_time::ClusterTime;
 
-use super::merge::Lane;
+use super::merge::ShardIndex;
 use crate::engine::change_event::{Change, Op, token_time};
 use crate::engine::checkpoint::ShardRow;
 
@@ -24,7 +24,7 @@ const MOST: usize = 1 << 16;
 /// The newest time that each shard has reported, with the documents that it has changed then.
 #[derive(Debug)]
 pub(super) struct Moments {
-    lanes: Vec<Moment>,
+    shard_indexes: Vec<Moment>,
     hasher: RandomState,
 }
 
@@ -38,22 +38,22 @@ struct Moment {
 impl Moments {
     /// Where the shards' tails stand. What came before that at the same time is not known.
     pub(super) fn at(from: &[ShardRow]) -> Self {
-        let lane = |row: &ShardRow| Moment {
+        let shard_index = |row: &ShardRow| Moment {
             time: row.token.as_deref().and_then(token_time),
             changed: None,
         };
-        Self { lanes: from.iter().map(lane).collect(), hasher: RandomState::new() }
+        Self { shard_indexes: from.iter().map(shard_index).collect(), hasher: RandomState::new() }
     }
 
     /// Notes a change that a shard reports; whether it is a deletion of what the same shard may
     /// have changed at the same time.
     pub(super) fn deletes_changed(
         &mut self,
-        lane: Lane,
+        shard_index: ShardIndex,
         time: ClusterTime,
         change: &Change,
     ) -> bool {
-        let moment = &mut self.lanes[lane];
+        let moment = &mut self.shard_indexes[shard_index];
         if moment.time != Some(time) {
             (moment.time, moment.changed) = (Some(time), Some(HashSet::new()));
         }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use schemas::fault::Fault;
 use tokio::time::Instant;
 
-use super::merge::Lane;
+use super::merge::ShardIndex;
 use crate::engine::source::Source;
 
 /// Between two notes at least: each is a write on the source. Others' events wait for so long at
@@ -23,8 +23,10 @@ pub(super) struct Idle<'a> {
 impl<'a> Idle<'a> {
     /// Begins to write a note to the oplog of the shard that holds the others up, where there is
     /// one and none is being written.
-    pub(super) fn look(&mut self, source: &'a Source, holds_up: Option<Lane>) {
-        let Some(shard) = holds_up.and_then(|lane| source.shards.get(lane)) else { return };
+    pub(super) fn look(&mut self, source: &'a Source, holds_up: Option<ShardIndex>) {
+        let Some(shard) = holds_up.and_then(|shard_index| source.shards.get(shard_index)) else {
+            return;
+        };
         let not_before = self.last.map(|last| last + BETWEEN);
         self.writing.get_or_insert_with(|| {
             Box::pin(async move {

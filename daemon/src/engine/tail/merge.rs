@@ -30,7 +30,7 @@ impl Timed for crate::engine::change_event::Event {
 }
 
 /// A place among the shards, in the order in which the merge was given them.
-pub type Lane = usize;
+pub type ShardIndex = usize;
 
 /// Up to where everything of a shard has been told.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,8 +66,8 @@ impl<E: Timed> Merge<E> {
 
     /// Takes a shard's reply in: its events, and the token and time up to which it has reported
     /// everything.
-    pub fn push(&mut self, lane: Lane, events: Vec<E>, told: Option<Passed>) {
-        let stream = &mut self.streams[lane];
+    pub fn push(&mut self, shard_index: ShardIndex, events: Vec<E>, told: Option<Passed>) {
+        let stream = &mut self.streams[shard_index];
         if stream.queue.is_empty() {
             stream.queue = events.into();
         } else {
@@ -84,38 +84,40 @@ impl<E: Timed> Merge<E> {
 
     /// Lets out the next event and its shard; `None`: another shard may still report an earlier
     /// one.
-    pub fn pop(&mut self) -> Option<(Lane, E)> {
+    pub fn pop(&mut self) -> Option<(ShardIndex, E)> {
         if let [only] = &mut self.streams[..] {
             return only.queue.pop_front().map(|event| (0, event));
         }
-        let (lane, time) = self
+        let (shard_index, time) = self
             .streams
             .iter()
             .enumerate()
-            .filter_map(|(lane, stream)| stream.queue.front().map(|event| (lane, event.time())))
-            .min_by_key(|(lane, time)| (*time, *lane))?;
+            .filter_map(|(shard_index, stream)| {
+                stream.queue.front().map(|event| (shard_index, event.time()))
+            })
+            .min_by_key(|(shard_index, time)| (*time, *shard_index))?;
         let is_next = self.streams.iter().enumerate().all(|(other, stream)| {
-            other == lane || !stream.queue.is_empty() || stream.frontier >= time
+            other == shard_index || !stream.queue.is_empty() || stream.frontier >= time
         });
         if !is_next {
             return None;
         }
-        self.streams[lane].queue.pop_front().map(|event| (lane, event))
+        self.streams[shard_index].queue.pop_front().map(|event| (shard_index, event))
     }
 
     /// The shards whose next reply is needed: nothing of them is waiting here.
-    pub fn wanted(&self) -> impl Iterator<Item = Lane> {
+    pub fn wanted(&self) -> impl Iterator<Item = ShardIndex> {
         self.streams
             .iter()
             .enumerate()
             .filter(|(_, stream)| stream.queue.is_empty())
-            .map(|(lane, _)| lane)
+            .map(|(shard_index, _)| shard_index)
     }
 
     /// The shard that holds the others up, where their events wait for it: a note in its oplog lets
     /// it tell how far it is.
     #[must_use]
-    pub fn holds_up(&self) -> Option<Lane> {
+    pub fn holds_up(&self) -> Option<ShardIndex> {
         let earliest =
             self.streams.iter().filter_map(|stream| stream.queue.front().map(Timed::time)).min()?;
         let behind = self
@@ -123,13 +125,13 @@ impl<E: Timed> Merge<E> {
             .iter()
             .enumerate()
             .filter(|(_, stream)| stream.queue.is_empty() && stream.frontier < earliest);
-        behind.min_by_key(|(_, stream)| stream.frontier).map(|(lane, _)| lane)
+        behind.min_by_key(|(_, stream)| stream.frontier).map(|(shard_index, _)| shard_index)
     }
 
     /// How far a shard has reported past its last event, once all of its events are let out; each
     /// time that it has reported more, once.
-    pub fn take_told(&mut self, lane: Lane) -> Option<Passed> {
-        let stream = &mut self.streams[lane];
+    pub fn take_told(&mut self, shard_index: ShardIndex) -> Option<Passed> {
+        let stream = &mut self.streams[shard_index];
         if stream.queue.is_empty() { stream.told.take() } else { None }
     }
 
@@ -242,13 +244,13 @@ mod tests {
             while !is_over {
                 let wanted: Vec<usize> = merge.wanted().collect();
                 is_over = wanted.len() == shards && left.iter().all(Vec::is_empty);
-                for lane in wanted {
-                    let count = random.random_range(0..=left[lane].len().min(4));
-                    let events: Vec<At> = left[lane].drain(..count).map(at).collect();
-                    let frontier = left[lane]
+                for shard_index in wanted {
+                    let count = random.random_range(0..=left[shard_index].len().min(4));
+                    let events: Vec<At> = left[shard_index].drain(..count).map(at).collect();
+                    let frontier = left[shard_index]
                         .first()
                         .map_or(Some(100), |next| events.last().map_or(Some(next - 1), |_| None));
-                    merge.push(lane, events, frontier.and_then(told));
+                    merge.push(shard_index, events, frontier.and_then(told));
                 }
                 seen.extend(times(&mut merge));
             }

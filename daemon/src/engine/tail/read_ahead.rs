@@ -3,34 +3,38 @@
 
 use std::collections::VecDeque;
 
-use super::merge::Lane;
+use super::merge::ShardIndex;
 use crate::memory::Share;
 
 /// The shares of the replies whose events are not all in a round yet, in their order.
 #[derive(Debug)]
 pub(super) struct Held {
-    lanes: Vec<VecDeque<(usize, Share)>>,
+    shard_indexes: Vec<VecDeque<(usize, Share)>>,
 }
 
 impl Held {
-    /// Nothing, of so many lanes.
-    pub(super) fn nothing(lanes: usize) -> Self {
-        Self { lanes: (0..lanes).map(|_| VecDeque::new()).collect() }
+    /// Nothing, of so many shards.
+    pub(super) fn nothing(shard_indexes: usize) -> Self {
+        Self { shard_indexes: (0..shard_indexes).map(|_| VecDeque::new()).collect() }
     }
 
     /// A reply with so many events has come; one without any holds nothing.
-    pub(super) fn push(&mut self, lane: Lane, events: usize, share: Share) {
+    pub(super) fn push(&mut self, shard_index: ShardIndex, events: usize, share: Share) {
         if events > 0 {
-            self.lanes[lane].push_back((events, share));
+            self.shard_indexes[shard_index].push_back((events, share));
         }
     }
 
-    /// The lane's next event goes into a round. Gives its reply's share, where it is the last of
+    /// The shard's next event goes into a round. Gives its reply's share, where it is the last of
     /// it.
-    pub(super) fn pop(&mut self, lane: Lane) -> Option<Share> {
-        let (left, _) = self.lanes[lane].front_mut()?;
+    pub(super) fn pop(&mut self, shard_index: ShardIndex) -> Option<Share> {
+        let (left, _) = self.shard_indexes[shard_index].front_mut()?;
         *left -= 1;
-        if *left == 0 { self.lanes[lane].pop_front().map(|(_, share)| share) } else { None }
+        if *left == 0 {
+            self.shard_indexes[shard_index].pop_front().map(|(_, share)| share)
+        } else {
+            None
+        }
     }
 }
 
@@ -47,7 +51,8 @@ mod tests {
         held.push(0, 0, memory.overdraw());
         held.push(0, 1, memory.overdraw());
         held.push(1, 1, memory.overdraw());
-        let given: Vec<bool> = [0, 1, 0, 0, 0].map(|lane| held.pop(lane).is_some()).to_vec();
+        let given: Vec<bool> =
+            [0, 1, 0, 0, 0].map(|shard_index| held.pop(shard_index).is_some()).to_vec();
         assert_eq!(given, [false, true, true, true, false]);
     }
 }

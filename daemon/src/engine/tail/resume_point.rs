@@ -7,8 +7,8 @@ use schemas::cluster_time::ClusterTime;
 use schemas::id::ShardName;
 
 use super::Tail;
-use super::merge::Lane;
-use crate::engine::checkpoint::{LaneRow, ShardRow};
+use super::merge::ShardIndex;
+use crate::engine::checkpoint::{ShardRow, ShardStreamRow};
 
 #[derive(Debug)]
 struct OfLane {
@@ -21,7 +21,7 @@ struct OfLane {
 /// Up to where everything is applied.
 #[derive(Debug)]
 pub(super) struct Position {
-    lanes: Vec<OfLane>,
+    shard_indexes: Vec<OfLane>,
     /// Of all shards together.
     pub(super) time: ClusterTime,
     /// When it was last stored.
@@ -31,24 +31,33 @@ pub(super) struct Position {
 impl Position {
     /// Where the shards' tails stand.
     pub(super) fn at(from: &[ShardRow]) -> Self {
-        let lane = |row: &ShardRow| OfLane {
+        let shard_index = |row: &ShardRow| OfLane {
             token: row.token.clone(),
             time: row.applied.unwrap_or(row.start),
             events: row.events,
             is_changed: false,
         };
-        let lanes: Vec<OfLane> = from.iter().map(lane).collect();
-        let time = lanes.iter().map(|lane| lane.time).min().unwrap_or(ClusterTime { t: 0, i: 0 });
-        Self { lanes, time, stored: Instant::now() }
+        let shard_indexes: Vec<OfLane> = from.iter().map(shard_index).collect();
+        let time = shard_indexes
+            .iter()
+            .map(|shard_index| shard_index.time)
+            .min()
+            .unwrap_or(ClusterTime { t: 0, i: 0 });
+        Self { shard_indexes, time, stored: Instant::now() }
     }
 
     /// Passes an event of a shard, or what it has reported without one.
-    pub(super) fn pass(&mut self, lane: Lane, token: RawDocumentBuf, time: ClusterTime) {
-        let of = &mut self.lanes[lane];
+    pub(super) fn pass(
+        &mut self,
+        shard_index: ShardIndex,
+        token: RawDocumentBuf,
+        time: ClusterTime,
+    ) {
+        let of = &mut self.shard_indexes[shard_index];
         (of.token, of.time, of.is_changed) = (Some(token), of.time.max(time), true);
         // Events come in the order of all shards' times; what a shard has reported without one may
         // lie ahead of what another still reports.
-        if self.lanes.len() == 1 {
+        if self.shard_indexes.len() == 1 {
             self.time = self.time.max(time);
         }
     }
@@ -59,28 +68,40 @@ impl Position {
     }
 
     /// Counts an event that was applied.
-    pub(super) fn count(&mut self, lane: Lane) {
-        let of = &mut self.lanes[lane];
+    pub(super) fn count(&mut self, shard_index: ShardIndex) {
+        let of = &mut self.shard_indexes[shard_index];
         of.events += 1;
         self.time = self.time.max(of.time);
     }
 
     /// Shows it.
     pub(super) fn show(&self, tail: &Tail) {
-        for (shard, lane) in tail.source.shards.iter().zip(&self.lanes) {
-            tail.progress.shard(&shard.name).set_applied(lane.time, lane.events);
+        for (shard, shard_index) in tail.source.shards.iter().zip(&self.shard_indexes) {
+            tail.progress.shard(&shard.name).set_applied(shard_index.time, shard_index.events);
         }
         tail.progress.set_applied(self.time);
     }
 
     /// What has changed since this was asked the last time.
-    pub(super) fn take_changed(&mut self, name: impl Fn(Lane) -> ShardName) -> Vec<LaneRow> {
-        let changed = self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_changed);
+    pub(super) fn take_changed(
+        &mut self,
+        name: impl Fn(ShardIndex) -> ShardName,
+    ) -> Vec<ShardStreamRow> {
+        let changed = self
+            .shard_indexes
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, shard_index)| shard_index.is_changed);
         changed
-            .filter_map(|(place, lane)| {
-                lane.is_changed = false;
-                let token = lane.token.clone()?;
-                Some(LaneRow { shard: name(place), token, applied: lane.time, events: lane.events })
+            .filter_map(|(place, shard_index)| {
+                shard_index.is_changed = false;
+                let token = shard_index.token.clone()?;
+                Some(ShardStreamRow {
+                    shard: name(place),
+                    token,
+                    applied: shard_index.time,
+                    events: shard_index.events,
+                })
             })
             .collect()
     }

@@ -32,14 +32,14 @@ use std::collections::{HashMap, HashSet};
 
 use schemas::namespace::Namespace;
 
-use super::merge::Lane;
+use super::merge::ShardIndex;
 use crate::engine::change_event::Definition;
 
 /// How often each definition was reported, by each shard, and applied.
 #[derive(Debug, Default)]
 pub struct Told {
     counts: HashMap<Vec<u8>, Count>,
-    changed: HashSet<(Vec<u8>, Lane)>,
+    changed: HashSet<(Vec<u8>, ShardIndex)>,
     /// Of collections that were made or renamed: which one has the name.
     identities: HashMap<Namespace, Vec<u8>>,
     /// The same, by the collections.
@@ -67,7 +67,7 @@ const LAST_OF: u8 = 0xff;
 #[derive(Debug, Default)]
 struct Count {
     applied: u64,
-    by_lane: HashMap<Lane, u64>,
+    by_shard_index: HashMap<ShardIndex, u64>,
 }
 
 impl Told {
@@ -75,7 +75,7 @@ impl Told {
     /// collections have which names.
     #[must_use]
     pub fn stored(
-        rows: impl IntoIterator<Item = (Vec<u8>, Lane, u64)>,
+        rows: impl IntoIterator<Item = (Vec<u8>, ShardIndex, u64)>,
         identities: impl IntoIterator<Item = (Namespace, Vec<u8>)>,
     ) -> Self {
         let mut told = Self { identities: identities.into_iter().collect(), ..Self::default() };
@@ -84,10 +84,10 @@ impl Told {
             .iter()
             .map(|(namespace, uuid)| (uuid.clone(), namespace.clone()))
             .collect();
-        for (definition, lane, times) in rows {
+        for (definition, shard_index, times) in rows {
             let count = told.counts.entry(definition).or_default();
             count.applied = count.applied.max(times);
-            count.by_lane.insert(lane, times);
+            count.by_shard_index.insert(shard_index, times);
         }
         told
     }
@@ -103,7 +103,7 @@ impl Told {
     fn set(&mut self, entry: Vec<u8>, number: u64) {
         let count = self.counts.entry(entry.clone()).or_default();
         count.applied = number;
-        count.by_lane.insert(0, number);
+        count.by_shard_index.insert(0, number);
         self.changed.insert((entry, 0));
     }
 
@@ -128,13 +128,13 @@ impl Told {
     /// whether it is to be applied.
     pub fn is_new(
         &mut self,
-        lane: Lane,
+        shard_index: ShardIndex,
         kind: &[u8],
         definition: &Definition,
         uuid: Option<&[u8]>,
     ) -> bool {
         let is_first = match self.in_one {
-            None => self.is_first(lane, kind),
+            None => self.is_first(shard_index, kind),
             Some(last) => self.is_first_in_one(last, kind, definition, uuid),
         };
         is_first || matches!(definition, Definition::DropDatabase(_) | Definition::Drop(_))
@@ -211,25 +211,26 @@ impl Told {
 
     /// Notes that a shard reports a definition, given as bytes that are the same on every shard
     /// (kind, UUID, description); whether it is the first to, and the definition so to be applied.
-    fn is_first(&mut self, lane: Lane, definition: &[u8]) -> bool {
+    fn is_first(&mut self, shard_index: ShardIndex, definition: &[u8]) -> bool {
         let count = self.counts.entry(definition.to_vec()).or_default();
-        let told = count.by_lane.entry(lane).or_default();
+        let told = count.by_shard_index.entry(shard_index).or_default();
         *told += 1;
         let is_first = *told > count.applied;
         count.applied = count.applied.max(*told);
-        self.changed.insert((definition.to_vec(), lane));
+        self.changed.insert((definition.to_vec(), shard_index));
         is_first
     }
 
     /// What has changed since this was asked the last time: to be stored with the tokens behind it.
-    pub fn take_changed(&mut self) -> Vec<(Vec<u8>, Lane, u64)> {
+    pub fn take_changed(&mut self) -> Vec<(Vec<u8>, ShardIndex, u64)> {
         let changed = std::mem::take(&mut self.changed);
-        let times =
-            |definition: &[u8], lane| self.counts.get(definition)?.by_lane.get(&lane).copied();
+        let times = |definition: &[u8], shard_index| {
+            self.counts.get(definition)?.by_shard_index.get(&shard_index).copied()
+        };
         changed
             .into_iter()
-            .filter_map(|(definition, lane)| {
-                times(&definition, lane).map(|times| (definition, lane, times))
+            .filter_map(|(definition, shard_index)| {
+                times(&definition, shard_index).map(|times| (definition, shard_index, times))
             })
             .collect()
     }

@@ -12,7 +12,7 @@ use schemas::fault::{Fault, FaultCode};
 use schemas::namespace::Namespace;
 
 use super::Tail;
-use super::merge::Lane;
+use super::merge::ShardIndex;
 use crate::engine::catalog;
 use crate::engine::source::topology;
 
@@ -49,7 +49,7 @@ impl Tail {
     /// that name has, as far as it was reported.
     pub(super) async fn dropped(
         &self,
-        lane: Lane,
+        shard_index: ShardIndex,
         namespace: &Namespace,
         uuid: Option<&[u8]>,
         named: Option<&[u8]>,
@@ -58,7 +58,7 @@ impl Tail {
             return Ok(Dropped::Gone);
         }
         let now = catalog::find(&self.source.entry, namespace).await?;
-        let is_elsewhere = self.is_elsewhere(lane, namespace, now.is_some()).await?;
+        let is_elsewhere = self.is_elsewhere(shard_index, namespace, now.is_some()).await?;
         if now.is_some() && self.is_copied_in_part(namespace) {
             // What it was taken for before that failed is not known any more.
             return Ok(Dropped::Doubtful);
@@ -75,11 +75,11 @@ impl Tail {
     /// primary shard was not noted, may have moved: then this is true.
     async fn is_elsewhere(
         &self,
-        lane: Lane,
+        shard_index: ShardIndex,
         namespace: &Namespace,
         is_there: bool,
     ) -> Result<bool, Fault> {
-        let shard = &self.source.shards[lane].name;
+        let shard = &self.source.shards[shard_index].name;
         let Some(home) = topology::home(&self.source.entry, &namespace.db).await? else {
             return Ok(false);
         };

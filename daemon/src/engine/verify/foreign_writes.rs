@@ -363,7 +363,7 @@ fn owner_name(event: &Seen) -> &str {
 async fn remember(verifier: &Arc<Verifier>, sides: &Sides) -> Result<ClusterTime, Fault> {
     loop {
         {
-            let _standing_still = sides.gate.write().await;
+            let _standing_still = sides.tail_lock.write().await;
             sides.destination.wait_for_writes(&format!("{}:", sides.destination.tag)).await?;
             let now = sides.destination.operation_time().await?;
             let start = ClusterTime { t: 0, i: 0 };

@@ -63,7 +63,7 @@ impl Verifier {
                 by_namespace.entry(queued.namespace.clone()).or_default().push(queued);
             }
             {
-                let _standing_still = sides.gate.write().await;
+                let _standing_still = sides.tail_lock.write().await;
                 let comparisons =
                     by_namespace.into_iter().map(|(namespace, queued)| -> Piece<'_, ()> {
                         Box::pin(

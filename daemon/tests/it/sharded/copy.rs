@@ -67,7 +67,7 @@ impl Copy {
             checkpoints,
             identity: Arc::new(identity),
             progress: Arc::new(Progress::new(VerifyMode::Off)),
-            gate: Arc::default(),
+            tail_lock: Arc::default(),
             verifier: Arc::new(Verifier::open(VerifyMode::Off, dir)?),
             keeper: Arc::default(),
             mends: Arc::default(),
