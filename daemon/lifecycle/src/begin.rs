@@ -9,8 +9,9 @@ use crate::readiness::Vitals;
 use crate::refusal::{Guard, Refusal};
 use crate::run::{EarlierRun, FormatVersion, Run};
 use crate::settings::Settings;
-use crate::state::{Attempt, Resting, State, Validation};
+use crate::state::{Resting, State, Validation};
 use crate::step::Now;
+use crate::token::Attempt;
 
 /// Begins the first run of a migration.
 #[must_use]

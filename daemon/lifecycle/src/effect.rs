@@ -3,7 +3,7 @@
 
 use schemas::id::RunId;
 
-use crate::state::Attempt;
+use crate::token::Attempt;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]

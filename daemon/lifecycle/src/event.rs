@@ -10,7 +10,7 @@ use schemas::spec::SpecDigest;
 
 use crate::effect::Effect;
 use crate::settings::Settings;
-use crate::state::Attempt;
+use crate::token::Attempt;
 use crate::token::Token;
 
 /// Through what somebody acts.

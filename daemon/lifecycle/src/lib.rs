@@ -38,8 +38,6 @@ pub use invariant::{Violation, check};
 pub use refusal::{Guard, Refusal};
 pub use run::{EarlierRun, FormatVersion, Run, UnreadableRun};
 pub use settings::Settings;
-pub use state::{
-    AfterUndo, Attempt, Cutover, Doing, DrainStage, FinalStage, Resting, State, Validation,
-};
+pub use state::{AfterUndo, Cutover, Doing, DrainStage, FinalStage, Resting, State, Validation};
 pub use step::{Note, Now, Step, step};
-pub use token::Token;
+pub use token::{Attempt, Token};

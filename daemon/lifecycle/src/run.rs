@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::readiness::Vitals;
 use crate::settings::Settings;
-use crate::state::{Attempt, DrainStage, State};
-use crate::token::Token;
+use crate::state::{DrainStage, State};
+use crate::token::{Attempt, Token};
 
 /// The version of a stored run. A newer one is refused, not read with fields dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,6 +1,5 @@
 //! The states of a run. Each variant owns exactly the data that is valid in it.
 
-use std::fmt;
 use std::time::Duration;
 
 use schemas::cluster_time::ClusterTime;
@@ -11,28 +10,7 @@ use schemas::spec::SourceWrites;
 use schemas::time::UtcTime;
 use serde::{Deserialize, Serialize};
 
-use crate::token::Token;
-
-/// Numbers the attempts to cut a run over; each acknowledgement that is taken uses one up.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct Attempt(pub u32);
-
-impl Attempt {
-    /// The next attempt.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::token::{Attempt, Token};
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

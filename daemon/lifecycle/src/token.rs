@@ -6,7 +6,26 @@ use schemas::id::RunId;
 use schemas::spec::{SpecDigest, sha256_hex};
 use serde::{Deserialize, Serialize};
 
-use crate::state::Attempt;
+/// Numbers the attempts to cut a run over; each acknowledgement that is taken uses one up.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Attempt(pub u32);
+
+impl Attempt {
+    /// The next attempt.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// Identifies one attempt to cut over one run with one spec.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -218,3 +218,22 @@ pub async fn definitions(sides: &Sides) -> Vec<Finding> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Versions;
+
+    /// As a power cut leaves a file that was not synced.
+    #[test]
+    fn torn_versions_are_an_error_by_their_name_and_are_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let versions = Versions { source: "5.0.32".to_owned(), destination: "6.0.5".to_owned() };
+        for torn in ["", "{\"source\":\"5", "[]"] {
+            std::fs::write(folder.path().join(super::VERSIONS_FILE), torn).expect("written");
+            let why = Versions::kept(folder.path()).expect_err(torn);
+            assert!(why.contains("versions.json"), "{why}");
+            versions.keep(folder.path()).expect("kept");
+            assert_eq!(Versions::kept(folder.path()), Ok(Some(versions.clone())));
+        }
+    }
+}

@@ -6,7 +6,7 @@ use schemas::observed::Outcome;
 use serde_json::json;
 
 use super::catalog::{self, MIGRATION_TYPE, PREFLIGHT_TYPE};
-use super::service::Problems;
+use super::diagnostic::Problems;
 use super::session::{Connected, Session};
 use super::value::Value;
 use super::{declare, diagnostic, state};

@@ -5,6 +5,9 @@ use schemas::hcl::{self, Severity};
 use schemas::plugin_protocol::tfplugin6::attribute_path::{Step, step::Selector};
 use schemas::plugin_protocol::tfplugin6::{AttributePath, Diagnostic, diagnostic};
 
+/// What keeps a call from its answer.
+pub(crate) type Problems = Vec<Diagnostic>;
+
 /// An error, with its code and remedy.
 #[must_use]
 pub(crate) fn fault(fault: &Fault) -> Diagnostic {

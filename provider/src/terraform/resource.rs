@@ -13,7 +13,7 @@ pub(crate) use apply::{Change, apply};
 pub(crate) use note::Note;
 pub(crate) use plan::plan;
 
-use super::service::Problems;
+use super::diagnostic::Problems;
 use super::session::Session;
 use super::value::Value;
 use super::{catalog, declare, diagnostic, state};

@@ -10,6 +10,7 @@ use schemas::plugin_protocol::tfplugin6::provider_server::Provider;
 use tonic::{Request, Response, Status};
 
 use super::catalog::{self, MIGRATION_TYPE, PREFLIGHT_TYPE};
+use super::diagnostic::Problems;
 use super::schema::Block;
 use super::session::Session;
 use super::value::{Malformed, Value};
@@ -20,9 +21,6 @@ use super::{configuration, data_source, diagnostic, resource};
 pub(crate) struct Service {
     session: Arc<Session>,
 }
-
-/// What keeps a call from its answer.
-pub(crate) type Problems = Vec<pb::Diagnostic>;
 
 /// An answer that can carry diagnostics.
 trait Answer: Default + Send + 'static {

@@ -6,13 +6,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use hcl_edit::Span as _;
-use hcl_edit::expr::{Expression, ObjectKey};
+use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Block, Body, Structure};
 
-use super::check::{Checked, Circumstances, Part, check};
+use super::check::{Checked, Circumstances, check};
 use super::diagnostic::{Diagnostic, Place, Report};
 use super::eval::{Bound, Evaluator, Failure, Names, span_of};
-use super::for_each::{self, Each};
+use super::for_each::{self, Each, part_span};
 use super::schema::{BlockSchema, Kind, Times};
 use super::source::{SourceFile, quoted};
 use super::suggest::did_you_mean;
@@ -360,22 +360,4 @@ pub(crate) fn header_span(block: &Block) -> Range<usize> {
     let end =
         block.labels.last().and_then(|label| label.span()).map_or(start.end, |label| label.end);
     start.start..end
-}
-
-/// The span of the part of an expression that is wrong, where it is written out.
-pub(crate) fn part_span(expr: &Expression, part: &Part) -> Range<usize> {
-    let found = match (part, expr) {
-        (Part::Element(index), Expression::Array(array)) => {
-            array.get(*index).and_then(|item| item.span())
-        }
-        (Part::Key(name), Expression::Object(object)) => object
-            .iter()
-            .find(|(key, _)| match key {
-                ObjectKey::Ident(ident) => ident.as_str() == name,
-                ObjectKey::Expression(expr) => expr.as_str() == Some(name),
-            })
-            .and_then(|(key, _)| key.span()),
-        _ => None,
-    };
-    found.unwrap_or_else(|| span_of(expr))
 }

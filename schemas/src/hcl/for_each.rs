@@ -6,11 +6,10 @@
 
 use std::ops::Range;
 
-use hcl_edit::expr::TraversalOperator;
+use hcl_edit::expr::{Expression, ObjectKey, TraversalOperator};
 use hcl_edit::structure::Block;
 use hcl_edit::{Decorated, Span as _};
 
-use super::body::part_span;
 use super::check::{NAME_RULE, Part};
 use super::diagnostic::{Diagnostic, Report};
 use super::eval::{Evaluator, Failure, Names, span_of, wrong};
@@ -174,4 +173,22 @@ pub(crate) fn expand(
         }
     }
     if broken && all.is_empty() { Expansion::Broken } else { Expansion::Each(all) }
+}
+
+/// The span of the part of an expression that is wrong, where it is written out.
+pub(crate) fn part_span(expr: &Expression, part: &Part) -> Range<usize> {
+    let found = match (part, expr) {
+        (Part::Element(index), Expression::Array(array)) => {
+            array.get(*index).and_then(|item| item.span())
+        }
+        (Part::Key(name), Expression::Object(object)) => object
+            .iter()
+            .find(|(key, _)| match key {
+                ObjectKey::Ident(ident) => ident.as_str() == name,
+                ObjectKey::Expression(expr) => expr.as_str() == Some(name),
+            })
+            .and_then(|(key, _)| key.span()),
+        _ => None,
+    };
+    found.unwrap_or_else(|| span_of(expr))
 }

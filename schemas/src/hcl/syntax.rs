@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+use hcl_edit::Span as _;
 use hcl_edit::parser::parse_body;
 use hcl_edit::structure::Body;
 
 use super::diagnostic::Diagnostic;
 use super::source::SourceFile;
 use super::unclosed::{self, Open};
-use super::variable;
 
 /// A file and its tree.
 pub(crate) struct Parsed {
@@ -20,7 +20,7 @@ pub(crate) struct Parsed {
 pub(crate) fn parse(mut file: SourceFile) -> Result<Parsed, Box<Diagnostic>> {
     match parse_body(&file.text) {
         Ok(body) => {
-            file.hide(variable::hidden_defaults(&body));
+            file.hide(hidden_defaults(&body));
             Ok(Parsed { file, body })
         }
         Err(error) => {
@@ -107,4 +107,17 @@ fn words(message: &str, token: &str) -> (String, String) {
         None => "Nothing that can stand here begins like this.".to_owned(),
     };
     (summary, detail)
+}
+
+/// The spans of the defaults of sensitive variables, which are never printed.
+fn hidden_defaults(body: &Body) -> Vec<std::ops::Range<usize>> {
+    body.get_blocks("variable")
+        .filter(|block| {
+            block
+                .body
+                .get_attribute("sensitive")
+                .is_some_and(|attribute| attribute.value.as_bool() != Some(false))
+        })
+        .filter_map(|block| block.body.get_attribute("default")?.value.span())
+        .collect()
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use hcl_edit::Span as _;
 use hcl_edit::expr::Expression;
 use hcl_edit::parser::parse_expr;
-use hcl_edit::structure::{Block, Body, Structure};
+use hcl_edit::structure::{Block, Structure};
 
 use super::body::{Walker, header_span};
 use super::check::Checked;
@@ -123,19 +123,6 @@ pub(crate) fn declare<'a>(
         return;
     }
     known.insert(name, Variable { of, default, sensitive, nullable, place, file, block, broken });
-}
-
-/// The spans of the defaults of sensitive variables, which are never printed.
-pub(crate) fn hidden_defaults(body: &Body) -> Vec<std::ops::Range<usize>> {
-    body.get_blocks("variable")
-        .filter(|block| {
-            block
-                .body
-                .get_attribute("sensitive")
-                .is_some_and(|attribute| attribute.value.as_bool() != Some(false))
-        })
-        .filter_map(|block| block.body.get_attribute("default")?.value.span())
-        .collect()
 }
 
 fn is_identifier(name: &str) -> bool {

@@ -8,7 +8,8 @@ use schemas::spec::{SourceAfter, SourceWrites};
 use super::Walk;
 use crate::effect::Effect;
 use crate::readiness::Vitals;
-use crate::state::{AfterUndo, Attempt, Doing, DrainStage, FinalStage, Resting, State};
+use crate::state::{AfterUndo, Doing, DrainStage, FinalStage, Resting, State};
+use crate::token::Attempt;
 
 impl Walk<'_> {
     pub(super) fn cutover_preparing(&mut self, what: String, waits: bool) {

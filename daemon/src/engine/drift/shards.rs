@@ -121,7 +121,7 @@ mod tests {
     use schemas::id::ShardName;
     use schemas::observed::FindingKind;
 
-    use super::changes;
+    use super::{changes, kept};
 
     #[test]
     fn shards_that_came_and_went_are_named() {
@@ -139,5 +139,17 @@ mod tests {
             ]
         );
         assert!(changes(&shards(&["a"]), &shards(&["a"])).is_empty());
+    }
+
+    /// As a power cut leaves a file that was not synced.
+    #[test]
+    fn a_torn_file_is_an_error_by_its_name_and_not_an_unknown_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(kept(folder.path()), Ok(None));
+        for torn in ["", "[\"a\"", "{}"] {
+            std::fs::write(folder.path().join(super::FILE), torn).expect("written");
+            let why = kept(folder.path()).expect_err(torn);
+            assert!(why.contains("shards.json"), "{why}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::{check_workspace, name_of, problems};
 use crate::clock;
 use crate::declaration::{Declaration, Reach};
 use crate::plan::{self as planner, Action};
-use crate::terraform::service::Problems;
+use crate::terraform::diagnostic::Problems;
 use crate::terraform::session::{Ask, Connected, Session};
 use crate::terraform::value::Value;
 use crate::terraform::{catalog, declare, diagnostic, state};
