@@ -512,6 +512,7 @@ async fn every_privilege_that_is_missing_is_told_alone_and_those_that_are_told_s
     let needed = ["source", "destination"]
         .map(|side| missing(named_check(&all[0].1, &format!("{side}_privileges"))));
     assert!(needed[0].len() >= 8 && needed[1].len() >= 13, "{needed:?}");
+    let nothing = all.into_iter().next().unwrap().1;
     std::fs::remove_file(stage.folder().join("nothing.hcl")).unwrap();
 
     // All but one, for each of them.
@@ -554,6 +555,12 @@ async fn every_privilege_that_is_missing_is_told_alone_and_those_that_are_told_s
 
     // And with exactly those that are told it goes the whole way.
     grant(&source, "least", &needed[0]).await;
+    let oplog = named_check(&nothing, "writes_by_apply_ops");
+    assert!(oplog.code == "CUT0016" && oplog.message.contains("local.oplog.rs"), "{oplog:?}");
+    let find = doc! {
+        "resource": { "db": "local", "collection": "oplog.rs" }, "actions": ["find"],
+    };
+    admin(&source, doc! { "grantPrivilegesToRole": "least", "privileges": [find] }).await;
     grant(&destination, "least", &needed[1]).await;
     let declaration = declared(MIGRATION, "least", "least");
     stage.migrate(&declaration).await.unwrap();

@@ -192,6 +192,20 @@ async fn what_preflight_names_suffices_on_routers_and_shards() {
         shard.database("admin").run_command(doc! { "dropRole": "least" }).await.unwrap();
         grant(shard, "least", &plain).await;
     }
+    // What an atomic applyOps writes stands in the shards' oplogs alone.
+    let failed = scene.failed(&declaration).await;
+    assert!(
+        !failed.is_empty() && failed.iter().all(|check| check["name"] == "writes_by_apply_ops"),
+        "{failed:#?}"
+    );
+    assert!(failed[0]["message"].as_str().unwrap().contains("local.oplog.rs"), "{failed:#?}");
+    for shard in &shards {
+        let find = doc! {
+            "resource": { "db": "local", "collection": "oplog.rs" }, "actions": ["find"],
+        };
+        let more = doc! { "grantPrivilegesToRole": "least", "privileges": [find] };
+        shard.database("admin").run_command(more).await.unwrap();
+    }
     assert_eq!(scene.failed(&declaration).await, Vec::<Value>::new());
 
     // And with exactly that it goes the whole way.
