@@ -19,29 +19,32 @@ const VERSION: i64 = 2;
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS migrations (
-        workspace TEXT NOT NULL, name TEXT NOT NULL, serial INTEGER NOT NULL, declared INTEGER \
-        NOT NULL,
-        spec TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (workspace, name));
+        workspace TEXT NOT NULL, name TEXT NOT NULL, serial INTEGER NOT NULL,
+        declared INTEGER NOT NULL, spec TEXT NOT NULL, run TEXT NOT NULL,
+        PRIMARY KEY (workspace, name)
+    );
     CREATE TABLE IF NOT EXISTS entries (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, workspace TEXT NOT NULL, \
-        migration TEXT NOT NULL,
-        run TEXT, kind TEXT NOT NULL, phase_from TEXT, phase_to TEXT, actor TEXT, message TEXT \
-        NOT NULL);
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, workspace TEXT NOT NULL,
+        migration TEXT NOT NULL, run TEXT, kind TEXT NOT NULL, phase_from TEXT, phase_to TEXT,
+        actor TEXT, message TEXT NOT NULL
+    );
     CREATE INDEX IF NOT EXISTS entries_of_migration ON entries (workspace, migration, seq);
-    CREATE TABLE IF NOT EXISTS created (run TEXT NOT NULL, namespace TEXT NOT NULL, PRIMARY KEY \
-    (run, namespace)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS created (
+        run TEXT NOT NULL, namespace TEXT NOT NULL, PRIMARY KEY (run, namespace)
+    ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS clock (
-        id INTEGER PRIMARY KEY CHECK (id = 1), utc_ms INTEGER NOT NULL, since_boot_ms INTEGER NOT \
-        NULL, boot TEXT NOT NULL);
+        id INTEGER PRIMARY KEY CHECK (id = 1), utc_ms INTEGER NOT NULL,
+        since_boot_ms INTEGER NOT NULL, boot TEXT NOT NULL
+    );
 ";
 
 /// What version 2 has over version 1: the reports of completed runs, which outlive their
 /// migrations.
 const REPORTS: &str = "
     CREATE TABLE IF NOT EXISTS reports (
-        run TEXT PRIMARY KEY, workspace TEXT NOT NULL, migration TEXT NOT NULL, at INTEGER NOT \
-        NULL, report TEXT NOT NULL)
-        WITHOUT ROWID;
+        run TEXT PRIMARY KEY, workspace TEXT NOT NULL, migration TEXT NOT NULL, at INTEGER NOT NULL,
+        report TEXT NOT NULL
+    ) WITHOUT ROWID;
 ";
 
 /// Refuses a journal that reports nothing of a run whose folder is there: it is gone, an older one,
