@@ -221,8 +221,8 @@ fn half_written(directory: &Path) -> Option<Diagnostic> {
     let fault =
         Fault::new(FaultCode::InvalidConfiguration, format!("{} is empty", empty.display()))
             .with_remedy(
-                "write what it declares, or remove the file: an empty one is taken for one \
-             that is being written",
+                "write what it declares, or remove the file: an empty one is taken for one that is \
+                 being written",
             );
     Some(Diagnostic::from_fault(&fault, None))
 }

@@ -342,8 +342,8 @@ impl Journal {
     pub fn transitions(&self, run: &RunId) -> Result<Vec<(UtcTime, Phase)>, JournalError> {
         let read = || {
             let mut statement = self.connection.prepare_cached(
-                "SELECT at, phase_to FROM entries WHERE run = ?1 AND phase_to IS \
-                     NOT NULL ORDER BY seq",
+                "SELECT at, phase_to FROM entries WHERE run = ?1 AND phase_to IS NOT NULL ORDER BY \
+                 seq",
             )?;
             let rows = statement.query_map(params![run.as_str()], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))

@@ -435,8 +435,8 @@ fn refused_certificate(endpoint: &Endpoint, why: &str) -> Fault {
         format!("the daemon at {endpoint} refuses this caller's certificate: {why}"),
     )
     .with_remedy(
-        "use a certificate of an authority that cutoverd was given with --tls-client-ca-file, \
-             and that is still valid",
+        "use a certificate of an authority that cutoverd was given with --tls-client-ca-file, and \
+         that is still valid",
     )
 }
 

@@ -208,8 +208,8 @@ fn find() -> Result<PathBuf> {
     let found = candidates.into_iter().find(|candidate| is_executable(candidate));
     found.ok_or_else(|| {
         anyhow!(
-            "there is no terraform and no tofu on the PATH; install one, or \
-         name it in {PROGRAM_VARIABLE}"
+            "there is no terraform and no tofu on the PATH; install one, or name it in \
+             {PROGRAM_VARIABLE}"
         )
     })
 }

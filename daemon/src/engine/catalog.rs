@@ -317,7 +317,7 @@ pub fn odd_indexes(deployment: &Deployment, shown: &[String]) -> Fault {
     );
     Fault::new(FaultCode::UnsupportedNamespace, message).with_remedy(
         "build them again under other names, or leave their collections out with \
-             namespaces.exclude",
+         namespaces.exclude",
     )
 }
 

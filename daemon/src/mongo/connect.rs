@@ -415,8 +415,8 @@ pub async fn connect(
                     ),
                 )
                 .with_remedy(
-                    "check that the replica set has a primary, that its member names \
-                         resolve here, and whether it requires TLS (a tls block)",
+                    "check that the replica set has a primary, that its member names resolve here, \
+                     and whether it requires TLS (a tls block)",
                 ),
                 _ => super::error::classify(side, &hosts, "connecting", &error),
             }

@@ -369,8 +369,8 @@ pub(super) fn of_forget(existing: &Observed) -> Vec<String> {
     )];
     if keeps_source(existing) {
         effects.push(
-            "opens the source to writes again: what a forgotten writer writes there is lost \
-                 to the destination"
+            "opens the source to writes again: what a forgotten writer writes there is lost to the \
+             destination"
                 .to_owned(),
         );
     }

@@ -45,8 +45,8 @@ pub(super) fn fixed_attributes(
                 )
             };
             let fault = Fault::new(FaultCode::ImmutableAttribute, message).with_remedy(format!(
-                "write generation = {next} to run again from scratch with \
-                     it, or take the change back"
+                "write generation = {next} to run again from scratch with it, or take the change \
+                 back"
             ));
             refuse(wanted, &change.path, fault)
         })

@@ -94,9 +94,8 @@ fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> String {
     let _ = writeln!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"{WIDTH}\" \
-         height=\"{HEIGHT}\" fill=\"#fff\"/>\n<text x=\"{LEFT}\" y=\"26\" \
-         font-size=\"16\">{title}</text>"
+         font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" \
+         fill=\"#fff\"/>\n<text x=\"{LEFT}\" y=\"26\" font-size=\"16\">{title}</text>"
     );
     for tick in 0..=(y_ticks.max(1.0) as u32) {
         let value = f64::from(tick) * y_step;

@@ -90,8 +90,8 @@ impl Keeper {
         let words = states.iter().filter(|(_, state)| waits(state)).map(|(namespace, state)| {
             match state.is_mending {
                 true => format!(
-                    "{namespace} (capped) is in another order than on the source; it is \
-                 being copied again"
+                    "{namespace} (capped) is in another order than on the source; it is being \
+                     copied again"
                 ),
                 false => format!("the order of {namespace} (capped) has not been compared yet"),
             }

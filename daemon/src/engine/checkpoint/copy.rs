@@ -65,8 +65,8 @@ impl Checkpoints {
         let shard = shard.to_owned();
         self.with(move |c| {
             let mut statement = c.prepare(
-                "SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = \
-                     ?1 ORDER BY bytes DESC, ns",
+                "SELECT ns, info, documents, bytes, stage FROM collection WHERE shard = ?1 ORDER \
+                 BY bytes DESC, ns",
             )?;
             let rows: Rows<Option<CollectionRow>> = statement
                 .query_map([&shard], |row| {
@@ -233,8 +233,8 @@ impl Checkpoints {
         let (shard, namespace) = (shard.to_owned(), namespace.to_string());
         self.with(move |c| {
             let mut statement = c.prepare(
-                "SELECT until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND \
-                     until IS NOT NULL ORDER BY number",
+                "SELECT until, until_id FROM part WHERE shard = ?1 AND ns = ?2 AND until IS NOT \
+                 NULL ORDER BY number",
             )?;
             let rows: Rows<(i64, Vec<u8>)> = statement
                 .query_map(params![shard, namespace], |row| Ok((row.get(0)?, row.get(1)?)))?

@@ -143,8 +143,8 @@ async fn not_told_of(source: &Deployment, namespace: &Namespace) -> Result<Fault
          it was told; nothing of it is dropped"
     );
     Ok(Fault::new(FaultCode::VerificationMismatch, message).with_remedy(
-        "find out what became of it on the source; then drop it on the destination \
-             by hand, or raise `generation`",
+        "find out what became of it on the source; then drop it on the destination by hand, or \
+         raise `generation`",
     ))
 }
 

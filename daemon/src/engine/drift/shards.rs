@@ -106,8 +106,8 @@ fn changes(before: &BTreeSet<ShardName>, now: &BTreeSet<ShardName>) -> Vec<Findi
     });
     let removed = before.difference(now).map(|shard| {
         let message = format!(
-            "shard {shard} was removed from the source since the run began; raise \
-                 `generation` to run again without it"
+            "shard {shard} was removed from the source since the run began; raise `generation` to \
+             run again without it"
         );
         finding(FindingKind::ShardRemoved, shard, json!(shard), Value::Null, message)
     });

@@ -193,10 +193,9 @@ fn hidden_files_and_folders_are_left_alone() {
 #[test]
 fn files_are_absolute_and_links_stay() {
     let spec = declared(
-        "migration \"orders\" {\n source {\n uri = \"mongodb://a\"\n username = \"u\"\n password \
-         = { file = \"./s/../p\" }\n tls {\n ca_file = \"certs/ca.pem\"\n \
-         certificate_key_file = \"/k.pem\"\n }\n }\n destination {\n uri = \"mongodb://b\"\n \
-         }\n}\n",
+        "migration \"orders\" {\n source {\n uri = \"mongodb://a\"\n username = \"u\"\n password = \
+         { file = \"./s/../p\" }\n tls {\n ca_file = \"certs/ca.pem\"\n certificate_key_file = \
+         \"/k.pem\"\n }\n }\n destination {\n uri = \"mongodb://b\"\n }\n}\n",
     )
     .migrations
     .into_values()
