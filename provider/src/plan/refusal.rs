@@ -5,7 +5,7 @@ use schemas::hcl::{Declared, Diagnostic, Place, Severity};
 use schemas::id::MigrationName;
 use schemas::observed::{Check, Observed, Outcome};
 use schemas::phase::Phase;
-use schemas::spec::attribute::needs_new_generation;
+use schemas::spec::attribute::{Mutability, differing};
 
 use super::AttributeChange;
 
@@ -29,9 +29,15 @@ pub(super) fn fixed_attributes(
     changes: &[AttributeChange],
 ) -> Vec<Diagnostic> {
     let next = existing.status.generation.0.saturating_add(1);
+    let differing = differing(&existing.spec, &wanted.spec);
+    let is_fixed = |path: &str| {
+        differing
+            .iter()
+            .any(|one| one.path == path && one.mutability == Mutability::NeedsNewGeneration)
+    };
     changes
         .iter()
-        .filter(|change| needs_new_generation(&change.path))
+        .filter(|change| is_fixed(&change.path))
         .map(|change| {
             let message = if change.sensitive {
                 format!(

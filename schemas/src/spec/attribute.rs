@@ -141,25 +141,10 @@ pub fn differing(old: &MigrationSpec, new: &MigrationSpec) -> Vec<Attribute> {
     changed.cloned().chain(gone).collect()
 }
 
-/// Whether a run is built on the attribute at this path, so that it changes only with a new
-/// generation.
-#[must_use]
-pub fn needs_new_generation(path: &str) -> bool {
-    // Of every attribute there is: a block that one spec lacks is judged as well.
-    let spec = MigrationSpec {
-        sharding: Some(ShardingSpec { balancer: super::Balancer::RequireOff, collections: vec![] }),
-        ..MigrationSpec::between("a".parse().expect("a name"), "", "")
-    };
-    path.starts_with("sharding.collection.")
-        || attributes(&spec)
-            .iter()
-            .any(|one| one.path == path && one.mutability == Mutability::NeedsNewGeneration)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Mutability, attributes, differing, needs_new_generation};
-    use crate::spec::{MigrationSpec, TlsSpec};
+    use super::{Mutability, attributes, differing};
+    use crate::spec::{Balancer, MigrationSpec, ShardKeySpec, ShardingSpec, TlsSpec};
 
     fn spec() -> MigrationSpec {
         MigrationSpec::between("orders".parse().expect("a name"), "mongodb://a", "mongodb://b")
@@ -193,15 +178,33 @@ mod tests {
 
     #[test]
     fn what_a_run_is_built_on_needs_a_new_generation() {
-        for path in ["destination.uri", "namespaces.exclude", "sharding.balancer", "verify.mode"] {
-            assert!(needs_new_generation(path), "{path}");
+        let mut sharded = spec();
+        sharded.sharding = Some(ShardingSpec {
+            balancer: Balancer::RequireOff,
+            collections: vec![ShardKeySpec {
+                namespace: "shop.orders".parse().expect("a namespace"),
+                key: vec!["a:1".to_owned()],
+            }],
+        });
+        let all = attributes(&sharded);
+        let of = |path: &str| all.iter().find(|one| one.path == path).map(|one| one.mutability);
+        for path in [
+            "destination.uri",
+            "namespaces.exclude",
+            "sharding.balancer",
+            "sharding.collection.\"shop.orders\".key",
+            "verify.mode",
+        ] {
+            assert_eq!(of(path), Some(Mutability::NeedsNewGeneration), "{path}");
         }
-        assert!(needs_new_generation("sharding.collection.\"shop.orders\".key"));
-        for path in ["source.uri", "generation", "cutover.acknowledge", "copy.rate_limit", "none"] {
-            assert!(!needs_new_generation(path), "{path}");
+        for path in ["source.uri", "copy.rate_limit"] {
+            assert_eq!(of(path), Some(Mutability::Mutable), "{path}");
         }
-        let apart =
-            attributes(&spec()).into_iter().filter(|one| one.mutability == Mutability::Apart);
-        assert_eq!(apart.count(), 2);
+        let apart: Vec<&str> = all
+            .iter()
+            .filter(|one| one.mutability == Mutability::Apart)
+            .map(|one| one.path.as_str())
+            .collect();
+        assert_eq!(apart, ["generation", "cutover.acknowledge"]);
     }
 }
