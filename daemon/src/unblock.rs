@@ -15,8 +15,9 @@ use schemas::id::{MigrationName, Workspace};
 use schemas::spec::MigrationSpec;
 use serde_json::{Value, json};
 
-use crate::engine::run::lost::{Held, Lost};
+use crate::engine::run::lost::{Blocked, Lost};
 use crate::memory::Memory;
+use crate::state_dir::run_dir;
 
 /// Shows what a run holds whose state directory is lost, and gives it back
 ///
@@ -60,15 +61,14 @@ fn declared(options: &Unblock) -> Result<(MigrationSpec, Workspace), Fault> {
         Fault::new(FaultCode::InvalidConfiguration, format!("{directory}: {what}"))
             .with_remedy("`cutover validate` shows the places")
     })?;
-    let declaration = loaded.declaration;
-    let spec = declaration.specs().find(|spec| spec.name == options.name).cloned();
-    let spec = spec.ok_or_else(|| {
+    let mut declaration = loaded.declaration;
+    let declared = declaration.migrations.remove(&options.name).ok_or_else(|| {
         let directory = options.directory.display();
         let message = format!("{directory} declares no migration {:?}", options.name.as_str());
         Fault::new(FaultCode::InvalidConfiguration, message)
             .with_remedy("name it as it was when the run began, and the directory with --directory")
     })?;
-    Ok((spec, declaration.workspace))
+    Ok((declared.spec, declaration.workspace))
 }
 
 fn word(blocked: Option<bool>) -> &'static str {
@@ -79,7 +79,7 @@ fn word(blocked: Option<bool>) -> &'static str {
     }
 }
 
-fn lines(held: &Held) -> Vec<String> {
+fn lines(held: &Blocked) -> Vec<String> {
     let mut lines = vec![
         format!("The source {}.", word(held.source_blocked)),
         format!("The destination {}.", word(held.destination_blocked)),
@@ -94,7 +94,7 @@ fn lines(held: &Held) -> Vec<String> {
     lines
 }
 
-fn alive(held: &Held) -> Option<Fault> {
+fn alive(held: &Blocked) -> Option<Fault> {
     let one = held.runs.iter().find(|one| one.may_live)?;
     let message = format!("run {} may be at work: {} holds it", one.run, one.by);
     Some(Fault::new(FaultCode::RunHeldElsewhere, message).with_remedy(
@@ -130,7 +130,7 @@ pub async fn unblock(options: &Unblock, state_dir: &Path) -> Result<String, Faul
             ));
         }
         for one in &held.runs {
-            let run_dir = state_dir.join("runs").join(one.run.as_str());
+            let run_dir = run_dir(state_dir, &one.run);
             // The source first: nobody waits longer for a destination that cannot be opened.
             if options.source {
                 lost.unblock_source(&one.run, &run_dir).await?;
@@ -165,7 +165,7 @@ pub async fn unblock(options: &Unblock, state_dir: &Path) -> Result<String, Faul
     Ok(text.join("\n") + "\n")
 }
 
-fn as_json(held: &Held, done: &[String]) -> String {
+fn as_json(held: &Blocked, done: &[String]) -> String {
     let runs: Vec<Value> = held
         .runs
         .iter()

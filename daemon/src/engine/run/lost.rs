@@ -34,7 +34,7 @@ pub struct LostRun {
 
 /// What is blocked, and by which runs of the migration.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct Blocked {
     /// The runs, by their ids.
     pub runs: Vec<LostRun>,
     /// Whether the source blocks its users' writes; `None`: that may not be seen.
@@ -73,7 +73,7 @@ impl Lost {
     ///
     /// # Errors
     /// What a server answers; a marker that cannot be read.
-    pub async fn look(&self) -> Result<Held, Fault> {
+    pub async fn look(&self) -> Result<Blocked, Fault> {
         let find = rawdoc! {
             "find": MARKER,
             "filter": {
@@ -105,7 +105,7 @@ impl Lost {
                 blocks_destination: marker.get_bool("blocks_writes").unwrap_or(true),
             });
         }
-        Ok(Held {
+        Ok(Blocked {
             runs,
             source_blocked: guard::is_write_blocked(&self.source).await?,
             destination_blocked: guard::is_write_blocked(&self.destination).await?,
