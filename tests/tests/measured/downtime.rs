@@ -12,6 +12,8 @@ use rig::scenario::MIGRATION;
 use rig::workload::fill_uniform;
 use rig::{Auth, Options, Stage, User, Writer, WriterOptions, cutoverd};
 
+use super::sized;
+
 /// Documents at rest; `CUTOVER_DOWNTIME_DOCUMENTS` sets others, as `100000,3000000`.
 const AT_REST: &str = "50000,500000";
 const DOCUMENT_BYTES: usize = 100;
@@ -106,11 +108,6 @@ async fn an_application_is_kept_from_writing_for_seconds_however_much_there_is()
             (least.min(downtime.application), most.max(downtime.application))
         });
     assert!(most - least < NOISE, "{downtimes:?}");
-}
-
-/// A number that a variable of the environment sets.
-fn sized(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.trim().parse().unwrap())
 }
 
 /// The order of capped collections and all definitions are compared before it, but for what came

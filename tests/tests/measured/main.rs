@@ -18,3 +18,8 @@ async fn alone() -> RwLockWriteGuard<'static, ()> {
 async fn beside_others() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().await
 }
+
+/// What others set for a measurement at full size.
+fn sized(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().map_or(otherwise, |text| text.parse().expect("a number"))
+}

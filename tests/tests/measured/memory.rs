@@ -12,6 +12,8 @@ use rig::{
 
 use tokio::sync::Mutex;
 
+use super::sized;
+
 const DOCUMENTS: u64 = 1_000_000;
 const DOCUMENT_BYTES: usize = 200;
 const LIMIT_BYTES: u64 = 256 << 20;
@@ -162,11 +164,6 @@ async fn the_largest_documents_on_every_shard() {
         mb(peak)
     );
     assert!(peak < LIMIT_BYTES, "{copied} bytes, then {peak}");
-}
-
-/// What others set for a measurement at full size.
-fn sized(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).ok().map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
 /// `CUTOVER_MEMORY_DOCUMENTS` and `CUTOVER_MEMORY_RECHECKS` set the sizes: promised are 5,000,000

@@ -111,6 +111,19 @@ impl Guarded {
             .unwrap()
     }
 
+    /// Waits until the daemon has died at the place that it was given.
+    async fn until_dead(&self, place: &str) {
+        let start = Instant::now();
+        while self.stage.daemon.is_running() {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "it does not die {place}: {}",
+                self.stage.daemon.log_end()
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     async fn may_write(&self) -> bool {
         let mine = self.other.database("mine").collection("x");
         mine.insert_one(doc! { "at": "all times" }).await.is_ok()
@@ -331,15 +344,7 @@ async fn a_cancelled_run_leaves_nothing_but_its_data() {
         assert_eq!(guarded.own().await.0.len(), 1);
         // It may die before it has answered.
         let _ = guarded.stage.cutover.run(["cancel", MIGRATION]).await.unwrap();
-        let start = Instant::now();
-        while guarded.stage.daemon.is_running() {
-            assert!(
-                start.elapsed() < PATIENCE,
-                "it does not die {place}: {}",
-                guarded.stage.daemon.log_end()
-            );
-            tokio::time::sleep(POLL).await;
-        }
+        guarded.until_dead(place).await;
         guarded.stage.daemon.restart_with(environment).await.unwrap();
         guarded.cancelled().await;
         guarded.nothing_left(place).await;
@@ -483,11 +488,7 @@ async fn what_a_run_blocks_whose_journal_is_lost_is_given_back_by_a_command() {
         declaration.text("cutover.acknowledge", ready["acknowledge_token"].as_str().unwrap());
     // It may die before it has answered.
     let _ = guarded.stage.apply(&acknowledged).await;
-    let start = Instant::now();
-    while guarded.stage.daemon.is_running() {
-        assert!(start.elapsed() < PATIENCE, "{}", guarded.stage.daemon.log_end());
-        tokio::time::sleep(POLL).await;
-    }
+    guarded.until_dead("before:open_destination").await;
     assert!(write_block::is_blocked(&guarded.source).await.unwrap());
     assert!(!guarded.may_write().await);
 
